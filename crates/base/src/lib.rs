@@ -1,0 +1,1 @@
+//! Moments, ids, names, limits, seeded randomness and the deadline wheel.

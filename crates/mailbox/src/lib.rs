@@ -1,0 +1,1 @@
+//! The bounded mailbox that carries messages between shards.

@@ -1,0 +1,1 @@
+//! Shards, listeners, connections, upstreams, timers and drain.

@@ -1,0 +1,1 @@
+//! Typed handlers and client stubs from .proto files.

@@ -1,0 +1,1 @@
+//! The framework for services: routes, request contexts, deadlines, shedding.

@@ -1,0 +1,1 @@
+//! A chat system in three layers, small and complete.
