@@ -1,2 +1,78 @@
-//! Entry point.
-fn main() {}
+//! The project's own tasks, called as `cargo xtask TASK`.
+//!
+//! `tidy` proves the rules that no compiler checks, `check` runs every static check, `test` runs
+//! every test with the external components it needs, `bench` runs one benchmark. The crate leaves
+//! out everything that a plain `cargo` call does already.
+
+mod bench;
+mod check;
+mod components;
+mod environment;
+mod install;
+mod metadata;
+mod process;
+mod summary;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own tasks.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Prove the rules that no compiler checks: layers, file sizes, invariants and their guards.
+    Tidy,
+    /// Run fmt, clippy, tidy, doc and cargo-deny; all of them, then name the ones that failed.
+    #[command(after_help = "Examples:\n  cargo xtask check\n  cargo xtask check --fuzz")]
+    Check {
+        /// Run each fuzz target for 60 s as well; needs the nightly toolchain and cargo-fuzz.
+        #[arg(long)]
+        fuzz: bool,
+    },
+    /// Run all tests, with the external components they need, and the loom models.
+    #[command(
+        after_help = "Examples:\n  cargo xtask test\n  cargo xtask test wheel\n\n\
+        As root on Debian a missing component is installed. Otherwise each test that needs it is\n\
+        named and left out; with CI=true this is a failure."
+    )]
+    Test {
+        /// Longer runs: `WAYSTATION_TEST_LONG=1` and 4,096 cases for each property.
+        #[arg(long)]
+        long: bool,
+        /// Run only tests whose name contains one of these.
+        filters: Vec<String>,
+    },
+    /// Run one benchmark in the release profile.
+    #[command(after_help = "Example:\n  cargo xtask bench wheel")]
+    Bench {
+        /// The benchmark's name, then its own arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Tidy => tidy::run(),
+        Task::Check { fuzz } => check::run(fuzz),
+        Task::Test { long, filters } => test::run(long, &filters),
+        Task::Bench { arguments } => bench::run(&arguments),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! `cargo xtask check`: every static check; all of them run, then the failed ones are named.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::{environment, process, tidy};
+
+/// How long each fuzz target runs.
+const FUZZ_SECONDS: u32 = 60;
+
+/// What became of one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Failed,
+    /// A tool that the step needs is missing.
+    LeftOut,
+}
+
+impl From<bool> for Outcome {
+    fn from(passed: bool) -> Self {
+        if passed { Self::Passed } else { Self::Failed }
+    }
+}
+
+/// Runs all steps; true when none failed. A step whose tool is missing is named and left out,
+/// except that fuzzing that was asked for fails with `CI=true`.
+///
+/// # Errors
+/// A tool that must be there cannot be started, or fell silent.
+pub(crate) fn run(with_fuzz: bool) -> Result<bool> {
+    let mut outcomes = vec![
+        ("fmt", fmt()?),
+        ("clippy", cargo_step(&CLIPPY)?),
+        ("tidy", Outcome::from(tidy::run()?)),
+        ("doc", doc()?),
+        ("deny", deny()?),
+    ];
+    if with_fuzz {
+        outcomes.push(("fuzz", fuzz()?));
+    }
+    println!();
+    for (name, outcome) in &outcomes {
+        println!("{name:8} {}", describe(*outcome));
+    }
+    Ok(is_success(&outcomes, environment::is_ci()))
+}
+
+const CLIPPY: [&str; 7] = [
+    "clippy",
+    "--workspace",
+    "--all-targets",
+    "--locked",
+    "--",
+    "-D",
+    "warnings",
+];
+
+fn describe(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Passed => "passed",
+        Outcome::Failed => "FAILED",
+        Outcome::LeftOut => "left out, its tool is not installed",
+    }
+}
+
+fn is_success(outcomes: &[(&str, Outcome)], is_ci: bool) -> bool {
+    outcomes.iter().all(|(name, outcome)| match outcome {
+        Outcome::Passed => true,
+        Outcome::Failed => false,
+        Outcome::LeftOut => !(is_ci && *name == "fuzz"),
+    })
+}
+
+fn cargo_step(arguments: &[&str]) -> Result<Outcome> {
+    announce(arguments);
+    process::run(environment::cargo().args(arguments)).map(Outcome::from)
+}
+
+fn announce(arguments: &[&str]) {
+    eprintln!("==> cargo {}", arguments.join(" "));
+}
+
+fn fmt() -> Result<Outcome> {
+    let workspace = cargo_step(&["fmt", "--all", "--", "--check"])?;
+    if !environment::root().join(tidy::FUZZ_MANIFEST).exists() {
+        return Ok(workspace);
+    }
+    let fuzz = cargo_step(&[
+        "fmt",
+        "--manifest-path",
+        tidy::FUZZ_MANIFEST,
+        "--",
+        "--check",
+    ])?;
+    Ok(Outcome::from(
+        workspace == Outcome::Passed && fuzz == Outcome::Passed,
+    ))
+}
+
+fn doc() -> Result<Outcome> {
+    let arguments = [
+        "doc",
+        "--no-deps",
+        "--workspace",
+        "--locked",
+        "--document-private-items",
+    ];
+    announce(&arguments);
+    let mut command = environment::cargo();
+    command.args(arguments).env("RUSTDOCFLAGS", "-Dwarnings");
+    process::run(&mut command).map(Outcome::from)
+}
+
+fn deny() -> Result<Outcome> {
+    if !process::works(environment::cargo().args(["deny", "--version"])) {
+        eprintln!(
+            "==> cargo deny is not installed: licences, sources and advisories stay unchecked"
+        );
+        eprintln!("    cargo install --locked cargo-deny");
+        return Ok(Outcome::LeftOut);
+    }
+    cargo_step(&["deny", "--locked", "check"])
+}
+
+fn fuzz() -> Result<Outcome> {
+    if !process::works(nightly_fuzz().arg("--version")) {
+        eprintln!("==> fuzzing needs the nightly toolchain and cargo-fuzz:");
+        eprintln!("    rustup toolchain install nightly && cargo install --locked cargo-fuzz");
+        return Ok(Outcome::LeftOut);
+    }
+    let manifest = std::fs::read_to_string(environment::root().join(tidy::FUZZ_MANIFEST))
+        .with_context(|| format!("cannot read {}", tidy::FUZZ_MANIFEST))?;
+    let mut passed = true;
+    for target in tidy::fuzz_targets(&manifest)? {
+        eprintln!("==> fuzz {} for {FUZZ_SECONDS} s", target.name);
+        let seconds = format!("-max_total_time={FUZZ_SECONDS}");
+        passed &= process::run(nightly_fuzz().args(["run", &target.name, "--", &seconds]))?;
+    }
+    Ok(Outcome::from(passed))
+}
+
+/// `cargo fuzz` on the nightly toolchain, past the toolchain that this repository pins.
+fn nightly_fuzz() -> Command {
+    let mut command = Command::new("rustup");
+    command
+        .args(["run", "nightly", "cargo", "fuzz"])
+        .current_dir(environment::root());
+    command.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO");
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_failed_step_fails_the_check() {
+        assert!(is_success(
+            &[("fmt", Outcome::Passed), ("deny", Outcome::LeftOut)],
+            true
+        ));
+        assert!(!is_success(
+            &[("fmt", Outcome::Failed), ("deny", Outcome::Passed)],
+            false
+        ));
+    }
+
+    #[test]
+    fn fuzzing_that_was_asked_for_must_run_in_ci_only() {
+        let outcomes = [("fuzz", Outcome::LeftOut)];
+        assert!(is_success(&outcomes, false));
+        assert!(!is_success(&outcomes, true));
+    }
+}

@@ -1,0 +1,166 @@
+//! The sum of what test programs report, read from their output.
+
+use std::fmt;
+
+/// Results over all test programs of all runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    /// Ignored by their programs, or left out because a component is missing.
+    pub(crate) skipped: u64,
+    /// Programs that reported at least one failure.
+    programs_failed: u64,
+    /// Programs that cargo counts as failed; one that died reports nothing itself.
+    targets_failed: u64,
+}
+
+impl Summary {
+    /// No results but these tests left out.
+    pub(crate) fn with_skipped(skipped: usize) -> Self {
+        Self {
+            skipped: skipped as u64,
+            ..Self::default()
+        }
+    }
+
+    /// Takes one line of output into account; lines of another kind are passed over.
+    pub(crate) fn handle_line(&mut self, line: &str) {
+        let line = strip_colour(line);
+        let line = line.trim();
+        if let Some(result) = line.strip_prefix("test result: ") {
+            self.passed += count(result, "passed");
+            self.failed += count(result, "failed");
+            self.skipped += count(result, "ignored");
+            self.programs_failed += u64::from(result.starts_with("FAILED"));
+        } else if let Some(rest) = line.strip_prefix("error: ") {
+            self.targets_failed += targets_failed(rest);
+        }
+    }
+
+    /// Ends one cargo run: a program that died counts as one failure, and so does a run that
+    /// failed without any failure reported (it did not build, or was killed).
+    pub(crate) fn handle_end(&mut self, succeeded: bool) {
+        self.failed += self.targets_failed.saturating_sub(self.programs_failed);
+        if !succeeded && self.failed == 0 {
+            self.failed = 1;
+        }
+        self.programs_failed = 0;
+        self.targets_failed = 0;
+    }
+
+    /// Adds another run's results to these.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        )
+    }
+}
+
+/// The number in front of `word` in `ok. 3 passed; 0 failed; …`; 0 when it is not there.
+fn count(result: &str, word: &str) -> u64 {
+    let words: Vec<&str> = result
+        .split([' ', ';'])
+        .filter(|part| !part.is_empty())
+        .collect();
+    words
+        .windows(2)
+        .find(|pair| pair[1] == word)
+        .and_then(|pair| pair[0].parse().ok())
+        .unwrap_or(0)
+}
+
+/// The number in cargo's closing `2 targets failed:`.
+fn targets_failed(rest: &str) -> u64 {
+    let mut words = rest.split(' ');
+    let number = words.next().and_then(|word| word.parse().ok());
+    let is_count =
+        matches!(words.next(), Some("target" | "targets")) && words.next() == Some("failed:");
+    number.filter(|_| is_count).unwrap_or(0)
+}
+
+/// The line without its colour sequences (ESC `[` … letter).
+fn strip_colour(line: &str) -> String {
+    let mut plain = String::with_capacity(line.len());
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        if character == '\u{1b}' {
+            for skipped in characters.by_ref() {
+                if skipped.is_ascii_alphabetic() {
+                    break;
+                }
+            }
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary_of(lines: &[&str], succeeded: bool) -> String {
+        let mut summary = Summary::default();
+        for line in lines {
+            summary.handle_line(line);
+        }
+        summary.handle_end(succeeded);
+        summary.to_string()
+    }
+
+    #[test]
+    fn results_of_all_programs_are_summed() {
+        let lines = [
+            "running 3 tests",
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 9 filtered out; finished in 0.00s",
+            "test result: ok. 39 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.50s",
+        ];
+        assert_eq!(summary_of(&lines, true), "42 passed, 0 failed, 1 skipped");
+    }
+
+    #[test]
+    fn coloured_results_count_too() {
+        let line = "test result: \u{1b}[31mFAILED\u{1b}[m. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out";
+        assert_eq!(summary_of(&[line], false), "1 passed, 2 failed, 0 skipped");
+    }
+
+    #[test]
+    fn a_program_that_died_is_a_failure() {
+        let lines = [
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
+            "error: 2 targets failed:",
+        ];
+        assert_eq!(summary_of(&lines, false), "1 passed, 3 failed, 0 skipped");
+    }
+
+    #[test]
+    fn a_run_that_did_not_build_is_a_failure() {
+        assert_eq!(
+            summary_of(&["error: could not compile `x`"], false),
+            "0 passed, 1 failed, 0 skipped"
+        );
+    }
+
+    #[test]
+    fn what_a_test_prints_is_not_a_result() {
+        assert_eq!(
+            summary_of(
+                &["the test result: 7 passed", "error: 3 things failed:"],
+                true
+            ),
+            "0 passed, 0 failed, 0 skipped"
+        );
+    }
+}

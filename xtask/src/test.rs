@@ -1,0 +1,263 @@
+//! `cargo xtask test`: every test of the workspace, then the loom models, and one total.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::components::{self, COMPONENTS, Component};
+use crate::metadata::Metadata;
+use crate::process::{self, Origin, SILENCE_MAX};
+use crate::summary::Summary;
+use crate::{environment, install};
+
+/// The integration test that holds a crate's loom models.
+const LOOM_TEST: &str = "loom";
+
+/// Cases of each property in a long run; proptest's own default is 256.
+const PROPERTY_CASES_LONG: &str = "4096";
+
+/// What the tests are run with: the components that are there and the tests that must be left out.
+#[derive(Debug, Default)]
+struct Plan {
+    found: Vec<(&'static Component, PathBuf)>,
+    /// Each test that cannot run, with the component it misses.
+    left_out: Vec<(String, &'static str)>,
+}
+
+/// Runs the tests whose names contain one of `filters` (all when empty) and prints the total as
+/// the last line; true when nothing failed. With `CI=true` a missing component is a failure.
+///
+/// # Errors
+/// Cargo cannot be run or fell silent, a test names an unknown component, or nothing matches.
+pub(crate) fn run(is_long: bool, filters: &[String]) -> Result<bool> {
+    let metadata = Metadata::load()?;
+    let Some(tests) = list()? else {
+        let mut nothing = Summary::default();
+        nothing.handle_end(false);
+        println!("{nothing}");
+        return Ok(false);
+    };
+    let tests: Vec<String> = tests
+        .into_iter()
+        .filter(|test| matches(test, filters))
+        .collect();
+    let plan = plan(&tests)?;
+    let mut total = Summary::with_skipped(plan.left_out.len());
+    let mut succeeded = true;
+    for mut command in commands(&metadata, &plan, is_long, filters) {
+        let (summary, run_succeeded) = observe(&mut command)?;
+        total.add(summary);
+        succeeded &= run_succeeded;
+    }
+    for (test, component) in &plan.left_out {
+        eprintln!("left out: {test} ({component} is not installed)");
+    }
+    if environment::is_ci() && !plan.left_out.is_empty() {
+        eprintln!("error: with CI=true a missing component is a failure");
+        succeeded = false;
+    }
+    ensure!(
+        total != Summary::default(),
+        "no test matches {}",
+        filters.join(", ")
+    );
+    println!("{total}");
+    Ok(succeeded && total.failed == 0)
+}
+
+/// The full names of all unit and integration tests, or `None` when they do not build.
+fn list() -> Result<Option<Vec<String>>> {
+    let mut tests = Vec::new();
+    let mut command = environment::cargo();
+    command.args([
+        "test",
+        "--workspace",
+        "--locked",
+        "--tests",
+        "--quiet",
+        "--",
+        "--list",
+    ]);
+    let status = process::stream(&mut command, SILENCE_MAX, |origin, line| match origin {
+        Origin::Out => tests.extend(listed_test(line)),
+        Origin::Err => eprintln!("{line}"),
+    })?;
+    Ok(status.success().then_some(tests))
+}
+
+fn listed_test(line: &str) -> Option<String> {
+    line.strip_suffix(": test").map(str::to_owned)
+}
+
+fn matches(test: &str, filters: &[String]) -> bool {
+    filters.is_empty() || filters.iter().any(|filter| test.contains(filter.as_str()))
+}
+
+/// Finds the needed components, installs what is missing where that is possible, and names the
+/// tests for which it was not.
+fn plan(tests: &[String]) -> Result<Plan> {
+    let needed = components::needed(tests, COMPONENTS)?;
+    let path = environment::variable("PATH").unwrap_or_default();
+    let missing: Vec<&Component> = needed
+        .iter()
+        .copied()
+        .filter(|component| component.find(&path).is_none())
+        .collect();
+    if !missing.is_empty() && install::is_possible() {
+        // Not the end of the run: what could not be installed is left out and named below.
+        if let Err(error) = install::install(&missing) {
+            eprintln!("error: {error:#}");
+        }
+    }
+    let mut plan = Plan::default();
+    for component in needed {
+        match component.find(&path) {
+            Some(program) => plan.found.push((component, program)),
+            None => plan.left_out.extend(
+                tests
+                    .iter()
+                    .filter(|test| component.is_needed_by(test))
+                    .map(|test| (test.clone(), component.name)),
+            ),
+        }
+    }
+    Ok(plan)
+}
+
+/// The cargo calls of a run: the workspace, then each crate that has loom models.
+fn commands(metadata: &Metadata, plan: &Plan, is_long: bool, filters: &[String]) -> Vec<Command> {
+    let mut workspace = environment::cargo();
+    workspace
+        .args(["test", "--workspace", "--locked", "--no-fail-fast", "--"])
+        .args(filters);
+    for (test, _) in &plan.left_out {
+        workspace.args(["--skip", test]);
+    }
+    workspace.env(
+        components::VARIABLE,
+        components::variable_value(&plan.found),
+    );
+    if is_long {
+        workspace
+            .env("WAYSTATION_TEST_LONG", "1")
+            .env("PROPTEST_CASES", PROPERTY_CASES_LONG);
+    }
+    let with_models = metadata
+        .members()
+        .filter(|package| package.has_test(LOOM_TEST));
+    let models = with_models.map(|package| {
+        let mut command = environment::cargo();
+        command
+            .args([
+                "test",
+                "--locked",
+                "--release",
+                "--test",
+                LOOM_TEST,
+                "--package",
+            ])
+            .args([package.name.as_str(), "--"])
+            .args(filters)
+            // A folder of its own: the flag changes every crate, and the next ordinary build
+            // would compile all of them again.
+            .env(
+                "CARGO_TARGET_DIR",
+                metadata.target_directory.join(LOOM_TEST),
+            )
+            .env("RUSTFLAGS", loom_flags(environment::variable("RUSTFLAGS")));
+        command
+    });
+    std::iter::once(workspace).chain(models).collect()
+}
+
+fn loom_flags(present: Option<OsString>) -> OsString {
+    let mut flags = present.unwrap_or_default();
+    flags.push(" --cfg loom");
+    flags
+}
+
+fn observe(command: &mut Command) -> Result<(Summary, bool)> {
+    let mut summary = Summary::default();
+    let status = process::stream(command, SILENCE_MAX, |origin, line| {
+        process::echo(origin, line);
+        summary.handle_line(line);
+    })?;
+    summary.handle_end(status.success());
+    Ok((summary, status.success()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::{Package, Target};
+
+    fn with_models(name: &str) -> Metadata {
+        let target = Target {
+            name: LOOM_TEST.to_owned(),
+            kind: vec!["test".to_owned()],
+        };
+        let package = Package {
+            id: name.to_owned(),
+            name: name.to_owned(),
+            targets: vec![target],
+            ..Package::default()
+        };
+        Metadata {
+            packages: vec![package],
+            workspace_members: vec![name.to_owned()],
+            ..Metadata::default()
+        }
+    }
+
+    fn arguments(command: &Command) -> Vec<&str> {
+        command
+            .get_args()
+            .filter_map(|argument| argument.to_str())
+            .collect()
+    }
+
+    #[test]
+    fn listed_lines_that_are_tests_become_names() {
+        assert_eq!(
+            listed_test("wheel::fires: test").as_deref(),
+            Some("wheel::fires")
+        );
+        assert_eq!(listed_test("3 tests, 0 benchmarks"), None);
+    }
+
+    #[test]
+    fn a_test_that_misses_its_component_is_skipped_by_name() {
+        let left_out = vec![("page::needs_chromium_x".to_owned(), "chromium")];
+        let plan = Plan {
+            left_out,
+            ..Plan::default()
+        };
+        let commands = commands(&Metadata::default(), &plan, false, &["page".to_owned()]);
+        assert_eq!(commands.len(), 1);
+        let arguments = arguments(&commands[0]);
+        let own = arguments
+            .iter()
+            .position(|argument| *argument == "--")
+            .unwrap();
+        assert_eq!(
+            arguments[own + 1..],
+            ["page", "--skip", "page::needs_chromium_x"]
+        );
+    }
+
+    #[test]
+    fn each_crate_with_models_gets_a_run_with_its_own_folder() {
+        let commands = commands(&with_models("mailbox"), &Plan::default(), false, &[]);
+        assert_eq!(commands.len(), 2);
+        assert!(arguments(&commands[1]).contains(&"mailbox"));
+        let variables: Vec<_> = commands[1].get_envs().map(|(name, _)| name).collect();
+        assert!(variables.contains(&std::ffi::OsStr::new("CARGO_TARGET_DIR")));
+    }
+
+    #[test]
+    fn flags_that_are_set_already_stay() {
+        assert_eq!(loom_flags(Some(OsString::from("-g"))), "-g --cfg loom");
+    }
+}
