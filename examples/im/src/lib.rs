@@ -1,1 +1,3 @@
 //! A chat system in three layers, small and complete.
+
+pub mod store;

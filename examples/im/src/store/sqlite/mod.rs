@@ -1,0 +1,161 @@
+//! The store over one `SQLite` file.
+//!
+//! Numbers and duplicates are decided inside a transaction that holds the file's
+//! write lock (`BEGIN IMMEDIATE`), never from memory, so several processes may
+//! write to one file.
+
+mod append;
+mod group;
+mod read;
+mod schema;
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::error::StoreError;
+use super::operation::{ChatReader, ChatStore, WriteOperation, WriteOutcome};
+use read::SqliteReader;
+#[cfg(test)]
+pub(super) use schema::open_reader as open_reader_connection;
+
+/// A chat store in one `SQLite` file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    path: PathBuf,
+    connection: Connection,
+}
+
+/// What one attempt at a batch puts around each operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Isolation {
+    /// Nothing: a failure of the storage ends the attempt. The usual, fast case.
+    None,
+    /// A savepoint: the failure of one operation is rolled back alone.
+    Savepoints,
+}
+
+type Results = Vec<Result<WriteOutcome, StoreError>>;
+
+impl SqliteStore {
+    /// Opens a file, or makes it in a directory that exists, and checks it: in
+    /// whole up to [`OPEN_CHECK_BYTES_MAX`](super::limits::OPEN_CHECK_BYTES_MAX),
+    /// else its header and schema.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], [`StoreError::NotAChatStore`],
+    /// [`StoreError::NewerSchema`]; otherwise [`StoreError::Storage`].
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let connection = schema::open_writer(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            connection,
+        })
+    }
+
+    /// One transaction. An error means that nothing of the batch was committed.
+    fn attempt(
+        &mut self,
+        batch: &[WriteOperation],
+        isolation: Isolation,
+    ) -> Result<Results, StoreError> {
+        let mut transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut results = Vec::with_capacity(batch.len());
+        for operation in batch {
+            results.push(match isolation {
+                Isolation::None => match apply(&transaction, operation) {
+                    Err(failed @ StoreError::Storage(_)) => return Err(failed),
+                    result => result,
+                },
+                Isolation::Savepoints => apply_alone(&mut transaction, operation)?,
+            });
+        }
+        transaction.commit()?;
+        Ok(results)
+    }
+
+    #[cfg(test)]
+    pub(super) fn connection(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
+
+impl ChatStore for SqliteStore {
+    fn write(&mut self, batch: Vec<WriteOperation>) -> Results {
+        // Refusals are decided before an operation's first change and so need no
+        // rollback. Only when the storage fails is it worth finding out whether one
+        // operation is to blame (a damaged conversation, say) or all fail.
+        let result = self.attempt(&batch, Isolation::None).or_else(|first| {
+            if batch.len() == 1 {
+                return Err(first);
+            }
+            self.attempt(&batch, Isolation::Savepoints)
+        });
+        match result {
+            Ok(results) => results,
+            Err(failed) => batch.iter().map(|_| Err(failed.clone())).collect(),
+        }
+    }
+
+    fn reader(&self) -> Result<Box<dyn ChatReader>, StoreError> {
+        let connection = schema::open_reader(&self.path)?;
+        Ok(Box::new(SqliteReader::new(connection)))
+    }
+}
+
+/// Performs one operation inside the transaction of its batch. An error other than
+/// [`StoreError::Storage`] means that it changed nothing.
+fn apply(connection: &Connection, operation: &WriteOperation) -> Result<WriteOutcome, StoreError> {
+    match operation {
+        WriteOperation::Append(operation) => {
+            append::append(connection, operation).map(WriteOutcome::Appended)
+        }
+        WriteOperation::CreateGroup(operation) => {
+            group::create(connection, operation).map(WriteOutcome::GroupCreated)
+        }
+        WriteOperation::AddMembers(operation) => {
+            group::add_members(connection, operation).map(WriteOutcome::MembersAdded)
+        }
+        WriteOperation::RemoveMember(operation) => {
+            group::remove_member(connection, operation).map(WriteOutcome::MemberRemoved)
+        }
+        WriteOperation::MarkRead(operation) => {
+            append::mark_read(connection, operation).map(WriteOutcome::ReadMarked)
+        }
+    }
+}
+
+/// Performs one operation so that its failure leaves the rest of the batch standing;
+/// the outer error says that the whole transaction is gone.
+fn apply_alone(
+    transaction: &mut Transaction<'_>,
+    operation: &WriteOperation,
+) -> Result<Result<WriteOutcome, StoreError>, StoreError> {
+    let savepoint = transaction.savepoint()?;
+    let result = apply(&savepoint, operation);
+    if let Err(failed @ StoreError::Storage(_)) = &result {
+        // SQLite ends the whole transaction by itself for some failures (a full
+        // disk, for one).
+        if savepoint.is_autocommit() {
+            return Err(failed.clone());
+        }
+        savepoint.finish()?;
+    } else {
+        savepoint.commit()?;
+    }
+    Ok(result)
+}
+
+/// A number for `SQLite`, whose integers are signed. Numbers of messages stay far
+/// below the border; what a caller asks for may lie beyond it and then means "all".
+fn to_integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A number from `SQLite` that is never negative in a sound file.
+fn to_number(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let integer: i64 = row.get(column)?;
+    u64::try_from(integer).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, integer))
+}

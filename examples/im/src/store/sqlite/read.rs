@@ -1,0 +1,136 @@
+//! Reading, on a connection of its own.
+
+use rusqlite::{Connection, OptionalExtension as _, Params, params};
+
+use super::append::{find, find_for_member};
+use super::{to_integer, to_number};
+use crate::store::error::StoreError;
+use crate::store::limits::{CONVERSATIONS_PAGE_MAX, HISTORY_PAGE_MAX};
+use crate::store::name::{ConversationName, check_uid};
+use crate::store::operation::{
+    ChatReader, ConversationState, ConversationsQuery, HistoryPage, HistoryQuery, StoredMessage,
+};
+
+/// Reads a `SQLite` file while another connection writes to it.
+pub(super) struct SqliteReader {
+    connection: Connection,
+}
+
+impl SqliteReader {
+    pub(super) fn new(connection: Connection) -> Self {
+        Self { connection }
+    }
+}
+
+impl ChatReader for SqliteReader {
+    fn conversations(
+        &mut self,
+        query: &ConversationsQuery,
+    ) -> Result<Vec<ConversationState>, StoreError> {
+        check_uid(&query.uid)?;
+        let after = query.after.as_deref();
+        after.map(ConversationName::parse).transpose()?;
+        StoreError::check_size("page in conversations", query.limit, CONVERSATIONS_PAGE_MAX)?;
+        let mut statement = self.connection.prepare_cached(
+            "SELECT member.conversation, last_seq, read_seq, joined_seq
+             FROM member INDEXED BY member_by_uid JOIN conversation ON id = conversation_id
+             WHERE uid = ?1 AND member.conversation > ?2
+             ORDER BY member.conversation LIMIT ?3",
+        )?;
+        let parameters = params![query.uid, after.unwrap_or(""), limit(query.limit)];
+        let states = statement.query_map(parameters, |row| {
+            let (last_seq, read_seq) = (to_number(row, 1)?, to_number(row, 2)?);
+            Ok(ConversationState {
+                conversation: row.get(0)?,
+                last_seq,
+                read_seq,
+                unread: last_seq.saturating_sub(read_seq),
+                joined_seq: to_number(row, 3)?,
+            })
+        })?;
+        Ok(states.collect::<Result<_, _>>()?)
+    }
+
+    fn history(&mut self, query: &HistoryQuery) -> Result<Vec<StoredMessage>, StoreError> {
+        StoreError::check_size("page in messages", query.limit, HISTORY_PAGE_MAX)?;
+        // One transaction, so that membership and messages are of the same moment.
+        let transaction = self.connection.transaction()?;
+        let conversation = find_for_member(&transaction, &query.conversation, &query.uid)?;
+        let joined_seq = joined_seq(&transaction, conversation.id, &query.uid)?
+            .ok_or_else(|| StoreError::not_member(&query.uid, &query.conversation))?;
+        match query.page {
+            HistoryPage::After(seq) => {
+                let from = to_integer(seq.saturating_add(1).max(joined_seq));
+                messages(
+                    &transaction,
+                    "SELECT seq, sender, client_id, body, at_ms FROM message
+                     WHERE conversation_id = ?1 AND seq >= ?2 ORDER BY seq LIMIT ?3",
+                    params![conversation.id, from, limit(query.limit)],
+                )
+            }
+            HistoryPage::Before(seq) => {
+                let mut newest_first = messages(
+                    &transaction,
+                    "SELECT seq, sender, client_id, body, at_ms FROM message
+                     WHERE conversation_id = ?1 AND seq >= ?2 AND seq < ?3
+                     ORDER BY seq DESC LIMIT ?4",
+                    params![
+                        conversation.id,
+                        to_integer(joined_seq),
+                        to_integer(seq),
+                        limit(query.limit)
+                    ],
+                )?;
+                newest_first.reverse();
+                Ok(newest_first)
+            }
+        }
+    }
+
+    fn members(&mut self, conversation: &str) -> Result<Vec<String>, StoreError> {
+        ConversationName::parse(conversation)?;
+        let transaction = self.connection.transaction()?;
+        let found = find(&transaction, conversation)?
+            .ok_or_else(|| StoreError::no_such_conversation(conversation))?;
+        members_of(&transaction, found.id)
+    }
+}
+
+/// The members' uids in byte order.
+pub(super) fn members_of(connection: &Connection, id: i64) -> Result<Vec<String>, StoreError> {
+    let mut statement = connection
+        .prepare_cached("SELECT uid FROM member WHERE conversation_id = ?1 ORDER BY uid")?;
+    let members = statement.query_map([id], |row| row.get(0))?;
+    Ok(members.collect::<Result<_, _>>()?)
+}
+
+fn joined_seq(connection: &Connection, id: i64, uid: &str) -> Result<Option<u64>, StoreError> {
+    let mut statement = connection
+        .prepare_cached("SELECT joined_seq FROM member WHERE conversation_id = ?1 AND uid = ?2")?;
+    Ok(statement
+        .query_row(params![id, uid], |row| to_number(row, 0))
+        .optional()?)
+}
+
+fn messages(
+    connection: &Connection,
+    sql: &str,
+    parameters: impl Params,
+) -> Result<Vec<StoredMessage>, StoreError> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let messages = statement.query_map(parameters, |row| {
+        Ok(StoredMessage {
+            seq: to_number(row, 0)?,
+            sender: row.get(1)?,
+            client_id: row.get(2)?,
+            body: row.get(3)?,
+            at_ms: to_number(row, 4)?,
+        })
+    })?;
+    Ok(messages.collect::<Result<_, _>>()?)
+}
+
+/// A page's length, checked against its bound before.
+fn limit(messages: usize) -> i64 {
+    i64::try_from(messages).unwrap_or(i64::MAX)
+}
