@@ -1,0 +1,40 @@
+//! What a protocol does with received bytes.
+
+use futures_util::future::LocalBoxFuture;
+
+use super::{CloseReason, Conn, Input};
+
+/// What a session wants next.
+pub enum Turn {
+    /// More bytes.
+    NeedMore,
+    /// Nothing further of this connection is handled until the future ends:
+    /// this is the ordering rule.
+    Suspended(LocalBoxFuture<'static, ()>),
+    /// There is more to do here, but others come first.
+    Yield,
+}
+
+/// A protocol's state for one connection.
+///
+/// [`Transport::run`](super::Transport::run) calls `handle_input` whenever
+/// bytes have arrived, and again after each future that it returned.
+pub trait Session {
+    /// Handles whole messages at the front of `input` and consumes them.
+    /// Answers go to `conn`.
+    ///
+    /// # Errors
+    /// The reason to close the connection.
+    fn handle_input(&mut self, conn: &Conn, input: &mut Input) -> Result<Turn, CloseReason>;
+
+    /// The process goes away: tells the peer, once. The connection closes
+    /// when its handlers have ended.
+    fn handle_drain(&mut self, conn: &Conn) {
+        let _ = conn;
+    }
+
+    /// Whether a message has begun and is incomplete outside `input`.
+    fn is_mid_message(&self) -> bool {
+        false
+    }
+}

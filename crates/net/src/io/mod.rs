@@ -1,0 +1,86 @@
+//! Streams and listeners behind traits: the kernel's sockets, or pipes in
+//! memory with injected faults for tests.
+//!
+//! A stream lives on one shard. To move to another it is
+//! [detached](Stream::detach) from this thread's event loop and
+//! [attached](DetachedStream::attach) to that of the other.
+
+mod address;
+mod memory;
+mod system;
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use self::address::{Address, AddressError};
+pub use self::memory::{Faults, MemoryIo, MemoryStream};
+pub use self::system::{SystemIo, listener_from_fd};
+
+/// A connected, bidirectional byte stream owned by one task.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
+    /// Ready when a read would make progress, so that a connection can wait
+    /// without holding a buffer.
+    ///
+    /// # Errors
+    /// The event loop's own failure; the connection is lost then.
+    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Who is at the other end, for people.
+    fn peer(&self) -> Address;
+
+    /// Takes the stream off this thread's event loop.
+    ///
+    /// # Errors
+    /// What the event loop answers; the connection is lost then.
+    fn detach(self: Box<Self>) -> io::Result<Box<dyn DetachedStream>>;
+}
+
+/// A stream on its way between two event loops.
+pub trait DetachedStream: Send {
+    /// Puts the stream on the calling thread's event loop.
+    ///
+    /// # Errors
+    /// What the event loop answers; the connection is lost then.
+    fn attach(self: Box<Self>) -> io::Result<Box<dyn Stream>>;
+}
+
+/// A bound listener, not yet on an event loop.
+pub trait DetachedListener: Send {
+    /// The address that peers connect to, with the port that was given.
+    fn address(&self) -> Address;
+
+    /// Puts the listener on the calling thread's event loop.
+    ///
+    /// # Errors
+    /// What the event loop answers.
+    fn attach(self: Box<Self>) -> io::Result<Box<dyn Listener>>;
+}
+
+/// A listener on one event loop. Accepted streams come detached, since they
+/// are spread over all shards.
+pub trait Listener: 'static {
+    /// Ready with the next connection.
+    ///
+    /// # Errors
+    /// What `accept` answers. The caller pauses when it is about resources.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Box<dyn DetachedStream>>>;
+}
+
+/// A future of a connected stream on the calling thread's event loop.
+pub type Connecting = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>>>>;
+
+/// Where listeners and streams come from.
+pub trait Io: Send + Sync + 'static {
+    /// Binds a listener.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AddrInUse`] when something listens there already, and
+    /// whatever else the system answers.
+    fn listen(&self, address: &Address) -> io::Result<Box<dyn DetachedListener>>;
+
+    /// Connects. The caller puts a deadline on it.
+    fn connect(&self, address: &Address) -> Connecting;
+}

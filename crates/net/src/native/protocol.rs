@@ -1,0 +1,122 @@
+//! The native protocol on a listener: the first byte decides between native
+//! frames, HTTP and nothing we know.
+
+use std::rc::Rc;
+
+use futures_util::future::LocalBoxFuture;
+use waystation_wire::{FirstByte, Header, Status, classify, encode_into};
+
+use super::http;
+use super::router::Router;
+use super::session::{NativeSession, send_go_away};
+use super::websocket::WebSocketSession;
+use crate::conn::{CloseReason, Conn, Filled, Framing};
+use crate::limits::REFUSAL_WAIT;
+use crate::protocol::{Home, Protocol, Slot};
+use crate::shard::until;
+
+/// Serves native frames, HTTP and WebSocket on one port.
+pub struct NativeProtocol {
+    router: Rc<Router>,
+}
+
+impl NativeProtocol {
+    /// Serves what `router` knows.
+    pub fn new(router: Rc<Router>) -> Self {
+        Self { router }
+    }
+}
+
+impl Protocol for NativeProtocol {
+    fn serve<'a>(self: Rc<Self>, slot: &'a mut Slot) -> LocalBoxFuture<'a, CloseReason> {
+        Box::pin(async move {
+            match serve(&self.router, slot).await {
+                Ok(reason) | Err(reason) => reason,
+            }
+        })
+    }
+
+    fn refuse<'a>(self: Rc<Self>, slot: &'a mut Slot) -> LocalBoxFuture<'a, CloseReason> {
+        Box::pin(async move {
+            let shard = slot.conn().shard().clone();
+            let answer = async {
+                if first_byte(slot).await? == FirstByte::Http {
+                    let busy = http::refusal();
+                    slot.conn().send_control(&busy);
+                } else {
+                    send_refusal(slot.conn());
+                }
+                Ok::<(), CloseReason>(())
+            };
+            // Whatever comes of it, the connection ends here.
+            let _ = until(&shard, shard.now() + REFUSAL_WAIT, answer).await;
+            CloseReason::Refused
+        })
+    }
+
+    fn home(&self, head: &[u8]) -> Home {
+        self.router
+            .home
+            .as_ref()
+            .map_or(Home::Here, |home| home(head))
+    }
+
+    fn has_home(&self) -> bool {
+        self.router.home.is_some()
+    }
+
+    fn on_open(&self, conn: &Conn) {
+        self.router.control.on_open(conn);
+    }
+
+    fn on_close(&self, conn: &Conn, reason: CloseReason) {
+        self.router.control.on_close(conn, reason);
+    }
+}
+
+/// A native refusal: the process takes no more connections.
+fn send_refusal(conn: &Conn) {
+    let mut header = Header::go_away();
+    header.status = Status::Overloaded;
+    let mut frame = Vec::new();
+    // The reason is far below the limit of a message.
+    let _ = encode_into(&header, b"too many connections", &mut frame);
+    conn.send_control(&frame);
+}
+
+async fn first_byte(slot: &mut Slot) -> Result<FirstByte, CloseReason> {
+    let transport = slot.transport()?;
+    loop {
+        if let Some(&first) = transport.input().bytes().first() {
+            return Ok(classify(first));
+        }
+        match transport.fill().await? {
+            Filled::Bytes => {}
+            Filled::End => return Err(CloseReason::Peer),
+            // Nothing was said yet, so nothing is lost.
+            Filled::Drain => return Err(CloseReason::Draining),
+        }
+    }
+}
+
+async fn serve(router: &Rc<Router>, slot: &mut Slot) -> Result<CloseReason, CloseReason> {
+    match first_byte(slot).await? {
+        FirstByte::Native => {
+            let mut session = NativeSession::new(router.clone(), None);
+            Ok(slot.transport()?.run(&mut session).await)
+        }
+        FirstByte::Http => {
+            if !http::serve(router, slot).await? {
+                return Ok(CloseReason::Http);
+            }
+            slot.conn().set_framing(Framing::WebSocket);
+            let mut session = WebSocketSession::new(router.clone());
+            let reason = slot.transport()?.run(&mut session).await;
+            if reason == CloseReason::Draining {
+                send_go_away(slot.conn());
+            }
+            Ok(reason)
+        }
+        FirstByte::Lars => Err(CloseReason::UnknownProtocol),
+    }
+}

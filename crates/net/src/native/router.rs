@@ -1,0 +1,212 @@
+//! Which handler a message goes to.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use futures_util::future::LocalBoxFuture;
+use waystation_base::{CallId, MessageId};
+use waystation_wire::{Header, Status, encode_into, frames_len};
+
+use super::http::HttpHandler;
+use crate::conn::{CloseReason, Conn, SendError};
+use crate::limits::HANDLERS_PER_CONNECTION;
+use crate::protocol::Home;
+use crate::shard::Label;
+
+/// A received message: its header, and its body while the call lasts.
+#[derive(Clone, Copy)]
+pub struct Inbound<'a> {
+    /// The header of its (last) frame.
+    pub header: &'a Header,
+    /// The whole body.
+    pub body: &'a [u8],
+}
+
+/// What a handler left to do: nothing, or a future that finishes it. On a
+/// connection with the ordering rule nothing else is handled until it ends.
+pub type Started = Option<LocalBoxFuture<'static, ()>>;
+
+/// Handles the messages of one id.
+pub trait Handler: 'static {
+    /// Starts on a message. The body must be decoded before this returns.
+    fn handle(&self, conn: &Conn, message: Inbound<'_>) -> Started;
+
+    /// The handler's name in dumps and reports.
+    fn label(&self) -> Label;
+}
+
+/// Handles text messages of WebSocket peers.
+pub trait TextHandler: 'static {
+    /// Starts on a message.
+    fn handle(&self, conn: &Conn, text: &str) -> Started;
+
+    /// The handler's name in dumps and reports.
+    fn label(&self) -> Label;
+}
+
+/// What else happens on the connections of a router.
+pub trait Control: 'static {
+    /// A connection has been opened.
+    fn on_open(&self, conn: &Conn) {
+        let _ = conn;
+    }
+
+    /// A connection has ended.
+    fn on_close(&self, conn: &Conn, reason: CloseReason) {
+        let _ = (conn, reason);
+    }
+
+    /// The peer no longer wants the answer to a call.
+    fn on_cancel(&self, conn: &Conn, call: CallId) {
+        let _ = (conn, call);
+    }
+
+    /// The peer goes away soon.
+    fn on_go_away(&self, conn: &Conn) {
+        let _ = conn;
+    }
+}
+
+struct NoControl;
+impl Control for NoControl {}
+
+/// Decides a connection's shard by its first bytes.
+type HomeRule = Rc<dyn Fn(&[u8]) -> Home>;
+
+/// Two handlers want the same message id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{new}` and `{old}` have the same message id {id}; rename one of them")]
+pub struct RouteError {
+    /// The id.
+    pub id: MessageId,
+    /// The handler that has it.
+    pub old: &'static str,
+    /// The handler that wanted it too.
+    pub new: &'static str,
+}
+
+/// Routes messages by id, with a fallback. One for each shard and listener.
+pub struct Router {
+    pub(crate) routes: HashMap<MessageId, Rc<dyn Handler>>,
+    pub(crate) fallback: Option<Rc<dyn Handler>>,
+    pub(crate) text: Option<Rc<dyn TextHandler>>,
+    pub(crate) http: Option<Rc<dyn HttpHandler>>,
+    pub(crate) websocket_path: Option<String>,
+    pub(crate) control: Rc<dyn Control>,
+    pub(crate) home: Option<HomeRule>,
+    pub(crate) concurrency: u32,
+}
+
+impl Default for Router {
+    fn default() -> Self {
+        Self {
+            routes: HashMap::new(),
+            fallback: None,
+            text: None,
+            http: None,
+            websocket_path: None,
+            control: Rc::new(NoControl),
+            home: None,
+            concurrency: 1,
+        }
+    }
+}
+
+impl Router {
+    /// A router that knows nothing yet, and handles the messages of each
+    /// connection one after another.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Routes one message id to a handler.
+    ///
+    /// # Errors
+    /// [`RouteError`] when the id is taken.
+    pub fn route(&mut self, id: MessageId, handler: Rc<dyn Handler>) -> Result<(), RouteError> {
+        if let Some(old) = self.routes.get(&id) {
+            let (old, new) = (old.label().name(), handler.label().name());
+            return Err(RouteError { id, old, new });
+        }
+        self.routes.insert(id, handler);
+        Ok(())
+    }
+
+    /// Handles every message that has no route.
+    pub fn set_fallback(&mut self, handler: Rc<dyn Handler>) {
+        self.fallback = Some(handler);
+    }
+
+    /// Handles text messages of WebSocket peers. Without it such a peer is
+    /// disconnected.
+    pub fn set_text(&mut self, handler: Rc<dyn TextHandler>) {
+        self.text = Some(handler);
+    }
+
+    /// Handles HTTP requests. Without it they are answered 404.
+    pub fn set_http(&mut self, handler: Rc<dyn HttpHandler>) {
+        self.http = Some(handler);
+    }
+
+    /// Accepts WebSocket upgrades on this path.
+    pub fn set_websocket_path(&mut self, path: impl Into<String>) {
+        self.websocket_path = Some(path.into());
+    }
+
+    /// Sets what else happens on connections.
+    pub fn set_control(&mut self, control: Rc<dyn Control>) {
+        self.control = control;
+    }
+
+    /// Decides connections' shards by their first bytes.
+    pub fn set_home(&mut self, home: impl Fn(&[u8]) -> Home + 'static) {
+        self.home = Some(Rc::new(home));
+    }
+
+    /// How many messages of one connection are handled at once. With more
+    /// than 1, answers may leave in another order than requests came; they
+    /// carry call ids. At most
+    /// [`HANDLERS_PER_CONNECTION`](crate::limits::HANDLERS_PER_CONNECTION).
+    pub fn set_concurrency(&mut self, handlers: u32) {
+        self.concurrency = handlers.clamp(1, HANDLERS_PER_CONNECTION);
+    }
+}
+
+/// Answers a request on its connection.
+///
+/// # Errors
+/// [`SendError`]; a body over 64 MiB is answered as `TooLarge` instead.
+pub fn reply(conn: &Conn, header: &Header, body: &[u8]) -> Result<(), SendError> {
+    let mut sent = Ok(());
+    conn.send_with(frames_len(body.len()), |out| {
+        sent = encode_into(header, body, out)
+    })?;
+    if sent.is_err() {
+        return reply_error(
+            conn,
+            header,
+            Status::TooLarge,
+            "the answer is larger than a message may be",
+        );
+    }
+    Ok(())
+}
+
+/// Answers a request with an error, its reason as text.
+///
+/// # Errors
+/// [`SendError`].
+pub fn reply_error(
+    conn: &Conn,
+    request: &Header,
+    status: Status,
+    reason: &str,
+) -> Result<(), SendError> {
+    let header = Header::reply(request.call, request.message, status)
+        .with_sid(request.sid)
+        .with_trace(request.trace);
+    conn.send_with(frames_len(reason.len()), |out| {
+        // A reason is far below the limit of a message.
+        let _ = encode_into(&header, reason.as_bytes(), out);
+    })
+}

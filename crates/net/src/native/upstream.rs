@@ -1,0 +1,525 @@
+//! Clients of the native protocol: many calls at once over one connection,
+//! matched by call id, made again with bounded back-off when it is lost.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::rc::{Rc, Weak};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use waystation_base::{
+    Backoff, BackoffConfig, CallId, FencingToken, MessageId, Moment, Sid, SiteId, TraceId,
+};
+use waystation_wire::{Flags, Header, MESSAGE_LEN_MAX, encode_header, encode_into, frames_len};
+
+use super::calls::{Answer, CallError, Calls, Ticket};
+use super::router::Router;
+use super::session::{Client, NativeSession};
+use crate::conn::{CloseReason, Conn, Transport};
+use crate::io::{Address, Stream};
+use crate::limits;
+use crate::shard::{Label, Shard, WaitsFor, until, waiting};
+
+/// Settings of an upstream.
+#[derive(Debug, Clone)]
+pub struct UpstreamConfig {
+    /// Where it is.
+    pub address: Address,
+    /// Calls in flight or waiting at once.
+    pub in_flight_max: u32,
+    /// Time for one attempt to connect.
+    pub connect_wait: Duration,
+    /// A quiet connection is pinged this often.
+    pub keepalive_interval: Duration,
+    /// A connection that gives no sign of life for this long is closed.
+    pub keepalive_wait: Duration,
+    /// Pauses between attempts to connect.
+    pub backoff: BackoffConfig,
+}
+
+impl UpstreamConfig {
+    /// The defaults for an address.
+    pub fn new(address: Address) -> Self {
+        Self {
+            address,
+            in_flight_max: limits::UPSTREAM_IN_FLIGHT_MAX,
+            connect_wait: limits::CONNECT_WAIT,
+            keepalive_interval: limits::KEEPALIVE_INTERVAL,
+            keepalive_wait: limits::KEEPALIVE_WAIT,
+            backoff: BackoffConfig {
+                base: Duration::from_millis(10),
+                max: Duration::from_secs(1),
+                ..BackoffConfig::default()
+            },
+        }
+    }
+}
+
+/// What an upstream is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamState {
+    /// It has no connection, and tries to make one.
+    Connecting,
+    /// It has a connection.
+    Up,
+    /// The callee goes away: calls in flight end, new ones wait.
+    Draining,
+    /// It was closed on this side.
+    Closed,
+}
+
+/// What happens on an upstream, beside answers.
+pub trait UpstreamEvents: 'static {
+    /// A connection was made. Calls may be started here.
+    fn on_up(&self, upstream: &Upstream, conn: &Conn) {
+        let _ = (upstream, conn);
+    }
+
+    /// The connection was lost; every call on it has failed.
+    fn on_down(&self, upstream: &Upstream, reason: CloseReason) {
+        let _ = (upstream, reason);
+    }
+}
+
+struct NoEvents;
+impl UpstreamEvents for NoEvents {}
+
+/// One request, beside its body.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    /// Which message it is.
+    pub message: MessageId,
+    /// Its name, for dumps.
+    pub label: Label,
+    /// The request context it belongs to.
+    pub sid: Sid,
+    /// The trace it belongs to.
+    pub trace: TraceId,
+    /// When the caller gives up. It travels as the time that is left.
+    pub deadline: Moment,
+    /// The callee may be asked again.
+    pub idempotent: bool,
+    /// Whose site the caller is in.
+    pub site: SiteId,
+    /// The fencing token that the caller holds.
+    pub fencing: FencingToken,
+}
+
+struct Shared {
+    shard: Shard,
+    config: UpstreamConfig,
+    router: Rc<Router>,
+    calls: Calls,
+    events: Rc<dyn UpstreamEvents>,
+    state: Cell<UpstreamState>,
+    conn: RefCell<Option<Conn>>,
+    waiters: RefCell<Vec<Waker>>,
+    /// Why the last attempt failed, for people.
+    fault: RefCell<Option<String>>,
+}
+
+/// A client of one address on one shard. Clones share the connection; when
+/// the last is dropped it closes.
+#[derive(Clone)]
+pub struct Upstream {
+    shared: Rc<Shared>,
+    _closer: Rc<Closer>,
+}
+
+struct Closer(Weak<Shared>);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.close();
+        }
+    }
+}
+
+impl Upstream {
+    /// A client that connects at once, and again whenever the connection is
+    /// lost. `router` handles what the callee pushes.
+    pub fn new(shard: &Shard, config: UpstreamConfig, router: Rc<Router>) -> Self {
+        Self::with_events(shard, config, router, Rc::new(NoEvents))
+    }
+
+    /// Like [`Upstream::new`], told of connections made and lost.
+    pub fn with_events(
+        shard: &Shard,
+        config: UpstreamConfig,
+        router: Rc<Router>,
+        events: Rc<dyn UpstreamEvents>,
+    ) -> Self {
+        let shared = Rc::new(Shared {
+            shard: shard.clone(),
+            calls: Calls::new(config.in_flight_max, 0),
+            config,
+            router,
+            events,
+            state: Cell::new(UpstreamState::Connecting),
+            conn: RefCell::new(None),
+            waiters: RefCell::default(),
+            fault: RefCell::new(None),
+        });
+        let closer = Rc::new(Closer(Rc::downgrade(&shared)));
+        let upstream = Self {
+            shared: shared.clone(),
+            _closer: closer,
+        };
+        // The task holds no clone of the closer: it ends when users are gone.
+        let weak = Rc::downgrade(&upstream._closer);
+        shard.spawn(Label::of("upstream"), drive(shared, weak));
+        upstream
+    }
+
+    /// What it is doing.
+    pub fn state(&self) -> UpstreamState {
+        self.shared.state.get()
+    }
+
+    /// Where it connects to.
+    pub fn address(&self) -> &Address {
+        &self.shared.config.address
+    }
+
+    /// Calls in flight or waiting for a connection.
+    pub fn in_flight(&self) -> u32 {
+        self.shared.calls.len()
+    }
+
+    /// Its connection, while it has one.
+    pub fn conn(&self) -> Option<Conn> {
+        self.shared.conn.borrow().clone()
+    }
+
+    /// Why the last attempt to connect failed, while it has no connection.
+    pub fn fault(&self) -> Option<String> {
+        self.shared.fault.borrow().clone()
+    }
+
+    /// Closes it for good. Calls in flight fail.
+    pub fn close(&self) {
+        self.shared.close();
+    }
+
+    /// Waits until it is up, or closed.
+    ///
+    /// # Errors
+    /// [`CallError::Closed`].
+    pub async fn up(&self) -> Result<Conn, CallError> {
+        let up = poll_fn(|cx| match self.state() {
+            UpstreamState::Closed => Poll::Ready(Err(CallError::Closed)),
+            UpstreamState::Up => match &*self.shared.conn.borrow() {
+                Some(conn) if conn.is_open() => Poll::Ready(Ok(conn.clone())),
+                _ => self.shared.wait(cx.waker()),
+            },
+            UpstreamState::Connecting | UpstreamState::Draining => self.shared.wait(cx.waker()),
+        });
+        waiting(
+            WaitsFor {
+                what: "connection to",
+                of: self.shared.label(),
+            },
+            up,
+        )
+        .await
+    }
+
+    /// Calls the upstream and waits for its answer, until the deadline.
+    /// Without a connection it waits for one first. Dropping the future
+    /// cancels the call: the callee is told, a late answer is discarded.
+    ///
+    /// Cost: a place in a table, a wheel entry, one copy of the answer.
+    ///
+    /// # Errors
+    /// [`CallError`]; the answer itself may carry an error status.
+    pub async fn call(&self, call: &Call, body: &[u8]) -> Result<Answer, CallError> {
+        let shard = &self.shared.shard;
+        let counters = shard.counters();
+        counters.calls.add(1);
+        let ticket = self
+            .shared
+            .calls
+            .begin()
+            .inspect_err(|_| counters.calls_refused.add(1))?;
+        counters.calls_in_flight.add(1);
+        let mut flight = Flight {
+            shared: &self.shared,
+            ticket,
+            conn: None,
+        };
+        let exchange = async {
+            flight.send(self.up().await?, call, body)?;
+            let answer = poll_fn(|cx| flight.ticket.poll_answer(cx));
+            waiting(
+                WaitsFor {
+                    what: "answer to",
+                    of: call.label,
+                },
+                answer,
+            )
+            .await
+        };
+        let result = until(shard, call.deadline, exchange).await;
+        let result = result.unwrap_or_else(|_| {
+            Err(if flight.ticket.was_sent() {
+                CallError::Timeout
+            } else {
+                CallError::NotConnected
+            })
+        });
+        if result.is_err() {
+            counters.calls_failed.add(1);
+        }
+        result
+    }
+
+    /// Sends a one-way message. Without a connection it is refused.
+    ///
+    /// # Errors
+    /// [`CallError::NotConnected`] or [`CallError::TooLarge`].
+    pub fn push(&self, message: MessageId, body: &[u8]) -> Result<(), CallError> {
+        if body.len() > MESSAGE_LEN_MAX {
+            return Err(CallError::TooLarge);
+        }
+        let conn = self.conn().ok_or(CallError::NotConnected)?;
+        let header = Header::push(message);
+        let sent = conn.send_with(frames_len(body.len()), |out| {
+            // The length was checked above.
+            let _ = encode_into(&header, body, out);
+        });
+        sent.map_err(|_| CallError::NotConnected)
+    }
+}
+
+/// A call from its start to its end, however it ends.
+struct Flight<'a> {
+    shared: &'a Shared,
+    ticket: Ticket,
+    conn: Option<Conn>,
+}
+
+impl Flight<'_> {
+    fn send(&mut self, conn: Conn, call: &Call, body: &[u8]) -> Result<(), CallError> {
+        if body.len() > MESSAGE_LEN_MAX {
+            return Err(CallError::TooLarge);
+        }
+        let left = call.deadline.saturating_since(self.shared.shard.now());
+        let flags = if call.idempotent {
+            Flags::IDEMPOTENT
+        } else {
+            Flags::NONE
+        };
+        let header = Header::request(call.message, self.ticket.call())
+            .with_flags(flags)
+            .with_sid(call.sid)
+            .with_trace(call.trace)
+            .with_deadline_left(Some(left))
+            .with_site(call.site)
+            .with_fencing(call.fencing);
+        let sent = conn.send_with(frames_len(body.len()), |out| {
+            // The length was checked above.
+            let _ = encode_into(&header, body, out);
+        });
+        sent.map_err(|error| match error {
+            crate::conn::SendError::Full(_) => CallError::Overloaded(self.shared.calls.len()),
+            crate::conn::SendError::Closed(_) => CallError::NotConnected,
+        })?;
+        self.ticket.mark_sent();
+        self.conn = Some(conn);
+        Ok(())
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.shared.shard.counters().calls_in_flight.sub(1);
+        if let Some(conn) = &self.conn
+            && self.ticket.is_waiting()
+        {
+            // Best effort: a callee that is not told works in vain.
+            let _ = conn.send(&encode_header(&Header::cancel(self.ticket.call())));
+        }
+        self.ticket.end();
+        self.shared.close_when_drained();
+    }
+}
+
+impl Shared {
+    fn label(&self) -> Label {
+        Label::of(&self.config.address.to_string())
+    }
+
+    fn wait<T>(&self, waker: &Waker) -> Poll<T> {
+        let mut waiters = self.waiters.borrow_mut();
+        if !waiters.iter().any(|waiter| waiter.will_wake(waker)) {
+            waiters.push(waker.clone());
+        }
+        Poll::Pending
+    }
+
+    fn set_state(&self, state: UpstreamState) {
+        if self.state.get() != UpstreamState::Closed {
+            self.state.set(state);
+        }
+        for waiter in std::mem::take(&mut *self.waiters.borrow_mut()) {
+            waiter.wake();
+        }
+    }
+
+    fn close(&self) {
+        self.set_state(UpstreamState::Closed);
+        if let Some(conn) = &*self.conn.borrow() {
+            conn.close(CloseReason::Local);
+        }
+    }
+
+    /// The callee goes away: calls in flight end, then the connection.
+    fn go_away(&self) {
+        if self.state.get() == UpstreamState::Up {
+            self.set_state(UpstreamState::Draining);
+        }
+        self.close_when_drained();
+    }
+
+    fn close_when_drained(&self) {
+        if self.state.get() == UpstreamState::Draining
+            && !self.calls.any_sent()
+            && let Some(conn) = &*self.conn.borrow()
+        {
+            conn.close(CloseReason::Draining);
+        }
+    }
+}
+
+/// Connections that live this long let the back-off start anew.
+const STABLE: Duration = Duration::from_secs(1);
+
+/// Connects, serves, waits, for as long as anyone uses the upstream.
+async fn drive(shared: Rc<Shared>, users: Weak<Closer>) {
+    let shard = shared.shard.clone();
+    crate::shard::describe_task(shared.config.address.to_string());
+    let mut backoff = Backoff::new(shared.config.backoff.clone(), shard.random());
+    while shared.state.get() != UpstreamState::Closed {
+        let started = shard.now();
+        match connect(&shared).await {
+            Ok((conn, stream)) => {
+                shard.counters().connects.add(1);
+                *shared.fault.borrow_mut() = None;
+                serve(&shared, &users, conn, stream).await;
+                if shard.now().saturating_since(started) >= STABLE {
+                    backoff.reset();
+                }
+            }
+            Err(error) => {
+                shard.counters().connect_errors.add(1);
+                let first = shared.fault.replace(Some(error.to_string())).is_none();
+                if first {
+                    tracing::warn!(address = %shared.config.address, %error, "cannot connect; will go on trying");
+                }
+            }
+        }
+        let pause = shard.sleep(backoff.next_delay());
+        let closed = poll_fn(|cx| match shared.state.get() {
+            UpstreamState::Closed => Poll::Ready(()),
+            _ => shared.wait(cx.waker()),
+        });
+        tokio::select! { () = waiting(WaitsFor::plain("back-off"), pause) => {}, () = closed => {} }
+    }
+}
+
+async fn connect(shared: &Shared) -> io::Result<(Conn, Box<dyn Stream>)> {
+    let shard = &shared.shard;
+    let deadline = shard.now() + shared.config.connect_wait;
+    let connecting = shard.io().connect(&shared.config.address);
+    let connected = until(
+        shard,
+        deadline,
+        waiting(WaitsFor::plain("connect"), connecting),
+    )
+    .await;
+    let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let peer = shared.config.address.clone();
+    let conn = Conn::open(shard, peer, false)
+        .ok_or_else(|| io::Error::other("the shard has no slot left"))?;
+    Ok((conn, stream))
+}
+
+/// Fails what is in flight when the connection's task ends in whatever way.
+struct Connected<'a> {
+    shared: &'a Rc<Shared>,
+    users: &'a Weak<Closer>,
+    conn: Conn,
+    reason: CloseReason,
+}
+
+impl Connected<'_> {
+    fn upstream(&self) -> Option<Upstream> {
+        let closer = self.users.upgrade()?;
+        Some(Upstream {
+            shared: self.shared.clone(),
+            _closer: closer,
+        })
+    }
+}
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        self.conn.finish(self.reason);
+        self.shared.conn.replace(None);
+        self.shared.set_state(UpstreamState::Connecting);
+        self.shared.calls.fail_sent(&CallError::OutcomeUnknown);
+        if let Some(upstream) = self.upstream() {
+            self.shared.events.on_down(&upstream, self.reason);
+        }
+    }
+}
+
+async fn serve(shared: &Rc<Shared>, users: &Weak<Closer>, conn: Conn, stream: Box<dyn Stream>) {
+    let reason = CloseReason::HandlerPanic;
+    let mut connected = Connected {
+        shared,
+        users,
+        conn: conn.clone(),
+        reason,
+    };
+    let mut transport = Transport::new(conn.clone(), stream, Vec::new());
+    let drained = Rc::downgrade(shared);
+    let client = Client {
+        calls: shared.calls.clone(),
+        on_go_away: Box::new(move || {
+            if let Some(shared) = drained.upgrade() {
+                shared.go_away();
+            }
+        }),
+    };
+    let mut session = NativeSession::new(shared.router.clone(), Some(client));
+    shared.conn.replace(Some(conn.clone()));
+    if let Some(upstream) = connected.upstream() {
+        shared.events.on_up(&upstream, &conn);
+    }
+    shared.set_state(UpstreamState::Up);
+    let alive = keep_alive(shared, &conn);
+    connected.reason = tokio::select! {
+        reason = transport.run(&mut session) => reason,
+        reason = alive => reason,
+    };
+    tracing::debug!(address = %shared.config.address, reason = %connected.reason, "upstream lost");
+    transport.close(connected.reason).await;
+}
+
+/// Pings a quiet connection; ready when it gives no sign of life.
+async fn keep_alive(shared: &Shared, conn: &Conn) -> CloseReason {
+    let config = &shared.config;
+    loop {
+        shared.shard.sleep(config.keepalive_interval).await;
+        let quiet = shared.shard.now().saturating_since(conn.received());
+        if quiet >= config.keepalive_wait {
+            return CloseReason::Keepalive;
+        }
+        if quiet >= config.keepalive_interval {
+            let _ = conn.send(&encode_header(&Header::ping(CallId(0))));
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What a server speaks on a listener.
+
+use std::rc::Rc;
+
+use futures_util::future::LocalBoxFuture;
+
+use crate::conn::{CloseReason, Conn, Transport};
+
+/// Where a connection belongs, judged by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// On the shard where it was accepted.
+    Here,
+    /// On the shard of this key, such as a client's id.
+    Key(u64),
+    /// More bytes are needed to tell.
+    NeedMore,
+}
+
+/// A protocol, as a server needs it. Each shard has one instance for each
+/// listener; it is `!Send` and may share state with the shard by `Rc`.
+pub trait Protocol: 'static {
+    /// Serves one connection to its end. Most call
+    /// [`Transport::run`] with a [`Session`](crate::Session).
+    fn serve<'a>(self: Rc<Self>, transport: &'a mut Slot) -> LocalBoxFuture<'a, CloseReason>;
+
+    /// Tells a connection above the limit that it is refused. By default it
+    /// is closed without a word.
+    fn refuse<'a>(self: Rc<Self>, transport: &'a mut Slot) -> LocalBoxFuture<'a, CloseReason> {
+        let _ = transport;
+        Box::pin(async { CloseReason::Refused })
+    }
+
+    /// Decides a connection's shard before it opens. By default it stays.
+    fn home(&self, head: &[u8]) -> Home {
+        let _ = head;
+        Home::Here
+    }
+
+    /// Whether [`Protocol::home`] wants to see bytes at all.
+    fn has_home(&self) -> bool {
+        false
+    }
+
+    /// A connection has been opened, before its first message.
+    fn on_open(&self, conn: &Conn) {
+        let _ = conn;
+    }
+
+    /// A connection has ended; nothing can be sent on it any more. Called
+    /// exactly once for each that opened.
+    fn on_close(&self, conn: &Conn, reason: CloseReason) {
+        let _ = (conn, reason);
+    }
+}
+
+/// A connection's transport, which a protocol may exchange while it serves:
+/// an HTTP server takes it and puts back what is left for WebSocket.
+pub struct Slot {
+    conn: Conn,
+    transport: Option<Transport>,
+}
+
+impl Slot {
+    pub(crate) fn new(transport: Transport) -> Self {
+        Self {
+            conn: transport.conn().clone(),
+            transport: Some(transport),
+        }
+    }
+
+    /// The connection.
+    pub fn conn(&self) -> &Conn {
+        &self.conn
+    }
+
+    /// The transport, unless it was taken and not put back: the connection is
+    /// lost then.
+    ///
+    /// # Errors
+    /// [`CloseReason::Reset`].
+    pub fn transport(&mut self) -> Result<&mut Transport, CloseReason> {
+        self.transport.as_mut().ok_or(CloseReason::Reset)
+    }
+
+    pub(crate) fn take(&mut self) -> Option<Transport> {
+        self.transport.take()
+    }
+
+    pub(crate) fn put(&mut self, transport: Transport) {
+        self.transport = Some(transport);
+    }
+}

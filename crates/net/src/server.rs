@@ -1,0 +1,371 @@
+//! A server: its shards, its listeners, its drain.
+
+mod accept;
+mod shard_loop;
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use waystation_base::ShardId;
+use waystation_mailbox::{Receiver, mailbox};
+
+use crate::conn::SlowReader;
+use crate::counters::Counters;
+use crate::io::{Address, DetachedListener, Io, SystemIo};
+use crate::limits;
+use crate::protocol::Protocol;
+use crate::shard::{Beat, BlockedReports, Mail, Remote, Shard, ShardParts, Target, watch};
+
+/// Bounds of each connection. See [`limits`] for what happens at each.
+#[derive(Debug, Clone)]
+pub struct ConnectionLimits {
+    /// Bytes received ahead of the handler.
+    pub input_queue: usize,
+    /// Bytes of output above which the connection's own handlers wait.
+    pub output_high_water: usize,
+    /// Bytes of output above which messages are refused.
+    pub output_bytes_max: usize,
+    /// What becomes of a connection whose output is full.
+    pub slow_reader: SlowReader,
+    /// Time without any progress of waiting output.
+    pub write_stall: Duration,
+    /// Time without any received byte.
+    pub idle: Duration,
+    /// Time from a frame's first byte to its last.
+    pub frame_wait: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            input_queue: limits::INPUT_QUEUE_BYTES,
+            output_high_water: limits::OUTPUT_HIGH_WATER_BYTES,
+            output_bytes_max: limits::OUTPUT_BYTES_MAX,
+            slow_reader: SlowReader::Close,
+            write_stall: limits::WRITE_STALL,
+            idle: limits::IDLE,
+            frame_wait: limits::FRAME_WAIT,
+        }
+    }
+}
+
+/// Settings of a server.
+#[derive(Clone)]
+pub struct NetConfig {
+    /// Threads with an event loop each; at least 1.
+    pub shards: u16,
+    /// Accepted connections open at once, over all shards.
+    pub connections_max: usize,
+    /// Bounds of each connection.
+    pub connection: ConnectionLimits,
+    /// How long a drain may take.
+    pub drain: Duration,
+    /// Where randomness starts; the same seed gives the same jitter.
+    pub seed: u64,
+    /// Sockets, or their stand-in of a test.
+    pub io: Arc<dyn Io>,
+}
+
+impl Default for NetConfig {
+    fn default() -> Self {
+        Self {
+            shards: 1,
+            connections_max: limits::CONNECTIONS_MAX,
+            connection: ConnectionLimits::default(),
+            drain: limits::DRAIN,
+            seed: 0,
+            io: Arc::new(SystemIo),
+        }
+    }
+}
+
+impl NetConfig {
+    /// Slots of one shard: all connections may gather on one, and upstreams
+    /// and refusals come on top.
+    pub(crate) fn slots_per_shard(&self) -> u32 {
+        let slots = self.connections_max + limits::REFUSALS_MAX + limits::CONNECTIONS_MAX;
+        u32::try_from(slots).unwrap_or(u32::MAX)
+    }
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A listener could not be bound. The address is named.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: Address,
+        /// Why.
+        source: io::Error,
+    },
+    /// A thread or its event loop could not be made.
+    #[error("cannot start shard {0}")]
+    Shard(ShardId, #[source] io::Error),
+    /// The settings make no server.
+    #[error("a server needs at least one shard")]
+    NoShards,
+}
+
+/// What serves the connections of one listener on one shard.
+pub(crate) type Factory = Arc<dyn Fn(&Shard) -> Rc<dyn Protocol> + Send + Sync>;
+type Init = Arc<dyn Fn(&Shard) + Send + Sync>;
+
+enum Source {
+    Address(Address),
+    Bound(Box<dyn DetachedListener>),
+}
+
+/// Collects what a server is to do. See [`Server::builder`].
+pub struct ServerBuilder {
+    config: NetConfig,
+    init: Vec<Init>,
+    listeners: Vec<(Source, Factory)>,
+}
+
+impl ServerBuilder {
+    /// Runs on each shard before it serves: the place to build its state.
+    #[must_use]
+    pub fn on_shard(mut self, init: impl Fn(&Shard) + Send + Sync + 'static) -> Self {
+        self.init.push(Arc::new(init));
+        self
+    }
+
+    /// Listens on `address`; `factory` gives each shard its instance of the
+    /// protocol.
+    #[must_use]
+    pub fn listen<P: Protocol>(
+        self,
+        address: Address,
+        factory: impl Fn(&Shard) -> P + Send + Sync + 'static,
+    ) -> Self {
+        self.add(Source::Address(address), factory)
+    }
+
+    /// Serves a listener that is bound already, such as one handed over by
+    /// the process before.
+    #[must_use]
+    pub fn listen_on<P: Protocol>(
+        self,
+        listener: Box<dyn DetachedListener>,
+        factory: impl Fn(&Shard) -> P + Send + Sync + 'static,
+    ) -> Self {
+        self.add(Source::Bound(listener), factory)
+    }
+
+    fn add<P: Protocol>(
+        mut self,
+        source: Source,
+        factory: impl Fn(&Shard) -> P + Send + Sync + 'static,
+    ) -> Self {
+        let factory: Factory = Arc::new(move |shard| Rc::new(factory(shard)));
+        self.listeners.push((source, factory));
+        self
+    }
+
+    /// Binds everything, then starts the threads.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub fn start(self) -> Result<Server, StartError> {
+        if self.config.shards == 0 {
+            return Err(StartError::NoShards);
+        }
+        let mut bound = Vec::new();
+        let mut factories = Vec::new();
+        for (source, factory) in self.listeners {
+            bound.push(bind(&*self.config.io, source)?);
+            factories.push(factory);
+        }
+        let addresses = bound.iter().map(|listener| listener.address()).collect();
+        let config = Arc::new(self.config);
+        let mut targets = Vec::new();
+        let mut receivers = Vec::new();
+        for _ in 0..config.shards {
+            let (mail, receiver) = mailbox(limits::MAILBOX_MESSAGES);
+            targets.push(Target {
+                mail,
+                load: Arc::new(AtomicUsize::new(0)),
+            });
+            receivers.push(receiver);
+        }
+        let remote = Remote::new(targets.clone());
+        let mut server = Server::new(addresses, remote, config.drain);
+        let mut seeds = waystation_base::Rng::from_seed(config.seed);
+        let mut listeners = Some(bound);
+        for (index, (target, receiver)) in targets.into_iter().zip(receivers).enumerate() {
+            let id = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
+            let parts = ShardParts {
+                id,
+                config: config.clone(),
+                beat: server.add_beat(),
+                counters: server.add_counters(),
+                load: target.load,
+                remote: server.remote.clone(),
+                seed: seeds.next_u64(),
+            };
+            let setup = Setup {
+                parts,
+                receiver,
+                init: self.init.clone(),
+                factories: factories.clone(),
+                listeners: listeners.take().unwrap_or_default(),
+            };
+            server
+                .threads
+                .push(start_thread(setup).map_err(|e| StartError::Shard(id, e))?);
+        }
+        server
+            .start_monitor()
+            .map_err(|e| StartError::Shard(ShardId(0), e))?;
+        Ok(server)
+    }
+}
+
+fn bind(io: &dyn Io, source: Source) -> Result<Box<dyn DetachedListener>, StartError> {
+    match source {
+        Source::Bound(listener) => Ok(listener),
+        Source::Address(address) => io
+            .listen(&address)
+            .map_err(|source| StartError::Listen { address, source }),
+    }
+}
+
+/// Everything that a shard's thread starts with.
+pub(crate) struct Setup {
+    pub(crate) parts: ShardParts,
+    pub(crate) receiver: Receiver<Mail>,
+    pub(crate) init: Vec<Init>,
+    pub(crate) factories: Vec<Factory>,
+    /// The first shard accepts for all.
+    pub(crate) listeners: Vec<Box<dyn DetachedListener>>,
+}
+
+fn start_thread(setup: Setup) -> io::Result<JoinHandle<()>> {
+    let name = format!("shard-{}", setup.parts.id.0);
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || shard_loop::run(setup))
+}
+
+/// A running server. Dropping it without [`Server::drain`] drains it too.
+pub struct Server {
+    addresses: Vec<Address>,
+    remote: Remote,
+    drain: Duration,
+    counters: Vec<Arc<Counters>>,
+    beats: Vec<Arc<Beat>>,
+    blocked: BlockedReports,
+    threads: Vec<JoinHandle<()>>,
+    monitor: Option<JoinHandle<()>>,
+    stop_monitor: Arc<AtomicBool>,
+}
+
+impl Server {
+    /// Begins a server with these settings.
+    pub fn builder(config: NetConfig) -> ServerBuilder {
+        ServerBuilder {
+            config,
+            init: Vec::new(),
+            listeners: Vec::new(),
+        }
+    }
+
+    fn new(addresses: Vec<Address>, remote: Remote, drain: Duration) -> Self {
+        Self {
+            addresses,
+            remote,
+            drain,
+            counters: Vec::new(),
+            beats: Vec::new(),
+            blocked: BlockedReports::default(),
+            threads: Vec::new(),
+            monitor: None,
+            stop_monitor: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    fn add_beat(&mut self) -> Arc<Beat> {
+        let beat = Arc::new(Beat::default());
+        self.beats.push(beat.clone());
+        beat
+    }
+
+    fn add_counters(&mut self) -> Arc<Counters> {
+        let counters = Arc::new(Counters::default());
+        self.counters.push(counters.clone());
+        counters
+    }
+
+    fn start_monitor(&mut self) -> io::Result<()> {
+        let (beats, reports) = (self.beats.clone(), self.blocked.clone());
+        let stop = self.stop_monitor.clone();
+        let watch = move || watch(&beats, &reports, &stop);
+        self.monitor = Some(
+            std::thread::Builder::new()
+                .name("monitor".into())
+                .spawn(watch)?,
+        );
+        Ok(())
+    }
+
+    /// Where it listens, in the order of the calls, with the ports given.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// Reaches its shards from any thread.
+    pub fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    /// The counters of each shard.
+    pub fn counters(&self) -> &[Arc<Counters>] {
+        &self.counters
+    }
+
+    /// Handlers that were found blocking their shard.
+    pub fn blocked(&self) -> &BlockedReports {
+        &self.blocked
+    }
+
+    /// Drains: stops accepting, runs the drain hooks, tells peers, lets
+    /// handlers end, closes, ends the threads. Blocks for at most the
+    /// configured drain time and a second.
+    pub fn drain(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        for index in 0..self.remote.shards() {
+            let shard = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
+            // A shard that has ended needs no drain.
+            let _ = self.remote.post(shard, Mail::Drain { within: self.drain });
+        }
+        // The monitor ends first: it may look only at threads that exist. A
+        // shard clears its handle before its thread ends, and the thread is
+        // joined after the monitor.
+        self.stop_monitor
+            .store(true, std::sync::atomic::Ordering::Release);
+        if let Some(monitor) = self.monitor.take() {
+            monitor.thread().unpark();
+            let _ = monitor.join();
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a shard's thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,306 @@
+//! What a shard's thread does from start to end.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use waystation_base::Moment;
+use waystation_mailbox::Receiver;
+
+use super::{Setup, accept};
+use crate::conn::{CloseReason, Conn, Transport};
+use crate::io::Stream;
+use crate::limits::{HOME_BYTES_MAX, HOME_WAIT, OFFLOAD_THREADS};
+use crate::protocol::{Home, Protocol, Slot};
+use crate::shard::{Arrival, Label, Mail, Shard, WaitsFor, until, waiting};
+
+/// Runs a shard until it has drained.
+pub(super) fn run(setup: Setup) {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "a shard's event loop could not be made");
+            return;
+        }
+    };
+    runtime.block_on(serve(setup));
+    // Threads of the offload pool may still run a job; they end with it.
+    runtime.shutdown_background();
+}
+
+fn runtime() -> std::io::Result<LocalRuntime> {
+    Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(OFFLOAD_THREADS)
+        .build_local(LocalOptions::default())
+}
+
+async fn serve(setup: Setup) {
+    let Setup {
+        parts,
+        receiver,
+        init,
+        factories,
+        listeners,
+    } = setup;
+    let shard = Shard::enter(parts);
+    for init in init {
+        init(&shard);
+    }
+    let protocols: Rc<[Rc<dyn Protocol>]> = factories.iter().map(|make| make(&shard)).collect();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let accepting = accept::run(shard.clone(), index, listener, protocols.clone());
+        shard.spawn(Label::of("accept"), accepting);
+    }
+    let drain = mail(&shard, receiver, &protocols).await;
+    drained(&shard, drain).await;
+    shard.leave();
+}
+
+/// Delivers mail until a drain is ordered; the drain itself needs mail too.
+async fn mail(
+    shard: &Shard,
+    mut receiver: Receiver<Mail>,
+    protocols: &Rc<[Rc<dyn Protocol>]>,
+) -> Moment {
+    let mut batch = Vec::new();
+    loop {
+        let count = poll_fn(|cx| receiver.poll_recv_batch(cx, &mut batch)).await;
+        if count.is_none() {
+            return shard.now();
+        }
+        let mut drain = None;
+        for mail in batch.drain(..) {
+            shard.counters().mailbox_in.add(1);
+            if let Some(within) = deliver(shard, mail, protocols) {
+                drain = Some(within);
+            }
+        }
+        if let Some(within) = drain {
+            let (shard, protocols) = (shard.clone(), protocols.clone());
+            let label = Label::of("mail during drain");
+            let deadline = shard.now() + within;
+            tokio::task::spawn_local(async move {
+                loop {
+                    if poll_fn(|cx| receiver.poll_recv_batch(cx, &mut batch))
+                        .await
+                        .is_none()
+                    {
+                        return;
+                    }
+                    shard.running(label);
+                    for mail in batch.drain(..) {
+                        deliver(&shard, mail, &protocols);
+                    }
+                }
+            });
+            return deadline;
+        }
+    }
+}
+
+/// Handles one message; answers the time for a drain when it orders one.
+fn deliver(shard: &Shard, mail: Mail, protocols: &Rc<[Rc<dyn Protocol>]>) -> Option<Duration> {
+    match mail {
+        Mail::Connection(arrival) => accept_here(shard, arrival, protocols),
+        Mail::Send { to, message } => match shard.connection(to) {
+            // A refusal is counted by the connection.
+            Ok(conn) => {
+                let _ = conn.send_bytes(&message);
+            }
+            Err(_) => shard.counters().stale_sends.add(1),
+        },
+        Mail::SendAll { message } => {
+            for conn in shard.connections() {
+                if conn.is_accepted() {
+                    let _ = conn.send_bytes(&message);
+                }
+            }
+        }
+        Mail::Run(job) => {
+            let job = std::panic::AssertUnwindSafe(|| job(shard));
+            if std::panic::catch_unwind(job).is_err() {
+                shard.counters().panics.add(1);
+                tracing::error!("a message to a shard panicked");
+            }
+        }
+        Mail::Drain { within } => return Some(within),
+    }
+    None
+}
+
+/// Starts a connection that this shard was given.
+pub(super) fn accept_here(shard: &Shard, arrival: Arrival, protocols: &Rc<[Rc<dyn Protocol>]>) {
+    let Some(protocol) = protocols.get(arrival.listener).cloned() else {
+        return;
+    };
+    let Arrival {
+        listener,
+        stream,
+        head,
+        homed,
+        refused,
+    } = arrival;
+    let stream = match stream.attach() {
+        Ok(stream) => stream,
+        Err(error) => {
+            shard.load().fetch_sub(1, Ordering::Relaxed);
+            shard.counters().accept_errors.add(1);
+            tracing::warn!(%error, "an accepted connection could not join its shard");
+            return;
+        }
+    };
+    let decided = homed || refused || !protocol.has_home();
+    let task_shard = shard.clone();
+    let label = Label::of("connection");
+    shard.spawn(label, async move {
+        let (stream, head) = if decided {
+            (stream, head)
+        } else {
+            match find_home(&task_shard, listener, &*protocol, stream, head).await {
+                Some(stays) => stays,
+                None => return,
+            }
+        };
+        connection(task_shard, protocol, stream, head, refused).await;
+    });
+}
+
+/// Reads until the protocol knows the connection's shard, and hands it over
+/// when that is another one. `None` when it is gone from here.
+async fn find_home(
+    shard: &Shard,
+    listener: usize,
+    protocol: &dyn Protocol,
+    mut stream: Box<dyn Stream>,
+    mut head: Vec<u8>,
+) -> Option<(Box<dyn Stream>, Vec<u8>)> {
+    let deciding = async {
+        loop {
+            match protocol.home(&head) {
+                Home::Here => return Some(shard.id()),
+                Home::Key(key) => return Some(shard.remote().shard_of(key)),
+                Home::NeedMore if head.len() >= HOME_BYTES_MAX => return None,
+                Home::NeedMore => {}
+            }
+            let read = tokio::io::AsyncReadExt::read_buf(&mut *stream, &mut head);
+            if !matches!(waiting(WaitsFor::plain("its home"), read).await, Ok(1..)) {
+                return None;
+            }
+        }
+    };
+    let home = until(shard, shard.now() + HOME_WAIT, deciding)
+        .await
+        .ok()
+        .flatten();
+    match home {
+        Some(home) if home == shard.id() => return Some((stream, head)),
+        Some(home) => {
+            if let Ok(stream) = stream.detach() {
+                shard.counters().rehomed.add(1);
+                let arrival = Arrival {
+                    listener,
+                    stream,
+                    head,
+                    homed: true,
+                    refused: false,
+                };
+                shard.remote().load_of(home).fetch_add(1, Ordering::Relaxed);
+                if shard
+                    .remote()
+                    .post(home, Mail::Connection(arrival))
+                    .is_err()
+                {
+                    shard.remote().load_of(home).fetch_sub(1, Ordering::Relaxed);
+                    shard.counters().refused.add(1);
+                }
+            }
+        }
+        None => shard.counters().closed.count(CloseReason::Home.label()),
+    }
+    shard.load().fetch_sub(1, Ordering::Relaxed);
+    None
+}
+
+/// Frees the connection when its task ends in whatever way.
+struct Open {
+    conn: Conn,
+    protocol: Rc<dyn Protocol>,
+    reason: CloseReason,
+    announced: bool,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.conn.finish(self.reason);
+        if self.announced {
+            self.protocol.on_close(&self.conn, self.reason);
+        }
+    }
+}
+
+/// Serves one connection to its end.
+async fn connection(
+    shard: Shard,
+    protocol: Rc<dyn Protocol>,
+    stream: Box<dyn Stream>,
+    head: Vec<u8>,
+    refused: bool,
+) {
+    let Some(conn) = Conn::open(&shard, stream.peer(), true) else {
+        shard.load().fetch_sub(1, Ordering::Relaxed);
+        shard.counters().refused.add(1);
+        return;
+    };
+    let mut open = Open {
+        conn: conn.clone(),
+        protocol: protocol.clone(),
+        reason: CloseReason::HandlerPanic,
+        announced: !refused,
+    };
+    if shard.is_draining() {
+        conn.begin_drain();
+    }
+    let mut slot = Slot::new(Transport::new(conn.clone(), stream, head));
+    let reason = if refused {
+        shard.counters().refused.add(1);
+        protocol.refuse(&mut slot).await
+    } else {
+        protocol.on_open(&conn);
+        protocol.serve(&mut slot).await
+    };
+    open.reason = reason;
+    if let Some(transport) = slot.take() {
+        transport.close(reason).await;
+    }
+}
+
+/// Waits for the drain: hooks, then connections, then whatever is left goes.
+async fn drained(shard: &Shard, deadline: Moment) {
+    shard.begin_drain(deadline).await;
+    let empty = async {
+        while shard.connections().iter().any(Conn::is_accepted) {
+            shard.sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if until(shard, deadline, empty).await.is_err() {
+        let left: Vec<Conn> = shard.connections();
+        tracing::warn!(
+            shard = shard.id().0,
+            left = left.len(),
+            "the drain missed its deadline"
+        );
+    }
+    for conn in shard.connections() {
+        conn.close(CloseReason::Draining);
+    }
+    // One last turn, so that closing connections flush.
+    let gone = async {
+        while !shard.connections().is_empty() {
+            shard.sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let _ = until(shard, shard.now() + Duration::from_millis(500), gone).await;
+}

@@ -1,0 +1,194 @@
+//! Tasks of a shard: each has a name, and says what it waits for.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use waystation_base::Moment;
+
+use super::{Label, Shard};
+
+/// What a suspended task waits for: a kind of wait and its object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitsFor {
+    /// The kind: `timer`, `answer`, `input`, …
+    pub what: &'static str,
+    /// Of what: a method, an upstream, a lock.
+    pub of: Label,
+}
+
+impl WaitsFor {
+    /// A wait without an object worth naming.
+    pub const fn plain(what: &'static str) -> Self {
+        Self {
+            what,
+            of: Label::IDLE,
+        }
+    }
+}
+
+impl std::fmt::Display for WaitsFor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.of == Label::IDLE {
+            return f.write_str(self.what);
+        }
+        write!(f, "{} {}", self.what, self.of)
+    }
+}
+
+/// One task, as a dump shows it.
+#[derive(Debug, Clone)]
+pub struct TaskInfo {
+    /// The task's name.
+    pub task: &'static str,
+    /// What it works for, such as a connection's name; may be empty.
+    pub detail: String,
+    /// What it waits for; empty while it runs.
+    pub waits_for: String,
+    /// When it was started.
+    pub started: Moment,
+}
+
+pub(crate) struct Task {
+    label: Label,
+    detail: RefCell<Option<Box<str>>>,
+    waits_for: Cell<Option<WaitsFor>>,
+    started: Moment,
+    /// The task's place in the shard's list.
+    index: Cell<usize>,
+}
+
+/// All tasks of a shard.
+#[derive(Default)]
+pub(crate) struct Tasks {
+    list: RefCell<Vec<Rc<Task>>>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Task>>> = const { RefCell::new(None) };
+}
+
+impl Tasks {
+    fn add(&self, label: Label, started: Moment) -> Rc<Task> {
+        let mut list = self.list.borrow_mut();
+        let task = Rc::new(Task {
+            label,
+            detail: RefCell::new(None),
+            waits_for: Cell::new(None),
+            started,
+            index: Cell::new(list.len()),
+        });
+        list.push(task.clone());
+        task
+    }
+
+    fn remove(&self, task: &Task) {
+        let mut list = self.list.borrow_mut();
+        let index = task.index.get();
+        list.swap_remove(index);
+        if let Some(moved) = list.get(index) {
+            moved.index.set(index);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.list.borrow().len()
+    }
+
+    /// Every task. Cost: linear, with an allocation for each.
+    pub(crate) fn dump(&self) -> Vec<TaskInfo> {
+        let list = self.list.borrow();
+        list.iter()
+            .map(|task| TaskInfo {
+                task: task.label.name(),
+                detail: task
+                    .detail
+                    .borrow()
+                    .as_deref()
+                    .unwrap_or_default()
+                    .to_owned(),
+                waits_for: task
+                    .waits_for
+                    .get()
+                    .map(|w| w.to_string())
+                    .unwrap_or_default(),
+                started: task.started,
+            })
+            .collect()
+    }
+}
+
+/// Says for dumps what the current task works for.
+pub fn describe_task(detail: impl Into<Box<str>>) {
+    CURRENT.with_borrow(|task| {
+        if let Some(task) = task {
+            *task.detail.borrow_mut() = Some(detail.into());
+        }
+    });
+}
+
+/// Awaits `future`; while it is pending, dumps show that the current task
+/// waits for `reason`.
+pub async fn waiting<F: Future>(reason: WaitsFor, future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| {
+        let poll = future.as_mut().poll(cx);
+        CURRENT.with_borrow(|task| {
+            if let Some(task) = task {
+                task.waits_for.set(poll.is_pending().then_some(reason));
+            }
+        });
+        poll
+    })
+    .await
+}
+
+pin_project_lite::pin_project! {
+    /// A task's future, registered with its shard while it lives.
+    pub(crate) struct Tracked<F> {
+        registration: Registration,
+        #[pin]
+        future: F,
+    }
+}
+
+struct Registration {
+    shard: Shard,
+    task: Rc<Task>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.shard.tasks().remove(&self.task);
+    }
+}
+
+impl<F: Future<Output = ()>> Tracked<F> {
+    pub(crate) fn new(shard: &Shard, label: Label, future: F) -> Self {
+        let task = shard.tasks().add(label, shard.now());
+        Self {
+            registration: Registration {
+                shard: shard.clone(),
+                task,
+            },
+            future,
+        }
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Tracked<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let Registration { shard, task } = this.registration;
+        shard.enter_turn(task.label);
+        let before = CURRENT.with_borrow_mut(|current| current.replace(task.clone()));
+        let poll = this.future.poll(cx);
+        CURRENT.with_borrow_mut(|current| *current = before);
+        shard.leave_turn();
+        poll
+    }
+}
