@@ -29,12 +29,19 @@ pub(super) fn check(core_folders: &[String], files: &[TextFile]) -> Vec<Fault> {
         let sources = format!("{folder}/src/");
         for file in files
             .iter()
-            .filter(|file| file.path.starts_with(&sources) && is_rust(&file.path))
+            .filter(|file| file.path.starts_with(&sources) && is_library(&file.path))
         {
             faults.extend(check_file(file));
         }
     }
     faults
+}
+
+/// True for a Rust file that is not a test module kept beside the code (`tests.rs`, `x_tests.rs`).
+fn is_library(path: &str) -> bool {
+    let is_tests =
+        path.ends_with("/tests.rs") || path.ends_with("_tests.rs") || path.contains("/tests/");
+    is_rust(path) && !is_tests
 }
 
 fn check_file(file: &TextFile) -> Vec<Fault> {
@@ -129,9 +136,12 @@ mod tests {
     fn other_crates_and_tests_folders_are_left_alone() {
         let text = "use std::thread;";
         let others = [
-            file("crates/net/src/a.rs", text),
-            file("crates/base/tests/a.rs", text),
+            "crates/net/src/a.rs",
+            "crates/base/tests/a.rs",
+            "crates/base/src/wheel/tests.rs",
+            "crates/base/src/slots_tests.rs",
         ];
+        let others = others.map(|path| file(path, text));
         assert!(check(&["crates/base".to_owned()], &others).is_empty());
     }
 }
