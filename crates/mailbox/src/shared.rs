@@ -61,6 +61,10 @@ impl<T> Shared<T> {
     }
 
     /// Wakes whom [`State::take_waiter`] found. Call it after unlocking.
+    #[cfg_attr(
+        loom,
+        expect(clippy::unused_self, reason = "blocking waits are not modelled")
+    )]
     pub(crate) fn wake(&self, waiter: Waiter) {
         if let Some(waker) = waiter.waker {
             waker.wake();
