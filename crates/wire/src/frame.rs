@@ -9,12 +9,21 @@ use crate::limits::{BODY_LEN_MAX, FRAME_LEN_MAX, HEADER_LEN, MESSAGE_LEN_MAX};
 use crate::protocol::{MAGIC, VERSION};
 use crate::status::Status;
 
+/// Bytes of a header up to the end of the body's length: what can be wrong in it
+/// stands there, so that no fault can appear once they are checked.
+const PREFIX_LEN: usize = 8;
+
 /// What [`decode`] found at the start of the input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decoded {
     /// Not a whole frame yet: try again when the input, counted from its start,
     /// has at least this many bytes. Always more than there were, and never more
     /// than [`FRAME_LEN_MAX`].
+    ///
+    /// It is first the 8 bytes that decide whether this can become a frame, then
+    /// the whole frame, so that a reader who waits for as many as are needed does
+    /// not wait for the rest of a header that is wrong. Trying earlier is allowed,
+    /// and names a fault in those 8 bytes sooner.
     Need(usize),
     /// A whole frame: its body is `input[HEADER_LEN..header.frame_len()]`.
     Frame(Header),
@@ -139,8 +148,8 @@ fn need(input: &[u8]) -> Result<Decoded, FrameError> {
         }
         _ => {}
     }
-    let Some(prefix) = input.first_chunk::<8>() else {
-        return Ok(Decoded::Need(HEADER_LEN));
+    let Some(prefix) = input.first_chunk::<PREFIX_LEN>() else {
+        return Ok(Decoded::Need(PREFIX_LEN));
     };
     let body_len = u32::from_le_bytes(field(prefix, 4)) as usize;
     if body_len > BODY_LEN_MAX {
@@ -291,7 +300,7 @@ mod tests {
         for (place, byte, error) in cases {
             let mut bytes = good.clone();
             bytes[place] = byte;
-            assert_eq!(decode(&bytes[..place]), Ok(Decoded::Need(HEADER_LEN)));
+            assert_eq!(decode(&bytes[..place]), Ok(Decoded::Need(PREFIX_LEN)));
             for len in place + 1..=bytes.len() {
                 assert_eq!(decode(&bytes[..len]), Err(error), "{len} bytes");
             }
@@ -325,7 +334,7 @@ mod tests {
                 len,
                 max: FRAME_LEN_MAX,
             };
-            assert_eq!(decode(&bytes[..7]), Ok(Decoded::Need(HEADER_LEN)));
+            assert_eq!(decode(&bytes[..7]), Ok(Decoded::Need(PREFIX_LEN)));
             assert_eq!(decode(&bytes[..8]), Err(error));
             assert_eq!(decode(&bytes), Err(error));
             assert_eq!(error.reason(), "too_large");

@@ -68,7 +68,8 @@ fn stream_of(frames: &[(Header, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// Decodes as a connection does: appends each piece as it arrives, takes what is
-/// whole, and asks again only when as many bytes are there as were needed.
+/// whole, asks again only when as many bytes are there as were needed, and looks
+/// at what is left when the peer closes.
 fn decode_in_pieces(stream: &[u8], cuts: &[usize]) -> (Vec<(Header, Vec<u8>)>, Option<FrameError>) {
     let mut cuts: Vec<_> = cuts.iter().map(|cut| cut % (stream.len() + 1)).collect();
     cuts.push(stream.len());
@@ -92,7 +93,7 @@ fn decode_in_pieces(stream: &[u8], cuts: &[usize]) -> (Vec<(Header, Vec<u8>)>, O
             }
         }
     }
-    (frames, None)
+    (frames, decode(&stream[taken..]).err())
 }
 
 proptest! {
@@ -131,7 +132,7 @@ proptest! {
         let mut turns = 0;
         while let Decoded::Need(len) = decode(&stream[..have]).unwrap() {
             // As many bytes as were asked for always get further, and no frame
-            // takes more than two turns: its header, then its body.
+            // takes more than two turns: its first bytes, then the rest.
             prop_assert!(len > have && len <= stream.len());
             have = len;
             turns += 1;
