@@ -66,11 +66,8 @@ impl Config {
     /// [`Error::Invalid`] and [`Error::Unsupported`] list faults in the files, with their places;
     /// [`Error::NoOutDir`] and [`Error::Write`] concern the output.
     pub fn compile(&self, files: &[impl AsRef<Path>]) -> Result<(), Error> {
-        // Named first, for a file at fault has to be looked at again as well.
-        for file in files {
-            println!("cargo:rerun-if-changed={}", file.as_ref().display());
-        }
         let generated = self.generate(files)?;
+        // After a fault Cargo runs the script again in any case.
         for input in &generated.inputs {
             println!("cargo:rerun-if-changed={}", input.display());
         }

@@ -62,6 +62,7 @@
 //!     clippy::all,
 //!     clippy::pedantic,
 //!     clippy::allow_attributes_without_reason,
+//!     dead_code,
 //!     unreachable_pub,
 //!     unused_qualifications,
 //!     reason = "generated code"
@@ -92,7 +93,8 @@
 //! enum number that the file does not know cannot be written; floats that are not finite are
 //! written as serde has them (`null` with `serde_json`), though `"NaN"` and `"Infinity"` are read.
 //!
-//! Map fields are `BTreeMap`, so that equal messages have equal bytes and equal JSON.
+//! Map fields are `BTreeMap`, so that equal messages have equal bytes and equal JSON. `Debug` of a
+//! message with a map shows enums as numbers, of others by name.
 
 mod check;
 mod comments;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use prost_build::Module;
-use prost_types::FileDescriptorProto;
+use prost_types::{DescriptorProto, FileDescriptorProto};
 
+use crate::check::is_map_entry;
 use crate::services::ServiceWriter;
 
 /// Where generated code finds prost, pbjson and serde, so that its crate need not depend on them.
@@ -20,7 +21,14 @@ pub(crate) fn generate(files: Vec<FileDescriptorProto>) -> io::Result<BTreeMap<S
         .iter()
         .map(|file| (module_of(file), file.package().to_owned()))
         .collect::<BTreeMap<_, _>>();
-    let mut prost = prost_build::Config::new()
+    let maps = messages_with_maps(&files);
+    let mut prost = prost_build::Config::new();
+    // prost's own `Debug` of a `BTreeMap` names `::prost`, whatever path it was given.
+    prost.skip_debug(&maps);
+    for message in &maps {
+        prost.type_attribute(message, "#[derive(Debug)]");
+    }
+    let mut prost = prost
         .prost_path(format!("{CODEGEN}::prost"))
         .btree_map(["."])
         .service_generator(Box::new(ServiceWriter::new(&files)))
@@ -42,6 +50,19 @@ pub(crate) fn generate(files: Vec<FileDescriptorProto>) -> io::Result<BTreeMap<S
         packages_code.insert(package, code);
     }
     Ok(packages_code)
+}
+
+/// The outermost messages that have a map in them or in a message below; paths of prost reach down.
+fn messages_with_maps(files: &[FileDescriptorProto]) -> Vec<String> {
+    fn has_map(message: &DescriptorProto) -> bool {
+        is_map_entry(message) || message.nested_type.iter().any(has_map)
+    }
+    let mut paths = Vec::new();
+    for file in files {
+        let messages = file.message_type.iter().filter(|message| has_map(message));
+        paths.extend(messages.map(|message| format!(".{}.{}", file.package(), message.name())));
+    }
+    paths
 }
 
 fn module_of(file: &FileDescriptorProto) -> Module {

@@ -1,8 +1,10 @@
 // Generated from the protobuf package `containers`. Do not edit.
 
 /// One field of each kind of container, over types of another package.
+#[derive(Debug)]
 #[derive(Clone, PartialEq, ::waystation_service::codegen::prost::Message)]
 #[prost(prost_path = "::waystation_service::codegen::prost")]
+#[prost(skip_debug)]
 pub struct Containers {
     /// Field `int64s`, number 30.
     #[prost(int64, repeated, tag = "30")]
@@ -41,8 +43,10 @@ pub struct Containers {
 /// Nested message and enum types in `Containers`.
 pub mod containers {
     /// One of several: `containers.Containers.choice`.
+    #[derive(Debug)]
     #[derive(Clone, PartialEq, Eq, Hash, ::waystation_service::codegen::prost::Oneof)]
 #[prost(prost_path = "::waystation_service::codegen::prost")]
+    #[prost(skip_debug)]
     pub enum Choice {
         /// Field `choice_number`, number 50.
         #[prost(int64, tag = "50")]

@@ -3,6 +3,9 @@
 //!
 //! It proves that generated code fits the contract and that bytes and JSON survive the way. How
 //! the real runtime behaves is tested there.
+//!
+//! prost is taken from another crate on purpose: were it a dependency of this test, code that names
+//! `::prost` would compile here and in no crate of a user.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,13 +13,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use prost::Message as _;
+use protox::prost::{self, Message as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// What generated code finds its crates by.
 pub mod codegen {
-    pub use {pbjson, prost, serde};
+    pub use {pbjson, protox::prost, serde};
 }
 
 pub use waystation_base::MessageId;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use prost::Message;
+use protox::prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

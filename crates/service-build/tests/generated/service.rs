@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use prost::Message as _;
+use protox::prost::Message as _;
 
 use crate::im::common::{Cursor, Kind, Page};
 use crate::im::logic::{self, Logic, LogicClient, method};
