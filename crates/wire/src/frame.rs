@@ -343,6 +343,7 @@ mod tests {
             body_len: body_len_max,
             ..Header::push(MessageId(1))
         });
+        assert_eq!(decode(&bytes[..8]), Ok(Decoded::Need(FRAME_LEN_MAX)));
         assert_eq!(decode(&bytes), Ok(Decoded::Need(FRAME_LEN_MAX)));
     }
 

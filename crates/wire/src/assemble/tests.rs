@@ -213,23 +213,35 @@ fn a_message_may_have_exactly_its_limit() {
 fn unfinished_messages_share_one_bound() {
     let mut assembler = Assembler::new();
     let piece = Bytes::from(vec![7; BODY_LEN_MAX]);
-    let mut held_len = 0;
-    let refused = loop {
-        let call = (held_len / BODY_LEN_MAX) as u64 % 3;
-        match assembler.push(request(call).with_flags(Flags::MORE), piece.clone()) {
-            Ok(None) => held_len += BODY_LEN_MAX,
-            Ok(Some(_)) => panic!("no message was finished"),
-            Err(error) => break error,
-        }
-        assert_eq!(assembler.held_len(), held_len);
-        assert!(held_len <= PARTIAL_LEN_SUM_MAX);
+    let mut add = |nth: usize, piece: Bytes| {
+        assembler.push(request(nth as u64 % 3).with_flags(Flags::MORE), piece)
     };
-    let len = held_len + BODY_LEN_MAX;
+    let whole_count = PARTIAL_LEN_SUM_MAX / BODY_LEN_MAX;
+    for nth in 0..whole_count {
+        assert_eq!(add(nth, piece.clone()), Ok(None));
+    }
+    // The bound itself may be reached, and not a byte more.
     assert_eq!(
-        refused,
-        AssembleError::TooManyBytes {
-            len,
-            max: PARTIAL_LEN_SUM_MAX
-        }
+        add(0, piece.slice(..PARTIAL_LEN_SUM_MAX % BODY_LEN_MAX)),
+        Ok(None)
     );
+    let len = PARTIAL_LEN_SUM_MAX + 1;
+    let refused = AssembleError::TooManyBytes {
+        len,
+        max: PARTIAL_LEN_SUM_MAX,
+    };
+    assert_eq!(add(1, piece.slice(..1)), Err(refused));
+    assert_eq!(assembler.held_len(), 0);
+}
+
+#[test]
+fn two_pushes_are_told_apart_by_their_message_id() {
+    // Pushes have no call id of their own.
+    let mut assembler = Assembler::new();
+    begin(&mut assembler, Header::push(MessageId(1)), b"a");
+    begin(&mut assembler, Header::push(MessageId(2)), b"b");
+    let (_, body) = push(&mut assembler, Header::push(MessageId(1)), b"c")
+        .unwrap()
+        .expect("whole");
+    assert_eq!(&body[..], b"ac");
 }
