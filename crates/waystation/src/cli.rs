@@ -1,0 +1,341 @@
+//! The command line. Its names are a contract with the scripts that use it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use toml::Value;
+
+use crate::config::{Flag, LOG_LEVELS};
+
+/// The service layer for backends that run in more than one machine room.
+#[derive(Debug, Parser)]
+#[command(
+    name = "waystation",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  waystation up                      start everything, with the chat example
+  waystation ctx --json              list the requests being handled
+  waystation config show             print every setting and who set it
+
+Exit codes: 0 done, 1 the operation failed, 2 the call or the configuration is wrong."
+)]
+pub(crate) struct Cli {
+    /// Configuration file (TOML); docs/configuration.md lists every setting
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    pub(crate) config: Option<PathBuf>,
+    /// Print data as JSON, one object a line
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) json: bool,
+    /// How much is logged to standard error
+    #[arg(
+        long, global = true, value_name = "LEVEL", help_heading = "Global options",
+        value_parser = clap::builder::PossibleValuesParser::new(LOG_LEVELS)
+    )]
+    pub(crate) log: Option<String>,
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start everything on this machine and keep it running
+    #[command(after_help = "\
+Prints `ready http://127.0.0.1:7070` on a line of its own once all of it answers.
+SIGTERM and Ctrl-C drain all roles and end with 0; a second one kills them.
+
+Examples:
+  waystation up
+  waystation up --dir /var/lib/waystation --entry 0.0.0.0:7080
+  waystation up --for 60 --no-demo")]
+    Up(UpArgs),
+    /// The chat example: its roles, a terminal client, a load generator
+    #[command(subcommand)]
+    Im(ImCommand),
+    /// List the requests that running roles are handling, and what each waits for
+    #[command(after_help = "\
+Examples:
+  waystation ctx                     all roles below ./waystation-data
+  waystation ctx logic --json        every Logic, one object a line
+  waystation ctx logic-2 --dir /var/lib/waystation")]
+    Ctx(CtxArgs),
+    /// Show or check the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script for a shell
+    #[command(after_help = "\
+Examples:
+  waystation completion bash > /etc/bash_completion.d/waystation
+  waystation completion fish > ~/.config/fish/completions/waystation.fish")]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `up`.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) dir: DirArg,
+    /// End by itself so long after everything was ready
+    #[arg(long = "for", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
+    pub(crate) for_seconds: Option<u64>,
+    /// Leave the chat example out
+    #[arg(long)]
+    pub(crate) no_demo: bool,
+    /// Where the console listens [default: 127.0.0.1:7070]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) console: Option<SocketAddr>,
+    /// Where the chat's Entry listens [default: 127.0.0.1:7080]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) entry: Option<SocketAddr>,
+}
+
+/// The directory that everything shares.
+#[derive(Debug, Args)]
+pub(crate) struct DirArg {
+    /// Where stores, sockets and the lock stand [default: ./waystation-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<String>,
+}
+
+/// `ctx`.
+#[derive(Debug, Args)]
+pub(crate) struct CtxArgs {
+    /// A role (`logic`) or one of its processes (`logic-2`); all without it
+    #[arg(value_name = "ROLE")]
+    pub(crate) role: Option<String>,
+    #[command(flatten)]
+    pub(crate) dir: DirArg,
+}
+
+/// `config`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every setting, its value and who set it
+    #[command(after_help = "\
+Examples:
+  waystation config show
+  WAYSTATION_CONSOLE__LISTEN=127.0.0.1:9070 waystation --config waystation.toml config show --json")]
+    Show,
+    /// Check the configuration and list all that is wrong with it
+    #[command(after_help = "\
+Examples:
+  waystation --config waystation.toml config check")]
+    Check,
+}
+
+impl Cli {
+    /// The flags that set a field of the configuration.
+    pub(crate) fn flags(&self) -> Vec<Flag> {
+        let mut flags = Vec::new();
+        let mut set = |name, section, key, value: Option<Value>| {
+            flags.extend(value.map(|value| Flag {
+                name,
+                section,
+                key,
+                value,
+            }));
+        };
+        let text = |value: &Option<String>| value.clone().map(Value::String);
+        let address = |value: &Option<SocketAddr>| value.map(|at| Value::String(at.to_string()));
+        set("--log", "log", "level", text(&self.log));
+        if let Some(dir) = self.command.dir() {
+            set("--dir", "up", "dir", text(&dir.dir));
+        }
+        if let Command::Up(up) = &self.command {
+            set(
+                "--no-demo",
+                "up",
+                "demo",
+                up.no_demo.then_some(Value::Boolean(false)),
+            );
+            set("--console", "console", "listen", address(&up.console));
+            set("--entry", "up", "entry", address(&up.entry));
+        }
+        flags
+    }
+
+    /// What this process is called in the log.
+    pub(crate) fn process_name(&self) -> String {
+        match &self.command {
+            Command::Up(_) => "up".to_owned(),
+            Command::Im(command) => command.process_name(),
+            _ => "waystation".to_owned(),
+        }
+    }
+}
+
+impl Command {
+    fn dir(&self) -> Option<&DirArg> {
+        match self {
+            Self::Up(up) => Some(&up.dir),
+            Self::Ctx(ctx) => Some(&ctx.dir),
+            Self::Im(command) => command.dir(),
+            Self::Config(_) | Self::Completion { .. } => None,
+        }
+    }
+}
+
+/// `im`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImCommand {
+    /// Run an Entry: it holds the users' connections
+    #[command(after_help = "\
+Examples:
+  waystation im entry --listen 127.0.0.1:7080 --logic unix:waystation-data/run/logic-1.rpc")]
+    Entry(EntryArgs),
+    /// Run a Logic: it holds the chat's rules
+    #[command(after_help = "\
+Examples:
+  waystation im logic --index 2 --das unix:waystation-data/run/das-1.rpc")]
+    Logic(LogicArgs),
+    /// Run a Das: it holds the chat's data
+    #[command(after_help = "\
+Examples:
+  waystation im das --dir /var/lib/waystation")]
+    Das(RoleArgs),
+    /// Send messages at a steady rate and check that each arrives once, in order
+    #[command(after_help = "\
+Examples:
+  waystation im load --clients 500 --seconds 60
+  waystation im load --clients 50 --seconds 10 --rate 500 --json")]
+    Load(LoadArgs),
+    /// Chat from this terminal
+    #[command(after_help = "\
+Examples:
+  waystation im chat --user ada")]
+    Chat(ChatArgs),
+}
+
+/// What every role needs.
+#[derive(Debug, Args)]
+pub(crate) struct RoleArgs {
+    #[command(flatten)]
+    pub(crate) dir: DirArg,
+    /// Its number among the processes of its role
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) index: u16,
+}
+
+/// `im entry`.
+#[derive(Debug, Args)]
+pub(crate) struct EntryArgs {
+    #[command(flatten)]
+    pub(crate) role: RoleArgs,
+    /// Where users connect (WebSocket, HTTP and native)
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7080")]
+    pub(crate) listen: SocketAddr,
+    /// A Logic, as `unix:PATH` or `IP:PORT`; give it once for each
+    #[arg(long, value_name = "TARGET", required = true)]
+    pub(crate) logic: Vec<String>,
+}
+
+/// `im logic`.
+#[derive(Debug, Args)]
+pub(crate) struct LogicArgs {
+    #[command(flatten)]
+    pub(crate) role: RoleArgs,
+    /// The Das, as `unix:PATH` or `IP:PORT`
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) das: String,
+}
+
+/// `im load`.
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    /// Clients that are connected at the same time
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    pub(crate) clients: u32,
+    /// How long messages are sent
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) seconds: u32,
+    /// Messages per second of all clients together
+    #[arg(long, value_name = "R", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) rate: u32,
+    /// The Entry to connect to
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7080")]
+    pub(crate) entry: SocketAddr,
+}
+
+/// `im chat`.
+#[derive(Debug, Args)]
+pub(crate) struct ChatArgs {
+    /// Who you are
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: String,
+    /// The Entry to connect to
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7080")]
+    pub(crate) entry: SocketAddr,
+}
+
+impl ImCommand {
+    fn role(&self) -> Option<(&'static str, &RoleArgs)> {
+        match self {
+            Self::Entry(args) => Some(("entry", &args.role)),
+            Self::Logic(args) => Some(("logic", &args.role)),
+            Self::Das(args) => Some(("das", args)),
+            Self::Load(_) | Self::Chat(_) => None,
+        }
+    }
+
+    fn dir(&self) -> Option<&DirArg> {
+        self.role().map(|(_, args)| &args.dir)
+    }
+
+    fn process_name(&self) -> String {
+        match self.role() {
+            Some((role, args)) => format!("{role}-{}", args.index),
+            None => "im".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every command shows how it is used.
+    #[test]
+    fn every_command_has_examples() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            if command.has_subcommands() && command.get_name() != "waystation" {
+                command
+                    .get_subcommands()
+                    .for_each(|command| check(command, &path));
+                return;
+            }
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                help.contains("Examples:\n"),
+                "{path} --help has no examples"
+            );
+            command
+                .get_subcommands()
+                .for_each(|command| check(command, &path));
+        }
+        check(&Cli::command(), "");
+    }
+}

@@ -1,0 +1,221 @@
+//! The configuration: a TOML file, overrides from the environment, flags.
+//!
+//! It is read once, before anything binds or starts. Later sources win: default,
+//! file, `WAYSTATION_SECTION__KEY`, flag. Every fault of every source is
+//! collected, so that one run shows all that is to be corrected; the faults
+//! leave through [`Faults`] and end the process with exit code 2.
+
+mod environment;
+mod fault;
+mod field;
+mod file;
+#[cfg(test)]
+mod reference;
+mod sections;
+mod show;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use toml::Value;
+
+pub(crate) use environment::{Variable, variables};
+pub(crate) use fault::{Fault, Faults, Origin};
+pub(crate) use field::{Section, did_you_mean};
+pub(crate) use sections::{Console, LOG_LEVELS, Log, Up};
+pub(crate) use show::show;
+
+/// Every section, in the order of the reference page.
+pub(crate) const SECTIONS: &[&Section] = &[&Up::SECTION, &Console::SECTION, &Log::SECTION];
+
+/// A value and where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Setting {
+    /// The value, checked against its field.
+    pub(crate) value: Value,
+    /// Who set it.
+    pub(crate) origin: Origin,
+}
+
+/// Settings by section and key.
+pub(crate) type Values = BTreeMap<(&'static str, &'static str), Setting>;
+
+/// A flag of the command line that sets a field.
+#[derive(Debug, Clone)]
+pub(crate) struct Flag {
+    /// As it is typed, such as `--dir`.
+    pub(crate) name: &'static str,
+    /// The field's section.
+    pub(crate) section: &'static str,
+    /// The field.
+    pub(crate) key: &'static str,
+    /// What it sets.
+    pub(crate) value: Value,
+}
+
+/// Where a configuration is read from.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sources {
+    /// `--config`.
+    pub(crate) file: Option<PathBuf>,
+    /// The overrides, as [`variables`] found them.
+    pub(crate) variables: Vec<Variable>,
+    /// Flags that set fields.
+    pub(crate) flags: Vec<Flag>,
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// `[up]`.
+    pub(crate) up: Up,
+    /// `[console]`.
+    pub(crate) console: Console,
+    /// `[log]`.
+    pub(crate) log: Log,
+    /// The same as plain values with their origins.
+    pub(crate) values: Values,
+    /// The file that was read, to be handed to child processes.
+    pub(crate) file: Option<PathBuf>,
+}
+
+impl Config {
+    /// Reads and checks all sources.
+    ///
+    /// # Errors
+    /// All faults of all sources at once.
+    pub(crate) fn load(sources: Sources) -> Result<Self, Faults> {
+        let mut values = defaults();
+        let mut faults = Vec::new();
+        if let Some(path) = &sources.file {
+            file::read(path, SECTIONS, &mut values, &mut faults);
+        }
+        environment::apply(&sources.variables, SECTIONS, &mut values, &mut faults);
+        apply_flags(sources.flags, &mut values, &mut faults);
+
+        let up: Option<Up> = typed(&Up::SECTION, &values, &mut faults);
+        let console = typed(&Console::SECTION, &values, &mut faults);
+        let log = typed(&Log::SECTION, &values, &mut faults);
+        if let Some(up) = &up {
+            place_faults(Up::SECTION.name, up.validate(), &values, &mut faults);
+        }
+        match (up, console, log) {
+            (Some(up), Some(console), Some(log)) if faults.is_empty() => Ok(Self {
+                up,
+                console,
+                log,
+                values,
+                file: sources.file,
+            }),
+            _ => {
+                faults.sort();
+                Err(Faults(faults))
+            }
+        }
+    }
+
+    /// The file as a child process can open it: its path made absolute when
+    /// the working directory is known.
+    pub(crate) fn file_for_children(&self) -> Option<PathBuf> {
+        let path = self.file.as_deref()?;
+        Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+    }
+
+    /// The directory of `up`.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.up.dir
+    }
+}
+
+fn defaults() -> Values {
+    let fields = SECTIONS.iter().flat_map(|section| {
+        section.fields.iter().map(|field| {
+            let setting = Setting {
+                value: field.default.to_value(),
+                origin: Origin::Default,
+            };
+            ((section.name, field.key), setting)
+        })
+    });
+    fields.collect()
+}
+
+fn apply_flags(flags: Vec<Flag>, values: &mut Values, faults: &mut Vec<Fault>) {
+    for flag in flags {
+        let field = SECTIONS
+            .iter()
+            .find(|section| section.name == flag.section)
+            .and_then(|section| section.field(flag.key))
+            .expect("every flag names a field that exists");
+        let origin = Origin::Flag(flag.name);
+        match field.kind.check(&flag.value) {
+            Ok(()) => {
+                let setting = Setting {
+                    value: flag.value,
+                    origin,
+                };
+                values.insert((flag.section, flag.key), setting);
+            }
+            Err(message) => faults.push(Fault { origin, message }),
+        }
+    }
+}
+
+/// The typed struct of a section. The values have been checked against the
+/// table, so a failure means that the struct asks for more than its table says;
+/// it is reported like any other fault.
+fn typed<T: DeserializeOwned>(
+    section: &Section,
+    values: &Values,
+    faults: &mut Vec<Fault>,
+) -> Option<T> {
+    let fields = section.fields.iter().filter_map(|field| {
+        let setting = values.get(&(section.name, field.key))?;
+        Some((field.key.to_owned(), setting.value.clone()))
+    });
+    match Value::Table(fields.collect()).try_into() {
+        Ok(section) => Some(section),
+        Err(error) => {
+            let message = format!("{}: {}", section.name, error.message());
+            faults.push(Fault {
+                origin: Origin::Default,
+                message,
+            });
+            None
+        }
+    }
+}
+
+/// Adds the faults of a `validate()`, each placed at the field that it begins
+/// with.
+fn place_faults(
+    section: &'static str,
+    messages: Vec<String>,
+    values: &Values,
+    faults: &mut Vec<Fault>,
+) {
+    for message in messages {
+        let key = message.split(':').next().unwrap_or_default();
+        let setting = values
+            .iter()
+            .find(|((owner, name), _)| *owner == section && *name == key);
+        let origin = setting.map_or(Origin::Default, |(_, setting)| setting.origin.clone());
+        faults.push(Fault {
+            origin,
+            message: format!("{section}.{message}"),
+        });
+    }
+}
+
+/// The message for a key that `section` does not have.
+fn unknown_key(section: &Section, key: &str) -> String {
+    let known = section.fields.iter().map(|field| field.key);
+    match did_you_mean(key, known) {
+        Some(near) => format!("unknown key; did you mean `{near}`?"),
+        None => "unknown key".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

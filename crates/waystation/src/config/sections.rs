@@ -1,0 +1,138 @@
+//! The sections that belong to the binary itself.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::field::{Kind, section};
+
+/// The levels of `--log`, from silence to everything.
+pub(crate) const LOG_LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+
+section! {
+    /// The log that every process writes to its standard error.
+    struct Log as "log" {
+        /// How much is logged: a level and all that are graver.
+        level: String = Text("info"), Kind::Choice(LOG_LEVELS),
+            "`debug` writes several lines a request, `trace` several a frame";
+    }
+}
+
+section! {
+    /// `waystation up`: the supervisor and what it starts.
+    struct Up as "up" {
+        /// Everything that `up` keeps: stores, sockets, the lock.
+        dir: PathBuf = Text("./waystation-data"), Kind::Path,
+            "none; paths of sockets below it must stay under 108 bytes";
+        /// Whether the chat example is started.
+        demo: bool = Bool(true), Kind::Bool,
+            "four processes";
+        /// Where the chat's Entry listens (WebSocket, HTTP and native).
+        entry: SocketAddr = Text("127.0.0.1:7080"), Kind::Address,
+            "an address that is not loopback opens the chat to the network";
+        /// How many Logic processes run.
+        logic_processes: u16 = Integer(2), Kind::Integer { unit: "processes", min: 1, max: 64 },
+            "one process each, and a connection from Entry";
+        /// The first pause before a role that died is started again; it
+        /// doubles with each further death.
+        restart_delay_min_ms: u64 = Integer(50), Kind::Integer { unit: "ms", min: 1, max: 60_000 },
+            "a higher value lengthens the gap after a crash";
+        /// The longest pause before a restart.
+        restart_delay_max_ms: u64 = Integer(5_000), Kind::Integer { unit: "ms", min: 1, max: 600_000 },
+            "a higher value lengthens the gap after repeated crashes";
+        /// After so long in health a role's earlier deaths are forgotten.
+        restart_reset_ms: u64 = Integer(10_000), Kind::Integer { unit: "ms", min: 1, max: 3_600_000 },
+            "a higher value keeps long pauses for longer";
+        /// How long all roles together may take until they answer for the
+        /// first time; then `up` fails.
+        start_timeout_ms: u64 = Integer(30_000), Kind::Integer { unit: "ms", min: 100, max: 600_000 },
+            "a higher value delays the report of a start that cannot succeed";
+        /// How long a start waits for role processes of a supervisor that was
+        /// killed, which are still draining.
+        predecessor_timeout_ms: u64 = Integer(15_000), Kind::Integer { unit: "ms", min: 0, max: 600_000 },
+            "a higher value delays the report that an old process hangs";
+        /// How long each of Entry, Logic and Das may drain before it is killed.
+        drain_timeout_ms: u64 = Integer(10_000), Kind::Integer { unit: "ms", min: 1, max: 600_000 },
+            "three times this is the longest time to stop";
+        /// How often a role that is in health is asked again.
+        health_interval_ms: u64 = Integer(1_000), Kind::Integer { unit: "ms", min: 50, max: 60_000 },
+            "a lower value costs a request a role each time";
+    }
+}
+
+impl Up {
+    /// Faults that concern more than one field; each begins with the key that
+    /// should change.
+    pub(crate) fn validate(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.restart_delay_min_ms > self.restart_delay_max_ms {
+            faults.push(format!(
+                "restart_delay_min_ms: {} is more than restart_delay_max_ms, {}",
+                self.restart_delay_min_ms, self.restart_delay_max_ms
+            ));
+        }
+        faults
+    }
+
+    /// [`Self::drain_timeout_ms`] as a duration.
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.drain_timeout_ms)
+    }
+
+    /// [`Self::start_timeout_ms`] as a duration.
+    pub(crate) fn start_timeout(&self) -> Duration {
+        Duration::from_millis(self.start_timeout_ms)
+    }
+
+    /// [`Self::predecessor_timeout_ms`] as a duration.
+    pub(crate) fn predecessor_timeout(&self) -> Duration {
+        Duration::from_millis(self.predecessor_timeout_ms)
+    }
+
+    /// [`Self::health_interval_ms`] as a duration.
+    pub(crate) fn health_interval(&self) -> Duration {
+        Duration::from_millis(self.health_interval_ms)
+    }
+}
+
+section! {
+    /// The console: health, metrics and the status page.
+    struct Console as "console" {
+        /// Where the console listens.
+        listen: SocketAddr = Text("127.0.0.1:7070"), Kind::Address,
+            "an address that is not loopback shows the system's state to the network";
+        /// Connections at a time; one more is closed at once and counted.
+        max_connections: u32 = Integer(256), Kind::Integer { unit: "connections", min: 1, max: 65_536 },
+            "`max_header_bytes` and a file descriptor each";
+        /// The size of a request's head; a larger one is refused.
+        max_header_bytes: usize = Integer(16_384), Kind::Integer { unit: "bytes", min: 8_192, max: 1_048_576 },
+            "so much memory for each connection";
+        /// How long a peer may take to send a request's head.
+        header_timeout_ms: u64 = Integer(5_000), Kind::Integer { unit: "ms", min: 1, max: 600_000 },
+            "slow peers hold a connection for longer";
+        /// The age at which a connection is closed, idle or not, so that a peer
+        /// that never reads cannot keep one.
+        connection_timeout_ms: u64 = Integer(60_000), Kind::Integer { unit: "ms", min: 100, max: 3_600_000 },
+            "peers that never read hold a connection for longer";
+        /// How long a role may take to answer the console.
+        scrape_timeout_ms: u64 = Integer(1_000), Kind::Integer { unit: "ms", min: 10, max: 60_000 },
+            "a role that hangs delays each page by so much";
+    }
+}
+
+impl Console {
+    /// [`Self::header_timeout_ms`] as a duration.
+    pub(crate) fn header_timeout(&self) -> Duration {
+        Duration::from_millis(self.header_timeout_ms)
+    }
+
+    /// [`Self::connection_timeout_ms`] as a duration.
+    pub(crate) fn connection_timeout(&self) -> Duration {
+        Duration::from_millis(self.connection_timeout_ms)
+    }
+
+    /// [`Self::scrape_timeout_ms`] as a duration.
+    pub(crate) fn scrape_timeout(&self) -> Duration {
+        Duration::from_millis(self.scrape_timeout_ms)
+    }
+}

@@ -1,0 +1,47 @@
+//! Every bound of the binary, and what happens when it is reached.
+//!
+//! Bounds that an operator may want to move are settings instead
+//! (`docs/configuration.md`).
+
+use std::time::Duration;
+
+/// A configuration file larger than this is refused (exit 2).
+pub(crate) const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Faults of one configuration that are printed; the rest are counted.
+pub(crate) const FAULTS_SHOWN_MAX: usize = 100;
+
+/// The answer of a role's admin socket; a larger one counts as a failed scrape.
+pub(crate) const ADMIN_BODY_BYTES_MAX: usize = 8 << 20;
+
+/// The path of a Unix socket as the kernel takes it, without the final zero; a
+/// longer one is refused at start (exit 2).
+pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Exits in a row, before a role was ever in health, after which `up` gives up.
+/// With the default delays that is 0.75 s.
+pub(crate) const START_FAILURES_MAX: u32 = 5;
+
+/// How often a role that is not yet (or no longer) in health is asked.
+pub(crate) const HEALTH_RETRY: Duration = Duration::from_millis(100);
+
+/// How long the supervisor waits for a process that it killed to disappear
+/// (the kernel may hold one in a device wait); then it reports and goes on.
+pub(crate) const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Events that wait for the supervisor's loop; a sender beyond it waits.
+pub(crate) const EVENTS_MAX: usize = 64;
+
+/// How long `ctx` waits for one role.
+pub(crate) const CTX_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Roles that `ctx` asks; more sockets than this in a directory are named as a
+/// fault, not followed.
+pub(crate) const CTX_ROLES_MAX: usize = 256;
+
+/// The pause after a failed accept, so that a process without file descriptors
+/// does not spin.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a console connection may finish its answer once `up` ends.
+pub(crate) const CONSOLE_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,0 +1,104 @@
+//! The chat's roles: how `up` starts them, and what `waystation im` runs.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+
+use crate::cli::ImCommand;
+use crate::config::Config;
+use crate::dir::Sockets;
+use crate::failure::Failure;
+use crate::supervise::ChildSpec;
+
+/// The processes of the chat example, in the order they are started: each role
+/// before those that call it. They drain in the opposite order.
+pub(crate) fn chat(
+    config: &Config,
+    program: &Path,
+    sockets: &Sockets,
+    entry: SocketAddr,
+) -> Vec<ChildSpec> {
+    let logic_names: Vec<String> = (1..=config.up.logic_processes)
+        .map(|index| format!("logic-{index}"))
+        .collect();
+    let das = Child {
+        role: "das",
+        index: 1,
+        stage: 2,
+        args: Vec::new(),
+    };
+    let logic = (1..=config.up.logic_processes).map(|index| {
+        let args = vec!["--das".into(), unix_url(&sockets.service("das-1"))];
+        Child {
+            role: "logic",
+            index,
+            stage: 1,
+            args,
+        }
+    });
+    let mut args = vec!["--listen".into(), entry.to_string().into()];
+    for name in &logic_names {
+        args.extend(["--logic".into(), unix_url(&sockets.service(name))]);
+    }
+    let entry = Child {
+        role: "entry",
+        index: 1,
+        stage: 0,
+        args,
+    };
+    let children = std::iter::once(das)
+        .chain(logic)
+        .chain(std::iter::once(entry));
+    children
+        .map(|child| child.spec(config, program, sockets))
+        .collect()
+}
+
+struct Child {
+    role: &'static str,
+    index: u16,
+    stage: u8,
+    args: Vec<OsString>,
+}
+
+impl Child {
+    fn spec(self, config: &Config, program: &Path, sockets: &Sockets) -> ChildSpec {
+        let name = format!("{}-{}", self.role, self.index);
+        let mut args: Vec<OsString> = vec![
+            "im".into(),
+            self.role.into(),
+            "--dir".into(),
+            config.dir().into(),
+            "--index".into(),
+            self.index.to_string().into(),
+        ];
+        args.extend(self.args);
+        args.extend(["--log".into(), config.log.level.clone().into()]);
+        if let Some(file) = config.file_for_children() {
+            args.extend(["--config".into(), file.into()]);
+        }
+        ChildSpec {
+            admin_socket: sockets.admin(&name),
+            name,
+            program: program.to_owned(),
+            args,
+            stage: self.stage,
+        }
+    }
+}
+
+fn unix_url(path: &Path) -> OsString {
+    let mut url = OsString::from("unix:");
+    url.push(PathBuf::from(path));
+    url
+}
+
+/// Runs one of `waystation im`'s commands until it ends.
+///
+/// # Errors
+/// What the role reports.
+pub(crate) fn run(command: &ImCommand, _config: &Config, _as_json: bool) -> Result<(), Failure> {
+    Err(Failure::Operation(anyhow!("not built in: {command:?}")))
+}

@@ -1,0 +1,92 @@
+//! Running the binary as a user does.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+/// The binary with `args`, without anything of this environment that would
+/// configure it. It runs where the expected texts stand.
+pub(crate) fn waystation(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_waystation"));
+    command
+        .args(args)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("WAYSTATION_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs it to its end.
+pub(crate) fn run(args: &[&str]) -> Output {
+    waystation(args).output().unwrap()
+}
+
+/// What a finished run printed to standard error.
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// What a finished run printed to standard output.
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// A running `up`, killed when it is dropped.
+#[allow(dead_code, reason = "not every test file starts one")]
+pub(crate) struct Up {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+#[allow(dead_code, reason = "not every test file starts one")]
+impl Up {
+    /// Starts `up` with `args`.
+    pub(crate) fn start(args: &[&str]) -> Self {
+        let mut command = waystation(&["up"]);
+        let mut child = command.args(args).stdout(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Self { child, out }
+    }
+
+    /// Waits for the line that says ready; returns the console's `IP:PORT`.
+    pub(crate) fn ready(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        let url = line
+            .strip_prefix("ready http://")
+            .and_then(|rest| rest.strip_suffix('\n'));
+        url.unwrap_or_else(|| panic!("expected the ready line, got {line:?}"))
+            .to_owned()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by its name, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        let status = Command::new("kill")
+            .args(["-s", name, &pid])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for the end; returns the exit code and what else it printed.
+    pub(crate) fn wait(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
