@@ -49,6 +49,6 @@ pub use self::protocol::{Home, Protocol, Slot};
 pub use self::server::{ConnectionLimits, NetConfig, Server, ServerBuilder, StartError};
 pub use self::shard::{
     BlockedReport, BlockedReports, Elapsed, Label, OffloadError, Remote, RemoteError, Shard, Sleep,
-    TaskInfo, WaitsFor, describe_task, until, waiting,
+    TaskInfo, WaitsFor, current_wait, describe_task, until, waiting,
 };
 pub use self::signals::wait_for_termination;

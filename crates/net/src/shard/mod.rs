@@ -31,7 +31,7 @@ pub use self::offload::OffloadError;
 pub(crate) use self::remote::Target;
 pub(crate) use self::remote::{Arrival, Mail};
 pub use self::remote::{Remote, RemoteError};
-pub use self::task::{TaskInfo, WaitsFor, describe_task, waiting};
+pub use self::task::{TaskInfo, WaitsFor, current_wait, describe_task, waiting};
 use self::task::{Tasks, Tracked};
 use self::timer::Timers;
 pub use self::timer::{Elapsed, Sleep, until};

@@ -129,6 +129,11 @@ pub fn describe_task(detail: impl Into<Box<str>>) {
     });
 }
 
+/// What the current task waits for, as last said by [`waiting`].
+pub fn current_wait() -> Option<WaitsFor> {
+    CURRENT.with_borrow(|task| task.as_ref()?.waits_for.get())
+}
+
 /// Awaits `future`; while it is pending, dumps show that the current task
 /// waits for `reason`.
 pub async fn waiting<F: Future>(reason: WaitsFor, future: F) -> F::Output {

@@ -1,0 +1,173 @@
+//! Calls to other services.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use prost::Message;
+use waystation_base::{FencingToken, MessageId, SiteId, hash64, rendezvous};
+use waystation_net::native::{
+    Call, Router as NativeRouter, Upstream, UpstreamConfig, UpstreamEvents, UpstreamState,
+};
+use waystation_net::{Address, Label, Shard};
+use waystation_wire::Load;
+
+use crate::ctx::Ctx;
+use crate::method::Method;
+use crate::peer::PushError;
+use crate::status::Status;
+
+struct Shared {
+    upstream: Upstream,
+    labels: RefCell<HashMap<MessageId, Label>>,
+    load: RefCell<Load>,
+}
+
+/// A way to one instance of a service. Clones share its connection.
+///
+/// Calls take the deadline of the context they are made under, and travel
+/// with what is left of it.
+#[derive(Clone)]
+pub struct Channel {
+    shared: Rc<Shared>,
+}
+
+impl Channel {
+    /// A channel to `address`; it connects at once and again when it must.
+    pub fn new(shard: &Shard, address: Address) -> Self {
+        let router = Rc::new(NativeRouter::new());
+        Self::from_upstream(Upstream::new(shard, UpstreamConfig::new(address), router))
+    }
+
+    /// A channel that also handles what the other side pushes, and is told
+    /// when its connection comes and goes.
+    pub fn with_pushes(
+        shard: &Shard,
+        address: Address,
+        pushes: NativeRouter,
+        events: Rc<dyn UpstreamEvents>,
+    ) -> Self {
+        let config = UpstreamConfig::new(address);
+        Self::from_upstream(Upstream::with_events(
+            shard,
+            config,
+            Rc::new(pushes),
+            events,
+        ))
+    }
+
+    /// A channel over an upstream of one's own making.
+    pub fn from_upstream(upstream: Upstream) -> Self {
+        let shared = Shared {
+            upstream,
+            labels: RefCell::default(),
+            load: RefCell::default(),
+        };
+        Self {
+            shared: Rc::new(shared),
+        }
+    }
+
+    /// The upstream below.
+    pub fn upstream(&self) -> &Upstream {
+        &self.shared.upstream
+    }
+
+    /// Whether it has a connection.
+    pub fn is_up(&self) -> bool {
+        self.shared.upstream.state() == UpstreamState::Up
+    }
+
+    /// The load that the other side told with its last answer.
+    pub fn load(&self) -> Load {
+        *self.shared.load.borrow()
+    }
+
+    fn label(&self, id: MessageId, name: &str) -> Label {
+        *self
+            .shared
+            .labels
+            .borrow_mut()
+            .entry(id)
+            .or_insert_with(|| Label::of(name))
+    }
+
+    /// Calls a method and waits for its answer, until the deadline of `ctx`.
+    /// Dropping the future cancels the call.
+    ///
+    /// # Errors
+    /// What the handler answered, a refusal, or why there is no answer.
+    pub async fn call<M: Method>(
+        &self,
+        ctx: &Ctx,
+        request: &M::Request,
+    ) -> Result<M::Reply, Status> {
+        let call = Call {
+            message: M::ID,
+            label: self.label(M::ID, M::NAME),
+            sid: ctx.sid(),
+            trace: ctx.trace(),
+            deadline: ctx.deadline(),
+            idempotent: M::IDEMPOTENT,
+            site: SiteId::default(),
+            fencing: FencingToken::default(),
+        };
+        let body = request.encode_to_vec();
+        let answer = self.shared.upstream.call(&call, &body).await?;
+        *self.shared.load.borrow_mut() = answer.header.load;
+        if !answer.header.status.is_ok() {
+            let message = String::from_utf8_lossy(&answer.body).into_owned();
+            return Err(Status::new(answer.header.status, message));
+        }
+        M::Reply::decode(answer.body)
+            .map_err(|error| Status::internal(format!("{} answered nonsense: {error}", M::NAME)))
+    }
+
+    /// Sends a one-way message. Without a connection it is refused.
+    ///
+    /// # Errors
+    /// [`PushError`].
+    pub fn push<M: Method>(&self, message: &M::Request) -> Result<(), PushError> {
+        let body = message.encode_to_vec();
+        let pushed = self.shared.upstream.push(M::ID, &body);
+        pushed.map_err(|error| PushError::Encode(error.to_string()))
+    }
+}
+
+/// Several instances of one service, of which a key picks one.
+#[derive(Clone)]
+pub struct Group {
+    channels: Rc<[(u64, Channel)]>,
+}
+
+impl Group {
+    /// A group of these channels.
+    pub fn new(channels: impl IntoIterator<Item = Channel>) -> Self {
+        let channels = channels.into_iter().map(|channel| {
+            let hash = hash64(channel.upstream().address().to_string().as_bytes());
+            (hash, channel)
+        });
+        Self {
+            channels: channels.collect(),
+        }
+    }
+
+    /// The members.
+    pub fn channels(&self) -> impl Iterator<Item = &Channel> {
+        self.channels.iter().map(|(_, channel)| channel)
+    }
+
+    /// The member that a key belongs to: the same one as long as it is up;
+    /// when it is not, its keys, and no others, go to the members that are.
+    /// With none up, the member they belong to.
+    ///
+    /// # Errors
+    /// [`Status`] `unavailable` when the group is empty.
+    pub fn by_key(&self, key: &[u8]) -> Result<&Channel, Status> {
+        let key = hash64(key);
+        let all = || self.channels.iter().map(|(hash, channel)| (channel, *hash));
+        rendezvous(key, all().filter(|(channel, _)| channel.is_up()))
+            .or_else(|| rendezvous(key, all()))
+            .ok_or_else(|| Status::unavailable("no instance is known"))
+    }
+}

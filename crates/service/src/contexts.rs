@@ -1,0 +1,205 @@
+//! All requests in progress on a shard.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use serde::Serialize;
+use slab::Slab;
+use waystation_base::{Sid, SidSource};
+use waystation_net::Shard;
+use waystation_wire::Load;
+
+use crate::ctx::Context;
+use crate::latency::Latency;
+use crate::limits::{DEADLINE_DEFAULT, LISTED, REQUESTS_IN_FLIGHT};
+
+/// One request in progress, as `waystation ctx` shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ContextInfo {
+    /// The request's id.
+    pub sid: String,
+    /// Its method.
+    pub method: &'static str,
+    /// The step it is at, if its handler says so.
+    pub state: &'static str,
+    /// What it waits for; empty while it runs.
+    pub waiting_for: String,
+    /// How long it has been in progress.
+    pub age_ms: u64,
+    /// How long until it is overdue; negative when it is.
+    pub deadline_ms: i64,
+    /// Where it came from.
+    pub peer: String,
+    /// The shard that runs it.
+    pub shard: u16,
+}
+
+/// What a shard counts of requests.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct RequestCounts {
+    pub(crate) started: u64,
+    pub(crate) answered: u64,
+    pub(crate) failed: u64,
+    pub(crate) refused: u64,
+    pub(crate) timeouts: u64,
+    pub(crate) cancelled: u64,
+    pub(crate) retries: u64,
+}
+
+/// The requests in progress of one shard, one table for all its listeners.
+pub(crate) struct Contexts {
+    list: RefCell<Slab<Weak<Context>>>,
+    sids: RefCell<SidSource>,
+    latency: RefCell<Latency>,
+    counts: Cell<RequestCounts>,
+    most: Cell<usize>,
+    deadline_default: Cell<Duration>,
+    requests: Cell<usize>,
+}
+
+impl Contexts {
+    /// The shard's table, made on first use.
+    pub(crate) fn of(shard: &Shard) -> Rc<Self> {
+        if let Some(contexts) = shard.extension::<Self>() {
+            return contexts;
+        }
+        let random = shard.random()
+            ^ u64::from(std::process::id()).rotate_left(32)
+            ^ u64::try_from(waystation_net::unix_time().as_nanos() & u128::from(u64::MAX))
+                .unwrap_or(0);
+        let contexts = Rc::new(Self {
+            list: RefCell::default(),
+            sids: RefCell::new(SidSource::new(waystation_base::hash64(
+                &random.to_le_bytes(),
+            ))),
+            latency: RefCell::default(),
+            counts: Cell::default(),
+            most: Cell::new(REQUESTS_IN_FLIGHT),
+            deadline_default: Cell::new(DEADLINE_DEFAULT),
+            requests: Cell::new(0),
+        });
+        shard.set_extension(contexts.clone());
+        contexts
+    }
+
+    pub(crate) fn configure(&self, most: usize, deadline_default: Duration) {
+        self.most.set(most);
+        self.deadline_default.set(deadline_default);
+    }
+
+    pub(crate) fn deadline_default(&self) -> Duration {
+        self.deadline_default.get()
+    }
+
+    pub(crate) fn next_sid(&self) -> Sid {
+        self.sids.borrow_mut().next()
+    }
+
+    pub(crate) fn open(&self, context: &Rc<Context>) {
+        let place = self.list.borrow_mut().insert(Rc::downgrade(context));
+        context.place.set(place);
+    }
+
+    pub(crate) fn close(&self, context: &Context) {
+        self.list.borrow_mut().try_remove(context.place.get());
+    }
+
+    /// Contexts in the table.
+    pub(crate) fn len(&self) -> usize {
+        self.list.borrow().len()
+    }
+
+    /// A place for one more request, or the number in progress.
+    pub(crate) fn admit(self: &Rc<Self>) -> Result<Admitted, usize> {
+        let requests = self.requests.get();
+        if requests >= self.most.get() {
+            self.count(|counts| counts.refused += 1);
+            return Err(requests);
+        }
+        self.requests.set(requests + 1);
+        self.count(|counts| counts.started += 1);
+        Ok(Admitted(self.clone()))
+    }
+
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.get()
+    }
+
+    pub(crate) fn count(&self, change: impl FnOnce(&mut RequestCounts)) {
+        let mut counts = self.counts.get();
+        change(&mut counts);
+        self.counts.set(counts);
+    }
+
+    pub(crate) fn count_timeout(&self) {
+        self.count(|counts| counts.timeouts += 1);
+    }
+
+    pub(crate) fn counts(&self) -> RequestCounts {
+        self.counts.get()
+    }
+
+    pub(crate) fn ended(&self, took: Duration, ok: bool) {
+        self.latency.borrow_mut().add(took);
+        self.count(|counts| {
+            if ok {
+                counts.answered += 1
+            } else {
+                counts.failed += 1
+            }
+        });
+    }
+
+    /// What replies tell of this shard's load.
+    pub(crate) fn load(&self) -> Load {
+        Load {
+            in_flight: u32::try_from(self.requests.get()).unwrap_or(u32::MAX),
+            latency_us: self.latency.borrow().median_us(),
+        }
+    }
+
+    /// Every request in progress, at most [`LISTED`]. Cost: linear.
+    pub(crate) fn snapshot(&self, shard: &Shard) -> Vec<ContextInfo> {
+        let now = shard.now();
+        let list = self.list.borrow();
+        let contexts = list
+            .iter()
+            .take(LISTED)
+            .filter_map(|(_, context)| context.upgrade());
+        contexts.map(|context| info(&context, shard, now)).collect()
+    }
+}
+
+fn info(context: &Rc<Context>, shard: &Shard, now: waystation_base::Moment) -> ContextInfo {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let left = i64::try_from(millis(context.deadline.saturating_since(now))).unwrap_or(i64::MAX);
+    let over = i64::try_from(millis(now.saturating_since(context.deadline))).unwrap_or(i64::MAX);
+    ContextInfo {
+        sid: context.sid.to_string(),
+        method: context.method.name(),
+        state: context.state.get(),
+        waiting_for: context
+            .waits_for
+            .get()
+            .map(|waits| waits.to_string())
+            .unwrap_or_default(),
+        age_ms: millis(now.saturating_since(context.started)),
+        deadline_ms: left - over,
+        peer: context
+            .conn
+            .as_ref()
+            .map(|conn| conn.peer().to_string())
+            .unwrap_or_default(),
+        shard: shard.id().0,
+    }
+}
+
+/// One admitted request. Dropping it makes room for another.
+pub(crate) struct Admitted(Rc<Contexts>);
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.requests.set(self.0.requests.get() - 1);
+    }
+}

@@ -1,0 +1,226 @@
+//! Request contexts: what a shard knows of each request in progress.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use waystation_base::{Moment, Sid, TraceId};
+use waystation_net::{Conn, Label, Shard, Sleep, WaitsFor, current_wait};
+
+use crate::contexts::Contexts;
+use crate::peer::Peer;
+use crate::status::Status;
+
+pub(crate) struct Context {
+    pub(crate) sid: Sid,
+    pub(crate) trace: TraceId,
+    pub(crate) method: Label,
+    pub(crate) state: Cell<&'static str>,
+    pub(crate) waits_for: Cell<Option<WaitsFor>>,
+    pub(crate) started: Moment,
+    pub(crate) deadline: Moment,
+    /// Time after the deadline in which the handler may still answer.
+    grace: Cell<Duration>,
+    pub(crate) conn: Option<Conn>,
+    shard: Shard,
+    contexts: Rc<Contexts>,
+    pub(crate) place: Cell<usize>,
+    cancelled: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.contexts.close(self);
+    }
+}
+
+/// A request's context: who asks, until when, and where it stands. It goes
+/// to every call that the request makes, so that deadlines travel. Clones
+/// share it.
+#[derive(Clone)]
+pub struct Ctx {
+    pub(crate) shared: Rc<Context>,
+}
+
+/// What a new context starts with.
+pub(crate) struct Opening {
+    pub(crate) sid: Option<Sid>,
+    pub(crate) trace: TraceId,
+    pub(crate) method: Label,
+    /// Time that the caller gave; `None` for the default.
+    pub(crate) deadline_left: Option<Duration>,
+    pub(crate) conn: Option<Conn>,
+}
+
+impl Ctx {
+    pub(crate) fn open(shard: &Shard, contexts: &Rc<Contexts>, opening: Opening) -> Self {
+        let started = shard.now();
+        let left = opening.deadline_left.unwrap_or(contexts.deadline_default());
+        let shared = Rc::new(Context {
+            sid: opening.sid.unwrap_or_else(|| contexts.next_sid()),
+            trace: opening.trace,
+            method: opening.method,
+            state: Cell::new(""),
+            waits_for: Cell::new(None),
+            started,
+            deadline: started + left.min(crate::limits::DEADLINE_MAX),
+            grace: Cell::new(Duration::ZERO),
+            conn: opening.conn,
+            shard: shard.clone(),
+            contexts: contexts.clone(),
+            place: Cell::new(usize::MAX),
+            cancelled: Cell::new(false),
+            waker: RefCell::new(None),
+        });
+        contexts.open(&shared);
+        Self { shared }
+    }
+
+    /// A context for work that no peer asked for, such as a timer's, with a
+    /// deadline `within` from now.
+    pub fn background(shard: &Shard, name: &str, within: Duration) -> Self {
+        let opening = Opening {
+            sid: None,
+            trace: TraceId::default(),
+            method: Label::of(name),
+            deadline_left: Some(within),
+            conn: None,
+        };
+        Self::open(shard, &Contexts::of(shard), opening)
+    }
+
+    /// The request's id, unique among all requests of all processes.
+    pub fn sid(&self) -> Sid {
+        self.shared.sid
+    }
+
+    /// The trace it belongs to.
+    pub fn trace(&self) -> TraceId {
+        self.shared.trace
+    }
+
+    /// When the caller gives up. The framework answers then.
+    pub fn deadline(&self) -> Moment {
+        self.shared.deadline
+    }
+
+    /// The time that is left.
+    pub fn time_left(&self) -> Duration {
+        self.shared
+            .deadline
+            .saturating_since(self.shared.shard.now())
+    }
+
+    /// The shard that runs it.
+    pub fn shard(&self) -> &Shard {
+        &self.shared.shard
+    }
+
+    /// Where the request came from; `None` for background work.
+    pub fn peer(&self) -> Option<Peer> {
+        self.shared.conn.clone().map(Peer::new)
+    }
+
+    /// The connection it came by; `None` for background work.
+    pub fn conn(&self) -> Option<&Conn> {
+        self.shared.conn.as_ref()
+    }
+
+    /// Names the step that the request is at, for those who list contexts.
+    pub fn set_state(&self, state: &'static str) {
+        self.shared.state.set(state);
+    }
+
+    /// A context for a part of this request that ends earlier.
+    #[must_use]
+    pub fn within(&self, time: Duration) -> Self {
+        let opening = Opening {
+            sid: Some(self.shared.sid),
+            trace: self.shared.trace,
+            method: self.shared.method,
+            deadline_left: Some(time.min(self.time_left())),
+            conn: self.shared.conn.clone(),
+        };
+        Self::open(&self.shared.shard, &self.shared.contexts, opening)
+    }
+
+    /// The handler may answer this long after the deadline.
+    pub(crate) fn allow_grace(&self, grace: Duration) {
+        self.shared.grace.set(grace);
+    }
+
+    /// The caller no longer wants the answer.
+    pub(crate) fn cancel(&self) {
+        self.shared.cancelled.set(true);
+        let waker = self.shared.waker.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.shared.cancelled.get()
+    }
+
+    /// Runs a handler under this context: to its answer, its deadline, its
+    /// cancellation, or its panic, whichever comes first.
+    pub(crate) async fn run<T>(
+        &self,
+        handler: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let shared = &self.shared;
+        let mut handler = pin!(handler);
+        let mut deadline: Option<Sleep> = None;
+        poll_fn(|cx| {
+            let polled = catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
+            match polled {
+                Ok(Poll::Ready(result)) => return Poll::Ready(result),
+                Ok(Poll::Pending) => shared.waits_for.set(current_wait()),
+                Err(_) => return Poll::Ready(Err(self.panicked())),
+            }
+            if shared.cancelled.get() {
+                return Poll::Ready(Err(Status::cancelled("the caller gave up")));
+            }
+            *shared.waker.borrow_mut() = Some(cx.waker().clone());
+            loop {
+                let at = shared.deadline + shared.grace.get();
+                let sleep = deadline.get_or_insert_with(|| shared.shard.sleep_until(at));
+                if sleep.deadline() != at {
+                    sleep.reset(at);
+                }
+                if Pin::new(sleep).poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                if shared.shard.now() >= shared.deadline + shared.grace.get() {
+                    shared.contexts.count_timeout();
+                    return Poll::Ready(Err(self.overdue()));
+                }
+            }
+        })
+        .await
+    }
+
+    fn panicked(&self) -> Status {
+        self.shared.shard.counters().panics.add(1);
+        let method = self.shared.method.name();
+        tracing::error!(sid = %self.shared.sid, method, "a handler panicked");
+        Status::internal(format!("the handler of {method} panicked"))
+    }
+
+    fn overdue(&self) -> Status {
+        let waits = self.shared.waits_for.get();
+        let waits = waits.map_or_else(String::new, |waits| format!(" while waiting for {waits}"));
+        Status::deadline_exceeded(format!("{} missed its deadline{waits}", self.shared.method))
+    }
+}
+
+impl std::fmt::Debug for Ctx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ctx({} {})", self.shared.method, self.shared.sid)
+    }
+}

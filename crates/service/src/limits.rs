@@ -1,0 +1,41 @@
+//! Every bound of the service framework, with what happens when it is reached.
+
+use std::time::Duration;
+
+/// Requests in progress on a shard. Above it a request is refused at once.
+pub const REQUESTS_IN_FLIGHT: usize = 16_384;
+
+/// The deadline of a request that brings none.
+pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
+
+/// The longest deadline a request can have; a longer one is cut to it.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(300);
+
+/// Time that a state machine has after its deadline to answer the timeout.
+/// Then the framework answers.
+pub const TIMEOUT_GRACE: Duration = Duration::from_millis(50);
+
+/// Steps of one state machine. Above it the request fails, since it loops.
+pub const MACHINE_STEPS: u32 = 1000;
+
+/// Requests of one connection handled at once, where order does not matter.
+pub const CONCURRENCY: u32 = 256;
+
+/// Latencies that the median in replies is taken from.
+pub const LATENCY_WINDOW: usize = 64;
+
+/// Sessions of a keyed table. Above it a new one is refused.
+pub const SESSIONS: usize = 1_000_000;
+
+/// Waiters for one key's lock. Above it a waiter is refused.
+pub const LOCK_WAITERS: usize = 4096;
+
+/// Contexts and tasks listed by one admin answer. The rest is counted.
+pub const LISTED: usize = 10_000;
+
+/// Time a shard has to answer the admin thread.
+pub const ADMIN_WAIT: Duration = Duration::from_secs(1);
+
+/// Pauses between retries of a step: the first, and the longest.
+pub const RETRY_PAUSE: (Duration, Duration) =
+    (Duration::from_millis(5), Duration::from_millis(200));

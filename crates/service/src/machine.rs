@@ -1,0 +1,158 @@
+//! Requests as explicit state machines, for those who want to enumerate
+//! states: on request, on each upstream answer, on timeout, end.
+//!
+//! They run over the same contexts, deadlines and calls as async functions.
+//! A step's answer can only reach the step that asked for it: when a step
+//! times out, its call is dropped, and with it any late answer.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures_util::future::LocalBoxFuture;
+use waystation_net::until;
+
+use crate::ctx::Ctx;
+use crate::limits::{MACHINE_STEPS, TIMEOUT_GRACE};
+use crate::status::Status;
+
+/// What a state machine does next.
+pub enum Step<A, R> {
+    /// Waits for an answer in this state.
+    Wait {
+        /// The state's name, shown in lists of contexts.
+        state: &'static str,
+        /// Time for this step; it never passes the request's own deadline.
+        within: Option<Duration>,
+        /// What is waited for, such as a client stub's call.
+        answer: LocalBoxFuture<'static, A>,
+    },
+    /// Answers the request.
+    Done(R),
+    /// Refuses or fails the request.
+    Fail(Status),
+}
+
+impl<A, R> Step<A, R> {
+    /// Waits for `answer` in `state`.
+    pub fn wait(state: &'static str, answer: impl Future<Output = A> + 'static) -> Self {
+        Self::Wait {
+            state,
+            within: None,
+            answer: Box::pin(answer),
+        }
+    }
+
+    /// The same step with a time limit of its own.
+    #[must_use]
+    pub fn within(self, time: Duration) -> Self {
+        match self {
+            Self::Wait { state, answer, .. } => Self::Wait {
+                state,
+                within: Some(time),
+                answer,
+            },
+            other => other,
+        }
+    }
+}
+
+/// One request as a state machine. Calls come in this order: `on_request`,
+/// then one of `on_answer` and `on_timeout` for each [`Step::Wait`], and
+/// `on_end` once, with what was answered.
+pub trait StateMachine: Sized + 'static {
+    /// The request's message.
+    type Request: 'static;
+    /// What steps wait for: usually an enum with a variant for each upstream.
+    type Answer: 'static;
+    /// The answer's message.
+    type Reply: 'static;
+
+    /// The request has arrived.
+    fn on_request(&mut self, ctx: &Ctx, request: Self::Request) -> Step<Self::Answer, Self::Reply>;
+
+    /// The answer that the current state waited for has arrived.
+    fn on_answer(&mut self, ctx: &Ctx, answer: Self::Answer) -> Step<Self::Answer, Self::Reply>;
+
+    /// The current state's answer did not come in time. When the request's
+    /// own deadline has passed, only `Done` and `Fail` are still possible.
+    fn on_timeout(&mut self, ctx: &Ctx) -> Step<Self::Answer, Self::Reply> {
+        Step::Fail(Status::deadline_exceeded(format!(
+            "{ctx:?} missed its deadline"
+        )))
+    }
+
+    /// The request has ended so.
+    fn on_end(&mut self, ctx: &Ctx, outcome: Result<&Self::Reply, &Status>) {
+        let _ = (ctx, outcome);
+    }
+}
+
+/// Tells the machine of its end in whatever way it ends.
+struct Ending<S: StateMachine> {
+    machine: S,
+    ctx: Ctx,
+    ended: bool,
+}
+
+impl<S: StateMachine> Ending<S> {
+    fn end(&mut self, outcome: Result<&S::Reply, &Status>) {
+        if !self.ended {
+            self.ended = true;
+            self.machine.on_end(&self.ctx, outcome);
+        }
+    }
+}
+
+impl<S: StateMachine> Drop for Ending<S> {
+    fn drop(&mut self) {
+        self.end(Err(&Status::cancelled("the request was dropped")));
+    }
+}
+
+/// Runs a state machine over one request.
+pub(crate) async fn drive<S: StateMachine>(
+    machine: S,
+    ctx: Ctx,
+    request: S::Request,
+) -> Result<S::Reply, Status> {
+    ctx.allow_grace(TIMEOUT_GRACE);
+    let mut run = Ending {
+        machine,
+        ctx: ctx.clone(),
+        ended: false,
+    };
+    let mut step = run.machine.on_request(&ctx, request);
+    for _ in 0..MACHINE_STEPS {
+        let (state, within, answer) = match step {
+            Step::Done(reply) => {
+                run.end(Ok(&reply));
+                return Ok(reply);
+            }
+            Step::Fail(status) => {
+                run.end(Err(&status));
+                return Err(status);
+            }
+            Step::Wait {
+                state,
+                within,
+                answer,
+            } => (state, within, answer),
+        };
+        ctx.set_state(state);
+        let at = within.map_or(ctx.deadline(), |time| {
+            (ctx.shard().now() + time).min(ctx.deadline())
+        });
+        // Awaiting it in its own block drops a late call before the machine
+        // moves on.
+        let result = until(ctx.shard(), at, answer).await;
+        step = match result {
+            Ok(answer) => run.machine.on_answer(&ctx, answer),
+            Err(_) => run.machine.on_timeout(&ctx),
+        };
+    }
+    let status = Status::internal(format!(
+        "a state machine took more than {MACHINE_STEPS} steps"
+    ));
+    run.end(Err(&status));
+    Err(status)
+}

@@ -1,0 +1,100 @@
+//! The error of a request: a code for programs, a message for people.
+
+use std::fmt;
+
+use waystation_wire::Status as Code;
+
+/// Why a request failed, or was refused.
+///
+/// The codes are those of the native frame; over HTTP they become the nearest
+/// HTTP status ([`Code::http_code`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    code: Code,
+    message: String,
+}
+
+macro_rules! constructors {
+    ($($(#[$doc:meta])* $name:ident $code:ident),* $(,)?) => {
+        impl Status {
+            $($(#[$doc])*
+            pub fn $name(message: impl Into<String>) -> Self {
+                Self::new(Code::$code, message)
+            })*
+        }
+    };
+}
+
+constructors! {
+    /// The caller gave up.
+    cancelled Cancelled,
+    /// The request itself is wrong; the same request fails again.
+    invalid_request InvalidRequest,
+    /// The deadline passed.
+    deadline_exceeded DeadlineExceeded,
+    /// What the request names does not exist.
+    not_found NotFound,
+    /// No handler has this method.
+    unimplemented Unimplemented,
+    /// Too much work is in progress; nothing was done.
+    overloaded Overloaded,
+    /// A part that the request needs is away; it may be tried again.
+    unavailable Unavailable,
+    /// A fault of our own.
+    internal Internal,
+    /// The caller may not do this.
+    permission_denied PermissionDenied,
+    /// It exists already, or changed meanwhile.
+    conflict Conflict,
+    /// It was sent, and nobody knows whether it was done.
+    outcome_unknown OutcomeUnknown,
+    /// A message is larger than it may be.
+    too_large TooLarge,
+    /// The process goes away.
+    draining Draining,
+    /// The caller has not said who it is.
+    unauthenticated Unauthenticated,
+}
+
+impl Status {
+    /// A status of any code.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// What went wrong, for programs.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// What went wrong, for people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.name(), self.message)
+    }
+}
+
+impl std::error::Error for Status {}
+
+impl From<waystation_net::native::CallError> for Status {
+    fn from(error: waystation_net::native::CallError) -> Self {
+        Self::new(error.status(), error.to_string())
+    }
+}
+
+impl From<waystation_net::OffloadError> for Status {
+    fn from(error: waystation_net::OffloadError) -> Self {
+        match error {
+            waystation_net::OffloadError::Full(_) => Self::overloaded(error.to_string()),
+            _ => Self::internal(error.to_string()),
+        }
+    }
+}
