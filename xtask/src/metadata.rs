@@ -1,6 +1,6 @@
 //! What `cargo metadata` says about the workspace, as far as the tasks use it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -36,6 +36,8 @@ pub(crate) struct Package {
 pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) kind: Vec<String>,
+    #[serde(default)]
+    pub(crate) src_path: PathBuf,
 }
 
 /// The resolved graph: a node for each package.
@@ -136,11 +138,14 @@ impl Package {
             .and_then(serde_json::Value::as_str)
     }
 
-    /// True when the package has an integration test of this name.
-    pub(crate) fn has_test(&self, name: &str) -> bool {
+    /// The file of the integration test of this name.
+    pub(crate) fn test_file(&self, name: &str) -> Option<&Path> {
+        let is_wanted =
+            |target: &&Target| target.name == name && target.kind.iter().any(|kind| kind == "test");
         self.targets
             .iter()
-            .any(|target| target.name == name && target.kind.iter().any(|kind| kind == "test"))
+            .find(is_wanted)
+            .map(|target| target.src_path.as_path())
     }
 }
 

@@ -3,12 +3,14 @@
 use std::fmt;
 
 /// Results over all test programs of all runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
     /// Ignored by their programs, or left out because a component is missing.
     pub(crate) skipped: u64,
+    /// The names of the tests that failed, as their programs printed them.
+    pub(crate) failures: Vec<String>,
     /// Programs that reported at least one failure.
     programs_failed: u64,
     /// Programs that cargo counts as failed; one that died reports nothing itself.
@@ -33,6 +35,8 @@ impl Summary {
             self.failed += count(result, "failed");
             self.skipped += count(result, "ignored");
             self.programs_failed += u64::from(result.starts_with("FAILED"));
+        } else if let Some(name) = failed_test(line) {
+            self.failures.push(name.to_owned());
         } else if let Some(rest) = line.strip_prefix("error: ") {
             self.targets_failed += targets_failed(rest);
         }
@@ -54,6 +58,7 @@ impl Summary {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.failures.extend(other.failures);
     }
 }
 
@@ -78,6 +83,11 @@ fn count(result: &str, word: &str) -> u64 {
         .find(|pair| pair[1] == word)
         .and_then(|pair| pair[0].parse().ok())
         .unwrap_or(0)
+}
+
+/// The name in `test wheel::fires ... FAILED`.
+fn failed_test(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
 }
 
 /// The number in cargo's closing `2 targets failed:`.
@@ -134,6 +144,14 @@ mod tests {
     fn coloured_results_count_too() {
         let line = "test result: \u{1b}[31mFAILED\u{1b}[m. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out";
         assert_eq!(summary_of(&[line], false), "1 passed, 2 failed, 0 skipped");
+    }
+
+    #[test]
+    fn failed_tests_are_named() {
+        let mut summary = Summary::default();
+        summary.handle_line("test wheel::fires ... \u{1b}[31mFAILED\u{1b}[0m");
+        summary.handle_line("test wheel::stops ... ok");
+        assert_eq!(summary.failures, ["wheel::fires"]);
     }
 
     #[test]
