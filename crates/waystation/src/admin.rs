@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
-use crate::limits::ADMIN_BODY_BYTES_MAX;
+use crate::limits::{ADMIN_BODY_BYTES_MAX, REASON_CHARS_MAX};
 
 /// Why a role gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -95,12 +95,23 @@ async fn exchange(socket: &Path, path: &str) -> Result<Bytes, Error> {
     if status.as_u16() == 200 {
         return Ok(body);
     }
-    let reason = String::from_utf8_lossy(&body);
-    let reason = reason.trim().chars().take(200).collect();
     Err(Error::Refused {
         status: status.as_u16(),
-        reason,
+        reason: reason_in(&body),
     })
+}
+
+/// What a refusal says: the `error` of a JSON object, or else the text itself.
+fn reason_in(body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Fault {
+        error: String,
+    }
+    let text = match serde_json::from_slice(body) {
+        Ok(Fault { error }) => error,
+        Err(_) => String::from_utf8_lossy(body).into_owned(),
+    };
+    text.trim().chars().take(REASON_CHARS_MAX).collect()
 }
 
 fn broken(error: &hyper::Error) -> Error {
@@ -153,6 +164,10 @@ mod tests {
         let answer = b"HTTP/1.1 503 No\r\ncontent-length: 7\r\n\r\nno das\n".to_vec();
         let error = ask(answer).await.unwrap_err();
         assert_eq!(error.to_string(), "status 503: no das");
+        let answer =
+            b"HTTP/1.1 503 No\r\ncontent-length: 20\r\n\r\n{\"error\":\"shard 1\"}\n".to_vec();
+        let error = ask(answer).await.unwrap_err();
+        assert_eq!(error.to_string(), "status 503: shard 1");
     }
 
     #[tokio::test]

@@ -14,6 +14,9 @@ pub(crate) const FAULTS_SHOWN_MAX: usize = 100;
 /// The answer of a role's admin socket; a larger one counts as a failed scrape.
 pub(crate) const ADMIN_BODY_BYTES_MAX: usize = 8 << 20;
 
+/// The reason of a refusal; the rest is cut off.
+pub(crate) const REASON_CHARS_MAX: usize = 300;
+
 /// The path of a Unix socket as the kernel takes it, without the final zero; a
 /// longer one is refused at start (exit 2).
 pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -24,6 +27,10 @@ pub(crate) const START_FAILURES_MAX: u32 = 5;
 
 /// How often a role that is not yet (or no longer) in health is asked.
 pub(crate) const HEALTH_RETRY: Duration = Duration::from_millis(100);
+
+/// How long a role may take to say whether it serves. Longer than a role waits
+/// for its own shards, so that it can name the one that hangs.
+pub(crate) const HEALTH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the supervisor waits for a process that it killed to disappear
 /// (the kernel may hold one in a device wait); then it reports and goes on.

@@ -4,6 +4,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::*;
 
 fn variable(name: &str, value: &str) -> Variable {
@@ -186,4 +189,24 @@ fn a_flood_of_faults_is_cut_and_counted() {
         text.ends_with("and 50 more\n150 faults in the configuration"),
         "{text}"
     );
+}
+
+proptest! {
+    /// A file is a person's bytes: whatever they are, there is an answer.
+    #[test]
+    fn no_file_panics(
+        heads in vec("(\\[(up|console|log|x)\\])|((dir|listen|level|demo) ?= ?)|\\PC{0,3}", 0..6),
+        tails in vec("(\"\\PC{0,4}\"?)|(-?[0-9]{1,20})|\\{|\\[|true|\\PC{0,3}", 6),
+    ) {
+        let lines: Vec<String> = heads.iter().zip(tails).map(|(a, b)| format!("{a}{b}")).collect();
+        let text = lines.join("\n");
+        let mut values = defaults();
+        let mut faults = Vec::new();
+        file::parse(Path::new("f"), &text, SECTIONS, &mut values, &mut faults);
+        for (section, key) in values.keys() {
+            let section = SECTIONS.iter().find(|known| known.name == *section).unwrap();
+            let value = &values[&(section.name, *key)].value;
+            prop_assert_eq!(section.field(key).unwrap().kind.check(value), Ok(()));
+        }
+    }
 }

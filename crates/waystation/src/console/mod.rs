@@ -77,7 +77,7 @@ struct ProcessRow {
 /// The samples that give a process's two figures on the page, summed over its
 /// shards.
 const CONNECTIONS: &str = "waystation_net_connections_open";
-const REQUESTS_IN_FLIGHT: &str = "waystation_service_requests_in_flight";
+const REQUESTS_IN_FLIGHT: &str = "waystation_requests_in_flight";
 
 impl Console {
     /// Shares it between requests.

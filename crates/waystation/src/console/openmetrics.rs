@@ -312,6 +312,9 @@ fn rename_role(labels: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Merges `(role, text)` pairs; returns the text and what was left out.
@@ -403,5 +406,37 @@ mod tests {
         let exposition = Exposition::parse("# TYPE c gauge\nc{s=\"0\"} 2\nc{s=\"1\"} 3\n");
         assert_eq!(exposition.sum("c"), Some(5.0));
         assert_eq!(exposition.sum("d"), None);
+    }
+
+    proptest! {
+        /// Whatever a role says, the merged text can be read again and loses
+        /// nothing that was understood.
+        #[test]
+        fn any_text_merges_into_one_that_reads_again(
+            lines in vec("(# (TYPE|HELP|EOF|X) )?[a-c_]{0,3}(_total|_sum)?\\PC{0,6}", 0..12),
+            tails in vec(r#"(\{((a|role|[b-c])="(\\.|[^"\n\r])?",?){0,2}\})?( 1| -2e3|x)?"#, 12),
+        ) {
+            let lines: Vec<String> = lines.iter().zip(&tails).map(|(line, tail)| format!("{line}{tail}")).collect();
+            let text = lines.join("\n");
+            let exposition = Exposition::parse(&text);
+            let understood: usize = exposition.families.iter().map(|family| family.samples.len()).sum();
+            let mut merged = Merged::default();
+            prop_assert_eq!(merged.add(Some("logic-1"), exposition), 0);
+            let rendered = merged.render();
+            let again = Exposition::parse(&rendered);
+            prop_assert_eq!(again.rejected, 0, "{}", rendered);
+            let samples = again.families.iter().flat_map(|family| &family.samples);
+            let mut count = 0;
+            for sample in samples {
+                prop_assert!(sample.labels.starts_with("role=\"logic-1\""), "{}", rendered);
+                count += 1;
+            }
+            prop_assert_eq!(count, understood);
+        }
+
+        #[test]
+        fn no_bytes_panic(text in "\\PC{0,60}") {
+            Exposition::parse(&text);
+        }
     }
 }

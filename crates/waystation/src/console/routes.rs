@@ -27,6 +27,7 @@ pub(super) fn router(console: Arc<Console>) -> Router {
         .route("/metrics", get(metrics))
         .route("/api/v1/contexts", get(contexts))
         .route("/api/v1/tasks", get(tasks))
+        .route("/api/v1/blocked", get(blocked))
         .route("/api/v1/processes", get(processes))
         .layer(from_fn_with_state(Arc::clone(&console), around))
         .with_state(console)
@@ -86,6 +87,10 @@ async fn contexts(State(console): State<Arc<Console>>) -> Json<Vec<Value>> {
 
 async fn tasks(State(console): State<Arc<Console>>) -> Json<Vec<Value>> {
     Json(merge_arrays(&console.ask("/api/v1/tasks").await))
+}
+
+async fn blocked(State(console): State<Arc<Console>>) -> Json<Vec<Value>> {
+    Json(merge_arrays(&console.ask("/api/v1/blocked").await))
 }
 
 async fn processes(State(console): State<Arc<Console>>) -> Json<Vec<ProcessRow>> {

@@ -24,7 +24,7 @@ use self::vocabulary::{Event as Happening, Exit, Output, Plan, State};
 use crate::admin;
 use crate::clock::Uptime;
 use crate::dir::{DataDir, remove_socket};
-use crate::limits::{EVENTS_MAX, HEALTH_RETRY};
+use crate::limits::{EVENTS_MAX, HEALTH_RETRY, HEALTH_TIMEOUT};
 
 /// Why everything is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -333,9 +333,8 @@ async fn watch_health(
     interval: Duration,
     events: Events,
 ) {
-    let patience = interval.max(Duration::from_secs(1));
     loop {
-        let health = admin::get(socket.as_ref(), "/healthz", patience).await;
+        let health = admin::get(socket.as_ref(), "/healthz", HEALTH_TIMEOUT).await;
         let health = health.map(drop).map_err(|error| error.to_string());
         let pause = if health.is_ok() {
             interval
