@@ -22,11 +22,11 @@ pub enum Home {
 pub trait Protocol: 'static {
     /// Serves one connection to its end. Most call
     /// [`Transport::run`] with a [`Session`](crate::Session).
-    fn serve<'a>(self: Rc<Self>, transport: &'a mut Slot) -> LocalBoxFuture<'a, CloseReason>;
+    fn serve(self: Rc<Self>, transport: &mut Slot) -> LocalBoxFuture<'_, CloseReason>;
 
     /// Tells a connection above the limit that it is refused. By default it
     /// is closed without a word.
-    fn refuse<'a>(self: Rc<Self>, transport: &'a mut Slot) -> LocalBoxFuture<'a, CloseReason> {
+    fn refuse(self: Rc<Self>, transport: &mut Slot) -> LocalBoxFuture<'_, CloseReason> {
         let _ = transport;
         Box::pin(async { CloseReason::Refused })
     }

@@ -1,5 +1,7 @@
 //! A call through a server and back, over each kind of socket.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;

@@ -386,13 +386,11 @@ impl Transport {
         self.conn.close(reason);
         if !matches!(reason, CloseReason::Reset | CloseReason::SlowReader) {
             let flush = poll_fn(|cx| {
-                loop {
-                    match self.poll_write(cx) {
-                        Err(_) => return Poll::Ready(()),
-                        Ok(Poll::Pending) => return Poll::Pending,
-                        Ok(Poll::Ready(())) if self.conn.output_len() == 0 => break,
-                        Ok(Poll::Ready(())) => return Poll::Pending,
-                    }
+                if self.poll_write(cx).is_err() {
+                    return Poll::Ready(());
+                }
+                if self.conn.output_len() > 0 {
+                    return Poll::Pending;
                 }
                 Pin::new(&mut *self.stream).poll_shutdown(cx).map(|_| ())
             });

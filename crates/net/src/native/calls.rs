@@ -307,12 +307,11 @@ mod tests {
     use super::*;
     use waystation_base::MessageId;
 
-    fn answer(call: CallId) -> Result<Answer, CallError> {
-        let header = Header::reply(call, MessageId(1), Status::Ok);
-        Ok(Answer {
-            header,
+    fn answer(call: CallId) -> Answer {
+        Answer {
+            header: Header::reply(call, MessageId(1), Status::Ok),
             body: Bytes::from_static(b"x"),
-        })
+        }
     }
 
     /// The answer of step 1 came late and was taken for step 2's, because
@@ -327,12 +326,12 @@ mod tests {
                 drop(first);
                 let second = calls.begin().unwrap();
                 assert_ne!(second.call(), late);
-                assert!(!calls.complete(late, answer(late)));
+                assert!(!calls.complete(late, Ok(answer(late))));
                 let cx = &Context::from_waker(Waker::noop());
                 assert!(second.poll_answer(cx).is_pending());
-                assert!(calls.complete(second.call(), answer(second.call())));
+                assert!(calls.complete(second.call(), Ok(answer(second.call()))));
                 assert!(
-                    !calls.complete(second.call(), answer(second.call())),
+                    !calls.complete(second.call(), Ok(answer(second.call()))),
                     "one answer each"
                 );
                 assert!(second.poll_answer(cx).is_ready());
@@ -345,7 +344,7 @@ mod tests {
         let calls = Calls::new(4, 0);
         let ticket = calls.begin().unwrap();
         for guess in [0, 1, 2, 1 << 32 | 1, 2 << 32, u64::MAX] {
-            assert!(!calls.complete(CallId(guess), answer(CallId(guess))));
+            assert!(!calls.complete(CallId(guess), Ok(answer(CallId(guess)))));
         }
         assert_eq!(ticket.call(), CallId(1 << 32));
     }

@@ -163,9 +163,9 @@ async fn answer(
     conn.shard().counters().messages_in.add(1);
     let websocket = router.websocket_path.as_deref() == Some(request.uri().path());
     let response = if websocket {
-        upgrade(&request)
-            .inspect(|_| upgraded.set(true))
-            .unwrap_or_else(|refusal| refusal)
+        let response = upgrade(&request);
+        upgraded.set(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+        response
     } else {
         match whole_body(conn.shard(), request).await {
             Err(refusal) => refusal,
@@ -223,8 +223,8 @@ fn has_token(headers: &HeaderMap, name: http::HeaderName, token: &str) -> bool {
         })
 }
 
-/// The answer to a WebSocket handshake (RFC 6455, 4.2).
-fn upgrade<B>(request: &Request<B>) -> Result<Response<Bytes>, Response<Bytes>> {
+/// The answer to a WebSocket handshake (RFC 6455, 4.2): 101 when it is one.
+fn upgrade<B>(request: &Request<B>) -> Response<Bytes> {
     let headers = request.headers();
     if request.method() != Method::GET {
         let mut refusal = plain(
@@ -234,7 +234,7 @@ fn upgrade<B>(request: &Request<B>) -> Result<Response<Bytes>, Response<Bytes>> 
         refusal
             .headers_mut()
             .insert(ALLOW, HeaderValue::from_static("GET"));
-        return Err(refusal);
+        return refusal;
     }
     if headers
         .get(SEC_WEBSOCKET_VERSION)
@@ -250,7 +250,7 @@ fn upgrade<B>(request: &Request<B>) -> Result<Response<Bytes>, Response<Bytes>> 
         refusal
             .headers_mut()
             .insert(UPGRADE, HeaderValue::from_static("websocket"));
-        return Err(refusal);
+        return refusal;
     }
     let key = headers.get(SEC_WEBSOCKET_KEY);
     let asked =
@@ -259,10 +259,7 @@ fn upgrade<B>(request: &Request<B>) -> Result<Response<Bytes>, Response<Bytes>> 
         .filter(|_| asked)
         .and_then(|key| HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok());
     let Some(accept) = accept else {
-        return Err(plain(
-            StatusCode::BAD_REQUEST,
-            "this is no WebSocket handshake\n",
-        ));
+        return plain(StatusCode::BAD_REQUEST, "this is no WebSocket handshake\n");
     };
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -270,7 +267,7 @@ fn upgrade<B>(request: &Request<B>) -> Result<Response<Bytes>, Response<Bytes>> 
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    Ok(response)
+    response
 }
 
 /// A stream as hyper wants it, with the bytes that were read before.

@@ -28,7 +28,7 @@ impl NativeProtocol {
 }
 
 impl Protocol for NativeProtocol {
-    fn serve<'a>(self: Rc<Self>, slot: &'a mut Slot) -> LocalBoxFuture<'a, CloseReason> {
+    fn serve(self: Rc<Self>, slot: &mut Slot) -> LocalBoxFuture<'_, CloseReason> {
         Box::pin(async move {
             match serve(&self.router, slot).await {
                 Ok(reason) | Err(reason) => reason,
@@ -36,7 +36,7 @@ impl Protocol for NativeProtocol {
         })
     }
 
-    fn refuse<'a>(self: Rc<Self>, slot: &'a mut Slot) -> LocalBoxFuture<'a, CloseReason> {
+    fn refuse(self: Rc<Self>, slot: &mut Slot) -> LocalBoxFuture<'_, CloseReason> {
         Box::pin(async move {
             let shard = slot.conn().shard().clone();
             let answer = async {

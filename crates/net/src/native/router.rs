@@ -179,7 +179,7 @@ impl Router {
 pub fn reply(conn: &Conn, header: &Header, body: &[u8]) -> Result<(), SendError> {
     let mut sent = Ok(());
     conn.send_with(frames_len(body.len()), |out| {
-        sent = encode_into(header, body, out)
+        sent = encode_into(header, body, out);
     })?;
     if sent.is_err() {
         return reply_error(

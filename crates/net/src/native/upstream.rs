@@ -124,7 +124,7 @@ struct Shared {
 #[derive(Clone)]
 pub struct Upstream {
     shared: Rc<Shared>,
-    _closer: Rc<Closer>,
+    closer: Rc<Closer>,
 }
 
 struct Closer(Weak<Shared>);
@@ -165,10 +165,10 @@ impl Upstream {
         let closer = Rc::new(Closer(Rc::downgrade(&shared)));
         let upstream = Self {
             shared: shared.clone(),
-            _closer: closer,
+            closer,
         };
         // The task holds no clone of the closer: it ends when users are gone.
-        let weak = Rc::downgrade(&upstream._closer);
+        let weak = Rc::downgrade(&upstream.closer);
         shard.spawn(Label::of("upstream"), drive(shared, weak));
         upstream
     }
@@ -400,7 +400,7 @@ const STABLE: Duration = Duration::from_secs(1);
 async fn drive(shared: Rc<Shared>, users: Weak<Closer>) {
     let shard = shared.shard.clone();
     crate::shard::describe_task(shared.config.address.to_string());
-    let mut backoff = Backoff::new(shared.config.backoff.clone(), shard.random());
+    let mut backoff = Backoff::new(shared.config.backoff, shard.random());
     while shared.state.get() != UpstreamState::Closed {
         let started = shard.now();
         match connect(&shared).await {
@@ -459,7 +459,7 @@ impl Connected<'_> {
         let closer = self.users.upgrade()?;
         Some(Upstream {
             shared: self.shared.clone(),
-            _closer: closer,
+            closer,
         })
     }
 }
