@@ -41,9 +41,10 @@ const PLACES: usize = LEVELS as usize * SLOTS;
 /// poll. Time that goes backwards counts as standing still.
 ///
 /// Cost: insert and cancel O(1), and an entry is moved at most once per level
-/// (seven times) before it comes; a short deadline never. Memory: per entry its
-/// value and 24 bytes; grows with the most entries pending at once, and does
-/// not shrink.
+/// (seven times) before it comes; a short deadline never. Entries that share a
+/// slot move in one poll: at a million with random deadlines within 30 s that
+/// is up to 140,000, about 30 ms. Memory: 4 KiB, and for the most entries
+/// pending at once their values with 32 bytes each; it does not shrink.
 ///
 /// ```
 /// use std::time::Duration;
@@ -87,7 +88,7 @@ impl<T> Wheel<T> {
             horizon: current,
             occupied: [0; LEVELS as usize],
             lists: [List::EMPTY; PLACES],
-            slab: Slab::new(),
+            slab: Slab::new(0),
         }
     }
 
