@@ -81,8 +81,8 @@ impl Drop for Running {
         if thread::panicking() {
             // Nobody may wait for a thread that is gone: close, and let go of the
             // queued requests, which answers their callers.
-            self.shared.writes.abandon();
             self.shared.reads.abandon();
+            self.shared.writes.abandon();
         }
         *self.shared.threads() -= 1;
         self.shared.thread_ended.notify_all();

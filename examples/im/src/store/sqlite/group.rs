@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::append::{Conversation, find, find_for_member, insert_conversation, insert_member};
+use super::check_access;
 use super::read::members_of;
+use super::rooms::{Conversation, find, insert_conversation, insert_member};
 use crate::store::error::StoreError;
 use crate::store::limits::GROUP_MEMBERS_MAX;
 use crate::store::operation::{
@@ -28,10 +29,7 @@ pub(super) fn create(
             members: members_of(connection, existing.id)?,
         });
     }
-    let group = Conversation {
-        id: insert_conversation(connection, &conversation)?,
-        last_seq: 0,
-    };
+    let group = insert_conversation(connection, &conversation)?;
     connection
         .prepare_cached(
             "INSERT INTO founding (conversation_id, creator, members) VALUES (?1, ?2, ?3)",
@@ -92,7 +90,9 @@ fn group_of(
     conversation: &str,
     actor: &str,
 ) -> Result<(Conversation, Vec<String>), StoreError> {
-    let group = find_for_member(connection, conversation, actor)?;
+    check_access(conversation, actor)?;
+    let group = find(connection, conversation)?
+        .ok_or_else(|| StoreError::no_such_conversation(conversation))?;
     let members = members_of(connection, group.id)?;
     if members.iter().any(|uid| uid == actor) {
         return Ok((group, members));

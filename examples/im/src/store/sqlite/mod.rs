@@ -7,6 +7,7 @@
 mod append;
 mod group;
 mod read;
+mod rooms;
 mod schema;
 
 use std::path::{Path, PathBuf};
@@ -14,8 +15,10 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::error::StoreError;
+use super::name::{ConversationName, check_uid};
 use super::operation::{ChatReader, ChatStore, WriteOperation, WriteOutcome};
 use read::SqliteReader;
+use rooms::Rooms;
 #[cfg(test)]
 pub(super) use schema::open_reader as open_reader_connection;
 
@@ -63,15 +66,17 @@ impl SqliteStore {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut results = Vec::with_capacity(batch.len());
+        let mut rooms = Rooms::default();
         for operation in batch {
             results.push(match isolation {
-                Isolation::None => match apply(&transaction, operation) {
+                Isolation::None => match apply(&transaction, &mut rooms, operation) {
                     Err(failed @ StoreError::Storage(_)) => return Err(failed),
                     result => result,
                 },
                 Isolation::Savepoints => apply_alone(&mut transaction, operation)?,
             });
         }
+        rooms.write_back(&transaction)?;
         transaction.commit()?;
         Ok(results)
     }
@@ -107,22 +112,30 @@ impl ChatStore for SqliteStore {
 
 /// Performs one operation inside the transaction of its batch. An error other than
 /// [`StoreError::Storage`] means that it changed nothing.
-fn apply(connection: &Connection, operation: &WriteOperation) -> Result<WriteOutcome, StoreError> {
+fn apply(
+    connection: &Connection,
+    rooms: &mut Rooms,
+    operation: &WriteOperation,
+) -> Result<WriteOutcome, StoreError> {
     match operation {
         WriteOperation::Append(operation) => {
-            append::append(connection, operation).map(WriteOutcome::Appended)
+            append::append(connection, rooms, operation).map(WriteOutcome::Appended)
         }
         WriteOperation::CreateGroup(operation) => {
+            // Needs no write-back: it only adds, or reads members, who are the same
+            // in the file.
             group::create(connection, operation).map(WriteOutcome::GroupCreated)
         }
         WriteOperation::AddMembers(operation) => {
+            rooms.write_back(connection)?;
             group::add_members(connection, operation).map(WriteOutcome::MembersAdded)
         }
         WriteOperation::RemoveMember(operation) => {
+            rooms.write_back(connection)?;
             group::remove_member(connection, operation).map(WriteOutcome::MemberRemoved)
         }
         WriteOperation::MarkRead(operation) => {
-            append::mark_read(connection, operation).map(WriteOutcome::ReadMarked)
+            append::mark_read(connection, rooms, operation).map(WriteOutcome::ReadMarked)
         }
     }
 }
@@ -134,7 +147,9 @@ fn apply_alone(
     operation: &WriteOperation,
 ) -> Result<Result<WriteOutcome, StoreError>, StoreError> {
     let savepoint = transaction.savepoint()?;
-    let result = apply(&savepoint, operation);
+    let mut rooms = Rooms::default();
+    let result = apply(&savepoint, &mut rooms, operation)
+        .and_then(|outcome| rooms.write_back(&savepoint).map(|()| outcome));
     if let Err(failed @ StoreError::Storage(_)) = &result {
         // SQLite ends the whole transaction by itself for some failures (a full
         // disk, for one).
@@ -146,6 +161,17 @@ fn apply_alone(
         savepoint.commit()?;
     }
     Ok(result)
+}
+
+/// Refuses invalid names, and other people's direct conversations whether they exist
+/// or not.
+fn check_access(conversation: &str, uid: &str) -> Result<(), StoreError> {
+    let name = ConversationName::parse(conversation)?;
+    check_uid(uid)?;
+    if name.excludes(uid) {
+        return Err(StoreError::not_member(uid, conversation));
+    }
+    Ok(())
 }
 
 /// A number for `SQLite`, whose integers are signed. Numbers of messages stay far

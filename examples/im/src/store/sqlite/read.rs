@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Params, params};
 
-use super::append::{find, find_for_member};
-use super::{to_integer, to_number};
+use super::rooms::find;
+use super::{check_access, to_integer, to_number};
 use crate::store::error::StoreError;
 use crate::store::limits::{CONVERSATIONS_PAGE_MAX, HISTORY_PAGE_MAX};
 use crate::store::name::{ConversationName, check_uid};
@@ -53,9 +53,11 @@ impl ChatReader for SqliteReader {
 
     fn history(&mut self, query: &HistoryQuery) -> Result<Vec<StoredMessage>, StoreError> {
         StoreError::check_size("page in messages", query.limit, HISTORY_PAGE_MAX)?;
+        check_access(&query.conversation, &query.uid)?;
         // One transaction, so that membership and messages are of the same moment.
         let transaction = self.connection.transaction()?;
-        let conversation = find_for_member(&transaction, &query.conversation, &query.uid)?;
+        let conversation = find(&transaction, &query.conversation)?
+            .ok_or_else(|| StoreError::no_such_conversation(&query.conversation))?;
         let joined_seq = joined_seq(&transaction, conversation.id, &query.uid)?
             .ok_or_else(|| StoreError::not_member(&query.uid, &query.conversation))?;
         match query.page {

@@ -50,6 +50,42 @@ fn refusals_in_the_middle_do_not_affect_the_others() {
     assert_eq!(chat.whole_history("alice", "g:team").len(), 1);
 }
 
+/// What a batch knows of a conversation must not outlive a change of its members.
+#[test]
+fn members_change_in_the_middle_of_a_batch() {
+    let mut chat = TestStore::new();
+    chat.create(group("team", "alice", &["bob"])).unwrap();
+    let results = chat.store.write(vec![
+        WriteOperation::Append(message("g:team", "bob", "1")),
+        mark("g:team", "alice", 1),
+        remove("g:team", "alice", "bob"),
+        WriteOperation::Append(message("g:team", "bob", "2")),
+        add("g:team", "alice", &["carol"]),
+        WriteOperation::Append(message("g:team", "carol", "3")),
+        add("g:team", "carol", &["bob"]),
+        WriteOperation::Append(message("g:team", "bob", "1")),
+    ]);
+    assert_eq!(seq_of(&results[0]), 1);
+    assert!(matches!(results[3], Err(StoreError::NotMember { .. })));
+    let appended = |result: &Result<WriteOutcome, StoreError>| match result {
+        Ok(WriteOutcome::Appended(appended)) => appended.clone(),
+        other => panic!("{other:?}"),
+    };
+    let carols = appended(&results[5]);
+    assert_eq!((carols.seq, carols.duplicate), (2, false));
+    assert_eq!(carols.members, ["alice", "carol"]);
+    let bobs = appended(&results[7]);
+    assert_eq!((bobs.seq, bobs.duplicate), (1, true));
+    assert_eq!(bobs.members, ["alice", "bob", "carol"]);
+    let place = |uid| {
+        let state = chat.state(uid, "g:team").unwrap();
+        (state.joined_seq, state.read_seq, state.last_seq)
+    };
+    assert_eq!(place("alice"), (1, 1, 2));
+    assert_eq!(place("carol"), (2, 2, 2));
+    assert_eq!(place("bob"), (3, 2, 2));
+}
+
 #[test]
 fn an_empty_batch_is_answered_by_nothing() {
     assert!(TestStore::new().store.write(Vec::new()).is_empty());

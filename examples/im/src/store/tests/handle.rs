@@ -364,15 +364,17 @@ fn a_panic_of_the_store_answers_everyone_and_closes() {
     gate.pass.send(Pass::Panic).unwrap();
     assert!(matches!(block_on(in_hand), Err(StoreError::Storage(_))));
     assert!(matches!(block_on(queued), Err(StoreError::Storage(_))));
-    store.close(PATIENCE).unwrap();
     assert!(!store.is_open());
+    let refused = answer_at_once(store.members("g:team".to_owned()));
+    assert!(matches!(refused, Err(StoreError::Closed)));
+    store.close(PATIENCE).unwrap();
     let refused = answer_at_once(store.append(numbered(2)));
     assert!(matches!(refused, Err(StoreError::Closed)));
 }
 
 #[test]
 fn a_panic_of_a_reader_answers_its_caller_and_closes() {
-    let (store, _gate) = gated();
+    let (store, gate) = gated();
     let store = StoreHandle::start(store, StoreOptions::default()).unwrap();
     let members = block_on(store.members("g:team".to_owned()));
     assert_eq!(members.unwrap(), ["g:team"]);
@@ -383,6 +385,8 @@ fn a_panic_of_a_reader_answers_its_caller_and_closes() {
     };
     let lost = block_on(store.conversations(query));
     assert!(matches!(lost, Err(StoreError::Storage(_))), "{lost:?}");
+    // The writer ends too, although nobody has closed the store.
+    gate.ended.recv_timeout(PATIENCE).unwrap();
     store.close(PATIENCE).unwrap();
     assert!(!store.is_open());
 }
