@@ -9,6 +9,7 @@ use crate::contexts::Contexts;
 use crate::ctx::Ctx;
 use crate::limits::RETRY_PAUSE;
 use crate::status::Status;
+use waystation_wire::Status as Code;
 
 /// How often a step is tried, and with which pauses.
 #[derive(Debug, Clone)]
@@ -53,7 +54,8 @@ impl Retry {
     fn allows(&self, status: &Status) -> bool {
         let code = status.code();
         if self.idempotent {
-            code.may_retry_idempotent()
+            // A step may have had a shorter deadline than the request.
+            code.may_retry_idempotent() || code == Code::DeadlineExceeded
         } else {
             code.may_retry()
         }

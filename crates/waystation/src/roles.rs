@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
+use waystation_im as im;
+use waystation_net::Address;
 
-use crate::cli::ImCommand;
+use crate::cli::{ImCommand, RoleArgs};
 use crate::config::Config;
 use crate::dir::Sockets;
 use crate::failure::Failure;
@@ -99,6 +101,38 @@ fn unix_url(path: &Path) -> OsString {
 ///
 /// # Errors
 /// What the role reports.
-pub(crate) fn run(command: &ImCommand, _config: &Config, _as_json: bool) -> Result<(), Failure> {
-    Err(Failure::Operation(anyhow!("not built in: {command:?}")))
+pub(crate) fn run(command: &ImCommand, config: &Config, _as_json: bool) -> Result<(), Failure> {
+    let result = match command {
+        ImCommand::Das(args) => im::das::run(&im::das::Config {
+            role: role(config, args),
+            store: im::store::StoreOptions::default(),
+        }),
+        ImCommand::Logic(args) => im::logic::run(&im::logic::Config {
+            role: role(config, &args.role),
+            das: address("--das", &args.das)?,
+        }),
+        ImCommand::Entry(args) => im::entry::run(&im::entry::Config {
+            role: role(config, &args.role),
+            listen: vec![args.listen.into()],
+            logic: addresses("--logic", &args.logic)?,
+            connections_max: im::entry::CONNECTIONS_MAX,
+        }),
+        ImCommand::Load(_) | ImCommand::Chat(_) => {
+            return Err(Failure::Operation(anyhow!("not built in: {command:?}")));
+        }
+    };
+    result.map_err(|error| Failure::Operation(error.into()))
+}
+
+fn role(config: &Config, args: &RoleArgs) -> im::RoleConfig {
+    im::RoleConfig::new(config.dir(), args.index)
+}
+
+fn address(flag: &str, text: &str) -> Result<Address, Failure> {
+    let address = text.parse::<Address>();
+    address.map_err(|error| Failure::Usage(anyhow!("{flag}: {error}")))
+}
+
+fn addresses(flag: &str, texts: &[String]) -> Result<Vec<Address>, Failure> {
+    texts.iter().map(|text| address(flag, text)).collect()
 }

@@ -1,0 +1,174 @@
+//! Das' methods: each is one operation of the store.
+
+use waystation_net::unix_time;
+use waystation_service::{Ctx, Status};
+
+use crate::im::das::Das;
+use crate::im::{
+    AppendReply, AppendRequest, Conversation, ConversationsReply, GroupReply, HistoryReply,
+    MarkReadReply, Message, UserConversations, UserCreateGroup, UserHistory, UserMarkRead,
+    UserMembers, UserRemoveMember,
+};
+use crate::store::{
+    AddMembers, Append, ConversationsQuery, CreateGroup, HistoryPage, HistoryQuery, MarkRead,
+    RemoveMember, StoreError, StoreHandle, limits,
+};
+
+/// Messages in a page of history when the asker does not say.
+const HISTORY_PAGE: u32 = 100;
+
+/// The methods over one store.
+pub(super) struct DataAccess {
+    store: StoreHandle,
+}
+
+impl DataAccess {
+    pub(super) fn new(store: StoreHandle) -> Self {
+        Self { store }
+    }
+}
+
+impl From<StoreError> for Status {
+    fn from(error: StoreError) -> Self {
+        let text = error.to_string();
+        match error {
+            StoreError::InvalidName { .. } => Self::invalid_request(text),
+            StoreError::NotMember { .. } => Self::permission_denied(text),
+            StoreError::NoSuchConversation { .. } => Self::not_found(text),
+            StoreError::TooLarge { .. } => Self::too_large(text),
+            StoreError::AlreadyExists { .. } => Self::conflict(text),
+            StoreError::Overloaded => Self::overloaded(text),
+            StoreError::Closed => Self::unavailable(text),
+            // The disk or the file is at fault, and may recover: nothing was
+            // acknowledged, so it may be tried again.
+            other => {
+                tracing::error!(error = &other as &dyn std::error::Error, "the store failed");
+                Self::unavailable(text)
+            }
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn page_size(asked: u32, default: u32, most: usize) -> usize {
+    let asked = if asked == 0 { default } else { asked };
+    usize::try_from(asked).unwrap_or(most).min(most)
+}
+
+impl Das for DataAccess {
+    async fn append(&self, _: &Ctx, request: AppendRequest) -> Result<AppendReply, Status> {
+        let append = Append {
+            conversation: request.conversation,
+            sender: request.uid,
+            client_id: request.client_id,
+            body: request.body,
+            at_ms: now_ms(),
+        };
+        let appended = self.store.append(append).await?;
+        Ok(AppendReply {
+            seq: appended.seq,
+            at_ms: appended.at_ms,
+            duplicate: appended.duplicate,
+            members: appended.members,
+        })
+    }
+
+    async fn history(&self, _: &Ctx, request: UserHistory) -> Result<HistoryReply, Status> {
+        let page = match request.before_seq {
+            Some(before) => HistoryPage::Before(before),
+            None => HistoryPage::After(request.after_seq),
+        };
+        let conversation = request.conversation;
+        let query = HistoryQuery {
+            uid: request.uid,
+            conversation: conversation.clone(),
+            page,
+            limit: page_size(request.limit, HISTORY_PAGE, limits::HISTORY_PAGE_MAX),
+        };
+        let messages = self.store.history(query).await?.into_iter().map(|stored| Message {
+            conversation: conversation.clone(),
+            seq: stored.seq,
+            sender: stored.sender,
+            client_id: stored.client_id,
+            body: stored.body,
+            at_ms: stored.at_ms,
+        });
+        Ok(HistoryReply { messages: messages.collect() })
+    }
+
+    async fn conversations(
+        &self,
+        _: &Ctx,
+        request: UserConversations,
+    ) -> Result<ConversationsReply, Status> {
+        let most = limits::CONVERSATIONS_PAGE_MAX;
+        let limit = page_size(request.limit, u32::MAX, most);
+        let query = ConversationsQuery {
+            uid: request.uid,
+            after: (!request.after.is_empty()).then_some(request.after),
+            limit,
+        };
+        let states = self.store.conversations(query).await?;
+        let more = states.len() >= limit;
+        let conversations = states.into_iter().map(|state| Conversation {
+            conversation: state.conversation,
+            last_seq: state.last_seq,
+            read_seq: state.read_seq,
+            unread: state.unread,
+            joined_seq: state.joined_seq,
+        });
+        Ok(ConversationsReply { conversations: conversations.collect(), more })
+    }
+
+    async fn mark_read(&self, _: &Ctx, request: UserMarkRead) -> Result<MarkReadReply, Status> {
+        let mark = MarkRead {
+            conversation: request.conversation,
+            uid: request.uid,
+            seq: request.seq,
+        };
+        let marked = self.store.mark_read(mark).await?;
+        let unread = marked.last_seq.saturating_sub(marked.read_seq);
+        Ok(MarkReadReply { read_seq: marked.read_seq, unread })
+    }
+
+    async fn create_group(&self, _: &Ctx, request: UserCreateGroup) -> Result<GroupReply, Status> {
+        let create =
+            CreateGroup { name: request.name, creator: request.uid, members: request.members };
+        let group = self.store.create_group(create).await?;
+        Ok(GroupReply {
+            conversation: group.conversation,
+            members: group.members,
+            changed: group.created,
+        })
+    }
+
+    async fn add_members(&self, _: &Ctx, request: UserMembers) -> Result<GroupReply, Status> {
+        let conversation = request.conversation.clone();
+        let add = AddMembers {
+            conversation: request.conversation,
+            actor: request.uid,
+            members: request.members,
+        };
+        let added = self.store.add_members(add).await?;
+        let changed = !added.added.is_empty();
+        Ok(GroupReply { conversation, members: added.members, changed })
+    }
+
+    async fn remove_member(
+        &self,
+        _: &Ctx,
+        request: UserRemoveMember,
+    ) -> Result<GroupReply, Status> {
+        let conversation = request.conversation.clone();
+        let remove = RemoveMember {
+            conversation: request.conversation,
+            actor: request.uid,
+            uid: request.member,
+        };
+        let removed = self.store.remove_member(remove).await?;
+        Ok(GroupReply { conversation, members: removed.members, changed: removed.removed })
+    }
+}

@@ -1,0 +1,76 @@
+//! Das (data access): the chat's data behind typed methods.
+//!
+//! It hides the database's brand and how writes are made fast: many requests
+//! share one durable commit ([`StoreHandle`]). It numbers messages; whatever
+//! it has answered is on disk.
+
+mod handlers;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use waystation_net::Kind;
+use waystation_service::metrics::Page;
+use waystation_service::App;
+
+use self::handlers::DataAccess;
+use crate::error::Error;
+use crate::im::das;
+use crate::role::RoleConfig;
+use crate::store::{StoreHandle, StoreOptions};
+
+/// Settings of a Das.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where it stands.
+    pub role: RoleConfig,
+    /// How writes are gathered and reads are spread.
+    pub store: StoreOptions,
+}
+
+/// How long what is queued may take to reach the disk at the end.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
+/// Serves until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// [`Error`] when it could not start.
+pub fn run(config: &Config) -> Result<(), Error> {
+    config.role.prepare()?;
+    let store = StoreHandle::open(&config.role.dir.join("chat.sqlite"), config.store.clone())?;
+    start(config, &store)?.run()?;
+    store.close(CLOSE_WAIT)?;
+    Ok(())
+}
+
+fn start(config: &Config, store: &StoreHandle) -> Result<App, Error> {
+    let role = &config.role;
+    let (served, watched, counted) = (store.clone(), store.clone(), store.clone());
+    let app = App::builder(role.name("das"), role.net())
+        .admin(role.admin("das"))
+        .health(Arc::new(move || {
+            if watched.is_open() { Ok(()) } else { Err("the store is closed".to_owned()) }
+        }))
+        .metrics(Arc::new(move |page| metrics(page, &counted)))
+        .listen(role.service("das"), move |router| {
+            das::register(router, Rc::new(DataAccess::new(served.clone())))
+        })
+        .start()?;
+    Ok(app)
+}
+
+fn metrics(page: &mut Page, store: &StoreHandle) {
+    let counters = store.counters();
+    let rows = [
+        ("waystation_im_commits", Kind::Counter, "Durable commits.", counters.commits),
+        ("waystation_im_writes", Kind::Counter, "Operations in them.", counters.operations),
+        ("waystation_im_duplicates", Kind::Counter, "Messages sent again.", counters.duplicates),
+        ("waystation_im_reads", Kind::Counter, "Reads.", counters.reads),
+        ("waystation_im_write_queue", Kind::Gauge, "Writes that wait.", counters.queue_length),
+    ];
+    for (name, kind, help, value) in rows {
+        page.family(name, kind, help);
+        page.sample(name, kind, "", value);
+    }
+}

@@ -1,0 +1,265 @@
+//! What clients ask of Entry.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use waystation_net::Label;
+use waystation_service::{Ctx, Peer, Retry, Status};
+
+use super::session::Session;
+use super::shard::{EntryShard, session};
+use crate::im::entry::Entry;
+use crate::im::logic::LogicClient;
+use crate::im::{
+    ConversationsReply, ConversationsRequest, CreateGroupRequest, GroupReply, HistoryReply,
+    HistoryRequest, LoginReply, LoginRequest, MarkReadReply, MarkReadRequest, MembersRequest,
+    PresenceReply, PresenceRequest, RemoveMemberRequest, SendReply, SendRequest, UserConversations,
+    UserCreateGroup, UserHistory, UserMarkRead, UserMembers, UserRemoveMember, UserRequest,
+    UserSend,
+};
+use crate::store::{ConversationName, check_uid, direct_conversation};
+
+/// Time for one Logic to answer before another try, so that one that hangs
+/// does not take a request's whole time.
+const TRY: Duration = Duration::from_secs(2);
+
+/// Users that one connection may watch.
+const WATCHED_MAX: usize = 2000;
+
+/// Conversations that a client may name at login.
+const CURSORS_MAX: usize = 10_000;
+
+/// Bytes of a device's name.
+const DEVICE_BYTES_MAX: usize = 64;
+
+/// The methods, one instance for each listener and shard.
+pub(super) struct Front {
+    state: Rc<EntryShard>,
+}
+
+impl Front {
+    pub(super) fn new(state: Rc<EntryShard>) -> Self {
+        Self { state }
+    }
+
+    /// Who asks: the connection's user; over HTTP, where there is none, the
+    /// one that the request names.
+    fn user(ctx: &Ctx, named: String) -> Result<String, Status> {
+        if let Some(session) = ctx.peer().as_ref().and_then(session) {
+            return Ok(session.uid().to_owned());
+        }
+        if named.is_empty() {
+            return Err(Status::unauthenticated("log in first, or name your `uid`"));
+        }
+        valid_uid(&named)?;
+        Ok(named)
+    }
+
+    /// Asks the Logic that `key` belongs to, and another one when it dies.
+    async fn ask<T>(
+        &self,
+        ctx: &Ctx,
+        key: &str,
+        mut question: impl AsyncFnMut(LogicClient, &Ctx) -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        ctx.retry(&Retry::idempotent(), async || {
+            let part = ctx.within(TRY);
+            question(self.state.logic(key)?, &part).await
+        })
+        .await
+    }
+
+    /// Tells every Logic that is up that a user is here.
+    async fn announce(&self, ctx: &Ctx, uid: &str) {
+        let request = UserRequest { uid: uid.to_owned() };
+        let part = ctx.within(TRY);
+        for channel in self.state.logics().channels() {
+            if channel.is_up() {
+                // One that fails is on its way down, and is told again when
+                // it is back.
+                let _ = LogicClient::new(channel.clone()).online(&part, &request).await;
+            }
+        }
+    }
+}
+
+fn valid_uid(uid: &str) -> Result<(), Status> {
+    check_uid(uid).map_err(|error| Status::invalid_request(error.to_string()))
+}
+
+/// The conversation that a message goes to.
+fn conversation(uid: &str, request: &SendRequest) -> Result<String, Status> {
+    let invalid = |error: crate::store::StoreError| Status::invalid_request(error.to_string());
+    match (request.to.as_str(), request.conversation.as_str()) {
+        ("", "") => Err(Status::invalid_request("name a user in `to`, or a `conversation`")),
+        ("", name) => {
+            let parsed = ConversationName::parse(name).map_err(invalid)?;
+            if parsed.excludes(uid) {
+                return Err(Status::permission_denied(format!("{uid} is not a member of {name}")));
+            }
+            Ok(name.to_owned())
+        }
+        (to, "") => direct_conversation(uid, to).map_err(invalid),
+        _ => Err(Status::invalid_request("give either `to` or `conversation`, not both")),
+    }
+}
+
+impl Entry for Front {
+    async fn login(&self, ctx: &Ctx, request: LoginRequest) -> Result<LoginReply, Status> {
+        let peer = ctx.peer().ok_or_else(|| Status::internal("the request has no connection"))?;
+        valid_uid(&request.uid)?;
+        if request.cursors.len() > CURSORS_MAX || request.device.len() > DEVICE_BYTES_MAX {
+            return Err(Status::too_large("too many cursors, or too long a device name"));
+        }
+        if let Some(session) = session(&peer) {
+            return Err(Status::conflict(format!("this connection is {} already", session.uid())));
+        }
+        let uid = request.uid;
+        let session = Rc::new(Session::new(uid.clone(), request.device, peer.name()));
+        peer.set(session.clone());
+        self.state.add(&uid, peer.name());
+        ctx.set_state("announcing");
+        self.announce(ctx, &uid).await;
+        // From here on every new message is told to us; what is older is in
+        // the list that we ask for now.
+        ctx.set_state("reading conversations");
+        let conversations = match self.state.conversations(ctx, &uid).await {
+            Ok(conversations) => conversations,
+            Err(status) => {
+                // Half a login would miss messages: the client starts anew.
+                peer.close();
+                return Err(status);
+            }
+        };
+        for known in &conversations {
+            let seen = match request.cursors.get(&known.conversation) {
+                _ if !request.resume => known.last_seq,
+                Some(seen) => *seen,
+                None => known.joined_seq,
+            };
+            session.start_after(&known.conversation, seen.min(known.last_seq));
+            session.exists(&known.conversation, known.last_seq);
+        }
+        tracing::debug!(uid, device = session.device(), conn = %peer.name(), "logged in");
+        self.start(&peer, &session);
+        Ok(LoginReply { uid, conversations })
+    }
+
+    async fn send(&self, ctx: &Ctx, mut request: SendRequest) -> Result<SendReply, Status> {
+        let uid = Self::user(ctx, std::mem::take(&mut request.uid))?;
+        let conversation = conversation(&uid, &request)?;
+        let name = ctx.conn().map(|conn| conn.name()).unwrap_or_default();
+        let _turn = self.state.sends.lock(&(name, conversation.clone())).await?;
+        let send = UserSend {
+            uid,
+            conversation,
+            client_id: request.client_id,
+            body: request.body,
+        };
+        self.ask(ctx, &send.conversation, async |logic, ctx| logic.send(ctx, &send).await).await
+    }
+
+    async fn history(&self, ctx: &Ctx, request: HistoryRequest) -> Result<HistoryReply, Status> {
+        let query = UserHistory {
+            uid: Self::user(ctx, request.uid)?,
+            conversation: request.conversation,
+            after_seq: request.after_seq,
+            before_seq: request.before_seq,
+            limit: request.limit,
+        };
+        self.ask(ctx, &query.conversation, async |logic, ctx| logic.history(ctx, &query).await)
+            .await
+    }
+
+    async fn conversations(
+        &self,
+        ctx: &Ctx,
+        request: ConversationsRequest,
+    ) -> Result<ConversationsReply, Status> {
+        let query = UserConversations {
+            uid: Self::user(ctx, request.uid)?,
+            after: request.after,
+            limit: request.limit,
+        };
+        self.ask(ctx, &query.uid, async |logic, ctx| logic.conversations(ctx, &query).await).await
+    }
+
+    async fn mark_read(&self, ctx: &Ctx, request: MarkReadRequest) -> Result<MarkReadReply, Status> {
+        let mark = UserMarkRead {
+            uid: Self::user(ctx, request.uid)?,
+            conversation: request.conversation,
+            seq: request.seq,
+        };
+        self.ask(ctx, &mark.conversation, async |logic, ctx| logic.mark_read(ctx, &mark).await).await
+    }
+
+    async fn create_group(
+        &self,
+        ctx: &Ctx,
+        request: CreateGroupRequest,
+    ) -> Result<GroupReply, Status> {
+        let create = UserCreateGroup {
+            uid: Self::user(ctx, request.uid)?,
+            name: request.name,
+            members: request.members,
+        };
+        self.ask(ctx, &create.name, async |logic, ctx| logic.create_group(ctx, &create).await).await
+    }
+
+    async fn add_members(&self, ctx: &Ctx, request: MembersRequest) -> Result<GroupReply, Status> {
+        let add = UserMembers {
+            uid: Self::user(ctx, request.uid)?,
+            conversation: request.conversation,
+            members: request.members,
+        };
+        self.ask(ctx, &add.conversation, async |logic, ctx| logic.add_members(ctx, &add).await).await
+    }
+
+    async fn remove_member(
+        &self,
+        ctx: &Ctx,
+        request: RemoveMemberRequest,
+    ) -> Result<GroupReply, Status> {
+        let remove = UserRemoveMember {
+            uid: Self::user(ctx, request.uid)?,
+            conversation: request.conversation,
+            member: request.member,
+        };
+        self.ask(ctx, &remove.conversation, async |logic, ctx| {
+            logic.remove_member(ctx, &remove).await
+        })
+        .await
+    }
+
+    async fn presence(
+        &self,
+        ctx: &Ctx,
+        request: PresenceRequest,
+    ) -> Result<PresenceReply, Status> {
+        let uid = Self::user(ctx, request.uid)?;
+        if request.watch
+            && let Some(session) = ctx.peer().as_ref().and_then(session)
+        {
+            if session.watched() + request.uids.len() > WATCHED_MAX {
+                return Err(Status::too_large(format!("at most {WATCHED_MAX} users are watched")));
+            }
+            session.watch(&request.uids);
+        }
+        let query = PresenceRequest { uid: String::new(), uids: request.uids, watch: false };
+        self.ask(ctx, &uid, async |logic, ctx| logic.presence(ctx, &query).await).await
+    }
+}
+
+impl Front {
+    /// Lets messages flow, behind the answer to the login.
+    fn start(&self, peer: &Peer, session: &Rc<Session>) {
+        let (state, session, conn) = (self.state.clone(), session.clone(), peer.name());
+        self.state.shard().spawn(Label::of("first delivery"), async move {
+            if state.shard().connection(conn).is_ok() {
+                for conversation in session.make_ready() {
+                    state.start_fetch(&session, conversation);
+                }
+            }
+        });
+    }
+}

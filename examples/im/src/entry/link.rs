@@ -1,0 +1,145 @@
+//! The connections to each Logic: what it pushes, and what is told to it when
+//! a connection was made.
+
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use waystation_net::native::{Upstream, UpstreamEvents};
+use waystation_net::{Address, Conn, Label};
+use waystation_service::{Channel, Ctx, Peer, Push, Retry, Router, Status};
+
+use super::session::Session;
+use super::shard::EntryShard;
+use crate::im::client::method::PresenceChanged;
+use crate::im::link::{self, Link};
+use crate::im::logic::LogicClient;
+use crate::im::{AttachRequest, Conversation, FanoutMessage, Pushed, UserConversations, UserPresence};
+
+/// Time to tell a Logic who is here.
+const ATTACH: Duration = Duration::from_secs(5);
+
+/// Time to look at all conversations of one user.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// A channel to one Logic that handles what it pushes.
+pub(super) fn logic_channel(state: &Rc<EntryShard>, address: Address) -> Channel {
+    let mut pushes = Router::new(state.shard());
+    // One after another, in the order in which Logic sent them.
+    pushes.concurrency(1);
+    let from = address.to_string();
+    let handlers = FromLogic { state: Rc::downgrade(state), from };
+    link::register(&mut pushes, Rc::new(handlers)).expect("the methods of one service are distinct");
+    let events = Rc::new(Events { state: Rc::downgrade(state) });
+    Channel::with_pushes(state.shard(), address, pushes.into_native(), events)
+}
+
+/// What a Logic pushes.
+struct FromLogic {
+    state: Weak<EntryShard>,
+    from: String,
+}
+
+impl Link for FromLogic {
+    async fn fanout(&self, _: &Ctx, request: FanoutMessage) -> Result<Pushed, Status> {
+        if let (Some(state), Some(message)) = (self.state.upgrade(), request.message) {
+            state.offer(&message, &request.recipients);
+        }
+        Ok(Pushed {})
+    }
+
+    async fn presence_changed(&self, _: &Ctx, request: UserPresence) -> Result<Pushed, Status> {
+        let Some(state) = self.state.upgrade() else { return Ok(Pushed {}) };
+        // Each Logic tells of everyone; only the one that the user belongs
+        // to is believed, so that a Logic that just started, and does not
+        // know everyone yet, takes nobody offline.
+        let group = state.logics();
+        let owner = group.by_key(request.uid.as_bytes())?;
+        if owner.upstream().address().to_string() == self.from {
+            let push = Push::<PresenceChanged>::new(&request);
+            for session in state.sessions() {
+                if session.watches(&request.uid)
+                    && let Ok(conn) = state.shard().connection(session.conn())
+                {
+                    // A change that a full connection misses is not repeated:
+                    // presence is a hint.
+                    let _ = Peer::new(conn).push_shared(&push);
+                }
+            }
+        }
+        Ok(Pushed {})
+    }
+}
+
+struct Events {
+    state: Weak<EntryShard>,
+}
+
+impl UpstreamEvents for Events {
+    fn on_up(&self, upstream: &Upstream, _: &Conn) {
+        let Some(state) = self.state.upgrade() else { return };
+        let address = upstream.address().clone();
+        state.shard().clone().spawn(Label::of("attach to Logic"), async move {
+            tell_and_look(&state, &address).await;
+        });
+    }
+}
+
+/// Tells a Logic who is here, then finds what was missed while it was away.
+async fn tell_and_look(state: &Rc<EntryShard>, address: &Address) {
+    let group = state.logics();
+    let channel = group.channels().find(|channel| channel.upstream().address() == address);
+    let Some(channel) = channel else { return };
+    let ctx = Ctx::background(state.shard(), "attach to Logic", ATTACH);
+    let logic = LogicClient::new(channel.clone());
+    let attached = ctx
+        .retry(&Retry::idempotent(), async || {
+            // Read anew for each try: users come and go meanwhile.
+            logic.attach(&ctx, &AttachRequest { uids: state.uids() }).await
+        })
+        .await;
+    match attached {
+        Ok(reply) => tracing::info!(logic = %address, users = reply.users, "attached"),
+        // The connection is lost again; the next one begins anew.
+        Err(status) => return tracing::warn!(logic = %address, %status, "not attached"),
+    }
+    for session in state.sessions() {
+        if let Err(status) = state.look(&session).await {
+            tracing::warn!(uid = session.uid(), %status, "missed messages were not looked for");
+        }
+    }
+}
+
+impl EntryShard {
+    /// Finds and delivers what a session missed.
+    async fn look(&self, session: &Rc<Session>) -> Result<(), Status> {
+        let ctx = Ctx::background(self.shard(), "look for missed messages", LOOK);
+        for conversation in self.conversations(&ctx, session.uid()).await? {
+            if session.exists(&conversation.conversation, conversation.last_seq) {
+                self.start_fetch(session, conversation.conversation);
+            }
+        }
+        Ok(())
+    }
+
+    /// All conversations of a user, page after page.
+    pub(super) async fn conversations(
+        &self,
+        ctx: &Ctx,
+        uid: &str,
+    ) -> Result<Vec<Conversation>, Status> {
+        let mut all: Vec<Conversation> = Vec::new();
+        loop {
+            let after = all.last().map(|last| last.conversation.clone()).unwrap_or_default();
+            let request = UserConversations { uid: uid.to_owned(), after, limit: 0 };
+            let page = ctx
+                .retry(&Retry::idempotent(), async || {
+                    self.logic(uid)?.conversations(ctx, &request).await
+                })
+                .await?;
+            all.extend(page.conversations);
+            if !page.more {
+                return Ok(all);
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Entry: the users' connections.
+//!
+//! Each shard is an Entry of its own: it has its own connections to every
+//! Logic and tells them of its own users, so shards share nothing.
+//!
+//! # Delivery
+//!
+//! For each connection Entry keeps the number of the last message that it has
+//! delivered of each conversation. A message that follows it directly is
+//! pushed; one that is not above it is dropped; one that leaves a gap makes
+//! Entry fetch what is missing from the stored history. So a connection gets
+//! each message once and in order, however often and in whatever order Logic
+//! tells of it. What Logic could not tell, because a connection between the
+//! two was lost, is found when it is made again: Entry then asks for the last
+//! number of every conversation of its users.
+
+mod delivery;
+mod handlers;
+mod link;
+mod session;
+mod shard;
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use waystation_net::{Address, CloseReason, SlowReader};
+use waystation_service::{App, Peer};
+
+use self::handlers::Front;
+use self::shard::EntryShard;
+use crate::error::Error;
+use crate::im::entry;
+use crate::role::RoleConfig;
+
+/// Settings of an Entry.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where it stands.
+    pub role: RoleConfig,
+    /// Where users connect: WebSocket, HTTP and native.
+    pub listen: Vec<Address>,
+    /// Every Logic.
+    pub logic: Vec<Address>,
+    /// Users' connections at once.
+    pub connections_max: usize,
+}
+
+/// Users' connections at once, unless it is set otherwise. One more is told
+/// so and closed.
+pub const CONNECTIONS_MAX: usize = 16_384;
+
+/// The chat page and what belongs to it.
+const PAGES: [(&str, &str, &[u8]); 3] = [
+    ("/", "text/html; charset=utf-8", include_bytes!("../../web/index.html")),
+    ("/chat.js", "text/javascript; charset=utf-8", include_bytes!("../../web/chat.js")),
+    ("/chat.css", "text/css; charset=utf-8", include_bytes!("../../web/chat.css")),
+];
+
+/// Serves until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// [`Error`] when it could not start.
+pub fn run(config: &Config) -> Result<(), Error> {
+    config.role.prepare()?;
+    let role = &config.role;
+    let mut net = role.net();
+    net.connections_max = config.connections_max;
+    // A user who reads slowly is served from the history, not disconnected.
+    net.connection.slow_reader = SlowReader::Refuse;
+    let logic = config.logic.clone();
+    let mut app = App::builder(role.name("entry"), net)
+        .admin(role.admin("entry"))
+        .on_shard(move |shard| EntryShard::start(shard, &logic));
+    for address in config.listen.iter().cloned().chain([role.service("entry")]) {
+        app = app.listen(address, |router| {
+            let state = router.shard().extension::<EntryShard>().expect("set by on_shard");
+            for (path, content_type, body) in PAGES {
+                router.page(path, content_type, Bytes::from_static(body));
+            }
+            router.websocket("/ws");
+            let closed = state.clone();
+            router.on_close(move |peer: &Peer, _: CloseReason| closed.session_ended(peer));
+            entry::register(router, Rc::new(Front::new(state)))
+        });
+    }
+    app.start()?.run()?;
+    Ok(())
+}

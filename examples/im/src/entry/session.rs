@@ -1,0 +1,232 @@
+//! One logged-in connection, and how far each conversation is delivered.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+
+use waystation_base::ConnName;
+
+/// How far one conversation is delivered on one connection.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Cursor {
+    /// The last message that was delivered, or is not wanted.
+    delivered: u64,
+    /// The last message that is known to exist.
+    known: u64,
+    /// A task is fetching what is missing.
+    fetching: bool,
+}
+
+/// What is to be done with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// It is the next one: push it, then say so by [`Session::delivered`].
+    Push,
+    /// It was delivered, or a fetch will deliver it.
+    Skip,
+    /// Messages before it are missing: start a fetch.
+    Fetch,
+}
+
+/// One logged-in connection. The pure part of delivery: it decides, and
+/// touches no socket.
+#[derive(Debug)]
+pub(super) struct Session {
+    uid: String,
+    device: String,
+    conn: ConnName,
+    cursors: RefCell<HashMap<String, Cursor>>,
+    /// Until the login is answered, nothing is pushed.
+    ready: Cell<bool>,
+    ended: Cell<bool>,
+    watched: RefCell<HashSet<String>>,
+}
+
+impl Session {
+    pub(super) fn new(uid: String, device: String, conn: ConnName) -> Self {
+        Self {
+            uid,
+            device,
+            conn,
+            cursors: RefCell::default(),
+            ready: Cell::new(false),
+            ended: Cell::new(false),
+            watched: RefCell::default(),
+        }
+    }
+
+    pub(super) fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    pub(super) fn device(&self) -> &str {
+        &self.device
+    }
+
+    pub(super) fn conn(&self) -> ConnName {
+        self.conn
+    }
+
+    pub(super) fn end(&self) {
+        self.ended.set(true);
+    }
+
+    /// Messages of a conversation up to `seq` are not to be delivered.
+    pub(super) fn start_after(&self, conversation: &str, seq: u64) {
+        let mut cursors = self.cursors.borrow_mut();
+        let cursor = cursors.entry(conversation.to_owned()).or_default();
+        cursor.delivered = cursor.delivered.max(seq);
+    }
+
+    /// The login is answered: from now on messages are pushed. Answers the
+    /// conversations of which some are missing; each is marked as fetching.
+    pub(super) fn make_ready(&self) -> Vec<String> {
+        self.ready.set(true);
+        let mut missing = Vec::new();
+        for (conversation, cursor) in self.cursors.borrow_mut().iter_mut() {
+            if cursor.known > cursor.delivered && !cursor.fetching {
+                cursor.fetching = true;
+                missing.push(conversation.clone());
+            }
+        }
+        missing
+    }
+
+    /// A message exists, and is at hand. `Fetch` marks it as fetching.
+    pub(super) fn offer(&self, conversation: &str, seq: u64) -> Offer {
+        let mut cursors = self.cursors.borrow_mut();
+        if !cursors.contains_key(conversation) {
+            cursors.insert(conversation.to_owned(), Cursor::default());
+        }
+        let Some(cursor) = cursors.get_mut(conversation) else { return Offer::Skip };
+        if seq <= cursor.delivered {
+            return Offer::Skip;
+        }
+        cursor.known = cursor.known.max(seq);
+        if !self.ready.get() || cursor.fetching {
+            return Offer::Skip;
+        }
+        if seq == cursor.delivered + 1 {
+            return Offer::Push;
+        }
+        cursor.fetching = true;
+        Offer::Fetch
+    }
+
+    /// Messages up to `seq` exist, and none is at hand. True when a fetch is
+    /// to be started; it is marked as fetching then.
+    pub(super) fn exists(&self, conversation: &str, seq: u64) -> bool {
+        let mut cursors = self.cursors.borrow_mut();
+        let cursor = cursors.entry(conversation.to_owned()).or_default();
+        cursor.known = cursor.known.max(seq);
+        let start = self.ready.get() && !cursor.fetching && cursor.known > cursor.delivered;
+        cursor.fetching |= start;
+        start
+    }
+
+    /// A message was pushed.
+    pub(super) fn delivered(&self, conversation: &str, seq: u64) {
+        self.start_after(conversation, seq);
+    }
+
+    /// A message that was the next one could not be pushed. True when a fetch
+    /// is to be started; it is marked as fetching then.
+    pub(super) fn push_failed(&self, conversation: &str, seq: u64) -> bool {
+        self.exists(conversation, seq)
+    }
+
+    /// How far a fetch is: the last delivered message, or `None` when nothing
+    /// is missing any more; the fetch has ended then.
+    pub(super) fn fetch_from(&self, conversation: &str) -> Option<u64> {
+        let mut cursors = self.cursors.borrow_mut();
+        let cursor = cursors.get_mut(conversation)?;
+        if cursor.known > cursor.delivered && !self.ended.get() {
+            return Some(cursor.delivered);
+        }
+        cursor.fetching = false;
+        None
+    }
+
+    /// A fetch found nothing after the last delivered message: what is known
+    /// to exist is not for this user. The fetch has ended.
+    pub(super) fn fetch_found_none(&self, conversation: &str) {
+        if let Some(cursor) = self.cursors.borrow_mut().get_mut(conversation) {
+            cursor.known = cursor.delivered;
+            cursor.fetching = false;
+        }
+    }
+
+    /// A fetch gave up for now. What is missing is found by the next message
+    /// or the next look at all conversations.
+    pub(super) fn fetch_failed(&self, conversation: &str) {
+        if let Some(cursor) = self.cursors.borrow_mut().get_mut(conversation) {
+            cursor.fetching = false;
+        }
+    }
+
+    pub(super) fn watch(&self, uids: &[String]) {
+        self.watched.borrow_mut().extend(uids.iter().cloned());
+    }
+
+    pub(super) fn watches(&self, uid: &str) -> bool {
+        self.watched.borrow().contains(uid)
+    }
+
+    pub(super) fn watched(&self) -> usize {
+        self.watched.borrow().len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use waystation_base::ShardId;
+
+    fn session() -> Session {
+        let conn = ConnName { shard: ShardId(0), slot: 1, generation: 1 };
+        Session::new("ada".into(), "test".into(), conn)
+    }
+
+    #[test]
+    fn the_next_message_is_pushed_and_an_old_one_is_not() {
+        let session = session();
+        session.start_after("g:x", 4);
+        session.make_ready();
+        assert_eq!(session.offer("g:x", 5), Offer::Push);
+        session.delivered("g:x", 5);
+        assert_eq!(session.offer("g:x", 5), Offer::Skip, "told twice");
+        assert_eq!(session.offer("g:x", 3), Offer::Skip);
+    }
+
+    #[test]
+    fn a_gap_starts_one_fetch_that_ends_when_nothing_is_missing() {
+        let session = session();
+        session.make_ready();
+        assert_eq!(session.offer("g:x", 3), Offer::Fetch);
+        assert_eq!(session.offer("g:x", 4), Offer::Skip, "the fetch will bring it");
+        assert_eq!(session.fetch_from("g:x"), Some(0));
+        session.delivered("g:x", 4);
+        assert_eq!(session.fetch_from("g:x"), None);
+        assert_eq!(session.offer("g:x", 5), Offer::Push);
+    }
+
+    #[test]
+    fn nothing_is_pushed_before_the_login_is_answered() {
+        let session = session();
+        assert_eq!(session.offer("g:x", 1), Offer::Skip);
+        assert!(!session.exists("g:y", 2));
+        let mut missing = session.make_ready();
+        missing.sort();
+        assert_eq!(missing, ["g:x", "g:y"]);
+    }
+
+    #[test]
+    fn a_failed_fetch_is_started_again_by_the_next_message() {
+        let session = session();
+        session.make_ready();
+        assert_eq!(session.offer("g:x", 2), Offer::Fetch);
+        session.fetch_failed("g:x");
+        assert_eq!(session.offer("g:x", 3), Offer::Fetch);
+        session.fetch_found_none("g:x");
+        assert!(!session.exists("g:x", 0));
+    }
+}

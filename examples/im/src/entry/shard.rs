@@ -1,0 +1,118 @@
+//! What one shard of Entry knows: its users' connections and every Logic.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+
+use waystation_base::ConnName;
+use waystation_net::{Address, Shard};
+use waystation_service::{Channel, Group, Locks, Peer, Status};
+
+use super::link::logic_channel;
+use super::session::Session;
+use crate::im::logic::LogicClient;
+use crate::im::logic::method::Offline;
+use crate::im::UserRequest;
+
+/// One shard's state.
+pub(super) struct EntryShard {
+    shard: Shard,
+    /// A user's connections, by name: several devices each.
+    users: RefCell<HashMap<String, Vec<ConnName>>>,
+    logics: RefCell<Option<Group>>,
+    /// Messages of one connection to one conversation go on in their order.
+    pub(super) sends: Locks<(ConnName, String)>,
+    this: Weak<Self>,
+}
+
+impl EntryShard {
+    /// Makes the shard's state and connects to every Logic.
+    pub(super) fn start(shard: &Shard, logics: &[Address]) {
+        let state = Rc::new_cyclic(|this| Self {
+            shard: shard.clone(),
+            users: RefCell::default(),
+            logics: RefCell::new(None),
+            sends: Locks::default(),
+            this: this.clone(),
+        });
+        let channels: Vec<Channel> =
+            logics.iter().map(|address| logic_channel(&state, address.clone())).collect();
+        *state.logics.borrow_mut() = Some(Group::new(channels));
+        shard.set_extension(state);
+    }
+
+    pub(super) fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    pub(super) fn strong(&self) -> Option<Rc<Self>> {
+        self.this.upgrade()
+    }
+
+    /// Every Logic.
+    pub(super) fn logics(&self) -> Group {
+        self.logics.borrow().clone().unwrap_or_else(|| Group::new([]))
+    }
+
+    /// The Logic for a conversation or a user: always the same one while it
+    /// is up.
+    ///
+    /// # Errors
+    /// [`Status`] when none is known.
+    pub(super) fn logic(&self, key: &str) -> Result<LogicClient, Status> {
+        Ok(LogicClient::new(self.logics().by_key(key.as_bytes())?.clone()))
+    }
+
+    /// Remembers that a user is on a connection.
+    pub(super) fn add(&self, uid: &str, conn: ConnName) {
+        self.users.borrow_mut().entry(uid.to_owned()).or_default().push(conn);
+    }
+
+    /// Forgets it. True when the user has no connection left here.
+    fn remove(&self, uid: &str, conn: ConnName) -> bool {
+        let mut users = self.users.borrow_mut();
+        let Some(conns) = users.get_mut(uid) else { return false };
+        conns.retain(|other| *other != conn);
+        let last = conns.is_empty();
+        if last {
+            users.remove(uid);
+        }
+        last
+    }
+
+    /// All users that are here.
+    pub(super) fn uids(&self) -> Vec<String> {
+        self.users.borrow().keys().cloned().collect()
+    }
+
+    /// The open sessions of a user.
+    pub(super) fn sessions_of(&self, uid: &str) -> Vec<Rc<Session>> {
+        let users = self.users.borrow();
+        let names = users.get(uid).into_iter().flatten();
+        names.filter_map(|name| session(&Peer::new(self.shard.connection(*name).ok()?))).collect()
+    }
+
+    /// Every open session.
+    pub(super) fn sessions(&self) -> Vec<Rc<Session>> {
+        let uids = self.uids();
+        uids.iter().flat_map(|uid| self.sessions_of(uid)).collect()
+    }
+
+    /// A user's connection has ended.
+    pub(super) fn session_ended(&self, peer: &Peer) {
+        let Some(session) = session(peer) else { return };
+        session.end();
+        if self.remove(session.uid(), peer.name()) {
+            let left = UserRequest { uid: session.uid().to_owned() };
+            for channel in self.logics().channels() {
+                // A Logic that is away is told who is here when it is back.
+                let _ = channel.push::<Offline>(&left);
+            }
+        }
+    }
+}
+
+/// The session of a connection, once it has logged in.
+pub(super) fn session(peer: &Peer) -> Option<Rc<Session>> {
+    peer.get::<Session>()
+}

@@ -1,0 +1,28 @@
+//! Why a role of the chat did not start or did not end well.
+
+use waystation_service::AppError;
+
+use crate::store::StoreError;
+
+/// Why a role or client of the chat failed as a whole.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The process could not serve: an address, a socket or a thread.
+    #[error(transparent)]
+    App(#[from] AppError),
+    /// The store could not be opened.
+    #[error("cannot open the chat's store")]
+    Store(#[from] StoreError),
+    /// A directory could not be made.
+    #[error("cannot make {path}")]
+    Directory {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A client could not do its work; the text says what and why.
+    #[error("{0}")]
+    Client(String),
+}

@@ -1,0 +1,215 @@
+//! Logic's methods.
+
+use std::cell::RefCell;
+
+use waystation_service::{Channel, Ctx, Locks, Peer, Push, Retry, Status};
+
+use super::presence::Presence;
+use crate::im::das::DasClient;
+use crate::im::link::method as push;
+use crate::im::logic::Logic;
+use crate::im::{
+    AppendReply, AppendRequest, AttachReply, AttachRequest, ConversationsReply, FanoutMessage,
+    GroupReply, HistoryReply, MarkReadReply, Message, PresenceReply, PresenceRequest, Pushed,
+    SendReply, UserConversations, UserCreateGroup, UserHistory, UserMarkRead, UserMembers,
+    UserPresence, UserRemoveMember, UserRequest, UserSend,
+};
+
+/// Users whose presence can be asked for at once.
+const PRESENCE_MAX: usize = 1000;
+
+/// The rules, one instance for each shard.
+pub(super) struct Rules {
+    das: DasClient,
+    presence: RefCell<Presence>,
+    /// Messages of one conversation are stored and fanned out one after
+    /// another, so that they leave in the order of their numbers.
+    conversations: Locks<String>,
+}
+
+impl Rules {
+    pub(super) fn new(das: Channel) -> Self {
+        Self {
+            das: DasClient::new(das),
+            presence: RefCell::default(),
+            conversations: Locks::default(),
+        }
+    }
+
+    /// An Entry's connection has ended.
+    pub(super) fn entry_left(&self, peer: &Peer) {
+        let left = self.presence.borrow_mut().detach(peer.name());
+        self.announce(peer, &left, false);
+    }
+
+    /// Gives a stored message to every Entry that has a member on it.
+    fn fan_out(&self, ctx: &Ctx, message: &Message, members: &[String]) {
+        let routes = self.presence.borrow().route(members.iter());
+        for (entry, recipients) in routes {
+            let Ok(conn) = ctx.shard().connection(entry) else { continue };
+            let fanout = FanoutMessage { message: Some(message.clone()), recipients };
+            // An Entry that does not keep up is disconnected; it fetches
+            // what it missed when it is back.
+            let _ = Peer::new(conn).push::<push::Fanout>(&fanout);
+        }
+    }
+
+    /// Tells every Entry that users came or left.
+    fn announce(&self, near: &Peer, users: &[String], online: bool) {
+        if users.is_empty() {
+            return;
+        }
+        let entries: Vec<_> = self.presence.borrow().entries().collect();
+        for user in users {
+            let change = UserPresence { uid: user.clone(), online };
+            let change = Push::<push::PresenceChanged>::new(&change);
+            for entry in &entries {
+                if let Ok(conn) = near.conn().shard().connection(*entry) {
+                    // As in `fan_out`.
+                    let _ = Peer::new(conn).push_shared(&change);
+                }
+            }
+        }
+    }
+
+    fn peer(ctx: &Ctx) -> Result<Peer, Status> {
+        ctx.peer().ok_or_else(|| Status::internal("the request has no connection"))
+    }
+
+    /// The stored message of that number.
+    async fn stored(&self, ctx: &Ctx, sent: &AppendRequest, seq: u64) -> Result<Message, Status> {
+        let query = UserHistory {
+            uid: sent.uid.clone(),
+            conversation: sent.conversation.clone(),
+            after_seq: seq.saturating_sub(1),
+            before_seq: None,
+            limit: 1,
+        };
+        let retry = Retry::idempotent();
+        let page = ctx.retry(&retry, async || self.das.history(ctx, &query).await).await?;
+        page.messages
+            .into_iter()
+            .next()
+            .filter(|message| message.seq == seq)
+            .ok_or_else(|| Status::internal(format!("message {seq} is stored but not readable")))
+    }
+
+    async fn append(&self, ctx: &Ctx, request: &AppendRequest) -> Result<AppendReply, Status> {
+        ctx.retry(&Retry::idempotent(), async || self.das.append(ctx, request).await).await
+    }
+}
+
+impl Logic for Rules {
+    async fn attach(&self, ctx: &Ctx, request: AttachRequest) -> Result<AttachReply, Status> {
+        let peer = Self::peer(ctx)?;
+        let users = request.uids.into_iter().collect();
+        let (came, left) = self.presence.borrow_mut().attach(peer.name(), users);
+        self.announce(&peer, &left, false);
+        self.announce(&peer, &came, true);
+        let users = u32::try_from(self.presence.borrow().count(peer.name())).unwrap_or(u32::MAX);
+        Ok(AttachReply { users })
+    }
+
+    async fn online(&self, ctx: &Ctx, request: UserRequest) -> Result<AttachReply, Status> {
+        let peer = Self::peer(ctx)?;
+        let came = self.presence.borrow_mut().online(peer.name(), &request.uid);
+        if came {
+            self.announce(&peer, &[request.uid], true);
+        }
+        let users = u32::try_from(self.presence.borrow().count(peer.name())).unwrap_or(u32::MAX);
+        Ok(AttachReply { users })
+    }
+
+    async fn offline(&self, ctx: &Ctx, request: UserRequest) -> Result<Pushed, Status> {
+        let peer = Self::peer(ctx)?;
+        let left = self.presence.borrow_mut().offline(peer.name(), &request.uid);
+        if left {
+            self.announce(&peer, &[request.uid], false);
+        }
+        Ok(Pushed {})
+    }
+
+    async fn send(&self, ctx: &Ctx, request: UserSend) -> Result<SendReply, Status> {
+        ctx.set_state("waiting for its turn");
+        let _turn = self.conversations.lock(&request.conversation).await?;
+        ctx.set_state("storing");
+        let append = AppendRequest {
+            uid: request.uid,
+            conversation: request.conversation,
+            client_id: request.client_id,
+            body: request.body,
+        };
+        let stored = self.append(ctx, &append).await?;
+        ctx.set_state("fanning out");
+        let message = if stored.duplicate {
+            // It is fanned out again, since the Logic that stored it may have
+            // died before it could; Entry knows what it has delivered. What
+            // was stored counts, not what was sent now.
+            self.stored(ctx, &append, stored.seq).await?
+        } else {
+            Message {
+                conversation: append.conversation,
+                seq: stored.seq,
+                sender: append.uid,
+                client_id: append.client_id,
+                body: append.body,
+                at_ms: stored.at_ms,
+            }
+        };
+        self.fan_out(ctx, &message, &stored.members);
+        Ok(SendReply {
+            conversation: message.conversation,
+            seq: stored.seq,
+            at_ms: stored.at_ms,
+            duplicate: stored.duplicate,
+        })
+    }
+
+    async fn history(&self, ctx: &Ctx, request: UserHistory) -> Result<HistoryReply, Status> {
+        ctx.retry(&Retry::idempotent(), async || self.das.history(ctx, &request).await).await
+    }
+
+    async fn conversations(
+        &self,
+        ctx: &Ctx,
+        request: UserConversations,
+    ) -> Result<ConversationsReply, Status> {
+        ctx.retry(&Retry::idempotent(), async || self.das.conversations(ctx, &request).await).await
+    }
+
+    async fn mark_read(&self, ctx: &Ctx, request: UserMarkRead) -> Result<MarkReadReply, Status> {
+        ctx.retry(&Retry::idempotent(), async || self.das.mark_read(ctx, &request).await).await
+    }
+
+    async fn create_group(
+        &self,
+        ctx: &Ctx,
+        request: UserCreateGroup,
+    ) -> Result<GroupReply, Status> {
+        ctx.retry(&Retry::idempotent(), async || self.das.create_group(ctx, &request).await).await
+    }
+
+    async fn add_members(&self, ctx: &Ctx, request: UserMembers) -> Result<GroupReply, Status> {
+        ctx.retry(&Retry::idempotent(), async || self.das.add_members(ctx, &request).await).await
+    }
+
+    async fn remove_member(
+        &self,
+        ctx: &Ctx,
+        request: UserRemoveMember,
+    ) -> Result<GroupReply, Status> {
+        ctx.retry(&Retry::idempotent(), async || self.das.remove_member(ctx, &request).await).await
+    }
+
+    async fn presence(&self, _: &Ctx, request: PresenceRequest) -> Result<PresenceReply, Status> {
+        if request.uids.len() > PRESENCE_MAX {
+            return Err(Status::too_large(format!("at most {PRESENCE_MAX} users at once")));
+        }
+        let presence = self.presence.borrow();
+        let users = request.uids.into_iter().map(|uid| {
+            let online = presence.is_online(&uid);
+            UserPresence { uid, online }
+        });
+        Ok(PresenceReply { users: users.collect() })
+    }
+}

@@ -1,0 +1,64 @@
+//! What all roles share: where they keep things and where they answer.
+
+use std::path::{Path, PathBuf};
+
+use waystation_base::hash64;
+use waystation_net::{Address, NetConfig, unix_time};
+
+use crate::error::Error;
+
+/// Where a role's process stands.
+#[derive(Debug, Clone)]
+pub struct RoleConfig {
+    /// What all roles of one system share: stores, and sockets below `run`.
+    pub dir: PathBuf,
+    /// Its number among the processes of its role, from 1.
+    pub index: u16,
+    /// Threads that serve; at least 1.
+    pub shards: u16,
+}
+
+impl RoleConfig {
+    /// The role with the defaults, in this directory.
+    pub fn new(dir: impl Into<PathBuf>, index: u16) -> Self {
+        Self { dir: dir.into(), index, shards: 1 }
+    }
+
+    /// `ROLE-N`.
+    pub(crate) fn name(&self, role: &str) -> String {
+        format!("{role}-{}", self.index)
+    }
+
+    fn socket(&self, role: &str, kind: &str) -> Address {
+        Address::Unix(self.dir.join("run").join(format!("{role}-{}.{kind}", self.index)))
+    }
+
+    /// Where the role serves other roles.
+    pub fn service(&self, role: &str) -> Address {
+        self.socket(role, "rpc")
+    }
+
+    /// Where the role answers admins.
+    pub fn admin(&self, role: &str) -> Address {
+        self.socket(role, "sock")
+    }
+
+    /// Settings of its server. Each process starts its randomness elsewhere.
+    pub(crate) fn net(&self) -> NetConfig {
+        let now = unix_time().as_nanos().to_le_bytes();
+        let seed = hash64(&now) ^ u64::from(std::process::id());
+        tracing::info!(seed, "randomness starts here");
+        NetConfig { shards: self.shards, seed, ..NetConfig::default() }
+    }
+
+    /// Makes the directories.
+    pub(crate) fn prepare(&self) -> Result<(), Error> {
+        let run = self.dir.join("run");
+        make(&run)
+    }
+}
+
+fn make(path: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(path)
+        .map_err(|source| Error::Directory { path: path.to_owned(), source })
+}
