@@ -101,7 +101,7 @@ counters! {
     messages_in: Counter "waystation_net_messages_in",
     /// Messages sent on connections.
     messages_out: Counter "waystation_net_messages_out",
-    /// Messages for a connection that was gone.
+    /// Messages for a connection that was gone, or that takes none.
     stale_sends: Counter "waystation_net_stale_sends",
     /// Messages refused because a connection's output was full.
     output_refused: Counter "waystation_net_output_refused",
@@ -153,6 +153,7 @@ macro_rules! closed {
 
 closed! {
     peer, truncated, local, reset, slow_reader, idle, frame_timeout, protocol, bad_magic, unknown_version,
-    unknown_kind, unknown_flags, too_large, unknown_protocol, refused, draining, keepalive,
+    unknown_kind, unknown_flags, too_large, message_too_large, too_many_partials,
+    too_many_partial_bytes, more_on_control, empty_more, unknown_protocol, refused, draining, keepalive,
     handler_panic, home, http, websocket,
 }

@@ -36,7 +36,8 @@ pub const READ_CHUNK_BYTES: usize = 16 * 1024;
 pub const OUTPUT_HIGH_WATER_BYTES: usize = 256 * 1024;
 
 /// Bytes of output that a connection may hold at all. What would pass it is
-/// refused, and the slow-reader policy decides on the connection.
+/// refused, and the slow-reader policy decides on the connection. One message
+/// that finds the output below its high-water mark passes in any case.
 pub const OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// A connection whose output makes no progress for this long is closed.

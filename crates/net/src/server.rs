@@ -6,7 +6,8 @@ mod shard_loop;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ use crate::counters::Counters;
 use crate::io::{Address, DetachedListener, Io, SystemIo};
 use crate::limits;
 use crate::protocol::Protocol;
-use crate::shard::{Beat, BlockedReports, Mail, Remote, Shard, ShardParts, Target, watch};
+use crate::shard::{
+    Beat, BlockedReports, Mail, Remote, RemoteError, Shard, ShardParts, Target, watch,
+};
 
 /// Bounds of each connection. See [`limits`] for what happens at each.
 #[derive(Debug, Clone)]
@@ -66,6 +69,9 @@ pub struct NetConfig {
     pub drain: Duration,
     /// Where randomness starts; the same seed gives the same jitter.
     pub seed: u64,
+    /// Where the generations of connection names start, by default 1. Tests
+    /// start just before they wrap.
+    pub first_generation: u32,
     /// Sockets, or their stand-in of a test.
     pub io: Arc<dyn Io>,
 }
@@ -78,6 +84,7 @@ impl Default for NetConfig {
             connection: ConnectionLimits::default(),
             drain: limits::DRAIN,
             seed: 0,
+            first_generation: 1,
             io: Arc::new(SystemIo),
         }
     }
@@ -87,8 +94,8 @@ impl NetConfig {
     /// Slots of one shard: all connections may gather on one, and upstreams
     /// and refusals come on top.
     pub(crate) fn slots_per_shard(&self) -> u32 {
-        let slots = self.connections_max + limits::REFUSALS_MAX + limits::CONNECTIONS_MAX;
-        u32::try_from(slots).unwrap_or(u32::MAX)
+        let beside = limits::REFUSALS_MAX + limits::CONNECTIONS_MAX;
+        u32::try_from(self.connections_max.saturating_add(beside)).unwrap_or(u32::MAX)
     }
 }
 
@@ -104,7 +111,8 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
-    /// A thread or its event loop could not be made.
+    /// A thread or its event loop could not be made, or a function that runs
+    /// at its start panicked.
     #[error("cannot start shard {0}")]
     Shard(ShardId, #[source] io::Error),
     /// The settings make no server.
@@ -168,7 +176,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Binds everything, then starts the threads.
+    /// Binds everything, then starts the threads and waits until each has run
+    /// its [`ServerBuilder::on_shard`] functions and serves.
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
@@ -194,18 +203,18 @@ impl ServerBuilder {
             });
             receivers.push(receiver);
         }
-        let remote = Remote::new(targets.clone());
+        let remote = Remote::new(targets);
         let mut server = Server::new(addresses, remote, config.drain);
         let mut seeds = waystation_base::Rng::from_seed(config.seed);
         let mut listeners = Some(bound);
-        for (index, (target, receiver)) in targets.into_iter().zip(receivers).enumerate() {
+        let mut starting = Vec::new();
+        for (index, receiver) in receivers.into_iter().enumerate() {
             let id = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
             let parts = ShardParts {
                 id,
                 config: config.clone(),
                 beat: server.add_beat(),
                 counters: server.add_counters(),
-                load: target.load,
                 remote: server.remote.clone(),
                 seed: seeds.next_u64(),
             };
@@ -216,9 +225,16 @@ impl ServerBuilder {
                 factories: factories.clone(),
                 listeners: listeners.take().unwrap_or_default(),
             };
-            server
-                .threads
-                .push(start_thread(setup).map_err(|e| StartError::Shard(id, e))?);
+            let (thread, started) =
+                start_thread(setup).map_err(|error| StartError::Shard(id, error))?;
+            server.threads.push(thread);
+            starting.push((id, started));
+        }
+        for (id, started) in starting {
+            started
+                .recv()
+                .unwrap_or_else(|_| Err(io::Error::other("its start panicked")))
+                .map_err(|error| StartError::Shard(id, error))?;
         }
         server
             .start_monitor()
@@ -246,11 +262,15 @@ pub(crate) struct Setup {
     pub(crate) listeners: Vec<Box<dyn DetachedListener>>,
 }
 
-fn start_thread(setup: Setup) -> io::Result<JoinHandle<()>> {
+/// Starts a shard's thread. What it says when it serves, or cannot, comes by
+/// the receiver.
+fn start_thread(setup: Setup) -> io::Result<(JoinHandle<()>, mpsc::Receiver<io::Result<()>>)> {
     let name = format!("shard-{}", setup.parts.id.0);
-    std::thread::Builder::new()
+    let (starting, started) = mpsc::channel();
+    let thread = std::thread::Builder::new()
         .name(name)
-        .spawn(move || shard_loop::run(setup))
+        .spawn(move || shard_loop::run(setup, &starting))?;
+    Ok((thread, started))
 }
 
 /// A running server. Dropping it without [`Server::drain`] drains it too.
@@ -344,14 +364,18 @@ impl Server {
     fn stop(&mut self) {
         for index in 0..self.remote.shards() {
             let shard = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
-            // A shard that has ended needs no drain.
-            let _ = self.remote.post(shard, Mail::Drain { within: self.drain });
+            // A full mailbox must not make a shard run for ever; its shard
+            // empties it. One that has ended needs no drain.
+            while let Err(RemoteError::Full(_)) =
+                self.remote.post(shard, Mail::Drain { within: self.drain })
+            {
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
         }
         // The monitor ends first: it may look only at threads that exist. A
         // shard clears its handle before its thread ends, and the thread is
         // joined after the monitor.
-        self.stop_monitor
-            .store(true, std::sync::atomic::Ordering::Release);
+        self.stop_monitor.store(true, Ordering::Release);
         if let Some(monitor) = self.monitor.take() {
             monitor.thread().unpark();
             let _ = monitor.join();

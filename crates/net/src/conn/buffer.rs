@@ -38,6 +38,8 @@ pub struct Input {
     start: usize,
     /// What the decoder asked for, in bytes from the start.
     wanted: usize,
+    /// Changes whenever something was received to its end.
+    progress: u64,
 }
 
 impl Input {
@@ -46,6 +48,7 @@ impl Input {
             buffer: head,
             start: 0,
             wanted: 0,
+            progress: 0,
         }
     }
 
@@ -65,9 +68,28 @@ impl Input {
     }
 
     /// Takes `count` bytes off the front; all of them when there are fewer.
+    /// They are whole messages: the time for the next one starts anew.
     pub fn consume(&mut self, count: usize) {
-        self.start = (self.start + count).min(self.buffer.len());
+        if count > 0 {
+            self.mark_progress();
+        }
+        self.take_off(count);
+    }
+
+    /// Like [`Input::consume`], for bytes that go into the decoder's own
+    /// buffer and may be any part of a message.
+    pub(crate) fn take_off(&mut self, count: usize) {
+        self.start = self.start.saturating_add(count).min(self.buffer.len());
         self.wanted = 0;
+    }
+
+    /// Something was received to its end.
+    pub(crate) fn mark_progress(&mut self) {
+        self.progress = self.progress.wrapping_add(1);
+    }
+
+    pub(crate) fn progress(&self) -> u64 {
+        self.progress
     }
 
     /// Says that the decoder needs `total` bytes from the front before it can

@@ -2,62 +2,49 @@
 //! moves their bytes.
 
 mod buffer;
+mod ending;
 mod output;
 mod reason;
+mod send;
 mod session;
 mod transport;
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 
-use bytes::Bytes;
 use waystation_base::{ConnName, Moment};
 
 pub(crate) use self::buffer::Buffers;
 pub use self::buffer::Input;
 use self::output::Output;
 pub use self::reason::CloseReason;
+pub use self::send::{SendError, SlowReader};
 pub use self::session::{Session, Turn};
 pub use self::transport::{Filled, Transport};
 use crate::io::Address;
-use crate::native::websocket;
-use crate::shard::{Shard, WaitsFor, waiting};
+use crate::shard::{Shard, Waiters, WaitsFor, waiting};
+
+fn ready_if(ready: bool) -> Poll<()> {
+    if ready {
+        Poll::Ready(())
+    } else {
+        Poll::Pending
+    }
+}
 
 /// How messages are put on the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Framing {
+    /// Not at all: the peer's protocol is not known yet, or has no messages.
+    Mute,
     /// As they are: the protocol marks their ends itself.
     #[default]
     Raw,
     /// Each in a WebSocket message.
     WebSocket,
-}
-
-/// Why a message was not taken by a connection. The message is dropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SendError {
-    /// The connection is closed or closing.
-    #[error("connection {0} is closed")]
-    Closed(ConnName),
-    /// Its output is full: the peer does not read fast enough.
-    #[error("the output of connection {0} is full")]
-    Full(ConnName),
-}
-
-/// What happens to a connection whose output is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SlowReader {
-    /// It is closed, with [`CloseReason::SlowReader`].
-    #[default]
-    Close,
-    /// It stays; the sender gets [`SendError::Full`] and decides.
-    Refuse,
 }
 
 type Properties = HashMap<TypeId, Rc<dyn Any>>;
@@ -81,7 +68,7 @@ pub(crate) struct ConnShared {
     driver: RefCell<Option<Waker>>,
     handlers: Cell<u32>,
     slow_reader: Cell<SlowReader>,
-    waiters: RefCell<Vec<Waker>>,
+    waiters: Waiters,
     properties: RefCell<Option<Box<Properties>>>,
 }
 
@@ -133,7 +120,7 @@ impl Conn {
                     driver: RefCell::new(None),
                     handlers: Cell::new(0),
                     slow_reader: Cell::new(shard.config().connection.slow_reader),
-                    waiters: RefCell::default(),
+                    waiters: Waiters::default(),
                     properties: RefCell::new(None),
                 })
             })
@@ -178,7 +165,7 @@ impl Conn {
         self.shared.received.get()
     }
 
-    /// Whether messages can still be sent.
+    /// Whether it has neither ended nor is about to.
     pub fn is_open(&self) -> bool {
         !self.shared.closed.get() && self.shared.closing.get().is_none()
     }
@@ -188,118 +175,14 @@ impl Conn {
         self.shared.framing.get() == Framing::WebSocket
     }
 
+    /// Whether it is open and its protocol has messages, see
+    /// [`SendError::Mute`].
+    pub fn takes_messages(&self) -> bool {
+        self.is_open() && self.shared.framing.get() != Framing::Mute
+    }
+
     pub(crate) fn set_framing(&self, framing: Framing) {
         self.shared.framing.set(framing);
-    }
-
-    /// Says what happens when the peer does not read fast enough.
-    pub fn set_slow_reader(&self, policy: SlowReader) {
-        self.shared.slow_reader.set(policy);
-    }
-
-    /// Sends one message of the connection's protocol. It leaves with all
-    /// others of this turn, in one write.
-    ///
-    /// # Errors
-    /// [`SendError`]; nothing is sent then.
-    pub fn send(&self, message: &[u8]) -> Result<(), SendError> {
-        self.send_with(message.len(), |out| out.extend_from_slice(message))
-    }
-
-    /// Like [`Conn::send`], for a message shared by many connections: it is
-    /// not copied when it is large.
-    ///
-    /// # Errors
-    /// [`SendError`]; nothing is sent then.
-    pub fn send_bytes(&self, message: &Bytes) -> Result<(), SendError> {
-        self.admit(message.len())?;
-        let mut output = self.shared.output.borrow_mut();
-        if self.is_websocket() {
-            websocket::put_head(output.tail(self.shard()), websocket::BINARY, message.len());
-        }
-        output.push_bytes(self.shard(), message);
-        drop(output);
-        self.sent();
-        Ok(())
-    }
-
-    /// Like [`Conn::send`], for a message that is written in place. `length`
-    /// is what `write` will append, in bytes, as close as the caller knows.
-    ///
-    /// # Errors
-    /// [`SendError`]; `write` is not called then.
-    pub fn send_with(
-        &self,
-        length: usize,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<(), SendError> {
-        self.admit(length)?;
-        let mut output = self.shared.output.borrow_mut();
-        if self.is_websocket() {
-            let mut message = Vec::with_capacity(length);
-            write(&mut message);
-            let tail = output.tail(self.shard());
-            websocket::put_head(tail, websocket::BINARY, message.len());
-            tail.extend_from_slice(&message);
-        } else {
-            write(output.tail(self.shard()));
-        }
-        drop(output);
-        self.sent();
-        Ok(())
-    }
-
-    /// Sends one text message to a WebSocket peer; to any other peer the
-    /// bytes as they are.
-    ///
-    /// # Errors
-    /// [`SendError`]; nothing is sent then.
-    pub fn send_text(&self, text: &str) -> Result<(), SendError> {
-        self.admit(text.len())?;
-        let mut output = self.shared.output.borrow_mut();
-        let tail = output.tail(self.shard());
-        if self.is_websocket() {
-            websocket::put_head(tail, websocket::TEXT, text.len());
-        }
-        tail.extend_from_slice(text.as_bytes());
-        drop(output);
-        self.sent();
-        Ok(())
-    }
-
-    /// Puts raw bytes of the transport itself on the stream, such as a
-    /// WebSocket pong. They pass no limit but their own smallness.
-    pub(crate) fn send_control(&self, bytes: &[u8]) {
-        if !self.shared.closed.get() {
-            let mut output = self.shared.output.borrow_mut();
-            output.tail(self.shard()).extend_from_slice(bytes);
-            drop(output);
-            self.wake_driver();
-        }
-    }
-
-    fn admit(&self, length: usize) -> Result<(), SendError> {
-        let counters = self.shard().counters();
-        if !self.is_open() {
-            counters.stale_sends.add(1);
-            return Err(SendError::Closed(self.name()));
-        }
-        let limits = &self.shard().config().connection;
-        // A message larger than the whole allowance passes when it is alone.
-        let queued = self.shared.output.borrow().len();
-        if queued > 0 && queued.saturating_add(length) > limits.output_bytes_max {
-            counters.output_refused.add(1);
-            if self.shared.slow_reader.get() == SlowReader::Close {
-                self.close(CloseReason::SlowReader);
-            }
-            return Err(SendError::Full(self.name()));
-        }
-        Ok(())
-    }
-
-    fn sent(&self) {
-        self.shard().counters().messages_out.add(1);
-        self.wake_driver();
     }
 
     /// Bytes that wait to be written.
@@ -307,36 +190,10 @@ impl Conn {
         self.shared.output.borrow().len()
     }
 
-    /// Waits until the output is below its high-water mark, so that a writer
-    /// of much goes as fast as the peer reads.
-    ///
-    /// # Errors
-    /// [`SendError::Closed`] when the connection ends first.
-    pub async fn writable(&self) -> Result<(), SendError> {
-        let high_water = self.shard().config().connection.output_high_water;
-        let ready = poll_fn(|cx| {
-            if !self.is_open() {
-                return Poll::Ready(Err(SendError::Closed(self.name())));
-            }
-            if self.output_len() < high_water {
-                return Poll::Ready(Ok(()));
-            }
-            self.add_waiter(cx.waker());
-            Poll::Pending
-        });
-        waiting(WaitsFor::plain("slow reader"), ready).await
-    }
-
     /// Waits until the connection has ended.
     pub async fn closed(&self) {
-        poll_fn(|cx| {
-            if self.shared.closed.get() {
-                return Poll::Ready(());
-            }
-            self.add_waiter(cx.waker());
-            Poll::Pending
-        })
-        .await;
+        let closed = || ready_if(self.shared.closed.get());
+        self.shared.waiters.until(closed).await;
     }
 
     /// Ends the connection. What is in its output leaves first, for at most
@@ -349,12 +206,16 @@ impl Conn {
         }
     }
 
-    /// Attaches a value of its type to the connection, replacing the last.
+    /// Attaches a value of its type to the connection, replacing the last. It
+    /// stays until the close hook has run.
     pub fn set_property<T: 'static>(&self, value: Rc<T>) {
         let mut properties = self.shared.properties.borrow_mut();
-        properties
+        let old = properties
             .get_or_insert_default()
             .insert(TypeId::of::<T>(), value);
+        drop(properties);
+        // Its drop may come back here.
+        drop(old);
     }
 
     /// The value attached by [`Conn::set_property`].
@@ -391,13 +252,10 @@ impl Conn {
 
     /// Waits until fewer than `most` handlers run.
     pub(crate) async fn handler_capacity(&self, most: u32) {
-        let ready = poll_fn(|cx| {
-            if self.handlers() < most {
-                return Poll::Ready(());
-            }
-            self.add_waiter(cx.waker());
-            Poll::Pending
-        });
+        let ready = self
+            .shared
+            .waiters
+            .until(|| ready_if(self.handlers() < most));
         waiting(WaitsFor::plain("handler capacity"), ready).await;
     }
 
@@ -406,6 +264,10 @@ impl Conn {
             self.shared.draining.set(true);
             self.wake_driver();
         }
+    }
+
+    pub(crate) fn set_received(&self, now: Moment) {
+        self.shared.received.set(now);
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -423,7 +285,9 @@ impl Conn {
             .as_ref()
             .is_some_and(|waker| waker.will_wake(cx.waker()))
         {
-            *driver = Some(cx.waker().clone());
+            let old = driver.replace(cx.waker().clone());
+            drop(driver);
+            drop(old);
         }
     }
 
@@ -436,20 +300,8 @@ impl Conn {
         }
     }
 
-    fn add_waiter(&self, waker: &Waker) {
-        let mut waiters = self.shared.waiters.borrow_mut();
-        if !waiters.iter().any(|waiter| waiter.will_wake(waker)) {
-            waiters.push(waker.clone());
-        }
-    }
-
     pub(crate) fn wake_waiters(&self) {
-        if self.shared.waiters.borrow().is_empty() {
-            return;
-        }
-        for waiter in std::mem::take(&mut *self.shared.waiters.borrow_mut()) {
-            waiter.wake();
-        }
+        self.shared.waiters.wake_all();
     }
 
     /// The socket is gone: frees everything but the slot.
@@ -464,14 +316,17 @@ impl Conn {
         counters.connections_open.sub(1);
         counters.connections_closing.add(1);
         counters.closed.count(reason.label());
-        if self.is_accepted() {
-            shard.load().fetch_sub(1, Ordering::Relaxed);
-        }
         self.wake_waiters();
         // Outside the borrow, since the last owner's drop releases the slot.
         let taken = shard.slots().borrow_mut().close(self.name());
         drop(taken);
-        drop(self.shared.properties.borrow_mut().take());
+    }
+
+    /// The last hook has seen the connection.
+    pub(crate) fn drop_properties(&self) {
+        // Outside the borrow: what is dropped may ask for its neighbours.
+        let properties = self.shared.properties.take();
+        drop(properties);
     }
 }
 

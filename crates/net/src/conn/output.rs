@@ -16,6 +16,9 @@ const COPY_BYTES_MAX: usize = 2048;
 /// Pieces given to one vectored write.
 const PIECES: usize = 32;
 
+/// Written bytes at the front of the tail that are worth moving the rest.
+const COMPACT_BYTES: usize = 16 * 1024;
+
 /// Bytes in order: whole pieces first, then the tail that grows.
 #[derive(Default)]
 pub(crate) struct Output {
@@ -50,19 +53,28 @@ impl Output {
 
     /// Turns the tail into a piece.
     fn seal(&mut self) {
-        if self.tail.len() > self.tail_start {
+        let bytes = &self.tail[self.tail_start..];
+        if bytes.is_empty() {
+            return;
+        }
+        self.pieces_len += bytes.len();
+        if bytes.len() < self.tail.capacity() / 2 {
+            // A few bytes must not hold on to a whole buffer.
+            self.pieces.push_back(Bytes::copy_from_slice(bytes));
+            self.tail.clear();
+        } else {
             let mut piece = Bytes::from(std::mem::take(&mut self.tail));
             piece.advance(self.tail_start);
-            self.pieces_len += piece.len();
             self.pieces.push_back(piece);
-            self.tail_start = 0;
         }
+        self.tail_start = 0;
     }
 
     fn consume(&mut self, mut count: usize) {
         while count > 0 {
             let Some(first) = self.pieces.front_mut() else {
                 self.tail_start += count;
+                self.compact();
                 return;
             };
             let step = count.min(first.len());
@@ -72,6 +84,15 @@ impl Output {
             if first.is_empty() {
                 self.pieces.pop_front();
             }
+        }
+    }
+
+    /// Frees what has left. A tail that is never quite empty would otherwise
+    /// grow for ever. Each byte is moved at most once for one that left.
+    fn compact(&mut self) {
+        if self.tail_start >= COMPACT_BYTES && self.tail_start >= self.tail.len() / 2 {
+            self.tail.drain(..self.tail_start);
+            self.tail_start = 0;
         }
     }
 
@@ -117,5 +138,39 @@ impl Output {
         self.pieces_len = 0;
         self.tail_start = self.tail.len();
         self.rest(shard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that read steadily, but never all, kept the output from ever
+    /// being empty; what had left stayed in the buffer, without bound.
+    #[test]
+    fn written_bytes_are_freed_though_the_output_never_empties() {
+        let mut output = Output::default();
+        output.tail.extend_from_slice(&[0; 100]);
+        for _ in 0..10_000 {
+            output.tail.extend_from_slice(&[0; 1000]);
+            output.consume(1000);
+            assert_eq!(output.len(), 100);
+        }
+        assert!(output.tail.capacity() <= 4 * COMPACT_BYTES);
+    }
+
+    /// Each small message before a large shared one kept a buffer of 16 KiB,
+    /// nine times the bytes that the bound on the output counted.
+    #[test]
+    fn small_pieces_hold_no_large_buffers() {
+        let mut output = Output::default();
+        output.tail.reserve(COMPACT_BYTES);
+        let buffer = output.tail.as_ptr();
+        for _ in 0..3 {
+            output.tail.extend_from_slice(b"head");
+            output.seal();
+        }
+        assert_eq!(output.tail.as_ptr(), buffer);
+        assert_eq!((output.len(), output.pieces.len()), (12, 3));
     }
 }

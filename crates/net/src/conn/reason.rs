@@ -39,6 +39,16 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// Why a connection ended whose task ended without saying.
+    pub(crate) fn of_lost_task() -> Self {
+        if std::thread::panicking() {
+            Self::HandlerPanic
+        } else {
+            // The shard ends and drops its tasks.
+            Self::Draining
+        }
+    }
+
     /// A short stable word for counters.
     pub fn label(self) -> &'static str {
         match self {

@@ -27,10 +27,24 @@ pub trait Session {
     /// The reason to close the connection.
     fn handle_input(&mut self, conn: &Conn, input: &mut Input) -> Result<Turn, CloseReason>;
 
+    /// Called while a handler runs, with all that was received behind it and
+    /// has not been consumed. For what must not wait for the handler, such as
+    /// heartbeats, cancellations, and answers that it may be waiting for.
+    /// `handle_input` sees the same bytes later.
+    fn look_ahead(&mut self, conn: &Conn, received: &[u8]) {
+        let _ = (conn, received);
+    }
+
     /// The process goes away: tells the peer, once. The connection closes
     /// when its handlers have ended.
     fn handle_drain(&mut self, conn: &Conn) {
         let _ = conn;
+    }
+
+    /// The connection ends for this reason, which no message can follow: says
+    /// so to the peer where its protocol has a word for it.
+    fn handle_end(&mut self, conn: &Conn, reason: CloseReason) {
+        let _ = (conn, reason);
     }
 
     /// Whether a message has begun and is incomplete outside `input`.

@@ -4,19 +4,20 @@
 //! bound; it writes once per turn everything that any task of the shard has
 //! put into the output since.
 
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncRead, ReadBuf};
 use waystation_base::Moment;
 
+use super::ending::Ending;
 use super::{CloseReason, Conn, Input, Session, Turn};
 use crate::io::Stream;
-use crate::limits::CLOSE_FLUSH;
-use crate::shard::{Shard, Sleep, WaitsFor, until, waiting};
+use crate::shard::{Shard, Sleep, WaitsFor, waiting};
 
 /// After a peer was told that we go away, we keep reading this long for what
 /// it had already sent.
@@ -35,26 +36,35 @@ pub enum Filled {
 
 /// A connection's stream with what was received from it.
 pub struct Transport {
-    conn: Conn,
-    stream: Box<dyn Stream>,
-    input: Input,
-    ended: bool,
+    pub(super) conn: Conn,
+    /// None once the connection has ended.
+    pub(super) stream: Option<Box<dyn Stream>>,
+    pub(super) input: Input,
+    /// The peer sends nothing more.
+    pub(super) ended: bool,
+    pub(super) ending: Option<Ending>,
     drain_told: Option<Moment>,
-    /// When the incomplete message at hand began.
-    partial: Option<Moment>,
+    /// When the incomplete message at hand began, and the input's progress
+    /// then: a stream that is always in the middle of some message is fine.
+    partial: Option<(Moment, u64)>,
     timer: Sleep,
     /// When output last made progress, while some is waiting.
     blocked: Option<Moment>,
+    /// When output that had been waiting last made progress: the peer took
+    /// something, which is a sign of life.
+    taken: Moment,
 }
 
 impl Transport {
     pub(crate) fn new(conn: Conn, stream: Box<dyn Stream>, head: Vec<u8>) -> Self {
         let timer = Sleep::new(conn.shard(), Moment::FAR_FUTURE);
         Self {
+            taken: conn.opened(),
             conn,
-            stream,
+            stream: Some(stream),
             input: Input::with(head),
             ended: false,
+            ending: None,
             drain_told: None,
             partial: None,
             timer,
@@ -72,42 +82,48 @@ impl Transport {
         &mut self.input
     }
 
-    fn shard(&self) -> &Shard {
+    pub(super) fn shard(&self) -> &Shard {
         self.conn.shard()
     }
 
     /// Runs a session to the connection's end and says why it ended.
     pub async fn run(&mut self, session: &mut impl Session) -> CloseReason {
+        let Err(reason) = self.turns(session).await;
+        if self.ending.is_none() {
+            session.handle_end(&self.conn, reason);
+        }
+        reason
+    }
+
+    async fn turns(&mut self, session: &mut impl Session) -> Result<Infallible, CloseReason> {
         loop {
-            if self.conn.output_len() >= self.shard().config().connection.output_high_water
-                && let Err(reason) = self.below_high_water().await
-            {
-                return reason;
+            if let Some(reason) = self.conn.close_reason() {
+                return Err(reason);
+            }
+            if self.conn.is_behind() {
+                self.below_high_water().await?;
             }
             self.conn.shared.driver_runs.set(true);
             let turn = session.handle_input(&self.conn, &mut self.input);
             self.conn.shared.driver_runs.set(false);
-            let next = match turn {
-                Err(reason) => Err(reason),
-                Ok(Turn::Suspended(handler)) => self.beside(handler).await,
-                Ok(Turn::Yield) => {
+            match turn? {
+                Turn::Suspended(handler) => self.beside(handler, session).await?,
+                Turn::Yield => {
                     tokio::task::yield_now().await;
-                    self.flush_some().await
+                    self.flush_some().await?;
                 }
-                Ok(Turn::NeedMore) => self.more(session).await,
-            };
-            if let Err(reason) = next {
-                return reason;
+                Turn::NeedMore => self.more(session).await?,
             }
         }
     }
 
     async fn more(&mut self, session: &mut impl Session) -> Result<(), CloseReason> {
         let partial = !self.input.is_empty() || session.is_mid_message();
-        self.partial = match (partial, self.partial) {
-            (false, _) => None,
-            (true, None) => Some(self.shard().now()),
-            (true, since) => since,
+        let progress = self.input.progress();
+        self.partial = match self.partial {
+            _ if !partial => None,
+            Some(since) if since.1 == progress => Some(since),
+            _ => Some((self.shard().now(), progress)),
         };
         match self.fill().await? {
             Filled::Bytes => Ok(()),
@@ -127,6 +143,11 @@ impl Transport {
         }
     }
 
+    /// The next session is to be told of a drain, though one was before.
+    pub(crate) fn forget_drain(&mut self) {
+        self.drain_told = None;
+    }
+
     /// Waits for more input. Output that arrives meanwhile is written.
     ///
     /// # Errors
@@ -137,7 +158,7 @@ impl Transport {
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Filled, CloseReason>> {
         self.conn.register_driver(cx);
-        if let Some(reason) = self.conn.shared.closing.get() {
+        if let Some(reason) = self.conn.close_reason() {
             return Poll::Ready(Err(reason));
         }
         if self.poll_write(cx)?.is_ready() && self.poll_read(cx)?.is_ready() {
@@ -177,12 +198,14 @@ impl Transport {
     /// Ready with the reason when a limit of time is passed.
     fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let limits = &self.shard().config().connection;
-        let mut first = (self.conn.received() + limits.idle, CloseReason::Idle);
-        if self.conn.handlers() > 0 {
-            // It waits for us, not we for it.
+        let alive = self.conn.received().max(self.taken);
+        let mut first = (alive + limits.idle, CloseReason::Idle);
+        // It waits for us, not we for it; or it still takes what we send, and
+        // the limit on that holds; or we connected, and ask for signs of life.
+        if self.conn.handlers() > 0 || self.blocked.is_some() || !self.conn.is_accepted() {
             first.0 = Moment::FAR_FUTURE;
         }
-        if let Some(since) = self.partial {
+        if let Some((since, _)) = self.partial {
             first = first_of(
                 first,
                 (since + limits.frame_wait, CloseReason::FrameTimeout),
@@ -197,7 +220,7 @@ impl Transport {
     /// Waits for `at` with the connection's one timer. A later moment than
     /// the armed one is looked at when the timer fires, so that traffic does
     /// not move the timer each time.
-    fn poll_timer(&mut self, cx: &mut Context<'_>, at: Moment) -> Poll<()> {
+    pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>, at: Moment) -> Poll<()> {
         if at == Moment::FAR_FUTURE {
             return Poll::Pending;
         }
@@ -214,24 +237,32 @@ impl Transport {
     }
 
     /// Reads once. Ready when something was received or the peer has ended.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         if self.ended {
             return Poll::Ready(Ok(()));
         }
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(CloseReason::Reset));
+        };
+        let shard = self.conn.shard();
         if self.input.is_empty() {
-            match self.stream.poll_read_ready(cx) {
+            match stream.poll_read_ready(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(CloseReason::Reset)),
                 Poll::Pending => {
-                    self.input.rest(self.conn.shard());
+                    self.input.rest(shard);
                     return Poll::Pending;
                 }
             }
         }
-        let buffer = self.input.room(self.conn.shard());
+        let buffer = self.input.room(shard);
         let filled = buffer.len();
         let mut read = ReadBuf::uninit(buffer.spare_capacity_mut());
-        let result = ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut read));
+        let Poll::Ready(result) = Pin::new(stream).poll_read(cx, &mut read) else {
+            // The readiness was spurious.
+            self.input.rest(shard);
+            return Poll::Pending;
+        };
         let count = read.filled().len();
         if result.is_err() {
             return Poll::Ready(Err(CloseReason::Reset));
@@ -242,9 +273,9 @@ impl Transport {
         unsafe {
             buffer.set_len(filled + count);
         }
-        self.conn.shared.received.set(self.conn.shard().now());
+        self.conn.set_received(shard.now());
         self.ended = count == 0;
-        let counters = self.conn.shard().counters();
+        let counters = shard.counters();
         if count > 0 {
             counters.reads.add(1);
             counters.bytes_in.add(count as u64);
@@ -253,39 +284,41 @@ impl Transport {
     }
 
     /// Writes until everything has left or the peer takes no more.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, CloseReason> {
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, CloseReason> {
+        let shard = self.conn.shard();
         loop {
             let mut output = self.conn.shared.output.borrow_mut();
             if output.len() == 0 {
-                output.rest(self.conn.shard());
+                output.rest(shard);
                 self.blocked = None;
                 return Ok(Poll::Ready(()));
             }
-            match output.poll_write(&mut *self.stream, cx) {
+            let Some(stream) = &mut self.stream else {
+                return Err(CloseReason::Reset);
+            };
+            match output.poll_write(&mut **stream, cx) {
                 Poll::Ready(Ok(count)) => {
-                    let left = output.len();
                     drop(output);
-                    let counters = self.conn.shard().counters();
+                    let counters = shard.counters();
                     counters.writes.add(1);
                     counters.bytes_out.add(count as u64);
-                    self.blocked = None;
-                    if left < self.conn.shard().config().connection.output_high_water {
+                    if self.blocked.take().is_some() {
+                        self.taken = shard.now();
+                    }
+                    if !self.conn.is_behind() {
                         self.conn.wake_waiters();
                     }
                 }
                 Poll::Ready(Err(_)) => return Err(CloseReason::Reset),
                 Poll::Pending => {
                     drop(output);
-                    let now = self.conn.shard().now();
-                    self.blocked.get_or_insert(now);
+                    self.blocked.get_or_insert(shard.now());
                     // Replies wait, but requests may be read until the output
                     // reaches its high-water mark.
-                    let high_water = self.conn.shard().config().connection.output_high_water;
-                    let below = self.conn.output_len() < high_water;
-                    return Ok(if below {
-                        Poll::Ready(())
-                    } else {
+                    return Ok(if self.conn.is_behind() {
                         Poll::Pending
+                    } else {
+                        Poll::Ready(())
                     });
                 }
             }
@@ -293,34 +326,67 @@ impl Transport {
     }
 
     /// Awaits a handler; reads ahead and writes meanwhile. The handler runs
-    /// to its end even when the peer goes away.
-    async fn beside(&mut self, handler: LocalBoxFuture<'static, ()>) -> Result<(), CloseReason> {
+    /// to its end even when the connection ends: then the socket goes at
+    /// once, and the slot when the handler has ended.
+    async fn beside(
+        &mut self,
+        handler: LocalBoxFuture<'static, ()>,
+        session: &mut impl Session,
+    ) -> Result<(), CloseReason> {
         let mut handler = handler;
-        let mut lost = None;
+        let mut looked = 0;
         poll_fn(|cx| {
             self.conn.register_driver(cx);
             self.conn.shared.driver_runs.set(true);
             let poll = handler.as_mut().poll(cx);
             self.conn.shared.driver_runs.set(false);
-            if poll.is_pending() && lost.is_none() {
-                lost = self.poll_beside(cx).err();
+            if poll.is_pending() {
+                self.poll_beside(cx, session, &mut looked);
             }
             poll
         })
         .await;
-        lost.map_or(Ok(()), Err)
+        self.ending_reason().map_or(Ok(()), Err)
     }
 
-    fn poll_beside(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+    fn poll_beside(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &mut impl Session,
+        looked: &mut usize,
+    ) {
+        if self.ending_reason().is_none() {
+            let result = match self.conn.close_reason() {
+                Some(reason) => Err(reason),
+                None => self.read_ahead(cx, session, looked),
+            };
+            if let Err(reason) = result {
+                session.handle_end(&self.conn, reason);
+                self.begin_ending(reason);
+            }
+        }
+        if self.ending_reason().is_some() {
+            // The handler is waited for in any case.
+            let _ = self.poll_ending(cx);
+        }
+    }
+
+    fn read_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &mut impl Session,
+        looked: &mut usize,
+    ) -> Result<(), CloseReason> {
         loop {
+            if self.input.len() > *looked {
+                *looked = self.input.len();
+                self.conn.shared.driver_runs.set(true);
+                session.look_ahead(&self.conn, self.input.bytes());
+                self.conn.shared.driver_runs.set(false);
+            }
             let writes = self.poll_write(cx)?;
-            let queue = self
-                .shard()
-                .config()
-                .connection
-                .input_queue
-                .max(self.input.wanted());
-            let full = self.input.len() >= queue;
+            let limits = &self.shard().config().connection;
+            let full = self.input.len() >= limits.input_queue.max(self.input.wanted());
             if writes.is_pending() || full || self.ended {
                 break;
             }
@@ -329,9 +395,9 @@ impl Transport {
                 Poll::Pending => break,
             }
         }
-        let limits = &self.shard().config().connection;
+        let stall = self.shard().config().connection.write_stall;
         if let Some(since) = self.blocked
-            && self.poll_timer(cx, since + limits.write_stall).is_ready()
+            && self.poll_timer(cx, since + stall).is_ready()
         {
             return Err(CloseReason::SlowReader);
         }
@@ -345,18 +411,17 @@ impl Transport {
             Poll::Ready(self.poll_write(cx).map(|_| ()))
         })
         .await?;
-        self.conn.shared.closing.get().map_or(Ok(()), Err)
+        self.conn.close_reason().map_or(Ok(()), Err)
     }
 
     async fn below_high_water(&mut self) -> Result<(), CloseReason> {
-        let high_water = self.shard().config().connection.output_high_water;
         let ready = poll_fn(|cx| {
             self.conn.register_driver(cx);
-            if let Some(reason) = self.conn.shared.closing.get() {
+            if let Some(reason) = self.conn.close_reason() {
                 return Poll::Ready(Err(reason));
             }
             let _ = self.poll_write(cx)?;
-            if self.conn.output_len() < high_water {
+            if !self.conn.is_behind() {
                 return Poll::Ready(Ok(()));
             }
             self.poll_limits(cx).map(Err)
@@ -368,7 +433,7 @@ impl Transport {
     async fn handlers_end(&mut self) -> Result<(), CloseReason> {
         let ended = poll_fn(|cx| {
             self.conn.register_driver(cx);
-            if let Some(reason) = self.conn.shared.closing.get() {
+            if let Some(reason) = self.conn.close_reason() {
                 return Poll::Ready(Err(reason));
             }
             let _ = self.poll_write(cx)?;
@@ -380,31 +445,10 @@ impl Transport {
         waiting(WaitsFor::plain("its handlers"), ended).await
     }
 
-    /// Writes what is left, ends the stream, and frees all but the slot.
-    pub(crate) async fn close(mut self, reason: CloseReason) {
-        let shard = self.shard().clone();
-        self.conn.close(reason);
-        if !matches!(reason, CloseReason::Reset | CloseReason::SlowReader) {
-            let flush = poll_fn(|cx| {
-                if self.poll_write(cx).is_err() {
-                    return Poll::Ready(());
-                }
-                if self.conn.output_len() > 0 {
-                    return Poll::Pending;
-                }
-                Pin::new(&mut *self.stream).poll_shutdown(cx).map(|_| ())
-            });
-            let _ = until(&shard, shard.now() + CLOSE_FLUSH, flush).await;
-        }
-        drop(self.stream);
-        self.input.consume(usize::MAX);
-        self.input.rest(&shard);
-        self.conn.finish(reason);
-    }
-
-    /// The stream itself, for a protocol with its own loop, such as HTTP.
-    pub(crate) fn into_parts(self) -> (Conn, Box<dyn Stream>, Input) {
-        (self.conn, self.stream, self.input)
+    /// The stream itself, for a protocol with its own loop, such as HTTP;
+    /// nothing when the connection has ended.
+    pub(crate) fn into_parts(self) -> Option<(Conn, Box<dyn Stream>, Input)> {
+        Some((self.conn, self.stream?, self.input))
     }
 }
 

@@ -8,6 +8,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use waystation_base::Rng;
@@ -21,6 +22,9 @@ pub struct Faults {
     pub short: f64,
     /// Probability that a ready stream answers "would block" once.
     pub spurious: f64,
+    /// Probability that an event comes late: a read or write that could go on
+    /// waits up to 4 ms of the runtime's time first.
+    pub delay: f64,
     /// Probability, for each operation, that the connection is cut.
     pub cut: f64,
     /// Bytes that a direction holds before its writer has to wait.
@@ -32,11 +36,15 @@ impl Default for Faults {
         Self {
             short: 0.0,
             spurious: 0.0,
+            delay: 0.0,
             cut: 0.0,
             capacity: 64 * 1024,
         }
     }
 }
+
+/// The longest delay of an event.
+const DELAY_MAX: Duration = Duration::from_millis(4);
 
 /// Connections waiting to be accepted on one name. Above it connects fail.
 const BACKLOG: usize = 1024;
@@ -245,11 +253,13 @@ fn pair(
         read: down.clone(),
         write: up.clone(),
         peer: server,
+        late: Default::default(),
     };
     let far = MemoryStream {
         read: up,
         write: down,
         peer: client,
+        late: Default::default(),
     };
     (near, far)
 }
@@ -259,6 +269,38 @@ pub struct MemoryStream {
     read: Arc<Mutex<Pipe>>,
     write: Arc<Mutex<Pipe>>,
     peer: Address,
+    /// Delays of the read and the write at hand.
+    late: [Late; 2],
+}
+
+/// The delay of one operation.
+#[derive(Default)]
+enum Late {
+    /// It has not been drawn.
+    #[default]
+    Undrawn,
+    Until(Pin<Box<tokio::time::Sleep>>),
+    Over,
+}
+
+impl Late {
+    /// Pending while the operation is late. Drawn once for each operation.
+    fn poll(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<()> {
+        if let Self::Undrawn = self {
+            *self = if pipe.rng.chance(pipe.faults.delay) {
+                let most = u64::try_from(DELAY_MAX.as_micros()).unwrap_or(1);
+                let delay = Duration::from_micros(pipe.rng.below(most));
+                Self::Until(Box::pin(tokio::time::sleep(delay)))
+            } else {
+                Self::Over
+            };
+        }
+        if let Self::Until(sleep) = self {
+            std::task::ready!(sleep.as_mut().poll(cx));
+            *self = Self::Over;
+        }
+        Poll::Ready(())
+    }
 }
 
 impl MemoryStream {
@@ -298,7 +340,9 @@ impl Stream for MemoryStream {
         self.peer.clone()
     }
 
-    fn detach(self: Box<Self>) -> io::Result<Box<dyn DetachedStream>> {
+    fn detach(mut self: Box<Self>) -> io::Result<Box<dyn DetachedStream>> {
+        // A delay is on this thread's timers.
+        self.late = Default::default();
         Ok(self)
     }
 }
@@ -311,12 +355,13 @@ impl DetachedStream for MemoryStream {
 
 impl AsyncRead for MemoryStream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.cut_by_chance();
-        let mut pipe = lock(&self.read);
+        let this = &mut *self;
+        let mut pipe = lock(&this.read);
         if pipe.broken {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -327,9 +372,10 @@ impl AsyncRead for MemoryStream {
             pipe.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        if pipe.hiccup(cx) {
+        if this.late[0].poll(&mut pipe, cx).is_pending() || pipe.hiccup(cx) {
             return Poll::Pending;
         }
+        this.late[0] = Late::Undrawn;
         let most = pipe.bytes.len().min(buffer.remaining());
         let count = pipe.portion(most);
         let (first, second) = pipe.bytes.as_slices();
@@ -346,12 +392,13 @@ impl AsyncRead for MemoryStream {
 
 impl AsyncWrite for MemoryStream {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.cut_by_chance();
-        let mut pipe = lock(&self.write);
+        let this = &mut *self;
+        let mut pipe = lock(&this.write);
         if pipe.broken {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -360,9 +407,10 @@ impl AsyncWrite for MemoryStream {
             pipe.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        if pipe.hiccup(cx) {
+        if this.late[1].poll(&mut pipe, cx).is_pending() || pipe.hiccup(cx) {
             return Poll::Pending;
         }
+        this.late[1] = Late::Undrawn;
         let count = pipe.portion(room.min(bytes.len()));
         pipe.bytes.extend(&bytes[..count]);
         if let Some(waker) = pipe.reader.take() {

@@ -172,7 +172,9 @@ impl Listener for AttachedListener {
 fn detached(socket: Socket, peer: &SockAddr) -> io::Result<Box<dyn DetachedStream>> {
     socket.set_nonblocking(true)?;
     if let Some(peer) = peer.as_socket() {
-        socket.set_tcp_nodelay(true)?;
+        // It fails when the peer has reset already: that is its own matter,
+        // and no reason to stop accepting.
+        let _ = socket.set_tcp_nodelay(true);
         return Ok(Box::new(DetachedTcp {
             stream: socket.into(),
             peer: peer.into(),

@@ -30,6 +30,9 @@ pub enum CallError {
     /// The deadline passed before the call could be sent. Nothing was sent.
     #[error("not connected before the deadline")]
     NotConnected,
+    /// The deadline had passed already. Nothing was sent.
+    #[error("the deadline had passed before the call began")]
+    Expired,
     /// The deadline passed after the call was sent.
     #[error("no answer before the deadline")]
     Timeout,
@@ -51,7 +54,7 @@ impl CallError {
         match self {
             Self::Overloaded(_) => Status::Overloaded,
             Self::NotConnected | Self::Closed => Status::Unavailable,
-            Self::Timeout => Status::DeadlineExceeded,
+            Self::Timeout | Self::Expired => Status::DeadlineExceeded,
             Self::OutcomeUnknown => Status::OutcomeUnknown,
             Self::TooLarge => Status::TooLarge,
         }
@@ -81,7 +84,10 @@ struct Table {
     entries: Vec<Entry>,
     free: u32,
     used: u32,
+    /// Calls that were sent and have no answer yet.
+    sent: u32,
     most: u32,
+    first_generation: u32,
 }
 
 /// The calls of one upstream. Clones share it.
@@ -108,22 +114,13 @@ impl Calls {
             entries: Vec::new(),
             free: NONE,
             used: 0,
+            sent: 0,
             most,
+            first_generation: first_generation.max(1),
         };
-        let calls = Self {
+        Self {
             table: Rc::new(RefCell::new(table)),
-        };
-        calls.table.borrow_mut().entries.reserve(16);
-        // Tests start just before the generations wrap.
-        if first_generation != 0 {
-            let mut table = calls.table.borrow_mut();
-            table.entries.push(Entry {
-                generation: first_generation,
-                slot: Slot::Free { next: NONE },
-            });
-            table.free = 0;
         }
-        calls
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -138,8 +135,9 @@ impl Calls {
         }
         let index = if table.free == NONE {
             let index = u32::try_from(table.entries.len()).unwrap_or(NONE);
+            let generation = table.first_generation;
             table.entries.push(Entry {
-                generation: 1,
+                generation,
                 slot: Slot::Waiting {
                     waker: None,
                     sent: false,
@@ -180,11 +178,12 @@ impl Calls {
         if entry.generation != generation {
             return false;
         }
-        let Slot::Waiting { waker, .. } = &mut entry.slot else {
+        let Slot::Waiting { waker, sent } = &mut entry.slot else {
             return false;
         };
-        let waker = waker.take();
+        let (waker, sent) = (waker.take(), *sent);
         entry.slot = Slot::Done(result);
+        table.sent -= u32::from(sent);
         drop(table);
         if let Some(waker) = waker {
             waker.wake();
@@ -194,11 +193,7 @@ impl Calls {
 
     /// Whether any call waits for an answer of the connection.
     pub(crate) fn any_sent(&self) -> bool {
-        let table = self.table.borrow();
-        table
-            .entries
-            .iter()
-            .any(|entry| matches!(entry.slot, Slot::Waiting { sent: true, .. }))
+        self.table.borrow().sent > 0
     }
 
     /// The connection is lost: every call that was sent on it ends so.
@@ -224,8 +219,12 @@ impl Calls {
         let next = table.free;
         let entry = &mut table.entries[index as usize];
         debug_assert_eq!(entry.generation, generation, "a ticket owns its slot");
-        entry.generation = entry.generation.wrapping_add(1);
+        // Never 0: pushes and pings carry call id 0.
+        entry.generation = entry.generation.wrapping_add(1).max(1);
         let old = std::mem::replace(&mut entry.slot, Slot::Free { next });
+        if matches!(old, Slot::Waiting { sent: true, .. }) {
+            table.sent -= 1;
+        }
         table.free = index;
         table.used -= 1;
         drop(table);
@@ -250,9 +249,13 @@ impl Ticket {
     pub(crate) fn mark_sent(&mut self) {
         self.sent = true;
         let (index, _) = parts(self.call);
-        let mut table = self.calls.table.borrow_mut();
-        if let Slot::Waiting { sent, .. } = &mut table.entries[index as usize].slot {
+        let table = &mut *self.calls.table.borrow_mut();
+        if let Slot::Waiting {
+            sent: sent @ false, ..
+        } = &mut table.entries[index as usize].slot
+        {
             *sent = true;
+            table.sent += 1;
         }
     }
 
@@ -283,11 +286,11 @@ impl Ticket {
         match &mut table.entries[index as usize].slot {
             Slot::Done(result) => Poll::Ready(result.clone()),
             Slot::Waiting { waker, .. } => {
-                if !waker
-                    .as_ref()
-                    .is_some_and(|waker| waker.will_wake(cx.waker()))
-                {
-                    *waker = Some(cx.waker().clone());
+                let known = waker.as_ref().is_some_and(|w| w.will_wake(cx.waker()));
+                if !known {
+                    let old = waker.replace(cx.waker().clone());
+                    drop(table);
+                    drop(old);
                 }
                 Poll::Pending
             }
@@ -318,7 +321,7 @@ mod tests {
     /// both used the request's id alone.
     #[test]
     fn a_late_answer_never_reaches_the_next_call_of_its_slot() {
-        for first_generation in [0, u32::MAX - 1] {
+        for first_generation in [1, u32::MAX - 1] {
             let calls = Calls::new(4, first_generation);
             for _ in 0..4 {
                 let first = calls.begin().unwrap();
@@ -326,6 +329,7 @@ mod tests {
                 drop(first);
                 let second = calls.begin().unwrap();
                 assert_ne!(second.call(), late);
+                assert_ne!(second.call(), CallId(0));
                 assert!(!calls.complete(late, Ok(answer(late))));
                 let cx = &Context::from_waker(Waker::noop());
                 assert!(second.poll_answer(cx).is_pending());
@@ -341,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_guessed_call_id_completes_nothing() {
-        let calls = Calls::new(4, 0);
+        let calls = Calls::new(4, 1);
         let ticket = calls.begin().unwrap();
         for guess in [0, 1, 2, 1 << 32 | 1, 2 << 32, u64::MAX] {
             assert!(!calls.complete(CallId(guess), Ok(answer(CallId(guess)))));
@@ -351,7 +355,7 @@ mod tests {
 
     #[test]
     fn in_flight_is_bounded_and_comes_back() {
-        let calls = Calls::new(2, 0);
+        let calls = Calls::new(2, 1);
         let (a, b) = (calls.begin().unwrap(), calls.begin().unwrap());
         assert_eq!(calls.begin().err(), Some(CallError::Overloaded(2)));
         drop(a);

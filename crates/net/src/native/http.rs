@@ -53,14 +53,14 @@ pub(crate) fn refusal() -> Vec<u8> {
 /// (true), its transport put back then.
 pub(crate) async fn serve(router: &Rc<Router>, slot: &mut Slot) -> Result<bool, CloseReason> {
     let transport = slot.take().ok_or(CloseReason::Reset)?;
-    let (conn, stream, mut input) = transport.into_parts();
+    let (conn, stream, mut input) = transport.into_parts().ok_or(CloseReason::Reset)?;
     let shard = conn.shard().clone();
     let progress = Rc::new(Cell::new(shard.now()));
     let io = HttpStream {
         stream,
         head: input.take(),
         start: 0,
-        shard: shard.clone(),
+        conn: conn.clone(),
         progress: progress.clone(),
     };
     let upgraded = Rc::new(Cell::new(false));
@@ -130,8 +130,12 @@ impl Limit<'_> {
             return Poll::Ready(reason);
         }
         loop {
-            let at = self.progress.get() + self.idle;
             let shard = self.conn.shard();
+            if self.conn.handlers() > 0 {
+                // It waits for us, not we for it.
+                self.progress.set(shard.now());
+            }
+            let at = self.progress.get() + self.idle;
             if shard.now() >= at {
                 return Poll::Ready(CloseReason::Idle);
             }
@@ -275,7 +279,7 @@ struct HttpStream {
     stream: Box<dyn Stream>,
     head: Vec<u8>,
     start: usize,
-    shard: Shard,
+    conn: Conn,
     progress: Rc<Cell<Moment>>,
 }
 
@@ -301,10 +305,12 @@ impl hyper::rt::Read for HttpStream {
         std::task::ready!(Pin::new(&mut *this.stream).poll_read(cx, &mut read))?;
         let filled = read.filled();
         if !filled.is_empty() {
-            let counters = this.shard.counters();
+            let shard = this.conn.shard();
+            let counters = shard.counters();
             counters.reads.add(1);
             counters.bytes_in.add(filled.len() as u64);
-            this.progress.set(this.shard.now());
+            this.conn.set_received(shard.now());
+            this.progress.set(shard.now());
         }
         buffer.put_slice(filled);
         Poll::Ready(Ok(()))
@@ -318,10 +324,11 @@ impl hyper::rt::Write for HttpStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let count = std::task::ready!(Pin::new(&mut *self.stream).poll_write(cx, bytes))?;
-        let counters = self.shard.counters();
+        let shard = self.conn.shard();
+        let counters = shard.counters();
         counters.writes.add(1);
         counters.bytes_out.add(count as u64);
-        self.progress.set(self.shard.now());
+        self.progress.set(shard.now());
         Poll::Ready(Ok(count))
     }
 

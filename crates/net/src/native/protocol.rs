@@ -8,7 +8,7 @@ use waystation_wire::{FirstByte, Header, Status, classify, encode_into};
 
 use super::http;
 use super::router::Router;
-use super::session::{NativeSession, send_go_away};
+use super::session::NativeSession;
 use super::websocket::WebSocketSession;
 use crate::conn::{CloseReason, Conn, Filled, Framing};
 use crate::limits::REFUSAL_WAIT;
@@ -66,6 +66,8 @@ impl Protocol for NativeProtocol {
     }
 
     fn on_open(&self, conn: &Conn) {
+        // Nobody knows yet what the peer speaks.
+        conn.set_framing(Framing::Mute);
         self.router.control.on_open(conn);
     }
 
@@ -88,13 +90,14 @@ async fn first_byte(slot: &mut Slot) -> Result<FirstByte, CloseReason> {
     let transport = slot.transport()?;
     loop {
         if let Some(&first) = transport.input().bytes().first() {
+            transport.forget_drain();
             return Ok(classify(first));
         }
         match transport.fill().await? {
-            Filled::Bytes => {}
             Filled::End => return Err(CloseReason::Peer),
-            // Nothing was said yet, so nothing is lost.
-            Filled::Drain => return Err(CloseReason::Draining),
+            // What was sent before the peer could know of a drain is still
+            // served. In which protocol to tell it will be known then.
+            Filled::Bytes | Filled::Drain => {}
         }
     }
 }
@@ -102,6 +105,7 @@ async fn first_byte(slot: &mut Slot) -> Result<FirstByte, CloseReason> {
 async fn serve(router: &Rc<Router>, slot: &mut Slot) -> Result<CloseReason, CloseReason> {
     match first_byte(slot).await? {
         FirstByte::Native => {
+            slot.conn().set_framing(Framing::Raw);
             let mut session = NativeSession::new(router.clone(), None);
             Ok(slot.transport()?.run(&mut session).await)
         }
@@ -111,11 +115,7 @@ async fn serve(router: &Rc<Router>, slot: &mut Slot) -> Result<CloseReason, Clos
             }
             slot.conn().set_framing(Framing::WebSocket);
             let mut session = WebSocketSession::new(router.clone());
-            let reason = slot.transport()?.run(&mut session).await;
-            if reason == CloseReason::Draining {
-                send_go_away(slot.conn());
-            }
-            Ok(reason)
+            Ok(slot.transport()?.run(&mut session).await)
         }
         FirstByte::Lars => Err(CloseReason::UnknownProtocol),
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
 use waystation_base::{CallId, MessageId};
-use waystation_wire::{Header, Status, encode_into, frames_len};
+use waystation_wire::{Header, MESSAGE_LEN_MAX, Status, encode_into, frames_len};
 
 use super::http::HttpHandler;
 use crate::conn::{CloseReason, Conn, SendError};
@@ -177,19 +177,14 @@ impl Router {
 /// # Errors
 /// [`SendError`]; a body over 64 MiB is answered as `TooLarge` instead.
 pub fn reply(conn: &Conn, header: &Header, body: &[u8]) -> Result<(), SendError> {
-    let mut sent = Ok(());
-    conn.send_with(frames_len(body.len()), |out| {
-        sent = encode_into(header, body, out);
-    })?;
-    if sent.is_err() {
-        return reply_error(
-            conn,
-            header,
-            Status::TooLarge,
-            "the answer is larger than a message may be",
-        );
+    if body.len() > MESSAGE_LEN_MAX {
+        let reason = "the answer is larger than a message may be";
+        return reply_error(conn, header, Status::TooLarge, reason);
     }
-    Ok(())
+    conn.send_with(frames_len(body.len()), |out| {
+        // The length was checked above.
+        let _ = encode_into(header, body, out);
+    })
 }
 
 /// Answers a request with an error, its reason as text.

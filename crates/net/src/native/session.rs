@@ -24,6 +24,35 @@ pub(crate) struct NativeSession {
     router: Rc<Router>,
     assembler: Assembler,
     client: Option<Client>,
+    ahead: Ahead,
+}
+
+/// How far frames were looked at that wait behind a handler, in bytes from the
+/// first that was not consumed.
+#[derive(Default)]
+struct Ahead {
+    /// Pings and cancellations up to here are done.
+    urgent: usize,
+    /// Answers up to here are done.
+    answers: usize,
+    /// From here on answers wait for the frames before them.
+    pieces: bool,
+}
+
+impl Ahead {
+    fn has_done(&self, kind: Kind, end: usize) -> bool {
+        match kind {
+            Kind::Ping | Kind::Cancel => end <= self.urgent,
+            Kind::Reply => end <= self.answers,
+            _ => false,
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.urgent = self.urgent.saturating_sub(count);
+        self.answers = self.answers.saturating_sub(count);
+        self.pieces &= self.urgent > 0;
+    }
 }
 
 impl NativeSession {
@@ -32,6 +61,7 @@ impl NativeSession {
             router,
             assembler: Assembler::new(),
             client,
+            ahead: Ahead::default(),
         }
     }
 
@@ -43,13 +73,24 @@ impl NativeSession {
         bytes: &[u8],
     ) -> Result<(usize, usize, Turn), CloseReason> {
         let mut used = 0;
+        let result = self.handle_frames(conn, bytes, &mut used);
+        self.ahead.consume(used);
+        result.map(|(wanted, turn)| (used, wanted, turn))
+    }
+
+    fn handle_frames(
+        &mut self,
+        conn: &Conn,
+        bytes: &[u8],
+        used: &mut usize,
+    ) -> Result<(usize, Turn), CloseReason> {
         for _ in 0..MESSAGES_PER_TURN {
-            let rest = &bytes[used..];
+            let rest = &bytes[*used..];
             let header = match decode(rest) {
                 Ok(Decoded::Frame(header)) => header,
                 Ok(Decoded::Need(total)) => {
                     debug_assert!(total <= FRAME_LEN_MAX, "the decoder bounds what it needs");
-                    return Ok((used, total, Turn::NeedMore));
+                    return Ok((total, Turn::NeedMore));
                 }
                 Err(error) => {
                     tracing::debug!(conn = %conn.name(), peer = %conn.peer(), %error, "bad frame");
@@ -57,12 +98,18 @@ impl NativeSession {
                 }
             };
             let body = &rest[HEADER_LEN..header.frame_len()];
-            used += header.frame_len();
-            if let Some(turn) = self.handle_frame(conn, &header, body)? {
-                return Ok((used, 0, turn));
+            *used += header.frame_len();
+            let done = self.ahead.has_done(header.kind, *used);
+            if let Some(turn) = self.handle_frame(conn, &header, body, done)? {
+                return Ok((0, turn));
+            }
+            // Many small requests with large answers: the peer is no slow
+            // reader only because it sent them at once.
+            if conn.is_behind() || !conn.is_open() {
+                break;
             }
         }
-        Ok((used, 0, Turn::Yield))
+        Ok((0, Turn::Yield))
     }
 
     fn handle_frame(
@@ -70,15 +117,16 @@ impl NativeSession {
         conn: &Conn,
         header: &Header,
         body: &[u8],
+        done: bool,
     ) -> Result<Option<Turn>, CloseReason> {
         if header.kind == Kind::Cancel {
             self.assembler.cancel(header.call);
         }
         if self.assembler.is_idle() && !header.has_more() {
-            return Ok(self.handle_message(conn, header, body));
+            return Ok(self.handle_message(conn, header, body, done));
         }
         match self.assembler.push(*header, Bytes::copy_from_slice(body)) {
-            Ok(Some((header, body))) => Ok(self.handle_message(conn, &header, &body)),
+            Ok(Some((header, body))) => Ok(self.handle_message(conn, &header, &body, done)),
             Ok(None) => Ok(None),
             Err(error) => {
                 tracing::debug!(conn = %conn.name(), %error, "bad continuation");
@@ -87,29 +135,23 @@ impl NativeSession {
         }
     }
 
-    fn handle_message(&mut self, conn: &Conn, header: &Header, body: &[u8]) -> Option<Turn> {
-        let counters = conn.shard().counters();
-        counters.messages_in.add(1);
+    fn handle_message(
+        &mut self,
+        conn: &Conn,
+        header: &Header,
+        body: &[u8],
+        done: bool,
+    ) -> Option<Turn> {
+        conn.shard().counters().messages_in.add(1);
+        if done {
+            return None;
+        }
         match header.kind {
             Kind::Request | Kind::Push => {
                 return dispatch(&self.router, conn, Inbound { header, body });
             }
-            Kind::Reply => {
-                let answer = Answer {
-                    header: *header,
-                    body: Bytes::copy_from_slice(body),
-                };
-                let client = self.client.as_ref();
-                let taken = client.is_some_and(|c| c.calls.complete(header.call, Ok(answer)));
-                if !taken {
-                    counters.late_answers.add(1);
-                }
-            }
-            Kind::Ping => {
-                let pong = encode_header(&Header::pong(header.call));
-                // A full output is the slow reader's own fault.
-                let _ = conn.send(&pong);
-            }
+            Kind::Reply => self.complete(conn, header, body),
+            Kind::Ping => pong(conn, header),
             Kind::Pong => {}
             Kind::Cancel => self.router.control.on_cancel(conn, header.call),
             Kind::GoAway => {
@@ -122,9 +164,42 @@ impl NativeSession {
         None
     }
 
+    fn complete(&self, conn: &Conn, header: &Header, body: &[u8]) {
+        let answer = Answer {
+            header: *header,
+            body: Bytes::copy_from_slice(body),
+        };
+        let client = self.client.as_ref();
+        let taken = client.is_some_and(|c| c.calls.complete(header.call, Ok(answer)));
+        if !taken {
+            conn.shard().counters().late_answers.add(1);
+        }
+    }
+
+    /// Does what must not wait behind a handler: the I/O side answers
+    /// heartbeats, a cancellation is for the handler that runs, and an answer
+    /// may be what the handler waits for.
+    fn act_ahead(&mut self, conn: &Conn, header: &Header, body: &[u8], end: usize) {
+        match header.kind {
+            Kind::Ping => pong(conn, header),
+            Kind::Cancel => self.router.control.on_cancel(conn, header.call),
+            Kind::Reply if header.has_more() => self.ahead.pieces = true,
+            Kind::Reply if !self.ahead.pieces && self.assembler.is_idle() => {
+                self.complete(conn, header, body);
+                self.ahead.answers = end;
+            }
+            _ => {}
+        }
+    }
+
     pub(crate) fn is_mid_message(&self) -> bool {
         !self.assembler.is_idle()
     }
+}
+
+fn pong(conn: &Conn, ping: &Header) {
+    // A full output is the slow reader's own fault.
+    let _ = conn.send(&encode_header(&Header::pong(ping.call)));
 }
 
 /// Tells the peer that this process goes away.
@@ -141,6 +216,18 @@ impl Session for NativeSession {
         input.consume(used);
         input.want(wanted);
         Ok(turn)
+    }
+
+    fn look_ahead(&mut self, conn: &Conn, received: &[u8]) {
+        let mut at = self.ahead.urgent;
+        while let Some(rest) = received.get(at..)
+            && let Ok(Decoded::Frame(header)) = decode(rest)
+        {
+            let end = at + header.frame_len();
+            self.act_ahead(conn, &header, &received[at + HEADER_LEN..end], end);
+            at = end;
+        }
+        self.ahead.urgent = at;
     }
 
     fn handle_drain(&mut self, conn: &Conn) {

@@ -1,25 +1,23 @@
 //! Clients of the native protocol: many calls at once over one connection,
 //! matched by call id, made again with bounded back-off when it is lost.
 
+mod drive;
+
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
 use std::rc::{Rc, Weak};
-use std::task::{Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
-use waystation_base::{
-    Backoff, BackoffConfig, CallId, FencingToken, MessageId, Moment, Sid, SiteId, TraceId,
-};
+use waystation_base::{BackoffConfig, FencingToken, MessageId, Moment, Sid, SiteId, TraceId};
 use waystation_wire::{Flags, Header, MESSAGE_LEN_MAX, encode_header, encode_into, frames_len};
 
 use super::calls::{Answer, CallError, Calls, Ticket};
 use super::router::Router;
-use super::session::{Client, NativeSession};
-use crate::conn::{CloseReason, Conn, Transport};
-use crate::io::{Address, Stream};
+use crate::conn::{CloseReason, Conn};
+use crate::io::Address;
 use crate::limits;
-use crate::shard::{Label, Shard, WaitsFor, until, waiting};
+use crate::shard::{Label, Shard, Waiters, WaitsFor, until, waiting};
 
 /// Settings of an upstream.
 #[derive(Debug, Clone)]
@@ -36,6 +34,9 @@ pub struct UpstreamConfig {
     pub keepalive_wait: Duration,
     /// Pauses between attempts to connect.
     pub backoff: BackoffConfig,
+    /// Where the generations of call ids start, by default 1. Tests start just
+    /// before they wrap.
+    pub first_generation: u32,
 }
 
 impl UpstreamConfig {
@@ -52,6 +53,7 @@ impl UpstreamConfig {
                 max: Duration::from_secs(1),
                 ..BackoffConfig::default()
             },
+            first_generation: 1,
         }
     }
 }
@@ -114,7 +116,8 @@ struct Shared {
     events: Rc<dyn UpstreamEvents>,
     state: Cell<UpstreamState>,
     conn: RefCell<Option<Conn>>,
-    waiters: RefCell<Vec<Waker>>,
+    waiters: Waiters,
+    label: Label,
     /// Why the last attempt failed, for people.
     fault: RefCell<Option<String>>,
 }
@@ -153,13 +156,14 @@ impl Upstream {
     ) -> Self {
         let shared = Rc::new(Shared {
             shard: shard.clone(),
-            calls: Calls::new(config.in_flight_max, 0),
+            calls: Calls::new(config.in_flight_max, config.first_generation),
+            label: Label::of(&config.address.to_string()),
             config,
             router,
             events,
             state: Cell::new(UpstreamState::Connecting),
             conn: RefCell::new(None),
-            waiters: RefCell::default(),
+            waiters: Waiters::default(),
             fault: RefCell::new(None),
         });
         let closer = Rc::new(Closer(Rc::downgrade(&shared)));
@@ -169,7 +173,7 @@ impl Upstream {
         };
         // The task holds no clone of the closer: it ends when users are gone.
         let weak = Rc::downgrade(&upstream.closer);
-        shard.spawn(Label::of("upstream"), drive(shared, weak));
+        shard.spawn(Label::of("upstream"), drive::run(shared, weak));
         upstream
     }
 
@@ -208,22 +212,35 @@ impl Upstream {
     /// # Errors
     /// [`CallError::Closed`].
     pub async fn up(&self) -> Result<Conn, CallError> {
-        let up = poll_fn(|cx| match self.state() {
+        let up = self.shared.waiters.until(|| match self.state() {
             UpstreamState::Closed => Poll::Ready(Err(CallError::Closed)),
             UpstreamState::Up => match &*self.shared.conn.borrow() {
                 Some(conn) if conn.is_open() => Poll::Ready(Ok(conn.clone())),
-                _ => self.shared.wait(cx.waker()),
+                // It ends, and its end changes the state.
+                _ => Poll::Pending,
             },
-            UpstreamState::Connecting | UpstreamState::Draining => self.shared.wait(cx.waker()),
+            UpstreamState::Connecting | UpstreamState::Draining => Poll::Pending,
         });
         waiting(
             WaitsFor {
                 what: "connection to",
-                of: self.shared.label(),
+                of: self.shared.label,
             },
             up,
         )
         .await
+    }
+
+    /// Waits until it is up and its callee keeps up with what was sent.
+    async fn writable(&self) -> Result<Conn, CallError> {
+        loop {
+            let conn = self.up().await?;
+            if !conn.is_behind() {
+                return Ok(conn);
+            }
+            // When it ends meanwhile, the next one is waited for.
+            let _ = conn.writable().await;
+        }
     }
 
     /// Calls the upstream and waits for its answer, until the deadline.
@@ -238,11 +255,9 @@ impl Upstream {
         let shard = &self.shared.shard;
         let counters = shard.counters();
         counters.calls.add(1);
-        let ticket = self
-            .shared
-            .calls
-            .begin()
-            .inspect_err(|_| counters.calls_refused.add(1))?;
+        let ticket = self.begin(call, body).inspect_err(|_| {
+            counters.calls_refused.add(1);
+        })?;
         counters.calls_in_flight.add(1);
         let mut flight = Flight {
             shared: &self.shared,
@@ -250,7 +265,7 @@ impl Upstream {
             conn: None,
         };
         let exchange = async {
-            flight.send(self.up().await?, call, body)?;
+            flight.send(self.writable().await?, call, body)?;
             let answer = poll_fn(|cx| flight.ticket.poll_answer(cx));
             waiting(
                 WaitsFor {
@@ -273,6 +288,16 @@ impl Upstream {
             counters.calls_failed.add(1);
         }
         result
+    }
+
+    fn begin(&self, call: &Call, body: &[u8]) -> Result<Ticket, CallError> {
+        if body.len() > MESSAGE_LEN_MAX {
+            return Err(CallError::TooLarge);
+        }
+        if call.deadline <= self.shared.shard.now() {
+            return Err(CallError::Expired);
+        }
+        self.shared.calls.begin()
     }
 
     /// Sends a one-way message. Without a connection it is refused.
@@ -302,9 +327,6 @@ struct Flight<'a> {
 
 impl Flight<'_> {
     fn send(&mut self, conn: Conn, call: &Call, body: &[u8]) -> Result<(), CallError> {
-        if body.len() > MESSAGE_LEN_MAX {
-            return Err(CallError::TooLarge);
-        }
         let left = call.deadline.saturating_since(self.shared.shard.now());
         let flags = if call.idempotent {
             Flags::IDEMPOTENT
@@ -324,7 +346,7 @@ impl Flight<'_> {
         });
         sent.map_err(|error| match error {
             crate::conn::SendError::Full(_) => CallError::Overloaded(self.shared.calls.len()),
-            crate::conn::SendError::Closed(_) => CallError::NotConnected,
+            _ => CallError::NotConnected,
         })?;
         self.ticket.mark_sent();
         self.conn = Some(conn);
@@ -347,25 +369,20 @@ impl Drop for Flight<'_> {
 }
 
 impl Shared {
-    fn label(&self) -> Label {
-        Label::of(&self.config.address.to_string())
-    }
-
-    fn wait<T>(&self, waker: &Waker) -> Poll<T> {
-        let mut waiters = self.waiters.borrow_mut();
-        if !waiters.iter().any(|waiter| waiter.will_wake(waker)) {
-            waiters.push(waker.clone());
-        }
-        Poll::Pending
-    }
-
     fn set_state(&self, state: UpstreamState) {
         if self.state.get() != UpstreamState::Closed {
             self.state.set(state);
         }
-        for waiter in std::mem::take(&mut *self.waiters.borrow_mut()) {
-            waiter.wake();
-        }
+        self.waiters.wake_all();
+    }
+
+    /// Ready when it was closed on this side.
+    async fn closed(&self) {
+        let closed = || match self.state.get() {
+            UpstreamState::Closed => Poll::Ready(()),
+            _ => Poll::Pending,
+        };
+        self.waiters.until(closed).await;
     }
 
     fn close(&self) {
@@ -389,137 +406,6 @@ impl Shared {
             && let Some(conn) = &*self.conn.borrow()
         {
             conn.close(CloseReason::Draining);
-        }
-    }
-}
-
-/// Connections that live this long let the back-off start anew.
-const STABLE: Duration = Duration::from_secs(1);
-
-/// Connects, serves, waits, for as long as anyone uses the upstream.
-async fn drive(shared: Rc<Shared>, users: Weak<Closer>) {
-    let shard = shared.shard.clone();
-    crate::shard::describe_task(shared.config.address.to_string());
-    let mut backoff = Backoff::new(shared.config.backoff, shard.random());
-    while shared.state.get() != UpstreamState::Closed {
-        let started = shard.now();
-        match connect(&shared).await {
-            Ok((conn, stream)) => {
-                shard.counters().connects.add(1);
-                *shared.fault.borrow_mut() = None;
-                serve(&shared, &users, conn, stream).await;
-                if shard.now().saturating_since(started) >= STABLE {
-                    backoff.reset();
-                }
-            }
-            Err(error) => {
-                shard.counters().connect_errors.add(1);
-                let first = shared.fault.replace(Some(error.to_string())).is_none();
-                if first {
-                    tracing::warn!(address = %shared.config.address, %error, "cannot connect; will go on trying");
-                }
-            }
-        }
-        let pause = shard.sleep(backoff.next_delay());
-        let closed = poll_fn(|cx| match shared.state.get() {
-            UpstreamState::Closed => Poll::Ready(()),
-            _ => shared.wait(cx.waker()),
-        });
-        tokio::select! { () = waiting(WaitsFor::plain("back-off"), pause) => {}, () = closed => {} }
-    }
-}
-
-async fn connect(shared: &Shared) -> io::Result<(Conn, Box<dyn Stream>)> {
-    let shard = &shared.shard;
-    let deadline = shard.now() + shared.config.connect_wait;
-    let connecting = shard.io().connect(&shared.config.address);
-    let connected = until(
-        shard,
-        deadline,
-        waiting(WaitsFor::plain("connect"), connecting),
-    )
-    .await;
-    let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    let peer = shared.config.address.clone();
-    let conn = Conn::open(shard, peer, false)
-        .ok_or_else(|| io::Error::other("the shard has no slot left"))?;
-    Ok((conn, stream))
-}
-
-/// Fails what is in flight when the connection's task ends in whatever way.
-struct Connected<'a> {
-    shared: &'a Rc<Shared>,
-    users: &'a Weak<Closer>,
-    conn: Conn,
-    reason: CloseReason,
-}
-
-impl Connected<'_> {
-    fn upstream(&self) -> Option<Upstream> {
-        let closer = self.users.upgrade()?;
-        Some(Upstream {
-            shared: self.shared.clone(),
-            closer,
-        })
-    }
-}
-
-impl Drop for Connected<'_> {
-    fn drop(&mut self) {
-        self.conn.finish(self.reason);
-        self.shared.conn.replace(None);
-        self.shared.set_state(UpstreamState::Connecting);
-        self.shared.calls.fail_sent(&CallError::OutcomeUnknown);
-        if let Some(upstream) = self.upstream() {
-            self.shared.events.on_down(&upstream, self.reason);
-        }
-    }
-}
-
-async fn serve(shared: &Rc<Shared>, users: &Weak<Closer>, conn: Conn, stream: Box<dyn Stream>) {
-    let reason = CloseReason::HandlerPanic;
-    let mut connected = Connected {
-        shared,
-        users,
-        conn: conn.clone(),
-        reason,
-    };
-    let mut transport = Transport::new(conn.clone(), stream, Vec::new());
-    let drained = Rc::downgrade(shared);
-    let client = Client {
-        calls: shared.calls.clone(),
-        on_go_away: Box::new(move || {
-            if let Some(shared) = drained.upgrade() {
-                shared.go_away();
-            }
-        }),
-    };
-    let mut session = NativeSession::new(shared.router.clone(), Some(client));
-    shared.conn.replace(Some(conn.clone()));
-    if let Some(upstream) = connected.upstream() {
-        shared.events.on_up(&upstream, &conn);
-    }
-    shared.set_state(UpstreamState::Up);
-    let alive = keep_alive(shared, &conn);
-    connected.reason = tokio::select! {
-        reason = transport.run(&mut session) => reason,
-        reason = alive => reason,
-    };
-    tracing::debug!(address = %shared.config.address, reason = %connected.reason, "upstream lost");
-    transport.close(connected.reason).await;
-}
-
-/// Pings a quiet connection; ready when it gives no sign of life.
-async fn keep_alive(shared: &Shared, conn: &Conn) -> CloseReason {
-    let config = &shared.config;
-    loop {
-        shared.shard.sleep(config.keepalive_interval).await;
-        let quiet = shared.shard.now().saturating_since(conn.received());
-        if quiet >= config.keepalive_wait {
-            return CloseReason::Keepalive;
-        }
-        if quiet >= config.keepalive_interval {
-            let _ = conn.send(&encode_header(&Header::ping(CallId(0))));
         }
     }
 }

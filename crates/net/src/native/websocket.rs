@@ -49,7 +49,9 @@ pub(crate) struct WebSocketSession {
     frames: NativeSession,
     /// A binary message that is not handled to its end.
     pending: Option<(Vec<u8>, usize)>,
-    mid_message: bool,
+    bounds: Bounds,
+    /// A close frame has gone out.
+    said_why: bool,
 }
 
 impl WebSocketSession {
@@ -64,7 +66,8 @@ impl WebSocketSession {
             frames: NativeSession::new(router.clone(), None),
             router,
             pending: None,
-            mid_message: false,
+            bounds: Bounds::default(),
+            said_why: false,
         }
     }
 
@@ -100,7 +103,10 @@ impl WebSocketSession {
             }
             Message::Text(text) => {
                 conn.shard().counters().messages_in.add(1);
-                dispatch_text(&self.router, conn, &text).map_err(|()| CloseReason::WebSocket)
+                dispatch_text(&self.router, conn, &text).map_err(|()| {
+                    self.say_why(conn, CloseCode::Unsupported);
+                    CloseReason::WebSocket
+                })
             }
             // The library answers pings and closes itself, on the next flush.
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => Ok(None),
@@ -114,29 +120,41 @@ impl Session for WebSocketSession {
             return Ok(turn);
         }
         for _ in 0..MESSAGES_PER_TURN {
-            let mut pipe = Pipe { conn, input };
+            let mut pipe = Pipe {
+                conn,
+                input,
+                bounds: &mut self.bounds,
+            };
             let read = self.context.read(&mut pipe);
-            let flushed = self.context.flush(&mut pipe);
+            // Pongs and the answer to a close frame go out here; the end of
+            // the handshake comes with the next read.
+            let _ = self.context.flush(&mut pipe);
             match read {
                 Ok(message) => {
-                    self.mid_message = false;
                     if let Some(turn) = self.handle_message(conn, message)? {
                         return Ok(turn);
                     }
                 }
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if matches!(flushed, Err(Error::ConnectionClosed)) {
-                        return Err(CloseReason::Peer);
-                    }
                     return Ok(Turn::NeedMore);
                 }
                 Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
+                    self.said_why = true;
                     return Err(CloseReason::Peer);
                 }
                 Err(error) => {
-                    self.say_why(conn, &error);
+                    tracing::debug!(conn = %conn.name(), peer = %conn.peer(), %error, "bad websocket message");
+                    let code = match error {
+                        Error::Capacity(CapacityError::MessageTooLong { .. }) => CloseCode::Size,
+                        Error::Utf8(_) => CloseCode::Invalid,
+                        _ => CloseCode::Protocol,
+                    };
+                    self.say_why(conn, code);
                     return Err(CloseReason::WebSocket);
                 }
+            }
+            if conn.is_behind() || !conn.is_open() {
+                break;
             }
         }
         Ok(Turn::Yield)
@@ -146,31 +164,110 @@ impl Session for WebSocketSession {
         send_go_away(conn);
     }
 
+    fn handle_end(&mut self, conn: &Conn, reason: CloseReason) {
+        let code = match reason {
+            CloseReason::Local | CloseReason::Peer => CloseCode::Normal,
+            CloseReason::Draining | CloseReason::Idle => CloseCode::Away,
+            CloseReason::Protocol(_) | CloseReason::FrameTimeout => CloseCode::Protocol,
+            CloseReason::Reset | CloseReason::SlowReader => return,
+            _ => CloseCode::Error,
+        };
+        self.say_why(conn, code);
+    }
+
     fn is_mid_message(&self) -> bool {
-        self.mid_message || self.frames.is_mid_message()
+        self.bounds.is_inside() || self.frames.is_mid_message()
     }
 }
 
 impl WebSocketSession {
-    /// Sends the close frame that RFC 6455, 7.4.1 asks for.
-    fn say_why(&mut self, conn: &Conn, error: &Error) {
-        tracing::debug!(conn = %conn.name(), peer = %conn.peer(), %error, "bad websocket message");
-        let code = match error {
-            Error::Capacity(CapacityError::MessageTooLong { .. }) => CloseCode::Size,
-            Error::Utf8(_) => CloseCode::Invalid,
-            _ => CloseCode::Protocol,
-        };
-        let mut none = Input::default();
-        let frame = CloseFrame {
-            code,
-            reason: "".into(),
-        };
+    /// Sends the close frame that RFC 6455, 5.5.1 asks for, once. The
+    /// connection ends in any case.
+    fn say_why(&mut self, conn: &Conn, code: CloseCode) {
+        if std::mem::replace(&mut self.said_why, true) {
+            return;
+        }
         let mut pipe = Pipe {
             conn,
-            input: &mut none,
+            input: &mut Input::default(),
+            bounds: &mut self.bounds,
         };
-        // The connection ends in any case.
-        let _ = self.context.close(&mut pipe, Some(frame));
+        let reason = "".into();
+        let _ = self
+            .context
+            .close(&mut pipe, Some(CloseFrame { code, reason }));
+    }
+}
+
+/// Where the frames of a stream end (RFC 6455, 5.2). The library reads ahead
+/// into its own buffer and does not say whether it is within a message, but a
+/// message that is begun has to be completed in time.
+#[derive(Default)]
+struct Bounds {
+    head: [u8; 14],
+    head_len: usize,
+    /// Bytes of the frame's payload that have not come.
+    payload: u64,
+    /// More frames of the same message follow.
+    continues: bool,
+}
+
+impl Bounds {
+    /// Takes the next bytes of the stream; true when a frame ended in them.
+    fn pass(&mut self, mut bytes: &[u8]) -> bool {
+        let mut ended = false;
+        while !bytes.is_empty() {
+            if self.payload > 0 {
+                let step = self.payload.min(bytes.len() as u64);
+                self.payload -= step;
+                bytes = &bytes[usize::try_from(step).unwrap_or(bytes.len())..];
+            } else {
+                self.head[self.head_len] = bytes[0];
+                self.head_len += 1;
+                bytes = &bytes[1..];
+                if self.head_len < self.head_wanted() {
+                    continue;
+                }
+                self.begin_payload();
+            }
+            ended |= self.payload == 0;
+        }
+        ended
+    }
+
+    /// Bytes of the head at hand, as far as it is known.
+    fn head_wanted(&self) -> usize {
+        if self.head_len < 2 {
+            return 2;
+        }
+        let length = match self.head[1] & 0x7F {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let mask = if self.head[1] & 0x80 == 0 { 0 } else { 4 };
+        2 + length + mask
+    }
+
+    fn begin_payload(&mut self) {
+        let long = |count: usize| {
+            let bytes = self.head[2..2 + count].iter();
+            bytes.fold(0, |sum, &byte| sum << 8 | u64::from(byte))
+        };
+        self.payload = match self.head[1] & 0x7F {
+            126 => long(2),
+            127 => long(8),
+            short => u64::from(short),
+        };
+        let is_control = self.head[0] & 0x08 != 0;
+        if !is_control {
+            self.continues = self.head[0] & 0x80 == 0;
+        }
+        self.head_len = 0;
+    }
+
+    fn is_inside(&self) -> bool {
+        self.head_len > 0 || self.payload > 0 || self.continues
     }
 }
 
@@ -179,6 +276,7 @@ impl WebSocketSession {
 struct Pipe<'a> {
     conn: &'a Conn,
     input: &'a mut Input,
+    bounds: &'a mut Bounds,
 }
 
 impl Read for Pipe<'_> {
@@ -187,8 +285,13 @@ impl Read for Pipe<'_> {
         if count == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        buffer[..count].copy_from_slice(&self.input.bytes()[..count]);
-        self.input.consume(count);
+        let bytes = &self.input.bytes()[..count];
+        buffer[..count].copy_from_slice(bytes);
+        let ended = self.bounds.pass(bytes);
+        self.input.take_off(count);
+        if ended {
+            self.input.mark_progress();
+        }
         Ok(count)
     }
 }
@@ -201,5 +304,42 @@ impl Write for Pipe<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Slow senders of WebSocket frames were never timed out, because nobody
+    /// knew that a frame had begun.
+    #[test]
+    fn bounds_of_frames_are_found_however_they_are_cut() {
+        let mut stream = vec![0x82, 0x83, 1, 2, 3, 4, 9, 9, 9];
+        stream.extend([0x01, 0xFE, 0, 126, 0, 0, 0, 0]);
+        stream.extend([7; 126]);
+        stream.extend([0x89, 0x80, 1, 1, 1, 1]);
+        stream.extend([0x80, 0xFF, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+        stream.extend(vec![7; 65_536]);
+        for step in [1, 2, 3, 7, 4096, stream.len()] {
+            let mut bounds = Bounds::default();
+            let mut ends = 0;
+            for part in stream.chunks(step) {
+                ends += u32::from(bounds.pass(part));
+            }
+            assert!(!bounds.is_inside(), "in steps of {step}");
+            assert!(if step == 1 {
+                ends == 4
+            } else {
+                (1..=4).contains(&ends)
+            });
+            for begun in [&stream[..1], &stream[..8], &stream[..9 + 8 + 126 + 6]] {
+                let mut bounds = Bounds::default();
+                for part in begun.chunks(step) {
+                    bounds.pass(part);
+                }
+                assert!(bounds.is_inside());
+            }
+        }
     }
 }

@@ -62,23 +62,23 @@ pub(super) async fn run(
     }
 }
 
-/// Gives a connection to the shard with the fewest.
+/// Gives a connection to the shard with the fewest. Those that are only told
+/// of the limit are counted apart: they must not keep others out.
 fn spread(shard: &Shard, mut arrival: Arrival, next: usize, protocols: &Rc<[Rc<dyn Protocol>]>) {
     let remote = shard.remote();
-    let open = remote.load_sum();
-    let most = shard.config().connections_max;
-    if open >= most + REFUSALS_MAX {
+    arrival.refused = remote.load_sum() >= shard.config().connections_max;
+    if arrival.refused && remote.refusing().load(Ordering::Relaxed) >= REFUSALS_MAX {
         // Dropping the stream closes it.
         shard.counters().refused.add(1);
         return;
     }
-    arrival.refused = open >= most;
     let home = remote.least_loaded(next % remote.shards());
-    remote.load_of(home).fetch_add(1, Ordering::Relaxed);
+    let place = remote.place(home, arrival.refused);
+    place.fetch_add(1, Ordering::Relaxed);
     if home == shard.id() {
         accept_here(shard, arrival, protocols);
     } else if remote.post(home, Mail::Connection(arrival)).is_err() {
-        remote.load_of(home).fetch_sub(1, Ordering::Relaxed);
+        place.fetch_sub(1, Ordering::Relaxed);
         shard.counters().refused.add(1);
     }
 }

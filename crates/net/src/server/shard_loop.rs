@@ -1,12 +1,15 @@
 //! What a shard's thread does from start to end.
 
 use std::future::poll_fn;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
-use waystation_base::Moment;
+use waystation_base::{Moment, ShardId};
 use waystation_mailbox::Receiver;
 
 use super::{Setup, accept};
@@ -14,30 +17,34 @@ use crate::conn::{CloseReason, Conn, Transport};
 use crate::io::Stream;
 use crate::limits::{HOME_BYTES_MAX, HOME_WAIT, OFFLOAD_THREADS};
 use crate::protocol::{Home, Protocol, Slot};
-use crate::shard::{Arrival, Label, Mail, Shard, WaitsFor, until, waiting};
+use crate::shard::{Arrival, Label, Mail, Shard, ShardTurn, WaitsFor, until, waiting};
 
-/// Runs a shard until it has drained.
-pub(super) fn run(setup: Setup) {
+/// Runs a shard until it has drained. `started` hears whether it could start;
+/// it is dropped without a word when its start panics.
+pub(super) fn run(setup: Setup, started: &Sender<io::Result<()>>) {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
-            tracing::error!(%error, "a shard's event loop could not be made");
+            // Who waits for it is there: it waits for nothing else.
+            let _ = started.send(Err(error));
             return;
         }
     };
-    runtime.block_on(serve(setup));
-    // Threads of the offload pool may still run a job; they end with it.
+    let shard = runtime.block_on(serve(setup, started));
+    // Threads of the offload pool may still run a job; they end with it. The
+    // tasks end here, while their thread is still a shard.
     runtime.shutdown_background();
+    shard.leave();
 }
 
-fn runtime() -> std::io::Result<LocalRuntime> {
+fn runtime() -> io::Result<LocalRuntime> {
     Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(OFFLOAD_THREADS)
         .build_local(LocalOptions::default())
 }
 
-async fn serve(setup: Setup) {
+async fn serve(setup: Setup, started: &Sender<io::Result<()>>) -> Shard {
     let Setup {
         parts,
         receiver,
@@ -54,9 +61,11 @@ async fn serve(setup: Setup) {
         let accepting = accept::run(shard.clone(), index, listener, protocols.clone());
         shard.spawn(Label::of("accept"), accepting);
     }
+    // Who waits for it is there: it waits for nothing else.
+    let _ = started.send(Ok(()));
     let drain = mail(&shard, receiver, &protocols).await;
     drained(&shard, drain).await;
-    shard.leave();
+    shard
 }
 
 /// Delivers mail until a drain is ordered; the drain itself needs mail too.
@@ -71,34 +80,36 @@ async fn mail(
         if count.is_none() {
             return shard.now();
         }
-        let mut drain = None;
-        for mail in batch.drain(..) {
-            shard.counters().mailbox_in.add(1);
-            if let Some(within) = deliver(shard, mail, protocols) {
-                drain = Some(within);
-            }
-        }
-        if let Some(within) = drain {
+        if let Some(within) = deliver_batch(shard, &mut batch, protocols) {
             let (shard, protocols) = (shard.clone(), protocols.clone());
-            let label = Label::of("mail during drain");
             let deadline = shard.now() + within;
             tokio::task::spawn_local(async move {
-                loop {
-                    if poll_fn(|cx| receiver.poll_recv_batch(cx, &mut batch))
-                        .await
-                        .is_none()
-                    {
-                        return;
-                    }
-                    shard.running(label);
-                    for mail in batch.drain(..) {
-                        deliver(&shard, mail, &protocols);
-                    }
+                while poll_fn(|cx| receiver.poll_recv_batch(cx, &mut batch))
+                    .await
+                    .is_some()
+                {
+                    deliver_batch(&shard, &mut batch, &protocols);
                 }
             });
             return deadline;
         }
     }
+}
+
+/// Handles a batch in a turn of its own, so that the monitor sees a message
+/// that blocks.
+fn deliver_batch(
+    shard: &Shard,
+    batch: &mut Vec<Mail>,
+    protocols: &Rc<[Rc<dyn Protocol>]>,
+) -> Option<Duration> {
+    let _turn = ShardTurn::begin(shard, Label::of("mail"), None);
+    let mut drain = None;
+    for mail in batch.drain(..) {
+        shard.counters().mailbox_in.add(1);
+        drain = deliver(shard, mail, protocols).or(drain);
+    }
+    drain
 }
 
 /// Handles one message; answers the time for a drain when it orders one.
@@ -114,14 +125,13 @@ fn deliver(shard: &Shard, mail: Mail, protocols: &Rc<[Rc<dyn Protocol>]>) -> Opt
         },
         Mail::SendAll { message } => {
             for conn in shard.connections() {
-                if conn.is_accepted() {
+                if conn.is_accepted() && conn.takes_messages() {
                     let _ = conn.send_bytes(&message);
                 }
             }
         }
         Mail::Run(job) => {
-            let job = std::panic::AssertUnwindSafe(|| job(shard));
-            if std::panic::catch_unwind(job).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| job(shard))).is_err() {
                 shard.counters().panics.add(1);
                 tracing::error!("a message to a shard panicked");
             }
@@ -131,8 +141,28 @@ fn deliver(shard: &Shard, mail: Mail, protocols: &Rc<[Rc<dyn Protocol>]>) -> Opt
     None
 }
 
+/// A connection's place in the load of its shard, from accept until its task
+/// has ended. Spreading and the limit go by it, so none may be lost, not even
+/// by a panic in a home rule; and a handler that outlives its socket still
+/// counts.
+struct Place {
+    shard: Shard,
+    refused: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let place = self.shard.remote().place(self.shard.id(), self.refused);
+        place.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Starts a connection that this shard was given.
 pub(super) fn accept_here(shard: &Shard, arrival: Arrival, protocols: &Rc<[Rc<dyn Protocol>]>) {
+    let place = Place {
+        shard: shard.clone(),
+        refused: arrival.refused,
+    };
     let Some(protocol) = protocols.get(arrival.listener).cloned() else {
         return;
     };
@@ -146,7 +176,6 @@ pub(super) fn accept_here(shard: &Shard, arrival: Arrival, protocols: &Rc<[Rc<dy
     let stream = match stream.attach() {
         Ok(stream) => stream,
         Err(error) => {
-            shard.load().fetch_sub(1, Ordering::Relaxed);
             shard.counters().accept_errors.add(1);
             tracing::warn!(%error, "an accepted connection could not join its shard");
             return;
@@ -156,6 +185,7 @@ pub(super) fn accept_here(shard: &Shard, arrival: Arrival, protocols: &Rc<[Rc<dy
     let task_shard = shard.clone();
     let label = Label::of("connection");
     shard.spawn(label, async move {
+        let place = place;
         let (stream, head) = if decided {
             (stream, head)
         } else {
@@ -164,7 +194,7 @@ pub(super) fn accept_here(shard: &Shard, arrival: Arrival, protocols: &Rc<[Rc<dy
                 None => return,
             }
         };
-        connection(task_shard, protocol, stream, head, refused).await;
+        connection(&place, protocol, stream, head).await;
     });
 }
 
@@ -186,8 +216,12 @@ async fn find_home(
                 Home::NeedMore => {}
             }
             let read = tokio::io::AsyncReadExt::read_buf(&mut *stream, &mut head);
-            if !matches!(waiting(WaitsFor::plain("its home"), read).await, Ok(1..)) {
-                return None;
+            match waiting(WaitsFor::plain("its home"), read).await {
+                Ok(count @ 1..) => {
+                    shard.counters().reads.add(1);
+                    shard.counters().bytes_in.add(count as u64);
+                }
+                _ => return None,
             }
         }
     };
@@ -197,81 +231,97 @@ async fn find_home(
         .flatten();
     match home {
         Some(home) if home == shard.id() => return Some((stream, head)),
-        Some(home) => {
-            if let Ok(stream) = stream.detach() {
-                shard.counters().rehomed.add(1);
-                let arrival = Arrival {
-                    listener,
-                    stream,
-                    head,
-                    homed: true,
-                    refused: false,
-                };
-                shard.remote().load_of(home).fetch_add(1, Ordering::Relaxed);
-                if shard
-                    .remote()
-                    .post(home, Mail::Connection(arrival))
-                    .is_err()
-                {
-                    shard.remote().load_of(home).fetch_sub(1, Ordering::Relaxed);
-                    shard.counters().refused.add(1);
-                }
-            }
-        }
+        Some(home) => hand_over(shard, home, listener, stream, head),
         None => shard.counters().closed.count(CloseReason::Home.label()),
     }
-    shard.load().fetch_sub(1, Ordering::Relaxed);
     None
+}
+
+/// Sends a connection that has not opened to the shard of its key.
+fn hand_over(
+    shard: &Shard,
+    home: ShardId,
+    listener: usize,
+    stream: Box<dyn Stream>,
+    head: Vec<u8>,
+) {
+    let Ok(stream) = stream.detach() else {
+        shard.counters().closed.count(CloseReason::Reset.label());
+        return;
+    };
+    shard.counters().rehomed.add(1);
+    let arrival = Arrival {
+        listener,
+        stream,
+        head,
+        homed: true,
+        refused: false,
+    };
+    let remote = shard.remote();
+    let place = remote.place(home, false);
+    place.fetch_add(1, Ordering::Relaxed);
+    if remote.post(home, Mail::Connection(arrival)).is_err() {
+        place.fetch_sub(1, Ordering::Relaxed);
+        shard.counters().refused.add(1);
+    }
 }
 
 /// Frees the connection when its task ends in whatever way.
 struct Open {
     conn: Conn,
     protocol: Rc<dyn Protocol>,
-    reason: CloseReason,
+    /// None until it has ended in order.
+    reason: Option<CloseReason>,
     announced: bool,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.conn.finish(self.reason);
+        let reason = self.reason.unwrap_or_else(CloseReason::of_lost_task);
+        self.conn.finish(reason);
         if self.announced {
-            self.protocol.on_close(&self.conn, self.reason);
+            // This may run while the task unwinds: a second panic would end
+            // the process.
+            let hook = AssertUnwindSafe(|| self.protocol.on_close(&self.conn, reason));
+            if catch_unwind(hook).is_err() {
+                self.conn.shard().counters().panics.add(1);
+                tracing::error!(conn = %self.conn.name(), "a close hook panicked");
+            }
         }
+        self.conn.drop_properties();
     }
 }
 
 /// Serves one connection to its end.
 async fn connection(
-    shard: Shard,
+    place: &Place,
     protocol: Rc<dyn Protocol>,
     stream: Box<dyn Stream>,
     head: Vec<u8>,
-    refused: bool,
 ) {
-    let Some(conn) = Conn::open(&shard, stream.peer(), true) else {
-        shard.load().fetch_sub(1, Ordering::Relaxed);
+    let Place { shard, refused } = place;
+    let Some(conn) = Conn::open(shard, stream.peer(), true) else {
         shard.counters().refused.add(1);
         return;
     };
     let mut open = Open {
         conn: conn.clone(),
         protocol: protocol.clone(),
-        reason: CloseReason::HandlerPanic,
-        announced: !refused,
+        reason: None,
+        announced: !*refused,
     };
     if shard.is_draining() {
         conn.begin_drain();
     }
     let mut slot = Slot::new(Transport::new(conn.clone(), stream, head));
-    let reason = if refused {
+    let reason = if *refused {
         shard.counters().refused.add(1);
         protocol.refuse(&mut slot).await
     } else {
         protocol.on_open(&conn);
         protocol.serve(&mut slot).await
     };
-    open.reason = reason;
+    open.reason = Some(reason);
     if let Some(transport) = slot.take() {
         transport.close(reason).await;
     }
@@ -293,6 +343,7 @@ async fn drained(shard: &Shard, deadline: Moment) {
             "the drain missed its deadline"
         );
     }
+    shard.set_ending();
     for conn in shard.connections() {
         conn.close(CloseReason::Draining);
     }

@@ -9,6 +9,7 @@ mod offload;
 mod remote;
 mod task;
 mod timer;
+mod waiters;
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
@@ -16,8 +17,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::task::Waker;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
@@ -31,10 +31,12 @@ pub use self::offload::OffloadError;
 pub(crate) use self::remote::Target;
 pub(crate) use self::remote::{Arrival, Mail};
 pub use self::remote::{Remote, RemoteError};
+pub(crate) use self::task::Turn as ShardTurn;
 pub use self::task::{TaskInfo, WaitsFor, current_wait, describe_task, waiting};
 use self::task::{Tasks, Tracked};
 use self::timer::Timers;
 pub use self::timer::{Elapsed, Sleep, until};
+pub(crate) use self::waiters::Waiters;
 use crate::clock::MonotonicClock;
 use crate::conn::{Buffers, Conn, ConnShared};
 use crate::counters::Counters;
@@ -62,14 +64,14 @@ struct Inner {
     connections: RefCell<Slots<Rc<ConnShared>>>,
     buffers: Buffers,
     counters: Arc<Counters>,
-    /// Connections of this shard and those on their way to it, for spreading.
-    load: Arc<AtomicUsize>,
     remote: Remote,
     rng: RefCell<Rng>,
     extensions: RefCell<HashMap<TypeId, Rc<dyn Any>>>,
     draining: Cell<bool>,
     drain_hooks: RefCell<Vec<DrainHook>>,
-    drain_wakers: RefCell<Vec<Waker>>,
+    drain_waiters: Waiters,
+    /// The drain is over: what still runs ends with the thread.
+    ending: Cell<bool>,
 }
 
 /// What a shard is made of, before its thread runs.
@@ -78,7 +80,6 @@ pub(crate) struct ShardParts {
     pub(crate) config: Arc<NetConfig>,
     pub(crate) beat: Arc<Beat>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) load: Arc<AtomicUsize>,
     pub(crate) remote: Remote,
     pub(crate) seed: u64,
 }
@@ -90,10 +91,14 @@ thread_local! {
 impl Shard {
     /// Makes the calling thread this shard.
     pub(crate) fn enter(parts: ShardParts) -> Self {
-        let slots = parts.config.slots_per_shard();
+        let slots = Slots::with_first_generation(
+            parts.id,
+            parts.config.slots_per_shard(),
+            parts.config.first_generation,
+        );
         let inner = Inner {
             id: parts.id,
-            connections: RefCell::new(Slots::new(parts.id, slots)),
+            connections: RefCell::new(slots),
             config: parts.config,
             now: Cell::new(None),
             turn: Cell::new(0),
@@ -103,13 +108,13 @@ impl Shard {
             offload: Offload::new(),
             buffers: Buffers::default(),
             counters: parts.counters,
-            load: parts.load,
             remote: parts.remote,
             rng: RefCell::new(Rng::from_seed(parts.seed)),
             extensions: RefCell::default(),
             draining: Cell::new(false),
             drain_hooks: RefCell::default(),
-            drain_wakers: RefCell::default(),
+            drain_waiters: Waiters::default(),
+            ending: Cell::new(false),
         };
         inner.beat.enter_thread();
         let shard = Self {
@@ -124,8 +129,11 @@ impl Shard {
     /// Undoes [`Shard::enter`].
     pub(crate) fn leave(&self) {
         self.inner.beat.leave_thread();
-        self.inner.extensions.borrow_mut().clear();
-        CURRENT.with_borrow_mut(Option::take);
+        // Outside the borrow: what is dropped may ask for its neighbours.
+        let extensions = self.inner.extensions.take();
+        drop(extensions);
+        let current = CURRENT.with_borrow_mut(Option::take);
+        drop(current);
     }
 
     /// The shard of the calling thread, if it is one.
@@ -245,10 +253,11 @@ impl Shard {
     /// Keeps a value of which the shard has one of its type, such as the
     /// application's state.
     pub fn set_extension<T: 'static>(&self, value: Rc<T>) {
-        self.inner
-            .extensions
-            .borrow_mut()
-            .insert(TypeId::of::<T>(), value);
+        let mut extensions = self.inner.extensions.borrow_mut();
+        let old = extensions.insert(TypeId::of::<T>(), value);
+        drop(extensions);
+        // Its drop may come back here.
+        drop(old);
     }
 
     /// The value kept by [`Shard::set_extension`].
@@ -293,34 +302,45 @@ impl Shard {
 
     /// Ready when a drain has begun.
     pub async fn drain_begun(&self) {
-        std::future::poll_fn(|cx| {
+        let begun = || {
             if self.is_draining() {
-                return std::task::Poll::Ready(());
+                Poll::Ready(())
+            } else {
+                Poll::Pending
             }
-            let mut wakers = self.inner.drain_wakers.borrow_mut();
-            if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-                wakers.push(cx.waker().clone());
-            }
-            std::task::Poll::Pending
-        })
-        .await;
+        };
+        self.inner.drain_waiters.until(begun).await;
     }
 
     /// Runs the hooks, then tells everyone.
     pub(crate) async fn begin_drain(&self, deadline: Moment) {
         let hooks = std::mem::take(&mut *self.inner.drain_hooks.borrow_mut());
         for hook in hooks {
-            if until(self, deadline, hook(self)).await.is_err() {
+            // A task of its own: a panic in it must not end the shard.
+            let (done, ended) = tokio::sync::oneshot::channel::<()>();
+            let shard = self.clone();
+            self.spawn(Label::of("drain hook"), async move {
+                let _done = done;
+                hook(&shard).await;
+            });
+            if until(self, deadline, ended).await.is_err() {
                 tracing::warn!(shard = self.id().0, "a drain hook missed the deadline");
             }
         }
         self.inner.draining.set(true);
-        for waker in std::mem::take(&mut *self.inner.drain_wakers.borrow_mut()) {
-            waker.wake();
-        }
+        self.inner.drain_waiters.wake_all();
         for connection in self.connections() {
             connection.begin_drain();
         }
+    }
+
+    /// From here on nothing reconnects.
+    pub(crate) fn set_ending(&self) {
+        self.inner.ending.set(true);
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.inner.ending.get()
     }
 
     pub(crate) fn slots(&self) -> &RefCell<Slots<Rc<ConnShared>>> {
@@ -329,10 +349,6 @@ impl Shard {
 
     pub(crate) fn buffers(&self) -> &Buffers {
         &self.inner.buffers
-    }
-
-    pub(crate) fn load(&self) -> &AtomicUsize {
-        &self.inner.load
     }
 
     pub(crate) fn tasks(&self) -> &Tasks {

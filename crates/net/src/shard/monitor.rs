@@ -148,7 +148,11 @@ fn look(index: usize, beat: &Beat, seen: &mut Seen, now: Moment, reports: &Block
         reports.lengthen(shard, blocked);
     } else if blocked >= BLOCKED_AFTER {
         seen.reported = true;
-        let stack = signal::stack_of(beat.thread.load(Ordering::Acquire));
+        let mut stack = signal::stack_of(beat.thread.load(Ordering::Acquire));
+        if beat.get().0 != value {
+            // It ended meanwhile; the stack is that of something else.
+            stack.clear();
+        }
         reports.push(BlockedReport {
             shard,
             handler: label.name(),
@@ -163,7 +167,8 @@ fn look(index: usize, beat: &Beat, seen: &mut Seen, now: Moment, reports: &Block
 #[allow(unsafe_code, reason = "signals and thread handles are the C library's")]
 mod signal {
     use super::{
-        AtomicPtr, AtomicUsize, Duration, Mutex, OnceLock, Ordering, PoisonError, STACK_FRAMES,
+        AtomicPtr, AtomicU64, AtomicUsize, Duration, Mutex, OnceLock, Ordering, PoisonError,
+        STACK_FRAMES,
     };
 
     /// Nothing else uses it: the kernel sends it for out-of-band data only to
@@ -172,8 +177,16 @@ mod signal {
 
     static FRAMES: [AtomicPtr<libc::c_void>; STACK_FRAMES] =
         [const { AtomicPtr::new(std::ptr::null_mut()) }; STACK_FRAMES];
-    /// 0: free. 1: asked. 2: done, [`COUNT`] frames are valid.
-    static STATE: AtomicUsize = AtomicUsize::new(0);
+    /// 0: free. 1: asked, of [`TARGET`]. 2: its handler writes. 3: done,
+    /// [`COUNT`] frames are valid.
+    static STATE: AtomicUsize = AtomicUsize::new(FREE);
+    const FREE: usize = 0;
+    const ASKED: usize = 1;
+    const WRITING: usize = 2;
+    const DONE: usize = 3;
+    /// Whose stack is asked for: a signal may be late, and its handler must
+    /// not answer a question that was put to another thread.
+    static TARGET: AtomicU64 = AtomicU64::new(0);
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     static INSTALLED: OnceLock<bool> = OnceLock::new();
@@ -186,11 +199,14 @@ mod signal {
     extern "C" fn handler(_: libc::c_int) {
         // SAFETY: errno is this thread's own; it is put back below.
         let errno = unsafe { *libc::__errno_location() };
-        if STATE.load(Ordering::Acquire) == 1 {
+        let asked = STATE.load(Ordering::Acquire) == ASKED
+            && TARGET.load(Ordering::Relaxed) == this_thread();
+        let claim = || STATE.compare_exchange(ASKED, WRITING, Ordering::AcqRel, Ordering::Relaxed);
+        if asked && claim().is_ok() {
             let mut count = 0;
-            // SAFETY: only this handler walks a stack: `ONE_AT_A_TIME` is held
-            // by the thread that asked, and a second signal is blocked while
-            // this handler runs. The walk allocates nothing; glibc from 2.35
+            // SAFETY: only this handler walks a stack: it has claimed the
+            // question, and a second one is put only when this is answered.
+            // The walk allocates nothing; glibc from 2.35
             // finds unwind tables without a lock.
             unsafe {
                 backtrace::trace_unsynchronized(|frame| {
@@ -200,7 +216,7 @@ mod signal {
                 });
             }
             COUNT.store(count, Ordering::Relaxed);
-            STATE.store(2, Ordering::Release);
+            STATE.store(DONE, Ordering::Release);
         }
         // SAFETY: as above.
         unsafe { *libc::__errno_location() = errno };
@@ -226,30 +242,37 @@ mod signal {
         if thread == 0 || !install() {
             return Vec::new();
         }
-        STATE.store(1, Ordering::Release);
+        TARGET.store(thread, Ordering::Relaxed);
+        STATE.store(ASKED, Ordering::Release);
         // SAFETY: the shard clears its handle before its thread ends, and its
         // thread is joined only after the monitor has stopped.
         if unsafe { libc::pthread_kill(thread as libc::pthread_t, SIGNAL) } != 0 {
-            STATE.store(0, Ordering::Release);
+            STATE.store(FREE, Ordering::Release);
             return Vec::new();
         }
         for _ in 0..100 {
-            if STATE.load(Ordering::Acquire) == 2 {
+            if STATE.load(Ordering::Acquire) == DONE {
                 break;
             }
             std::thread::park_timeout(Duration::from_millis(1));
         }
-        let answered = STATE.swap(0, Ordering::AcqRel) == 2;
-        let count = if answered {
-            COUNT.load(Ordering::Relaxed)
-        } else {
-            0
-        };
+        // A handler that has begun is waited for: it writes where the next
+        // question's frames will be.
+        let unasked = STATE.compare_exchange(ASKED, FREE, Ordering::AcqRel, Ordering::Acquire);
+        if unasked.is_ok() {
+            return Vec::new();
+        }
+        while STATE.load(Ordering::Acquire) != DONE {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        let count = COUNT.load(Ordering::Relaxed);
         let frames = &FRAMES[..count];
-        frames
+        let stack = frames
             .iter()
             .flat_map(|frame| names(frame.load(Ordering::Relaxed)))
-            .collect()
+            .collect();
+        STATE.store(FREE, Ordering::Release);
+        stack
     }
 
     /// Symbol names of an address, inlined calls included; the machinery of

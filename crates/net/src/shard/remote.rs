@@ -50,11 +50,13 @@ pub enum RemoteError {
 #[derive(Clone)]
 pub struct Remote {
     shards: Arc<[Target]>,
+    refusing: Arc<AtomicUsize>,
 }
 
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(crate) mail: Sender<Mail>,
+    /// Connections of the shard and those on their way to it.
     pub(crate) load: Arc<AtomicUsize>,
 }
 
@@ -62,6 +64,7 @@ impl Remote {
     pub(crate) fn new(targets: Vec<Target>) -> Self {
         Self {
             shards: targets.into(),
+            refusing: Arc::default(),
         }
     }
 
@@ -142,8 +145,17 @@ impl Remote {
         ShardId(u16::try_from(index).unwrap_or(0))
     }
 
-    pub(crate) fn load_of(&self, shard: ShardId) -> &AtomicUsize {
+    /// Where a connection of that shard is counted while it lives.
+    pub(crate) fn place(&self, shard: ShardId, refused: bool) -> &AtomicUsize {
+        if refused {
+            return &self.refusing;
+        }
         &self.shards[usize::from(shard.0)].load
+    }
+
+    /// Connections above the limit that are being told so.
+    pub(crate) fn refusing(&self) -> &AtomicUsize {
+        &self.refusing
     }
 
     pub(crate) fn load_sum(&self) -> usize {

@@ -150,6 +150,29 @@ pub async fn waiting<F: Future>(reason: WaitsFor, future: F) -> F::Output {
     .await
 }
 
+/// A turn of the shard, ended in whatever way the code in it ends.
+pub(crate) struct Turn<'a> {
+    shard: &'a Shard,
+    before: Option<Rc<Task>>,
+}
+
+impl<'a> Turn<'a> {
+    pub(crate) fn begin(shard: &'a Shard, label: Label, task: Option<Rc<Task>>) -> Self {
+        shard.enter_turn(label);
+        let before = CURRENT.with_borrow_mut(|current| std::mem::replace(current, task));
+        Self { shard, before }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let before = self.before.take();
+        let task = CURRENT.with_borrow_mut(|current| std::mem::replace(current, before));
+        drop(task);
+        self.shard.leave_turn();
+    }
+}
+
 pin_project_lite::pin_project! {
     /// A task's future, registered with its shard while it lives.
     pub(crate) struct Tracked<F> {
@@ -189,11 +212,9 @@ impl<F: Future<Output = ()>> Future for Tracked<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         let Registration { shard, task } = this.registration;
-        shard.enter_turn(task.label);
-        let before = CURRENT.with_borrow_mut(|current| current.replace(task.clone()));
-        let poll = this.future.poll(cx);
-        CURRENT.with_borrow_mut(|current| *current = before);
-        shard.leave_turn();
-        poll
+        // What it waited for may be gone; what it waits for now says so again.
+        task.waits_for.set(None);
+        let _turn = Turn::begin(shard, task.label, Some(task.clone()));
+        this.future.poll(cx)
     }
 }

@@ -1,0 +1,206 @@
+//! Messages out of a connection, within the bounds of its output.
+
+use std::task::Poll;
+
+use bytes::Bytes;
+use waystation_base::ConnName;
+
+use super::{CloseReason, Conn, Framing};
+use crate::native::websocket;
+use crate::shard::{WaitsFor, waiting};
+
+/// Why a message was not taken by a connection. The message is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The connection is closed or closing.
+    #[error("connection {0} is closed")]
+    Closed(ConnName),
+    /// Its output is full: the peer does not read fast enough.
+    #[error("the output of connection {0} is full")]
+    Full(ConnName),
+    /// The peer speaks HTTP, or has not said anything yet on a port of
+    /// several protocols: a message would break its stream. Send when its
+    /// first message has come.
+    #[error("connection {0} has no messages (yet)")]
+    Mute(ConnName),
+}
+
+/// What happens to a connection whose output is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SlowReader {
+    /// It is closed, with [`CloseReason::SlowReader`].
+    #[default]
+    Close,
+    /// It stays; the sender gets [`SendError::Full`] and decides. A peer that
+    /// takes nothing at all is closed nevertheless, after
+    /// [`write_stall`](crate::ConnectionLimits::write_stall).
+    Refuse,
+}
+
+impl Conn {
+    /// Says what happens when the peer does not read fast enough.
+    pub fn set_slow_reader(&self, policy: SlowReader) {
+        self.shared.slow_reader.set(policy);
+    }
+
+    /// Sends one message of the connection's protocol. It leaves with all
+    /// others of this turn, in one write.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing is sent then.
+    pub fn send(&self, message: &[u8]) -> Result<(), SendError> {
+        self.send_with(message.len(), |out| out.extend_from_slice(message))
+    }
+
+    /// Like [`Conn::send`], for a message shared by many connections: it is
+    /// not copied when it is large.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing is sent then.
+    pub fn send_bytes(&self, message: &Bytes) -> Result<(), SendError> {
+        self.admit(message.len())?;
+        let mut output = self.shared.output.borrow_mut();
+        if self.is_websocket() {
+            websocket::put_head(output.tail(self.shard()), websocket::BINARY, message.len());
+        }
+        output.push_bytes(self.shard(), message);
+        drop(output);
+        self.sent();
+        Ok(())
+    }
+
+    /// Like [`Conn::send`], for a message that is written in place. `length`
+    /// is what `write` will append, in bytes, as close as the caller knows.
+    /// What `write` appends before it panics does not leave.
+    ///
+    /// # Errors
+    /// [`SendError`]; `write` is not called then.
+    ///
+    /// # Panics
+    /// When `write` uses this connection.
+    pub fn send_with(
+        &self,
+        length: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), SendError> {
+        self.admit(length)?;
+        let mut output = self.shared.output.borrow_mut();
+        if self.is_websocket() {
+            let mut message = Vec::with_capacity(length);
+            write(&mut message);
+            let tail = output.tail(self.shard());
+            websocket::put_head(tail, websocket::BINARY, message.len());
+            tail.extend_from_slice(&message);
+        } else {
+            let tail = output.tail(self.shard());
+            let mut torn = Torn {
+                start: tail.len(),
+                tail,
+                whole: false,
+            };
+            write(torn.tail);
+            torn.whole = true;
+        }
+        drop(output);
+        self.sent();
+        Ok(())
+    }
+
+    /// Sends one text message to a WebSocket peer; to any other peer the
+    /// bytes as they are.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing is sent then.
+    pub fn send_text(&self, text: &str) -> Result<(), SendError> {
+        self.admit(text.len())?;
+        let mut output = self.shared.output.borrow_mut();
+        let tail = output.tail(self.shard());
+        if self.is_websocket() {
+            websocket::put_head(tail, websocket::TEXT, text.len());
+        }
+        tail.extend_from_slice(text.as_bytes());
+        drop(output);
+        self.sent();
+        Ok(())
+    }
+
+    /// Puts raw bytes of the transport itself on the stream, such as a
+    /// WebSocket pong. They pass no limit but their own smallness.
+    pub(crate) fn send_control(&self, bytes: &[u8]) {
+        if !self.shared.closed.get() {
+            let mut output = self.shared.output.borrow_mut();
+            output.tail(self.shard()).extend_from_slice(bytes);
+            drop(output);
+            self.wake_driver();
+        }
+    }
+
+    fn admit(&self, length: usize) -> Result<(), SendError> {
+        let counters = self.shard().counters();
+        if !self.is_open() {
+            counters.stale_sends.add(1);
+            return Err(SendError::Closed(self.name()));
+        }
+        if self.shared.framing.get() == Framing::Mute {
+            counters.stale_sends.add(1);
+            return Err(SendError::Mute(self.name()));
+        }
+        let limits = &self.shard().config().connection;
+        let queued = self.output_len();
+        // A peer that keeps up gets a message of any size: a large answer
+        // behind a small one makes it no slow reader.
+        let behind = queued >= limits.output_high_water;
+        if behind && queued.saturating_add(length) > limits.output_bytes_max {
+            counters.output_refused.add(1);
+            if self.shared.slow_reader.get() == SlowReader::Close {
+                self.close(CloseReason::SlowReader);
+            }
+            return Err(SendError::Full(self.name()));
+        }
+        Ok(())
+    }
+
+    fn sent(&self) {
+        self.shard().counters().messages_out.add(1);
+        self.wake_driver();
+    }
+
+    /// Whether the output has reached its high-water mark.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.output_len() >= self.shard().config().connection.output_high_water
+    }
+
+    /// Waits until the output is below its high-water mark, so that a writer
+    /// of much goes as fast as the peer reads.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] when the connection ends first.
+    pub async fn writable(&self) -> Result<(), SendError> {
+        let ready = self.shared.waiters.until(|| {
+            if !self.is_open() {
+                return Poll::Ready(Err(SendError::Closed(self.name())));
+            }
+            if self.is_behind() {
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(()))
+        });
+        waiting(WaitsFor::plain("slow reader"), ready).await
+    }
+}
+
+/// Takes a message back that was not written to its end.
+struct Torn<'a> {
+    tail: &'a mut Vec<u8>,
+    start: usize,
+    whole: bool,
+}
+
+impl Drop for Torn<'_> {
+    fn drop(&mut self) {
+        if !self.whole {
+            self.tail.truncate(self.start);
+        }
+    }
+}
