@@ -1,7 +1,8 @@
 //! The admin side of a process: health, contexts, tasks, metrics over HTTP,
 //! on a thread of its own, so that it answers even while a shard is blocked.
 
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -10,7 +11,7 @@ use std::{fs, io};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, HeaderName};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
@@ -126,11 +127,8 @@ fn bind(address: &Address) -> io::Result<(Bound, Option<PathBuf>)> {
             Ok((Bound::Tcp(listener), None))
         }
         Address::Unix(path) => {
-            if std::os::unix::net::UnixStream::connect(path).is_err() {
-                match fs::remove_file(path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => {}
-                }
+            if is_left_over(path) {
+                fs::remove_file(path)?;
             }
             let listener = std::os::unix::net::UnixListener::bind(path)?;
             listener.set_nonblocking(true)?;
@@ -138,6 +136,16 @@ fn bind(address: &Address) -> io::Result<(Bound, Option<PathBuf>)> {
         }
         Address::Memory(_) => Err(io::ErrorKind::Unsupported.into()),
     }
+}
+
+/// Whether a socket that nobody listens on is in the way, such as that of a
+/// process that was killed. Anything else there is not ours to remove.
+fn is_left_over(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let probe = is_socket.then(|| std::os::unix::net::UnixStream::connect(path));
+    probe.is_some_and(|probe| {
+        probe.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    })
 }
 
 async fn serve(bound: Bound, process: Arc<Process>, stop: &Arc<Notify>) -> io::Result<()> {
@@ -173,24 +181,29 @@ async fn ask<T: Send + 'static>(
     process: &Process,
     question: impl Fn(&Shard) -> T + Send + Clone + 'static,
 ) -> Vec<Result<T, String>> {
-    let mut answers = Vec::new();
-    for index in 0..process.remote.shards() {
+    let asked = (0..process.remote.shards()).map(|index| {
         let shard = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
         let (tx, rx) = oneshot::channel();
         let question = question.clone();
-        let asked = process.remote.run_on(shard, move |shard| {
+        let sent = process.remote.run_on(shard, move |shard| {
             // The admin side may have stopped waiting.
             let _ = tx.send(question(shard));
         });
-        let answer = match asked {
+        (shard, sent.map(|()| rx))
+    });
+    // All are asked before any is waited for, so that they share the wait.
+    let asked: Vec<_> = asked.collect();
+    let deadline = tokio::time::Instant::now() + ADMIN_WAIT;
+    let mut answers = Vec::new();
+    for (shard, sent) in asked {
+        answers.push(match sent {
             Err(error) => Err(error.to_string()),
-            Ok(()) => match tokio::time::timeout(ADMIN_WAIT, rx).await {
+            Ok(rx) => match tokio::time::timeout_at(deadline, rx).await {
                 Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(_)) => Err(format!("shard {index} has ended")),
+                Ok(Err(_)) => Err(format!("shard {shard} has ended")),
                 Err(_) => Err(silent(process, shard)),
             },
-        };
-        answers.push(answer);
+        });
     }
     answers
 }
@@ -199,6 +212,10 @@ async fn ask<T: Send + 'static>(
 fn silent(process: &Process, shard: ShardId) -> String {
     let reports = process.blocked.list();
     let last = reports.iter().rev().find(|report| report.shard == shard);
+    // An older report is of a handler that has gone on since: its length was
+    // last seen when it ended.
+    let now = MonotonicClock.now();
+    let last = last.filter(|report| report.at + report.blocked >= now);
     let wait = ADMIN_WAIT.as_secs();
     match last {
         Some(report) => format!(
@@ -228,59 +245,65 @@ async fn healthz(State(process): State<Arc<Process>>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, faults.join("; ") + "\n").into_response()
 }
 
-fn json(rows: &[impl Serialize]) -> Response {
+fn json(rows: &[impl Serialize], left_out: usize) -> Response {
+    let head = [
+        (CONTENT_TYPE, "application/json".to_owned()),
+        (LEFT_OUT, left_out.to_string()),
+    ];
     match serde_json::to_vec(rows) {
-        Ok(body) => ([(CONTENT_TYPE, "application/json")], body).into_response(),
+        Ok(body) => (head, body).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
-/// The rows, or 503 with what is wrong when a shard did not answer.
-fn rows_or_fault<T>(answers: Vec<Result<Vec<T>, String>>) -> Result<Vec<T>, Box<Response>> {
+/// How many rows an answer would have had beside those in it.
+const LEFT_OUT: HeaderName = HeaderName::from_static("waystation-left-out");
+
+/// Rows of one shard, and how many more it has.
+type Rows<T> = (Vec<T>, usize);
+
+/// All rows as JSON, or 503 with what is wrong when a shard did not answer.
+fn rows_or_fault<T, R: Serialize>(
+    answers: Vec<Result<Rows<T>, String>>,
+    row: impl Fn(T) -> R,
+) -> Response {
     let mut rows = Vec::new();
+    let mut left_out = 0;
     for answer in answers {
         match answer {
-            Ok(answer) => rows.extend(answer),
+            Ok((answer, more)) => {
+                rows.extend(answer.into_iter().map(&row));
+                left_out += more;
+            }
             Err(fault) => {
                 let body = serde_json::json!({ "error": fault }).to_string();
                 let head = [(CONTENT_TYPE, "application/json")];
-                let response = (StatusCode::SERVICE_UNAVAILABLE, head, body).into_response();
-                return Err(Box::new(response));
+                return (StatusCode::SERVICE_UNAVAILABLE, head, body).into_response();
             }
         }
     }
-    Ok(rows)
+    json(&rows, left_out)
 }
 
 async fn contexts(State(process): State<Arc<Process>>) -> Response {
     let answers = ask(&process, |shard| Contexts::of(shard).snapshot(shard)).await;
-    match rows_or_fault(answers) {
-        Err(response) => *response,
-        Ok(contexts) => {
-            let role = |context| ContextRow {
-                role: process.name.clone(),
-                context,
-            };
-            json(&contexts.into_iter().map(role).collect::<Vec<_>>())
-        }
-    }
+    rows_or_fault(answers, |context| ContextRow {
+        role: process.name.clone(),
+        context,
+    })
 }
 
 async fn tasks(State(process): State<Arc<Process>>) -> Response {
-    let name = process.name.clone();
-    let dump = move |shard: &Shard| {
+    let dump = |shard: &Shard| {
         let id = shard.id().0;
         let mut tasks = shard.tasks_dump();
+        let left_out = tasks.len().saturating_sub(LISTED);
         tasks.truncate(LISTED);
-        tasks
-            .into_iter()
-            .map(|task| row(&name, id, task))
-            .collect::<Vec<_>>()
+        let tasks: Vec<_> = tasks.into_iter().map(|task| (id, task)).collect();
+        (tasks, left_out)
     };
-    match rows_or_fault(ask(&process, dump).await) {
-        Err(response) => *response,
-        Ok(rows) => json(&rows),
-    }
+    let answers = ask(&process, dump).await;
+    rows_or_fault(answers, |(shard, task)| row(&process.name, shard, task))
 }
 
 fn row(role: &str, shard: u16, task: TaskInfo) -> TaskRow {
@@ -310,7 +333,7 @@ async fn blocked(State(process): State<Arc<Process>>) -> Response {
             stack: report.stack,
         })
         .collect();
-    json(&rows)
+    json(&rows, 0)
 }
 
 async fn metrics_page(State(process): State<Arc<Process>>) -> Response {

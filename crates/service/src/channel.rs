@@ -7,7 +7,8 @@ use std::rc::Rc;
 use prost::Message;
 use waystation_base::{FencingToken, MessageId, SiteId, hash64, rendezvous};
 use waystation_net::native::{
-    Call, Router as NativeRouter, Upstream, UpstreamConfig, UpstreamEvents, UpstreamState,
+    Call, CallError, Router as NativeRouter, Upstream, UpstreamConfig, UpstreamEvents,
+    UpstreamState,
 };
 use waystation_net::{Address, Label, Shard};
 use waystation_wire::Load;
@@ -102,6 +103,13 @@ impl Channel {
         ctx: &Ctx,
         request: &M::Request,
     ) -> Result<M::Reply, Status> {
+        if ctx.time_left().is_zero() {
+            // Nobody would wait for the answer.
+            return Err(Status::deadline_exceeded(format!(
+                "the deadline passed before {} was called",
+                M::NAME
+            )));
+        }
         let call = Call {
             message: M::ID,
             label: self.label(M::ID, M::NAME),
@@ -130,7 +138,10 @@ impl Channel {
     pub fn push<M: Method>(&self, message: &M::Request) -> Result<(), PushError> {
         let body = message.encode_to_vec();
         let pushed = self.shared.upstream.push(M::ID, &body);
-        pushed.map_err(|error| PushError::Encode(error.to_string()))
+        pushed.map_err(|error| match error {
+            CallError::NotConnected => PushError::NotConnected,
+            _ => PushError::Encode(error.to_string()),
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use slab::Slab;
 use waystation_base::{Sid, SidSource};
 use waystation_net::Shard;
-use waystation_wire::Load;
+use waystation_wire::{Load, Status as Code};
 
 use crate::ctx::Context;
 use crate::latency::Latency;
@@ -35,13 +35,15 @@ pub struct ContextInfo {
     pub shard: u16,
 }
 
-/// What a shard counts of requests.
+/// What a shard counts of requests. Those started are those answered, failed
+/// and cancelled, and those still in progress.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct RequestCounts {
     pub(crate) started: u64,
     pub(crate) answered: u64,
     pub(crate) failed: u64,
     pub(crate) refused: u64,
+    pub(crate) unreadable: u64,
     pub(crate) timeouts: u64,
     pub(crate) cancelled: u64,
     pub(crate) retries: u64,
@@ -101,8 +103,10 @@ impl Contexts {
         context.place.set(place);
     }
 
+    /// Takes a context off the list, unless it is off already.
     pub(crate) fn close(&self, context: &Context) {
-        self.list.borrow_mut().try_remove(context.place.get());
+        let place = context.place.replace(usize::MAX);
+        self.list.borrow_mut().try_remove(place);
     }
 
     /// Contexts in the table.
@@ -140,15 +144,19 @@ impl Contexts {
         self.counts.get()
     }
 
-    pub(crate) fn ended(&self, took: Duration, ok: bool) {
-        self.latency.borrow_mut().add(took);
-        self.count(|counts| {
-            if ok {
-                counts.answered += 1
-            } else {
-                counts.failed += 1
-            }
-        });
+    /// Counts a request that has ended. An error at once says nothing of how
+    /// long requests take, and would make a host that fails look fast.
+    pub(crate) fn ended(&self, took: Duration, outcome: Outcome) {
+        let (telling, change): (bool, fn(&mut RequestCounts)) = match outcome {
+            Outcome::Answered => (true, |counts| counts.answered += 1),
+            Outcome::Cancelled => (true, |counts| counts.cancelled += 1),
+            Outcome::Failed(Code::DeadlineExceeded) => (true, |counts| counts.failed += 1),
+            Outcome::Failed(_) => (false, |counts| counts.failed += 1),
+        };
+        if telling {
+            self.latency.borrow_mut().add(took);
+        }
+        self.count(change);
     }
 
     /// What replies tell of this shard's load.
@@ -159,16 +167,29 @@ impl Contexts {
         }
     }
 
-    /// Every request in progress, at most [`LISTED`]. Cost: linear.
-    pub(crate) fn snapshot(&self, shard: &Shard) -> Vec<ContextInfo> {
+    /// Requests in progress, at most [`LISTED`], and how many more there are.
+    /// Cost: linear.
+    pub(crate) fn snapshot(&self, shard: &Shard) -> (Vec<ContextInfo>, usize) {
         let now = shard.now();
         let list = self.list.borrow();
         let contexts = list
             .iter()
             .take(LISTED)
             .filter_map(|(_, context)| context.upgrade());
-        contexts.map(|context| info(&context, shard, now)).collect()
+        let infos = contexts.map(|context| info(&context, shard, now)).collect();
+        (infos, list.len().saturating_sub(LISTED))
     }
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// With its handler's result.
+    Answered,
+    /// With an error.
+    Failed(Code),
+    /// Without an answer, since its caller gave up.
+    Cancelled,
 }
 
 fn info(context: &Rc<Context>, shard: &Shard, now: waystation_base::Moment) -> ContextInfo {

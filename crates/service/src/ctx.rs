@@ -1,11 +1,11 @@
 //! Request contexts: what a shard knows of each request in progress.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
 use waystation_base::{Moment, Sid, TraceId};
@@ -31,6 +31,8 @@ pub(crate) struct Context {
     pub(crate) place: Cell<usize>,
     cancelled: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    /// The error that the request ended with, if it did.
+    ended_as: OnceCell<Status>,
 }
 
 impl Drop for Context {
@@ -76,13 +78,16 @@ impl Ctx {
             place: Cell::new(usize::MAX),
             cancelled: Cell::new(false),
             waker: RefCell::new(None),
+            ended_as: OnceCell::new(),
         });
         contexts.open(&shared);
         Self { shared }
     }
 
     /// A context for work that no peer asked for, such as a timer's, with a
-    /// deadline `within` from now.
+    /// deadline `within` from now, at most
+    /// [`DEADLINE_MAX`](crate::limits::DEADLINE_MAX). It makes calls end; the
+    /// work itself is not ended.
     pub fn background(shard: &Shard, name: &str, within: Duration) -> Self {
         let opening = Opening {
             sid: None,
@@ -167,45 +172,99 @@ impl Ctx {
         self.shared.cancelled.get()
     }
 
+    /// The request is answered: it is no longer listed, even when a clone of
+    /// its context lives on.
+    pub(crate) fn leave(&self) {
+        self.shared.contexts.close(&self.shared);
+        drop(self.shared.waker.take());
+    }
+
+    /// How long it has been in progress.
+    pub(crate) fn age(&self) -> Duration {
+        let now = self.shared.shard.now();
+        now.saturating_since(self.shared.started)
+    }
+
+    /// How the framework ended the request, once it has.
+    pub(crate) fn ended_as(&self) -> Option<&Status> {
+        self.shared.ended_as.get()
+    }
+
     /// Runs a handler under this context: to its answer, its deadline, its
-    /// cancellation, or its panic, whichever comes first.
+    /// cancellation, or its panic, whichever comes first. The handler is
+    /// dropped before this returns. One whose deadline has passed already is
+    /// not started at all.
     pub(crate) async fn run<T>(
         &self,
         handler: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
-        let shared = &self.shared;
-        let mut handler = pin!(handler);
-        let mut deadline: Option<Sleep> = None;
-        poll_fn(|cx| {
-            let polled = catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
-            match polled {
-                Ok(Poll::Ready(result)) => return Poll::Ready(result),
-                Ok(Poll::Pending) => shared.waits_for.set(current_wait()),
-                Err(_) => return Poll::Ready(Err(self.panicked())),
-            }
-            if shared.cancelled.get() {
-                return Poll::Ready(Err(Status::cancelled("the caller gave up")));
-            }
-            *shared.waker.borrow_mut() = Some(cx.waker().clone());
-            loop {
-                let at = shared.deadline + shared.grace.get();
-                let sleep = deadline.get_or_insert_with(|| shared.shard.sleep_until(at));
-                if sleep.deadline() != at {
-                    sleep.reset(at);
-                }
-                if Pin::new(sleep).poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                if shared.shard.now() >= shared.deadline + shared.grace.get() {
-                    shared.contexts.count_timeout();
-                    return Poll::Ready(Err(self.overdue()));
-                }
-            }
+        let mut handler = pin!(Some(handler));
+        let mut timer = None;
+        let result = poll_fn(|cx| {
+            let running = handler.as_mut().as_pin_mut();
+            self.poll(running.expect("it is there until the end"), &mut timer, cx)
         })
-        .await
+        .await;
+        if let Err(status) = &result {
+            // Those that the handler's drop tells of the end look here.
+            let _ = self.shared.ended_as.set(status.clone());
+        }
+        if catch_unwind(AssertUnwindSafe(|| handler.set(None))).is_err() {
+            // The answer stands: what panicked is only the tidying up.
+            let _ = self.panicked();
+        }
+        result
     }
 
-    fn panicked(&self) -> Status {
+    fn poll<T>(
+        &self,
+        handler: Pin<&mut impl Future<Output = Result<T, Status>>>,
+        timer: &mut Option<Sleep>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Result<T, Status>> {
+        let shared = &self.shared;
+        if shared.cancelled.get() {
+            return Poll::Ready(Err(Status::cancelled("the caller gave up")));
+        }
+        if timer.is_none() && self.time_left().is_zero() {
+            shared.contexts.count_timeout();
+            return Poll::Ready(Err(self.overdue()));
+        }
+        shared.shard.running(shared.method);
+        match catch_unwind(AssertUnwindSafe(|| handler.poll(cx))) {
+            Ok(Poll::Ready(result)) => return Poll::Ready(result),
+            Ok(Poll::Pending) => shared.waits_for.set(current_wait()),
+            Err(_) => return Poll::Ready(Err(self.panicked())),
+        }
+        self.keep_waker(cx.waker());
+        loop {
+            let at = shared.deadline + shared.grace.get();
+            let timer = timer.get_or_insert_with(|| shared.shard.sleep_until(at));
+            if timer.deadline() != at {
+                timer.reset(at);
+            }
+            if Pin::new(timer).poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if shared.shard.now() >= shared.deadline + shared.grace.get() {
+                shared.contexts.count_timeout();
+                return Poll::Ready(Err(self.overdue()));
+            }
+        }
+    }
+
+    /// Remembers whom a cancellation wakes.
+    fn keep_waker(&self, waker: &Waker) {
+        let mut kept = self.shared.waker.borrow_mut();
+        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+            let old = kept.replace(waker.clone());
+            drop(kept);
+            // Its drop may end a task, whose drop may come back here.
+            drop(old);
+        }
+    }
+
+    pub(crate) fn panicked(&self) -> Status {
         self.shared.shard.counters().panics.add(1);
         let method = self.shared.method.name();
         tracing::error!(sid = %self.shared.sid, method, "a handler panicked");

@@ -56,10 +56,11 @@ where
         let request = format.decode::<M::Request>(body)?;
         let (handler, ctx) = (self.handler.clone(), ctx.clone());
         Ok(Box::pin(async move {
-            let reply = ctx
-                .run(async { handler(ctx.clone(), request).await })
-                .await?;
-            format.encode(&reply)
+            ctx.run(async {
+                let reply = handler(ctx.clone(), request).await?;
+                format.encode(&reply)
+            })
+            .await
         }))
     }
 }

@@ -1,8 +1,10 @@
 //! Methods over HTTP: `POST /package.Service/Method` with protobuf JSON.
 //!
-//! The deadline may be given in the header `waystation-deadline-ms`. Errors
-//! are `{"code":"…","message":"…"}` with the nearest HTTP status.
+//! The deadline may be given in the header `waystation-deadline-ms`; the
+//! answer names the request's id in `waystation-sid`. Errors are
+//! `{"code":"…","message":"…"}` with the nearest HTTP status.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,17 +12,24 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method as Verb, Request, Response, StatusCode};
-use waystation_base::TraceId;
+use waystation_base::{Sid, TraceId};
 use waystation_net::Conn;
 use waystation_net::native::HttpHandler;
 
+use crate::contexts::Contexts;
 use crate::ctx::{Ctx, Opening};
+use crate::endpoint::Endpoint;
+use crate::exchange::{Answer, Incoming, Wire, begin};
 use crate::method::Format;
+use crate::peer::SpeaksHttp;
 use crate::router::{Page, Routes};
 use crate::status::Status;
 
 /// The header that carries a deadline, in ms.
 const DEADLINE: &str = "waystation-deadline-ms";
+
+/// The header that carries a request's id.
+const SID: &str = "waystation-sid";
 
 pub(crate) struct HttpGate {
     routes: Rc<Routes>,
@@ -31,40 +40,75 @@ impl HttpGate {
         Self { routes }
     }
 
-    fn call(&self, conn: &Conn, request: &Request<Bytes>) -> Result<Answered, Status> {
-        let path = request.uri().path();
-        let endpoint = self
-            .routes
-            .by_name
-            .get(path.trim_start_matches('/'))
-            .ok_or_else(|| {
-                conn.shard().counters().unrouted.add(1);
-                Status::not_found(format!("nothing is served at {path}"))
-            })?;
-        let contexts = self.routes.contexts.clone();
-        let admitted = contexts
-            .admit()
-            .map_err(|n| Status::overloaded(format!("{n} requests are in progress")))?;
+    fn call(
+        &self,
+        conn: &Conn,
+        endpoint: &dyn Endpoint,
+        request: &Request<Bytes>,
+    ) -> LocalBoxFuture<'static, Response<Bytes>> {
+        let contexts = &self.routes.contexts;
+        let deadline_left = match deadline(request) {
+            Ok(left) => left,
+            Err(status) => {
+                contexts.count(|counts| counts.unreadable += 1);
+                return ready(failure(&status));
+            }
+        };
         let opening = Opening {
             sid: None,
             trace: TraceId::default(),
             method: endpoint.label(),
-            deadline_left: deadline(request)?,
+            deadline_left,
             conn: Some(conn.clone()),
         };
-        let ctx = Ctx::open(conn.shard(), &contexts, opening);
-        let answering = endpoint.start(&ctx, Format::Json, request.body())?;
-        Ok(Box::pin(async move {
-            let _admitted = admitted;
-            let result = answering.await;
-            let took = ctx.shard().now().saturating_since(ctx.shared.started);
-            contexts.ended(took, result.is_ok());
-            result
-        }))
+        let incoming = Incoming {
+            endpoint,
+            opening,
+            format: Format::Json,
+            body: request.body(),
+        };
+        let answered = Rc::<RefCell<Answered>>::default();
+        let started = begin(conn.shard(), contexts, incoming, HttpWire(answered.clone()));
+        Box::pin(async move {
+            if let Some(started) = started {
+                started.await;
+            }
+            let Answered { sid, answer } = answered.take();
+            let mut response = match answer {
+                Some(Ok(body)) => json(StatusCode::OK, body),
+                Some(Err(status)) => failure(&status),
+                None => failure(&Status::internal("the request has no answer")),
+            };
+            if let Ok(sid) = HeaderValue::from_str(&sid.to_string()) {
+                response.headers_mut().insert(SID, sid);
+            }
+            response
+        })
     }
 }
 
-type Answered = LocalBoxFuture<'static, Result<Vec<u8>, Status>>;
+/// What a request was answered, once it was.
+#[derive(Default)]
+struct Answered {
+    sid: Sid,
+    answer: Option<Answer>,
+}
+
+/// Where an HTTP request came from.
+struct HttpWire(Rc<RefCell<Answered>>);
+
+impl Wire for HttpWire {
+    fn handle_answer(self, _: &Contexts, ctx: Option<&Ctx>, answer: Answer) {
+        *self.0.borrow_mut() = Answered {
+            sid: ctx.map_or(Sid::default(), Ctx::sid),
+            answer: Some(answer),
+        };
+    }
+
+    fn dropped(&self) -> Status {
+        Status::cancelled("the connection was lost")
+    }
+}
 
 fn deadline(request: &Request<Bytes>) -> Result<Option<Duration>, Status> {
     let Some(value) = request.headers().get(DEADLINE) else {
@@ -75,6 +119,10 @@ fn deadline(request: &Request<Bytes>) -> Result<Option<Duration>, Status> {
         Status::invalid_request(format!("{DEADLINE} must be a number of milliseconds"))
     })?;
     Ok(Some(Duration::from_millis(millis)))
+}
+
+fn ready(response: Response<Bytes>) -> LocalBoxFuture<'static, Response<Bytes>> {
+    Box::pin(std::future::ready(response))
 }
 
 fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Bytes> {
@@ -120,28 +168,22 @@ impl HttpHandler for HttpGate {
         conn: &Conn,
         request: Request<Bytes>,
     ) -> LocalBoxFuture<'static, Response<Bytes>> {
-        let now = |response| Box::pin(std::future::ready(response)) as LocalBoxFuture<'static, _>;
-        if let Some(found) = self.routes.pages.get(request.uri().path()) {
-            return now(page(&request, found));
+        if conn.property::<SpeaksHttp>().is_none() {
+            conn.set_property(Rc::new(SpeaksHttp));
         }
-        let known = self
-            .routes
-            .by_name
-            .contains_key(request.uri().path().trim_start_matches('/'));
-        if known && request.method() != Verb::POST {
-            return now(only("POST"));
+        let path = request.uri().path();
+        if let Some(found) = self.routes.pages.get(path) {
+            return ready(page(&request, found));
         }
-        match self.call(conn, &request) {
-            Ok(answered) => Box::pin(async move {
-                match answered.await {
-                    Ok(body) => json(StatusCode::OK, body),
-                    Err(status) => failure(&status),
-                }
-            }),
-            Err(status) => {
-                self.routes.contexts.count(|counts| counts.failed += 1);
-                now(failure(&status))
-            }
+        let name = path.strip_prefix('/').unwrap_or(path);
+        let Some(endpoint) = self.routes.by_name.get(name) else {
+            conn.shard().counters().unrouted.add(1);
+            let status = Status::not_found(format!("nothing is served at {path}"));
+            return ready(failure(&status));
+        };
+        if request.method() != Verb::POST {
+            return ready(only("POST"));
         }
+        self.call(conn, &**endpoint, &request)
     }
 }

@@ -47,6 +47,7 @@ mod channel;
 mod contexts;
 mod ctx;
 mod endpoint;
+mod exchange;
 mod http;
 mod latency;
 pub mod limits;

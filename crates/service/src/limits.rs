@@ -9,7 +9,7 @@ pub const REQUESTS_IN_FLIGHT: usize = 16_384;
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
 
 /// The longest deadline a request can have; a longer one is cut to it.
-pub const DEADLINE_MAX: Duration = Duration::from_secs(300);
+pub const DEADLINE_MAX: Duration = Duration::from_mins(5);
 
 /// Time that a state machine has after its deadline to answer the timeout.
 /// Then the framework answers.
@@ -24,17 +24,29 @@ pub const CONCURRENCY: u32 = 256;
 /// Latencies that the median in replies is taken from.
 pub const LATENCY_WINDOW: usize = 64;
 
-/// Sessions of a keyed table. Above it a new one is refused.
+/// A sensible capacity for [`Sessions`](crate::Sessions). Above its own
+/// capacity a table refuses new sessions.
 pub const SESSIONS: usize = 1_000_000;
 
-/// Waiters for one key's lock. Above it a waiter is refused.
+/// The shortest time that a session stays unused, a tick of the timer: less
+/// than that would end it at once, again and again.
+pub const SESSION_IDLE_MIN: Duration = Duration::from_millis(1);
+
+/// Waiters for one key's lock, beside its holder. Above it a waiter is refused.
 pub const LOCK_WAITERS: usize = 4096;
 
-/// Contexts and tasks listed by one admin answer. The rest is counted.
+/// Contexts and tasks of one shard that an admin answer lists. How many more
+/// there are stands in its header `waystation-left-out`.
 pub const LISTED: usize = 10_000;
 
-/// Time a shard has to answer the admin thread.
+/// Time that shards have to answer the admin thread. Then it answers without
+/// them, and says why.
 pub const ADMIN_WAIT: Duration = Duration::from_secs(1);
+
+/// Time that shards have to get ready: to run what was given to
+/// [`on_shard`](crate::AppBuilder::on_shard) and build their routes. Then the
+/// start fails.
+pub const START_WAIT: Duration = Duration::from_mins(1);
 
 /// Pauses between retries of a step: the first, and the longest.
 pub const RETRY_PAUSE: (Duration, Duration) =

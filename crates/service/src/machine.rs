@@ -6,6 +6,7 @@
 //! times out, its call is dropped, and with it any late answer.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
@@ -74,14 +75,16 @@ pub trait StateMachine: Sized + 'static {
     fn on_answer(&mut self, ctx: &Ctx, answer: Self::Answer) -> Step<Self::Answer, Self::Reply>;
 
     /// The current state's answer did not come in time. When the request's
-    /// own deadline has passed, only `Done` and `Fail` are still possible.
+    /// own deadline has passed, only `Done` and `Fail` are still possible, and
+    /// a `Wait` fails the request.
     fn on_timeout(&mut self, ctx: &Ctx) -> Step<Self::Answer, Self::Reply> {
         Step::Fail(Status::deadline_exceeded(format!(
             "{ctx:?} missed its deadline"
         )))
     }
 
-    /// The request has ended so.
+    /// The request has ended so: called exactly once for each `on_request`,
+    /// also when the request was cancelled or the machine panicked.
     fn on_end(&mut self, ctx: &Ctx, outcome: Result<&Self::Reply, &Status>) {
         let _ = (ctx, outcome);
     }
@@ -105,7 +108,31 @@ impl<S: StateMachine> Ending<S> {
 
 impl<S: StateMachine> Drop for Ending<S> {
     fn drop(&mut self) {
-        self.end(Err(&Status::cancelled("the request was dropped")));
+        if self.ended {
+            return;
+        }
+        let status = match self.ctx.ended_as() {
+            Some(status) => status.clone(),
+            None if std::thread::panicking() => Status::internal("the state machine panicked"),
+            None => Status::cancelled("the request was dropped"),
+        };
+        // A machine that has just panicked may well panic again in its end,
+        // which would end the process if it left this drop.
+        let end = AssertUnwindSafe(|| self.end(Err(&status)));
+        if catch_unwind(end).is_err() {
+            let _ = self.ctx.panicked();
+        }
+    }
+}
+
+/// The step after a timeout. When no time is left for another wait, what it
+/// would wait for is not even begun.
+fn timed_out<S: StateMachine>(machine: &mut S, ctx: &Ctx) -> Step<S::Answer, S::Reply> {
+    match machine.on_timeout(ctx) {
+        Step::Wait { state, .. } if ctx.time_left().is_zero() => Step::Fail(
+            Status::deadline_exceeded(format!("no time is left to wait in `{state}`")),
+        ),
+        step => step,
     }
 }
 
@@ -142,12 +169,11 @@ pub(crate) async fn drive<S: StateMachine>(
         let at = within.map_or(ctx.deadline(), |time| {
             (ctx.shard().now() + time).min(ctx.deadline())
         });
-        // Awaiting it in its own block drops a late call before the machine
-        // moves on.
+        // `until` drops a late call before the machine moves on.
         let result = until(ctx.shard(), at, answer).await;
         step = match result {
             Ok(answer) => run.machine.on_answer(&ctx, answer),
-            Err(_) => run.machine.on_timeout(&ctx),
+            Err(_) => timed_out(&mut run.machine, &ctx),
         };
     }
     let status = Status::internal(format!(

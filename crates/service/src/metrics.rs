@@ -1,9 +1,9 @@
-//! What a process counts, as an OpenMetrics page.
+//! What a process counts, as an `OpenMetrics` page.
 //!
-//! Source: OpenMetrics 1.0, text format. Names are base units with bounded
+//! Source: `OpenMetrics` 1.0, text format. Names are base units with bounded
 //! labels.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use waystation_net::{Counters, Kind};
@@ -26,15 +26,33 @@ impl Page {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
         };
+        let help = help
+            .replace('\\', r"\\")
+            .replace('\n', r"\n")
+            .replace('"', r#"\""#);
         // Writing to a string does not fail.
         let _ = writeln!(self.text, "# TYPE {name} {kind}\n# HELP {name} {help}");
     }
 
     /// Adds a sample to the family begun last. `labels` is what stands
-    /// between the braces.
+    /// between the braces, such as `shard="0"`; empty for none.
     pub fn sample(&mut self, name: &str, kind: Kind, labels: &str, value: u64) {
+        self.write(name, kind, labels, format_args!("{value}"));
+    }
+
+    /// Like [`Page::sample`], for quantities with fractions, such as seconds.
+    pub fn value(&mut self, name: &str, kind: Kind, labels: &str, value: f64) {
+        self.write(name, kind, labels, format_args!("{value}"));
+    }
+
+    fn write(&mut self, name: &str, kind: Kind, labels: &str, value: fmt::Arguments<'_>) {
         let suffix = if kind == Kind::Counter { "_total" } else { "" };
-        let _ = writeln!(self.text, "{name}{suffix}{{{labels}}} {value}");
+        let (open, close) = if labels.is_empty() {
+            ("", "")
+        } else {
+            ("{", "}")
+        };
+        let _ = writeln!(self.text, "{name}{suffix}{open}{labels}{close} {value}");
     }
 
     /// The page with its end mark.
@@ -84,95 +102,71 @@ pub(crate) fn net(page: &mut Page, shards: &[Arc<Counters>]) {
     }
 }
 
+/// One number that each shard tells.
+struct Family {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    read: fn(&ShardFigures) -> f64,
+}
+
+macro_rules! families {
+    ($($name:literal $kind:ident $help:literal $read:expr;)*) => {
+        [$(Family { name: $name, kind: Kind::$kind, help: $help, read: $read }),*]
+    };
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "counts stay far below 2^53, up to which a float holds every number"
+)]
+const fn number(count: u64) -> f64 {
+    count as f64
+}
+
+const FAMILIES: [Family; 14] = families! {
+    "waystation_requests_started" Counter "Requests admitted."
+        |f| number(f.counts.started);
+    "waystation_requests_answered" Counter "Requests answered well."
+        |f| number(f.counts.answered);
+    "waystation_requests_failed" Counter "Requests answered with an error."
+        |f| number(f.counts.failed);
+    "waystation_requests_cancelled" Counter "Requests whose caller gave up; they have no answer."
+        |f| number(f.counts.cancelled);
+    "waystation_requests_refused" Counter "Requests refused because too many were in progress."
+        |f| number(f.counts.refused);
+    "waystation_requests_unreadable" Counter "Requests refused because they could not be read."
+        |f| number(f.counts.unreadable);
+    "waystation_requests_timeouts" Counter "Requests whose deadline passed; they count as failed, too."
+        |f| number(f.counts.timeouts);
+    "waystation_requests_retries" Counter "Steps that were tried again."
+        |f| number(f.counts.retries);
+    "waystation_requests_in_flight" Gauge "Requests in progress."
+        |f| number(f.requests as u64);
+    "waystation_contexts" Gauge "Request contexts, those of parts and of background work included."
+        |f| number(f.contexts as u64);
+    "waystation_tasks" Gauge "Tasks of the shard."
+        |f| number(f.tasks as u64);
+    "waystation_timers" Gauge "Pending deadlines of the shard."
+        |f| number(f.timers as u64);
+    "waystation_offload_pending" Gauge "Jobs on the offload pool."
+        |f| number(f.offload as u64);
+    "waystation_latency_recent_seconds" Gauge "Median latency of the last 64 requests."
+        |f| f64::from(f.latency_us) / 1e6;
+};
+
 /// Writes what shards tell of their requests.
 pub(crate) fn service(page: &mut Page, shards: &[(usize, ShardFigures)]) {
-    type Read = fn(&ShardFigures) -> u64;
-    let wide = |value: usize| value as u64;
-    let _ = wide;
-    let families: [(&str, Kind, &str, Read); 13] = [
-        (
-            "waystation_requests_started",
-            Kind::Counter,
-            "Requests admitted.",
-            |f| f.counts.started,
-        ),
-        (
-            "waystation_requests_answered",
-            Kind::Counter,
-            "Requests answered well.",
-            |f| f.counts.answered,
-        ),
-        (
-            "waystation_requests_failed",
-            Kind::Counter,
-            "Requests answered with an error.",
-            |f| f.counts.failed,
-        ),
-        (
-            "waystation_requests_refused",
-            Kind::Counter,
-            "Requests refused because too many were in progress.",
-            |f| f.counts.refused,
-        ),
-        (
-            "waystation_requests_timeouts",
-            Kind::Counter,
-            "Requests whose deadline passed.",
-            |f| f.counts.timeouts,
-        ),
-        (
-            "waystation_requests_cancelled",
-            Kind::Counter,
-            "Requests that their caller gave up.",
-            |f| f.counts.cancelled,
-        ),
-        (
-            "waystation_requests_retries",
-            Kind::Counter,
-            "Steps that were tried again.",
-            |f| f.counts.retries,
-        ),
-        (
-            "waystation_requests_in_flight",
-            Kind::Gauge,
-            "Requests in progress.",
-            |f| f.requests as u64,
-        ),
-        (
-            "waystation_contexts",
-            Kind::Gauge,
-            "Request contexts, those of parts included.",
-            |f| f.contexts as u64,
-        ),
-        (
-            "waystation_tasks",
-            Kind::Gauge,
-            "Tasks of the shard.",
-            |f| f.tasks as u64,
-        ),
-        (
-            "waystation_timers",
-            Kind::Gauge,
-            "Pending deadlines of the shard.",
-            |f| f.timers as u64,
-        ),
-        (
-            "waystation_offload_pending",
-            Kind::Gauge,
-            "Jobs on the offload pool.",
-            |f| f.offload as u64,
-        ),
-        (
-            "waystation_latency_recent_microseconds",
-            Kind::Gauge,
-            "Median latency of the last 64 requests.",
-            |f| u64::from(f.latency_us),
-        ),
-    ];
-    for (name, kind, help, read) in families {
+    for Family {
+        name,
+        kind,
+        help,
+        read,
+    } in FAMILIES
+    {
         page.family(name, kind, help);
         for (shard, figures) in shards {
-            page.sample(name, kind, &format!("shard=\"{shard}\""), read(figures));
+            page.value(name, kind, &format!("shard=\"{shard}\""), read(figures));
         }
     }
 }

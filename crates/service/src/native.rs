@@ -2,80 +2,111 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use waystation_base::{CallId, Sid};
-use waystation_net::native::{Control, Handler, Inbound, Started, reply, reply_error};
+use waystation_net::native::{Control, Handler, Inbound, Started, reply};
 use waystation_net::{CloseReason, Conn, Label};
-use waystation_wire::{Header, Kind, Status as Code};
+use waystation_wire::{Flags, Header, Kind, MESSAGE_LEN_MAX};
 
-use crate::contexts::{Admitted, Contexts};
+use crate::contexts::Contexts;
 use crate::ctx::{Context, Ctx, Opening};
-use crate::endpoint::{Answering, Endpoint};
+use crate::endpoint::Endpoint;
+use crate::exchange::{Answer, Incoming, Wire, begin};
 use crate::method::Format;
 use crate::router::Hooks;
 use crate::status::Status;
 
-/// The context of a request that came in a frame.
-pub(crate) fn open(contexts: &Rc<Contexts>, conn: &Conn, label: Label, header: &Header) -> Ctx {
-    let opening = Opening {
-        sid: (header.sid != Sid::default()).then_some(header.sid),
-        trace: header.trace,
-        method: label,
-        deadline_left: header.deadline_left,
-        conn: Some(conn.clone()),
-    };
-    Ctx::open(conn.shard(), contexts, opening)
-}
+/// What a frame says when its deadline has passed, since 0 says that it has
+/// none.
+const EXPIRED: Duration = Duration::from_micros(1);
 
 /// One method over native frames.
 pub(crate) struct NativeGate {
     endpoint: Rc<dyn Endpoint>,
     contexts: Rc<Contexts>,
-    label: Label,
 }
 
 impl NativeGate {
     pub(crate) fn new(endpoint: Rc<dyn Endpoint>, contexts: Rc<Contexts>) -> Self {
-        let label = endpoint.label();
-        Self {
-            endpoint,
-            contexts,
-            label,
-        }
+        Self { endpoint, contexts }
     }
 }
 
 impl Handler for NativeGate {
     fn handle(&self, conn: &Conn, message: Inbound<'_>) -> Started {
         let header = *message.header;
-        let admitted = match self.contexts.admit() {
-            Ok(admitted) => admitted,
-            Err(in_flight) => {
-                let reason = format!("{in_flight} requests are in progress");
-                refuse(&self.contexts, conn, &header, Code::Overloaded, &reason);
-                return None;
-            }
+        let wire = NativeWire {
+            conn: conn.clone(),
+            header,
         };
-        let ctx = open(&self.contexts, conn, self.label, &header);
-        match self.endpoint.start(&ctx, Format::Protobuf, message.body) {
-            Ok(answering) => {
-                let answer = Answer::expect(ctx, header, self.contexts.clone(), admitted);
-                Some(Box::pin(answer.run(answering)))
-            }
-            Err(status) => {
-                self.contexts.count(|counts| counts.failed += 1);
-                refuse(
-                    &self.contexts,
-                    conn,
-                    &header,
-                    status.code(),
-                    status.message(),
-                );
-                None
-            }
+        if header.flags.contains(Flags::PROBE) {
+            wire.send(&self.contexts, header.sid, Ok(Vec::new()));
+            return None;
         }
+        let left = header.deadline_left;
+        let opening = Opening {
+            sid: (header.sid != Sid::default()).then_some(header.sid),
+            trace: header.trace,
+            method: self.endpoint.label(),
+            deadline_left: left.map(|left| {
+                if left <= EXPIRED {
+                    Duration::ZERO
+                } else {
+                    left
+                }
+            }),
+            conn: Some(conn.clone()),
+        };
+        let incoming = Incoming {
+            endpoint: &*self.endpoint,
+            opening,
+            format: Format::Protobuf,
+            body: message.body,
+        };
+        begin(conn.shard(), &self.contexts, incoming, wire)
+    }
+
+    fn label(&self) -> Label {
+        self.endpoint.label()
+    }
+}
+
+/// Answers what has no method: probes with the load, the rest with a refusal.
+pub(crate) struct FallbackGate {
+    contexts: Rc<Contexts>,
+    label: Label,
+}
+
+impl FallbackGate {
+    pub(crate) fn new(contexts: Rc<Contexts>) -> Self {
+        Self {
+            contexts,
+            label: Label::of("unknown method"),
+        }
+    }
+}
+
+impl Handler for FallbackGate {
+    fn handle(&self, conn: &Conn, message: Inbound<'_>) -> Started {
+        let header = *message.header;
+        let answer = if header.flags.contains(Flags::PROBE) {
+            Ok(Vec::new())
+        } else {
+            conn.shard().counters().unrouted.add(1);
+            let id = header.message;
+            Err(Status::unimplemented(format!(
+                "no handler has the message id {id}"
+            )))
+        };
+        let wire = NativeWire {
+            conn: conn.clone(),
+            header,
+        };
+        wire.send(&self.contexts, header.sid, answer);
+        None
     }
 
     fn label(&self) -> Label {
@@ -83,85 +114,50 @@ impl Handler for NativeGate {
     }
 }
 
-fn refuse(contexts: &Contexts, conn: &Conn, header: &Header, code: Code, reason: &str) {
-    if header.kind == Kind::Request {
-        let _ = contexts;
-        // A connection that is gone counts it itself.
-        let _ = reply_error(conn, header, code, reason);
-    }
-}
-
-/// The one answer that a request gets, whatever becomes of its handler.
-struct Answer {
-    ctx: Ctx,
+/// Where a frame came from.
+struct NativeWire {
+    conn: Conn,
     header: Header,
-    contexts: Rc<Contexts>,
-    _admitted: Admitted,
-    given: bool,
 }
 
-impl Answer {
-    fn expect(ctx: Ctx, header: Header, contexts: Rc<Contexts>, admitted: Admitted) -> Self {
-        if let (Kind::Request, Some(conn)) = (header.kind, ctx.conn()) {
-            Calls::of(conn).open(header.call, &ctx);
-        }
-        Self {
-            ctx,
-            header,
-            contexts,
-            _admitted: admitted,
-            given: false,
-        }
-    }
-
-    async fn run(mut self, answering: Answering) {
-        let result = answering.await;
-        self.give(&result);
-    }
-
-    fn give(&mut self, result: &Result<Vec<u8>, Status>) {
-        self.given = true;
-        let took = self.took();
-        self.contexts.ended(took, result.is_ok());
-        let Some(conn) = self.ctx.conn() else { return };
+impl NativeWire {
+    fn send(&self, contexts: &Contexts, sid: Sid, answer: Answer) {
         if self.header.kind != Kind::Request {
             return;
         }
-        Calls::of(conn).close(self.header.call);
-        if self.ctx.is_cancelled() {
-            // The caller has ended the call on its side.
-            self.contexts.count(|counts| counts.cancelled += 1);
-            return;
-        }
-        let header = Header::reply(self.header.call, self.header.message, Code::Ok)
-            .with_sid(self.ctx.sid())
-            .with_trace(self.ctx.trace())
-            .with_load(self.contexts.load());
-        // A connection that is gone, or too slow, counts it itself.
-        let _ = match result {
-            Ok(body) => reply(conn, &header, body),
-            Err(status) => {
-                let header = Header {
-                    status: status.code(),
-                    ..header
-                };
-                reply(conn, &header, status.message().as_bytes())
-            }
+        let answer = answer.and_then(|body| match body.len() {
+            0..=MESSAGE_LEN_MAX => Ok(body),
+            length => Err(Status::too_large(format!("the answer has {length} bytes"))),
+        });
+        let (code, body) = match answer {
+            Ok(body) => (waystation_wire::Status::Ok, body),
+            Err(status) => (status.code(), status.into_message().into_bytes()),
         };
-    }
-
-    fn took(&self) -> Duration {
-        let shared = &self.ctx.shared;
-        self.ctx.shard().now().saturating_since(shared.started)
+        let header = Header::reply(self.header.call, self.header.message, code)
+            .with_sid(sid)
+            .with_trace(self.header.trace)
+            .with_load(contexts.load());
+        // A connection that is gone, or too slow, counts it itself.
+        let _ = reply(&self.conn, &header, &body);
     }
 }
 
-impl Drop for Answer {
-    fn drop(&mut self) {
-        if !self.given {
-            self.give(&Err(Status::internal(
-                "the request was dropped without an answer",
-            )));
+impl Wire for NativeWire {
+    fn handle_begin(&self, ctx: &Ctx) {
+        if self.header.kind == Kind::Request {
+            Calls::of(&self.conn).open(self.header.call, ctx);
+        }
+    }
+
+    fn handle_answer(self, contexts: &Contexts, ctx: Option<&Ctx>, answer: Answer) {
+        let Some(ctx) = ctx else {
+            return self.send(contexts, self.header.sid, answer);
+        };
+        if let Some(calls) = self.conn.property::<Calls>() {
+            calls.close(self.header.call, ctx);
+        }
+        if !ctx.is_cancelled() {
+            self.send(contexts, ctx.sid(), answer);
         }
     }
 }
@@ -182,14 +178,19 @@ impl Calls {
     }
 
     fn open(&self, call: CallId, ctx: &Ctx) {
-        self.open
-            .borrow_mut()
-            .insert(call, Rc::downgrade(&ctx.shared));
+        let context = Rc::downgrade(&ctx.shared);
+        self.open.borrow_mut().insert(call, context);
     }
 
-    fn close(&self, call: CallId) {
+    /// Forgets a call. A peer that uses a call id twice at once has the
+    /// second in its place by now, which stays.
+    fn close(&self, call: CallId, ctx: &Ctx) {
         let mut open = self.open.borrow_mut();
-        open.remove(&call);
+        let same =
+            |context: &Weak<Context>| std::ptr::eq(context.as_ptr(), Rc::as_ptr(&ctx.shared));
+        if open.get(&call).is_some_and(same) {
+            open.remove(&call);
+        }
         if open.is_empty() {
             open.shrink_to(16);
         }
@@ -213,7 +214,13 @@ impl Control for CancelControl {
     }
 
     fn on_close(&self, conn: &Conn, reason: CloseReason) {
-        self.hooks.on_close(conn, reason);
+        // It is called while a connection's task unwinds, too, where a second
+        // panic would end the process.
+        let hook = AssertUnwindSafe(|| self.hooks.on_close(conn, reason));
+        if catch_unwind(hook).is_err() {
+            conn.shard().counters().panics.add(1);
+            tracing::error!(conn = %conn.name(), "a close hook panicked");
+        }
     }
 
     fn on_cancel(&self, conn: &Conn, call: CallId) {

@@ -17,7 +17,7 @@ use crate::http::HttpGate;
 use crate::limits;
 use crate::machine::{StateMachine, drive};
 use crate::method::Method;
-use crate::native::{CancelControl, NativeGate};
+use crate::native::{CancelControl, FallbackGate, NativeGate};
 use crate::peer::Peer;
 use crate::status::Status;
 use crate::text::TextGate;
@@ -204,6 +204,7 @@ impl Router {
                 .route(id, gate)
                 .expect("ids are distinct keys of the table");
         }
+        native.set_fallback(Rc::new(FallbackGate::new(self.contexts)));
         native.set_concurrency(self.concurrency);
         native.set_http(Rc::new(HttpGate::new(routes.clone())));
         native.set_text(Rc::new(TextGate::new(routes)));

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
@@ -12,7 +13,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use waystation_base::{DeadlineKey, Moment, Wheel};
 use waystation_net::{Label, Shard, WaitsFor, waiting};
 
-use crate::limits::LOCK_WAITERS;
+use crate::limits::{LOCK_WAITERS, SESSION_IDLE_MIN};
 use crate::status::Status;
 
 struct Session<V> {
@@ -55,7 +56,9 @@ pub struct SessionsFull(pub usize);
 
 impl<K: Eq + Hash + Clone + 'static, V: 'static> Sessions<K, V> {
     /// A table for at most `capacity` sessions, each of which ends when it
-    /// was not used for `idle`; `on_expire` is told then.
+    /// was not used for `idle` (at least
+    /// [`SESSION_IDLE_MIN`](crate::limits::SESSION_IDLE_MIN)); `on_expire` is
+    /// told then, and may use the table.
     pub fn new(
         shard: &Shard,
         capacity: usize,
@@ -65,7 +68,7 @@ impl<K: Eq + Hash + Clone + 'static, V: 'static> Sessions<K, V> {
         let table = Rc::new(Table {
             shard: shard.clone(),
             capacity,
-            idle,
+            idle: idle.max(SESSION_IDLE_MIN),
             sessions: RefCell::default(),
             wheel: RefCell::new(Wheel::new(shard.now())),
             driver: RefCell::new(None),
@@ -84,26 +87,21 @@ impl<K: Eq + Hash + Clone + 'static, V: 'static> Sessions<K, V> {
     /// [`SessionsFull`].
     pub fn open(&self, key: K, value: V) -> Result<(Rc<V>, Option<Rc<V>>), SessionsFull> {
         let old = self.close(&key);
-        let mut sessions = self.table.sessions.borrow_mut();
-        if sessions.len() >= self.table.capacity {
-            return Err(SessionsFull(sessions.len()));
+        let open = self.len();
+        if open >= self.table.capacity {
+            return Err(SessionsFull(open));
         }
         let now = self.table.shard.now();
-        let timer = self
-            .table
-            .wheel
-            .borrow_mut()
-            .insert(now + self.table.idle, key.clone());
+        let mut wheel = self.table.wheel.borrow_mut();
+        let timer = wheel.insert(now + self.table.idle, key.clone());
+        drop(wheel);
         let value = Rc::new(value);
-        sessions.insert(
-            key,
-            Session {
-                value: value.clone(),
-                used: Cell::new(now),
-                timer,
-            },
-        );
-        drop(sessions);
+        let session = Session {
+            value: value.clone(),
+            used: Cell::new(now),
+            timer,
+        };
+        self.table.sessions.borrow_mut().insert(key, session);
         self.table.wake();
         Ok((value, old))
     }
@@ -119,7 +117,8 @@ impl<K: Eq + Hash + Clone + 'static, V: 'static> Sessions<K, V> {
     /// Ends a session, without `on_expire`.
     pub fn close(&self, key: &K) -> Option<Rc<V>> {
         let session = self.table.sessions.borrow_mut().remove(key)?;
-        self.table.wheel.borrow_mut().cancel(session.timer);
+        let timer = self.table.wheel.borrow_mut().cancel(session.timer);
+        drop(timer);
         Some(session.value)
     }
 
@@ -142,6 +141,16 @@ impl<K: Eq + Hash + Clone, V> Table<K, V> {
         }
     }
 
+    /// Tells of a session that has ended. A panic there must not end the
+    /// task, without which no session would end any more.
+    fn tell(&self, key: &K, value: Rc<V>) {
+        let told = AssertUnwindSafe(|| (self.on_expire)(key, value));
+        if catch_unwind(told).is_err() {
+            self.shard.counters().panics.add(1);
+            tracing::error!("the handler of expired sessions panicked");
+        }
+    }
+
     /// Ends what was idle too long; a session used meanwhile gets a new timer.
     fn expire(&self, now: Moment) {
         loop {
@@ -159,7 +168,7 @@ impl<K: Eq + Hash + Clone, V> Table<K, V> {
             let session = sessions.remove(&key);
             drop(sessions);
             if let Some(session) = session {
-                (self.on_expire)(&key, session.value);
+                self.tell(&key, session.value);
             }
         }
     }
@@ -256,8 +265,10 @@ impl<K: Eq + Hash> Drop for LockGuard<K> {
 }
 
 impl<K: Eq + Hash + Clone> Locks<K> {
-    /// Waits for the lock of `key`. Put the request's deadline on it, as all
-    /// handlers have one.
+    /// Waits for the lock of `key`. A handler waits until its request's
+    /// deadline at most; what is no handler needs a deadline of its own
+    /// ([`until`](waystation_net::until)). Dropping the future leaves the
+    /// queue.
     ///
     /// # Errors
     /// [`Status`] `overloaded` when
@@ -269,10 +280,10 @@ impl<K: Eq + Hash + Clone> Locks<K> {
                 mutex: std::sync::Arc::default(),
                 users: 0,
             });
-            if lock.users >= LOCK_WAITERS {
+            // One of the users holds it.
+            if lock.users > LOCK_WAITERS {
                 return Err(Status::overloaded(format!(
-                    "{} requests wait for one key",
-                    lock.users
+                    "{LOCK_WAITERS} requests wait for one key"
                 )));
             }
             lock.users += 1;

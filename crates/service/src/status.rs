@@ -74,6 +74,10 @@ impl Status {
     pub fn message(&self) -> &str {
         &self.message
     }
+
+    pub(crate) fn into_message(self) -> String {
+        self.message
+    }
 }
 
 impl fmt::Display for Status {

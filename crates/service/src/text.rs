@@ -1,11 +1,15 @@
 //! Requests and answers as JSON text over WebSocket, for browsers.
 //!
-//! Request `{"call":1,"method":"im.Entry/Send","body":{…}}`, answer
+//! Request `{"call":1,"method":"im.Entry/Send","body":{…}}`, with its time as
+//! `"deadline_ms":500` if it wants less than the default; answer
 //! `{"call":1,"body":{…}}` or `{"call":1,"error":{"code":"…","message":"…"}}`,
-//! push `{"push":"im.Client/Deliver","body":{…}}`, sign of life `{"ping":1}`
-//! and its answer `{"pong":1}`.
+//! under call 0 when the request does not say its own; push
+//! `{"push":"im.Client/Deliver","body":{…}}`; sign of life `{"ping":1}` and its
+//! answer `{"pong":1}`.
 
+use std::borrow::Cow;
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -13,7 +17,9 @@ use waystation_base::TraceId;
 use waystation_net::native::{Started, TextHandler};
 use waystation_net::{Conn, Label};
 
+use crate::contexts::Contexts;
 use crate::ctx::{Ctx, Opening};
+use crate::exchange::{Answer, Incoming, Wire, begin};
 use crate::method::Format;
 use crate::peer::SpeaksText;
 use crate::router::Routes;
@@ -23,10 +29,19 @@ use crate::status::Status;
 struct Envelope<'a> {
     ping: Option<u64>,
     call: Option<u64>,
-    method: Option<&'a str>,
+    // Borrowed only when nothing in it is escaped: "im.Entry\/Send" is the
+    // same name.
+    #[serde(borrow)]
+    method: Option<Cow<'a, str>>,
     #[serde(borrow)]
     body: Option<&'a RawValue>,
     deadline_ms: Option<u64>,
+}
+
+/// The part of an envelope that says under which call its refusal belongs.
+#[derive(Deserialize)]
+struct OnlyCall {
+    call: u64,
 }
 
 pub(crate) struct TextGate {
@@ -43,58 +58,79 @@ impl TextGate {
     }
 
     fn start(&self, conn: &Conn, text: &str) -> Result<Started, (u64, Status)> {
+        let unreadable = |call: u64, reason: String| {
+            self.routes.contexts.count(|counts| counts.unreadable += 1);
+            (call, Status::invalid_request(reason))
+        };
         let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|error| {
-            (
-                0,
-                Status::invalid_request(format!("not an envelope: {error}")),
-            )
+            let call = serde_json::from_str(text).map_or(0, |OnlyCall { call }| call);
+            unreadable(call, format!("not an envelope: {error}"))
         })?;
         if let Some(ping) = envelope.ping {
             // A connection that is gone counts it itself.
             let _ = conn.send_text(&format!("{{\"pong\":{ping}}}"));
             return Ok(None);
         }
-        let call = envelope.call.unwrap_or(0);
-        let name = envelope.method.unwrap_or_default();
-        let endpoint = self.routes.by_name.get(name).ok_or_else(|| {
+        let call = envelope.call;
+        let call = call.ok_or_else(|| unreadable(0, "a request needs a `call`".to_owned()))?;
+        let name = envelope.method;
+        let name = name.ok_or_else(|| unreadable(call, "a request needs a `method`".to_owned()))?;
+        let endpoint = self.routes.by_name.get(&*name).ok_or_else(|| {
             conn.shard().counters().unrouted.add(1);
-            (
-                call,
-                Status::unimplemented(format!("no handler has the method `{name}`")),
-            )
-        })?;
-        let contexts = self.routes.contexts.clone();
-        let admitted = contexts.admit().map_err(|in_flight| {
-            (
-                call,
-                Status::overloaded(format!("{in_flight} requests are in progress")),
-            )
+            let reason = format!("no handler has the method `{name}`");
+            (call, Status::unimplemented(reason))
         })?;
         let opening = Opening {
             sid: None,
             trace: TraceId::default(),
             method: endpoint.label(),
-            deadline_left: envelope.deadline_ms.map(std::time::Duration::from_millis),
+            deadline_left: envelope.deadline_ms.map(Duration::from_millis),
             conn: Some(conn.clone()),
         };
-        let ctx = Ctx::open(conn.shard(), &contexts, opening);
-        let body = envelope.body.map_or("{}", RawValue::get);
-        let answering = endpoint
-            .start(&ctx, Format::Json, body.as_bytes())
-            .map_err(|status| (call, status))?;
-        let conn = conn.clone();
-        Ok(Some(Box::pin(async move {
-            let _admitted = admitted;
-            let result = answering.await;
-            let took = ctx.shard().now().saturating_since(ctx.shared.started);
-            contexts.ended(took, result.is_ok());
-            send(&conn, call, result);
-        })))
+        let incoming = Incoming {
+            endpoint: &**endpoint,
+            opening,
+            format: Format::Json,
+            body: envelope.body.map_or("{}", RawValue::get).as_bytes(),
+        };
+        let wire = TextWire {
+            conn: conn.clone(),
+            call,
+        };
+        Ok(begin(conn.shard(), &self.routes.contexts, incoming, wire))
     }
 }
 
-fn send(conn: &Conn, call: u64, result: Result<Vec<u8>, Status>) {
-    let text = result.and_then(|body| {
+impl TextHandler for TextGate {
+    fn handle(&self, conn: &Conn, text: &str) -> Started {
+        if conn.property::<SpeaksText>().is_none() {
+            conn.set_property(Rc::new(SpeaksText));
+        }
+        self.start(conn, text).unwrap_or_else(|(call, status)| {
+            send(conn, call, Err(status));
+            None
+        })
+    }
+
+    fn label(&self) -> Label {
+        self.label
+    }
+}
+
+/// Where a text message came from.
+struct TextWire {
+    conn: Conn,
+    call: u64,
+}
+
+impl Wire for TextWire {
+    fn handle_answer(self, _: &Contexts, _: Option<&Ctx>, answer: Answer) {
+        send(&self.conn, self.call, answer);
+    }
+}
+
+fn send(conn: &Conn, call: u64, answer: Answer) {
+    let text = answer.and_then(|body| {
         String::from_utf8(body).map_err(|_| Status::internal("the answer is not text"))
     });
     let text = match text {
@@ -109,24 +145,4 @@ fn send(conn: &Conn, call: u64, result: Result<Vec<u8>, Status>) {
     };
     // A connection that is gone, or too slow, counts it itself.
     let _ = conn.send_text(&text);
-}
-
-impl TextHandler for TextGate {
-    fn handle(&self, conn: &Conn, text: &str) -> Started {
-        if conn.property::<SpeaksText>().is_none() {
-            conn.set_property(Rc::new(SpeaksText));
-        }
-        match self.start(conn, text) {
-            Ok(started) => started,
-            Err((call, status)) => {
-                self.routes.contexts.count(|counts| counts.failed += 1);
-                send(conn, call, Err(status));
-                None
-            }
-        }
-    }
-
-    fn label(&self) -> Label {
-        self.label
-    }
 }

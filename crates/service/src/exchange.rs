@@ -1,0 +1,125 @@
+//! One request from its admission to its one answer, whatever wire it came by.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use waystation_net::Shard;
+use waystation_net::native::Started;
+use waystation_wire::Status as Code;
+
+use crate::contexts::{Admitted, Contexts, Outcome};
+use crate::ctx::{Ctx, Opening};
+use crate::endpoint::{Answering, Endpoint};
+use crate::method::Format;
+use crate::status::Status;
+
+/// An encoded answer, or why there is none.
+pub(crate) type Answer = Result<Vec<u8>, Status>;
+
+/// What a wire does with requests that came by it.
+pub(crate) trait Wire: 'static {
+    /// The request is admitted under this context.
+    fn handle_begin(&self, ctx: &Ctx) {
+        let _ = ctx;
+    }
+
+    /// The request ends so. Called exactly once for each; `ctx` is missing
+    /// when it was not admitted.
+    fn handle_answer(self, contexts: &Contexts, ctx: Option<&Ctx>, answer: Answer);
+
+    /// What it means that the request was dropped while it ran.
+    fn dropped(&self) -> Status {
+        Status::internal("the request was dropped without an answer")
+    }
+}
+
+/// A request as it came.
+pub(crate) struct Incoming<'a> {
+    pub(crate) endpoint: &'a dyn Endpoint,
+    pub(crate) opening: Opening,
+    pub(crate) format: Format,
+    pub(crate) body: &'a [u8],
+}
+
+/// Admits a request and starts its handler. `None` when it is answered
+/// already.
+pub(crate) fn begin(
+    shard: &Shard,
+    contexts: &Rc<Contexts>,
+    incoming: Incoming<'_>,
+    wire: impl Wire,
+) -> Started {
+    let admitted = match contexts.admit() {
+        Ok(admitted) => admitted,
+        Err(in_flight) => {
+            let status = Status::overloaded(format!("{in_flight} requests are in progress"));
+            wire.handle_answer(contexts, None, Err(status));
+            return None;
+        }
+    };
+    let Incoming {
+        endpoint,
+        opening,
+        format,
+        body,
+    } = incoming;
+    let ctx = Ctx::open(shard, contexts, opening);
+    wire.handle_begin(&ctx);
+    let mut exchange = Exchange {
+        ctx,
+        contexts: contexts.clone(),
+        admitted: Some(admitted),
+        wire: Some(wire),
+    };
+    let started = AssertUnwindSafe(|| endpoint.start(&exchange.ctx, format, body));
+    let started = catch_unwind(started).unwrap_or_else(|_| Err(exchange.ctx.panicked()));
+    match started {
+        Ok(answering) => Some(Box::pin(exchange.run(answering))),
+        Err(status) => {
+            exchange.end(Err(status));
+            None
+        }
+    }
+}
+
+/// A request in progress. However it ends, it is counted once and its wire
+/// gets one answer.
+struct Exchange<W: Wire> {
+    ctx: Ctx,
+    contexts: Rc<Contexts>,
+    admitted: Option<Admitted>,
+    wire: Option<W>,
+}
+
+impl<W: Wire> Exchange<W> {
+    async fn run(mut self, answering: Answering) {
+        let answer = answering.await;
+        self.end(answer);
+    }
+
+    fn end(&mut self, answer: Answer) {
+        let Some(wire) = self.wire.take() else { return };
+        self.ctx.leave();
+        let outcome = match &answer {
+            _ if self.ctx.is_cancelled() => Outcome::Cancelled,
+            Ok(_) => Outcome::Answered,
+            Err(status) => Outcome::Failed(status.code()),
+        };
+        self.contexts.ended(self.ctx.age(), outcome);
+        // The answer tells of the requests that stay.
+        drop(self.admitted.take());
+        wire.handle_answer(&self.contexts, Some(&self.ctx), answer);
+    }
+}
+
+impl<W: Wire> Drop for Exchange<W> {
+    fn drop(&mut self) {
+        if let Some(wire) = &self.wire {
+            let status = wire.dropped();
+            if status.code() == Code::Cancelled {
+                self.ctx.cancel();
+            }
+            self.end(Err(status));
+        }
+    }
+}
