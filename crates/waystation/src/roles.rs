@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::anyhow;
 use waystation_im as im;
@@ -97,6 +98,18 @@ fn unix_url(path: &Path) -> OsString {
     url
 }
 
+/// What the sections of all roles have in common.
+macro_rules! serving {
+    ($section:expr, $shards:expr) => {
+        im::Serving {
+            shards: $shards,
+            requests_max: $section.requests_max,
+            deadline_default: Duration::from_millis($section.deadline_default_ms),
+            drain: Duration::from_millis($section.drain_ms),
+        }
+    };
+}
+
 /// Runs one of `waystation im`'s commands until it ends.
 ///
 /// # Errors
@@ -104,18 +117,26 @@ fn unix_url(path: &Path) -> OsString {
 pub(crate) fn run(command: &ImCommand, config: &Config, _as_json: bool) -> Result<(), Failure> {
     let result = match command {
         ImCommand::Das(args) => im::das::run(&im::das::Config {
-            role: role(config, args),
-            store: im::store::StoreOptions::default(),
+            role: role(config, args, serving!(config.das, config.das.shards)),
+            store: im::store::StoreOptions {
+                batch_operations_max: config.das.batch_operations_max,
+                readers: config.das.readers,
+                ..im::store::StoreOptions::default()
+            },
         }),
         ImCommand::Logic(args) => im::logic::run(&im::logic::Config {
-            role: role(config, &args.role),
+            role: role(config, &args.role, serving!(config.logic, 1)),
             das: address("--das", &args.das)?,
         }),
         ImCommand::Entry(args) => im::entry::run(&im::entry::Config {
-            role: role(config, &args.role),
+            role: role(
+                config,
+                &args.role,
+                serving!(config.entry, config.entry.shards),
+            ),
             listen: vec![args.listen.into()],
             logic: addresses("--logic", &args.logic)?,
-            connections_max: im::entry::CONNECTIONS_MAX,
+            connections_max: config.entry.connections_max,
         }),
         ImCommand::Load(_) | ImCommand::Chat(_) => {
             return Err(Failure::Operation(anyhow!("not built in: {command:?}")));
@@ -124,8 +145,12 @@ pub(crate) fn run(command: &ImCommand, config: &Config, _as_json: bool) -> Resul
     result.map_err(|error| Failure::Operation(error.into()))
 }
 
-fn role(config: &Config, args: &RoleArgs) -> im::RoleConfig {
-    im::RoleConfig::new(config.dir(), args.index)
+fn role(config: &Config, args: &RoleArgs, serving: im::Serving) -> im::RoleConfig {
+    im::RoleConfig {
+        dir: config.dir().to_owned(),
+        index: args.index,
+        serving,
+    }
 }
 
 fn address(flag: &str, text: &str) -> Result<Address, Failure> {

@@ -15,9 +15,11 @@
 //! numbers, whichever of the processes is killed meanwhile. README.md beside
 //! this crate says how each layer contributes to that.
 
+pub mod client;
 pub mod das;
 pub mod entry;
 mod error;
+pub mod load;
 pub mod logic;
 mod role;
 pub mod store;
@@ -25,4 +27,4 @@ pub mod store;
 include!(concat!(env!("OUT_DIR"), "/_mod.rs"));
 
 pub use self::error::Error;
-pub use self::role::RoleConfig;
+pub use self::role::{RoleConfig, Serving};

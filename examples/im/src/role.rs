@@ -1,9 +1,11 @@
 //! What all roles share: where they keep things and where they answer.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use waystation_base::hash64;
 use waystation_net::{Address, NetConfig, unix_time};
+use waystation_service::Router;
 
 use crate::error::Error;
 
@@ -14,14 +16,38 @@ pub struct RoleConfig {
     pub dir: PathBuf,
     /// Its number among the processes of its role, from 1.
     pub index: u16,
+    /// How it serves.
+    pub serving: Serving,
+}
+
+/// How a role serves.
+#[derive(Debug, Clone)]
+pub struct Serving {
     /// Threads that serve; at least 1.
     pub shards: u16,
+    /// Requests in progress on a thread; one more is refused at once.
+    pub requests_max: usize,
+    /// The deadline of a request that brings none.
+    pub deadline_default: Duration,
+    /// How long a drain may take.
+    pub drain: Duration,
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        Self {
+            shards: 1,
+            requests_max: waystation_service::limits::REQUESTS_IN_FLIGHT,
+            deadline_default: waystation_service::limits::DEADLINE_DEFAULT,
+            drain: waystation_net::limits::DRAIN,
+        }
+    }
 }
 
 impl RoleConfig {
     /// The role with the defaults, in this directory.
     pub fn new(dir: impl Into<PathBuf>, index: u16) -> Self {
-        Self { dir: dir.into(), index, shards: 1 }
+        Self { dir: dir.into(), index, serving: Serving::default() }
     }
 
     /// `ROLE-N`.
@@ -48,7 +74,17 @@ impl RoleConfig {
         let now = unix_time().as_nanos().to_le_bytes();
         let seed = hash64(&now) ^ u64::from(std::process::id());
         tracing::info!(seed, "randomness starts here");
-        NetConfig { shards: self.shards, seed, ..NetConfig::default() }
+        NetConfig {
+            shards: self.serving.shards,
+            drain: self.serving.drain,
+            seed,
+            ..NetConfig::default()
+        }
+    }
+
+    /// Gives a router the role's bounds.
+    pub(crate) fn limit(&self, router: &mut Router) {
+        router.limits(self.serving.requests_max, self.serving.deadline_default);
     }
 
     /// Makes the directories.

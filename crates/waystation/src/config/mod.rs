@@ -23,11 +23,18 @@ use toml::Value;
 pub(crate) use environment::{Variable, variables};
 pub(crate) use fault::{Fault, Faults, Origin};
 pub(crate) use field::{Section, did_you_mean};
-pub(crate) use sections::{Console, LOG_LEVELS, Log, Up};
+pub(crate) use sections::{Console, Das, Entry, LOG_LEVELS, Log, Logic, Up};
 pub(crate) use show::show;
 
 /// Every section, in the order of the reference page.
-pub(crate) const SECTIONS: &[&Section] = &[&Up::SECTION, &Console::SECTION, &Log::SECTION];
+pub(crate) const SECTIONS: &[&Section] = &[
+    &Up::SECTION,
+    &Console::SECTION,
+    &Entry::SECTION,
+    &Logic::SECTION,
+    &Das::SECTION,
+    &Log::SECTION,
+];
 
 /// A value and where it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +79,12 @@ pub(crate) struct Config {
     pub(crate) up: Up,
     /// `[console]`.
     pub(crate) console: Console,
+    /// `[entry]`.
+    pub(crate) entry: Entry,
+    /// `[logic]`.
+    pub(crate) logic: Logic,
+    /// `[das]`.
+    pub(crate) das: Das,
     /// `[log]`.
     pub(crate) log: Log,
     /// The same as plain values with their origins.
@@ -96,18 +109,28 @@ impl Config {
 
         let up: Option<Up> = typed(&Up::SECTION, &values, &mut faults);
         let console = typed(&Console::SECTION, &values, &mut faults);
+        let entry = typed(&Entry::SECTION, &values, &mut faults);
+        let logic = typed(&Logic::SECTION, &values, &mut faults);
+        let das = typed(&Das::SECTION, &values, &mut faults);
         let log = typed(&Log::SECTION, &values, &mut faults);
         if let Some(up) = &up {
             place_faults(Up::SECTION.name, up.validate(), &values, &mut faults);
         }
-        match (up, console, log) {
-            (Some(up), Some(console), Some(log)) if faults.is_empty() => Ok(Self {
-                up,
-                console,
-                log,
-                values,
-                file: sources.file,
-            }),
+        match (up, console, entry, logic, das, log) {
+            (Some(up), Some(console), Some(entry), Some(logic), Some(das), Some(log))
+                if faults.is_empty() =>
+            {
+                Ok(Self {
+                    up,
+                    console,
+                    entry,
+                    logic,
+                    das,
+                    log,
+                    values,
+                    file: sources.file,
+                })
+            }
             _ => {
                 faults.sort();
                 Err(Faults(faults))

@@ -136,3 +136,65 @@ impl Console {
         Duration::from_millis(self.scrape_timeout_ms)
     }
 }
+
+section! {
+    /// The chat's Entry: it holds the users' connections.
+    struct Entry as "entry" {
+        /// Threads that serve users, each with connections of its own to every
+        /// Logic.
+        shards: u16 = Integer(1), Kind::Integer { unit: "threads", min: 1, max: 256 },
+            "a thread, and a connection to each Logic";
+        /// Users' connections at a time; one more is told so and closed.
+        connections_max: usize = Integer(16_384), Kind::Integer { unit: "connections", min: 1, max: 1_000_000 },
+            "a file descriptor and some KiB each";
+        /// Requests in progress on a thread; one more is refused at once.
+        requests_max: usize = Integer(16_384), Kind::Integer { unit: "requests", min: 1, max: 1_000_000 },
+            "memory for each, and longer waits before a refusal";
+        /// The deadline of a request that brings none.
+        deadline_default_ms: u64 = Integer(5_000), Kind::Integer { unit: "ms", min: 1, max: 300_000 },
+            "a higher value keeps hopeless requests for longer";
+        /// How long a drain may take until what is left is closed.
+        drain_ms: u64 = Integer(5_000), Kind::Integer { unit: "ms", min: 1, max: 300_000 },
+            "a higher value lengthens a stop; keep it under up.drain_timeout_ms";
+    }
+}
+
+section! {
+    /// The chat's Logic: it holds the rules. It serves on one thread, which
+    /// knows who is where; run more processes for more.
+    struct Logic as "logic" {
+        /// Requests in progress; one more is refused at once.
+        requests_max: usize = Integer(16_384), Kind::Integer { unit: "requests", min: 1, max: 1_000_000 },
+            "memory for each, and longer waits before a refusal";
+        /// The deadline of a request that brings none.
+        deadline_default_ms: u64 = Integer(5_000), Kind::Integer { unit: "ms", min: 1, max: 300_000 },
+            "a higher value keeps hopeless requests for longer";
+        /// How long a drain may take until what is left is closed.
+        drain_ms: u64 = Integer(5_000), Kind::Integer { unit: "ms", min: 1, max: 300_000 },
+            "a higher value lengthens a stop; keep it under up.drain_timeout_ms";
+    }
+}
+
+section! {
+    /// The chat's Das: it holds the data.
+    struct Das as "das" {
+        /// Threads that serve Logics.
+        shards: u16 = Integer(1), Kind::Integer { unit: "threads", min: 1, max: 256 },
+            "a thread";
+        /// Requests in progress on a thread; one more is refused at once.
+        requests_max: usize = Integer(16_384), Kind::Integer { unit: "requests", min: 1, max: 1_000_000 },
+            "memory for each, and longer waits before a refusal";
+        /// The deadline of a request that brings none.
+        deadline_default_ms: u64 = Integer(5_000), Kind::Integer { unit: "ms", min: 1, max: 300_000 },
+            "a higher value keeps hopeless requests for longer";
+        /// How long a drain may take until what is left is closed.
+        drain_ms: u64 = Integer(5_000), Kind::Integer { unit: "ms", min: 1, max: 300_000 },
+            "a higher value lengthens a stop; keep it under up.drain_timeout_ms";
+        /// Writes that share one durable commit at most.
+        batch_operations_max: usize = Integer(256), Kind::Integer { unit: "writes", min: 1, max: 4_096 },
+            "longer transactions, so longer waits for those at their end";
+        /// Threads that read.
+        readers: usize = Integer(2), Kind::Integer { unit: "threads", min: 1, max: 16 },
+            "a thread and a database connection each";
+    }
+}

@@ -46,6 +46,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
 
 fn start(config: &Config, store: &StoreHandle) -> Result<App, Error> {
     let role = &config.role;
+    let limits = role.clone();
     let (served, watched, counted) = (store.clone(), store.clone(), store.clone());
     let app = App::builder(role.name("das"), role.net())
         .admin(role.admin("das"))
@@ -54,6 +55,7 @@ fn start(config: &Config, store: &StoreHandle) -> Result<App, Error> {
         }))
         .metrics(Arc::new(move |page| metrics(page, &counted)))
         .listen(role.service("das"), move |router| {
+            limits.limit(router);
             das::register(router, Rc::new(DataAccess::new(served.clone())))
         })
         .start()?;

@@ -135,7 +135,7 @@ impl Entry for Front {
             let seen = match request.cursors.get(&known.conversation) {
                 _ if !request.resume => known.last_seq,
                 Some(seen) => *seen,
-                None => known.joined_seq,
+                None => known.joined_seq.saturating_sub(1),
             };
             session.start_after(&known.conversation, seen.min(known.last_seq));
             session.exists(&known.conversation, known.last_seq);

@@ -32,14 +32,15 @@ pub struct Config {
 pub fn run(config: &Config) -> Result<(), Error> {
     config.role.prepare()?;
     let role = &config.role;
-    let das = config.das.clone();
+    let (das, limits) = (config.das.clone(), role.clone());
     App::builder(role.name("logic"), role.net())
         .admin(role.admin("logic"))
         .on_shard(move |shard| {
             let das = Channel::new(shard, das.clone());
             shard.set_extension(Rc::new(Rules::new(das)));
         })
-        .listen(role.service("logic"), |router| {
+        .listen(role.service("logic"), move |router| {
+            limits.limit(router);
             let rules = router.shard().extension::<Rules>().expect("set by on_shard");
             let closed = rules.clone();
             router.on_close(move |peer: &Peer, _: CloseReason| closed.entry_left(peer));
