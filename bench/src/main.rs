@@ -1,2 +1,54 @@
-//! Entry point.
-fn main() {}
+//! Benchmarks: what is measured runs beside its peers, in turn and in one run.
+//!
+//! `cargo xtask bench NAME` runs one of them. Each prints its results and adds them to
+//! `bench/results/NAME.md`. Exit codes: 0 done, 1 the benchmark failed or found a fault, 2 usage.
+
+mod figures;
+mod machine;
+mod procfs;
+mod results;
+mod stats;
+mod table;
+mod timing;
+mod wheel;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, Subcommand};
+
+/// Benchmarks, both sides in turn in one run
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// The deadline wheel beside a binary heap and tokio's timers
+    Wheel(wheel::Args),
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Without standard error there is nobody left to tell.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    ensure!(
+        !cfg!(debug_assertions),
+        "a benchmark measures only the release profile: run it by `cargo xtask bench`"
+    );
+    match &cli.benchmark {
+        Benchmark::Wheel(args) => wheel::run(args),
+    }
+}
