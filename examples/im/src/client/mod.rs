@@ -309,9 +309,12 @@ impl Shared {
     }
 
     fn is_ready(&self) -> bool {
-        // A connection that drains takes no further requests; the next one
-        // brings a login of its own.
-        *self.login.borrow() == Login::Done && self.channel.is_up()
+        // A connection that drains or closes takes no further requests; a
+        // request made now would wait for the next one, and be there before
+        // its login.
+        let upstream = self.channel.upstream();
+        let is_open = || upstream.conn().is_some_and(|conn| conn.is_open());
+        *self.login.borrow() == Login::Done && self.channel.is_up() && is_open()
     }
 
     async fn ready(&self) -> Result<(), Status> {

@@ -74,7 +74,7 @@ fn on_shard<T: Send + 'static, F: Future<Output = T> + 'static>(
         });
     };
     server.remote().run_on(ShardId(0), start).unwrap();
-    let result = result.recv_timeout(Duration::from_secs(60));
+    let result = result.recv_timeout(Duration::from_mins(1));
     result.expect("the test's task panicked; see its message above")
 }
 

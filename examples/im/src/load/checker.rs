@@ -69,10 +69,7 @@ impl Evidence<'_> {
     fn message_of(&self, client: usize, received: &Received) -> Option<&Sent> {
         let sent = self.sent.get(received.number as usize)?;
         let room = self.topology.rooms.get(received.room as usize)?;
-        let is_member = room
-            .members
-            .iter()
-            .any(|member| *member as usize == client);
+        let is_member = room.members.iter().any(|member| *member as usize == client);
         (sent.room == received.room && is_member).then_some(sent)
     }
 

@@ -24,10 +24,7 @@ impl World {
             members: members.to_vec(),
             is_group,
         };
-        let rooms = vec![
-            room("g:x", &[0, 1, 2], true),
-            room("d:a:b", &[0, 1], false),
-        ];
+        let rooms = vec![room("g:x", &[0, 1, 2], true), room("d:a:b", &[0, 1], false)];
         let uids = ["a", "b", "c"].map(String::from).to_vec();
         let mut world = Self {
             topology: Topology::from_rooms(uids, rooms),

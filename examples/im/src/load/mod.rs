@@ -118,7 +118,9 @@ pub enum Error {
     },
     /// The transcripts would not fit: lower the rate, the time or the clients
     /// of a group.
-    #[error("about {expected} deliveries are expected, and {DELIVERIES_MAX} can be recorded; lower the rate or the time")]
+    #[error(
+        "about {expected} deliveries are expected, and {DELIVERIES_MAX} can be recorded; lower the rate or the time"
+    )]
     TooMuch {
         /// Deliveries that the settings make, about.
         expected: u64,
@@ -190,7 +192,12 @@ pub fn run(config: &Config, stop: &Stop) -> Result<Report, Error> {
     if expected > DELIVERIES_MAX {
         return Err(Error::TooMuch { expected });
     }
-    tracing::info!(run, seed = config.seed, clients = config.clients, "a run starts");
+    tracing::info!(
+        run,
+        seed = config.seed,
+        clients = config.clients,
+        "a run starts"
+    );
     let setup = Arc::new(Setup {
         entry: config.entry.clone(),
         topology,

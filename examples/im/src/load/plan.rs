@@ -64,9 +64,10 @@ impl Iterator for Plan<'_> {
         let sender = u32::try_from(self.rng.below(clients)).unwrap_or(0);
         let places = &self.topology.places[sender as usize];
         let to_group = self.rng.below(100) < GROUP_PERCENT;
-        let rooms = match to_group && !places.groups.is_empty() {
-            true => &places.groups,
-            false => &places.direct,
+        let rooms = if to_group && !places.groups.is_empty() {
+            &places.groups
+        } else {
+            &places.direct
         };
         let room = *self.rng.pick(rooms).expect("every client has a partner");
         let number = u32::try_from(self.next).ok()?;
@@ -99,7 +100,9 @@ mod tests {
             assert_eq!(message.at.as_secs(), second);
         }
         assert!(planned.is_sorted_by(|a, b| a.at < b.at));
-        let to_groups = planned.iter().filter(|m| topology.rooms[m.room as usize].is_group);
+        let to_groups = planned
+            .iter()
+            .filter(|m| topology.rooms[m.room as usize].is_group);
         // Six standard deviations around a quarter, for a fixed seed.
         assert!((210..390).contains(&to_groups.count()));
     }

@@ -13,8 +13,8 @@ use waystation_net::{Address, Label, Shard};
 use waystation_service::Status;
 
 use super::limits::{
-    DELIVERIES_MAX, GROUP_WAIT, GROUPS_AT_ONCE, LATE_AFTER, LATENCY_MAX, LOGINS_AT_ONCE,
-    SEND_WAIT, SENDS_MAX,
+    DELIVERIES_MAX, GROUP_WAIT, GROUPS_AT_ONCE, LATE_AFTER, LATENCY_MAX, LOGINS_AT_ONCE, SEND_WAIT,
+    SENDS_MAX,
 };
 use super::plan::Planned;
 use super::record::{Received, Sent, compose, intended_of, record};
@@ -216,7 +216,8 @@ impl Station {
             room.is_group && self.setup.shard_of(room.members[0]) == self.shard.id().0
         };
         let next = (self.next_group.get()..rooms.len()).find(own);
-        self.next_group.set(next.map_or(rooms.len(), |index| index + 1));
+        self.next_group
+            .set(next.map_or(rooms.len(), |index| index + 1));
         next
     }
 
@@ -300,11 +301,16 @@ impl Station {
             self.answer.borrow_mut().saturating_record(micros(took));
         }
         let mut list = self.sent.borrow_mut();
-        let Some(record) = usize::try_from(sent.tag).ok().and_then(|tag| list.get_mut(tag)) else {
+        let Some(record) = usize::try_from(sent.tag)
+            .ok()
+            .and_then(|tag| list.get_mut(tag))
+        else {
             return;
         };
         record.seq = Some(u32::try_from(reply.seq).unwrap_or(u32::MAX));
-        let members = self.setup.topology.rooms[record.room as usize].members.len();
+        let members = self.setup.topology.rooms[record.room as usize]
+            .members
+            .len();
         self.count(|figures| {
             figures.acknowledged += 1;
             figures.expected += members as u64;

@@ -23,7 +23,10 @@ fn report(mischief: Mischief) -> (Report, u32) {
     let entry = StandIn::start(&io);
     entry.set(mischief);
     let mut config = config(&io);
-    if !matches!(mischief, Mischief::None | Mischief::CutBeforeAnswer | Mischief::RefuseSome) {
+    if !matches!(
+        mischief,
+        Mischief::None | Mischief::CutBeforeAnswer | Mischief::RefuseSome
+    ) {
         config.settle = Duration::from_secs(1);
     }
     let report = run(&config, &Stop::default()).unwrap();
@@ -47,7 +50,7 @@ fn trouble_within_the_contract_has_a_clean_report() {
     for mischief in [Mischief::CutBeforeAnswer, Mischief::RefuseSome] {
         let (report, committed) = report(mischief);
         assert!(report.is_clean(), "{mischief:?}: {report}");
-        assert_eq!((report.acknowledged, report.errors), (300, 0));
+        assert_eq!((report.acknowledged, report.errors), (300, 0), "{report}");
         assert!(committed > 50 && report.retries >= u64::from(committed));
     }
 }
@@ -141,5 +144,13 @@ fn settings_that_make_no_run_are_refused_before_anything_starts() {
     let mut much = config(&io);
     (much.clients, much.rate, much.seconds) = (100, 10_000, 5_000);
     let error = run(&much, &Stop::default()).unwrap_err();
-    assert!(matches!(error, Error::TooMuch { expected: 200_000_000.. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::TooMuch {
+                expected: 200_000_000..
+            }
+        ),
+        "{error}"
+    );
 }

@@ -157,8 +157,15 @@ mod tests {
         let same = Topology::new("a", 50, &mut Rng::from_seed(1));
         let other = Topology::new("b", 50, &mut Rng::from_seed(1));
         assert_eq!(one.rooms, same.rooms);
-        assert!(one.rooms.iter().all(|room| other.room_of(&room.name).is_none()));
-        assert_ne!(one.rooms, Topology::new("a", 50, &mut Rng::from_seed(2)).rooms);
+        assert!(
+            one.rooms
+                .iter()
+                .all(|room| other.room_of(&room.name).is_none())
+        );
+        assert_ne!(
+            one.rooms,
+            Topology::new("a", 50, &mut Rng::from_seed(2)).rooms
+        );
     }
 
     #[test]
