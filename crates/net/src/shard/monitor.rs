@@ -100,14 +100,16 @@ impl BlockedReports {
         reports.push_back(report);
     }
 
-    fn lengthen(&self, shard: ShardId, blocked: Duration) {
+    /// The newest report of a shard goes on: it blocks still, and its stack is
+    /// known if it was not.
+    fn go_on(&self, shard: ShardId, blocked: Duration, stack: Vec<String>) {
         let mut reports = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(report) = reports
-            .iter_mut()
-            .rev()
-            .find(|report| report.shard == shard)
-        {
+        let mut newest = reports.iter_mut().rev();
+        if let Some(report) = newest.find(|report| report.shard == shard) {
             report.blocked = blocked;
+            if report.stack.is_empty() {
+                report.stack = stack;
+            }
         }
     }
 }
@@ -118,6 +120,8 @@ struct Seen {
     value: u64,
     since: Moment,
     reported: bool,
+    /// Its stack is known. A thread that got no processor could not show it.
+    stacked: bool,
 }
 
 /// Watches the beats until `stop` is set.
@@ -139,28 +143,35 @@ fn look(index: usize, beat: &Beat, seen: &mut Seen, now: Moment, reports: &Block
         *seen = Seen {
             value,
             since: now,
-            reported: false,
+            ..Seen::default()
         };
         return;
     }
     let blocked = now.saturating_since(seen.since);
-    if seen.reported {
-        reports.lengthen(shard, blocked);
-    } else if blocked >= BLOCKED_AFTER {
-        seen.reported = true;
-        let mut stack = signal::stack_of(beat.thread.load(Ordering::Acquire));
+    if blocked < BLOCKED_AFTER {
+        return;
+    }
+    let mut stack = Vec::new();
+    if !seen.stacked {
+        stack = signal::stack_of(beat.thread.load(Ordering::Acquire));
         if beat.get().0 != value {
             // It ended meanwhile; the stack is that of something else.
             stack.clear();
         }
-        reports.push(BlockedReport {
-            shard,
-            handler: label.name(),
-            blocked,
-            at: now,
-            stack,
-        });
+        seen.stacked = !stack.is_empty();
     }
+    if seen.reported {
+        reports.go_on(shard, blocked, stack);
+        return;
+    }
+    seen.reported = true;
+    reports.push(BlockedReport {
+        shard,
+        handler: label.name(),
+        blocked,
+        at: now,
+        stack,
+    });
 }
 
 /// The signal that interrupts a blocked thread, and what its handler does.
