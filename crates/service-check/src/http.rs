@@ -115,6 +115,11 @@ impl HttpPeer {
         matches!(self.stream.read_buf(&mut self.received).await, Ok(1..))
     }
 
+    /// Breaks the connection in both directions.
+    pub fn cut(self) {
+        self.stream.cut();
+    }
+
     /// What was received beyond the last answer.
     pub fn rest(&self) -> &[u8] {
         &self.received

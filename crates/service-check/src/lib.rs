@@ -34,7 +34,7 @@ pub use self::admin::{AdminAnswer, admin, metric, wait_for_metric};
 pub use self::event::{Event, PATIENCE, block_on, eventually};
 pub use self::http::{HttpAnswer, HttpPeer};
 pub use self::native::{NativeListener, NativePeer};
-pub use self::process::{client, depot, memory, run_on, shop, shop_with};
+pub use self::process::{client, config, depot, memory, run_on, shop, shop_under, shop_with};
 pub use self::services::{DepotService, ShopService, Stage};
 pub use self::states::Ordering;
 pub use self::websocket::WebSocketPeer;

@@ -44,7 +44,12 @@ impl NativePeer {
     pub async fn send(&mut self, header: &Header, body: &[u8]) -> bool {
         let mut frame = Vec::new();
         encode_into(header, body, &mut frame).expect("tests send no giants");
-        self.stream.write_all(&frame).await.is_ok()
+        self.send_raw(&frame).await
+    }
+
+    /// Sends bytes as they are, in one write.
+    pub async fn send_raw(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok()
     }
 
     /// Asks for a method under a call id.

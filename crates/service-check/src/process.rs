@@ -17,7 +17,8 @@ pub fn memory() -> MemoryIo {
     MemoryIo::new(0, Faults::default())
 }
 
-fn config(io: &MemoryIo) -> NetConfig {
+/// Settings of a process on this network, with one shard.
+pub fn config(io: &MemoryIo) -> NetConfig {
     NetConfig {
         io: Arc::new(io.clone()),
         ..NetConfig::default()
@@ -26,10 +27,10 @@ fn config(io: &MemoryIo) -> NetConfig {
 
 fn listen(
     name: &str,
-    io: &MemoryIo,
+    config: NetConfig,
     routes: impl Fn(&mut Router) -> Result<(), RegisterError> + Send + Sync + 'static,
 ) -> AppBuilder {
-    App::builder(format!("{name}-1"), config(io)).listen(Address::Memory(name.to_owned()), routes)
+    App::builder(format!("{name}-1"), config).listen(Address::Memory(name.to_owned()), routes)
 }
 
 /// A shop that listens on `shop` and asks the depot `depot`.
@@ -43,8 +44,17 @@ pub fn shop_with(
     stage: &Stage,
     settings: impl Fn(&mut Router) + Send + Sync + 'static,
 ) -> AppBuilder {
+    shop_under(config(io), stage, settings)
+}
+
+/// Like [`shop_with`], under other settings of its process.
+pub fn shop_under(
+    config: NetConfig,
+    stage: &Stage,
+    settings: impl Fn(&mut Router) + Send + Sync + 'static,
+) -> AppBuilder {
     let stage = stage.clone();
-    listen("shop", io, move |router| {
+    listen("shop", config, move |router| {
         router.websocket("/ws");
         let depot = Channel::new(router.shard(), Address::Memory("depot".to_owned()));
         let service = Rc::new(ShopService::new(stage.clone(), depot));
@@ -58,7 +68,7 @@ pub fn shop_with(
 /// A depot that listens on `depot`.
 pub fn depot(io: &MemoryIo, stage: &Stage) -> AppBuilder {
     let stage = stage.clone();
-    listen("depot", io, move |router| {
+    listen("depot", config(io), move |router| {
         depot::register(router, Rc::new(DepotService::new(stage.clone())))
     })
 }

@@ -103,13 +103,6 @@ impl Channel {
         ctx: &Ctx,
         request: &M::Request,
     ) -> Result<M::Reply, Status> {
-        if ctx.time_left().is_zero() {
-            // Nobody would wait for the answer.
-            return Err(Status::deadline_exceeded(format!(
-                "the deadline passed before {} was called",
-                M::NAME
-            )));
-        }
         let call = Call {
             message: M::ID,
             label: self.label(M::ID, M::NAME),

@@ -35,6 +35,15 @@ pub struct ContextInfo {
     pub shard: u16,
 }
 
+impl ContextInfo {
+    /// The requests in progress on this shard, at most
+    /// [`LISTED`](crate::limits::LISTED). From other threads ask through
+    /// [`Remote::run_on`](waystation_net::Remote::run_on). Cost: linear.
+    pub fn list(shard: &Shard) -> Vec<Self> {
+        Contexts::of(shard).snapshot(shard).0
+    }
+}
+
 /// What a shard counts of requests. Those started are those answered, failed
 /// and cancelled, and those still in progress.
 #[derive(Debug, Default, Clone, Copy)]

@@ -21,7 +21,6 @@ use crate::ctx::{Ctx, Opening};
 use crate::endpoint::Endpoint;
 use crate::exchange::{Answer, Incoming, Wire, begin};
 use crate::method::Format;
-use crate::peer::SpeaksHttp;
 use crate::router::{Page, Routes};
 use crate::status::Status;
 
@@ -168,9 +167,6 @@ impl HttpHandler for HttpGate {
         conn: &Conn,
         request: Request<Bytes>,
     ) -> LocalBoxFuture<'static, Response<Bytes>> {
-        if conn.property::<SpeaksHttp>().is_none() {
-            conn.set_property(Rc::new(SpeaksHttp));
-        }
         let path = request.uri().path();
         if let Some(found) = self.routes.pages.get(path) {
             return ready(page(&request, found));

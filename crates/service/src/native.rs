@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -214,13 +213,7 @@ impl Control for CancelControl {
     }
 
     fn on_close(&self, conn: &Conn, reason: CloseReason) {
-        // It is called while a connection's task unwinds, too, where a second
-        // panic would end the process.
-        let hook = AssertUnwindSafe(|| self.hooks.on_close(conn, reason));
-        if catch_unwind(hook).is_err() {
-            conn.shard().counters().panics.add(1);
-            tracing::error!(conn = %conn.name(), "a close hook panicked");
-        }
+        self.hooks.on_close(conn, reason);
     }
 
     fn on_cancel(&self, conn: &Conn, call: CallId) {

@@ -25,9 +25,10 @@ pub enum PushError {
     /// There is no connection to the callee now.
     #[error("not connected")]
     NotConnected,
-    /// The peer speaks HTTP, which has room for answers only.
-    #[error("connection {0} speaks HTTP, which takes no pushes")]
-    Http(ConnName),
+    /// The peer speaks HTTP, which has room for answers only, or has not said
+    /// anything yet, so that nobody knows what it speaks.
+    #[error("connection {0} takes no pushes (yet)")]
+    Mute(ConnName),
     /// The message is larger than a message may be, or has no JSON.
     #[error("the message cannot be encoded: {0}")]
     Encode(String),
@@ -38,6 +39,7 @@ impl From<SendError> for PushError {
         match error {
             SendError::Full(name) => Self::Full(name),
             SendError::Closed(name) => Self::Closed(name),
+            SendError::Mute(name) => Self::Mute(name),
             _ => Self::Encode(error.to_string()),
         }
     }
@@ -45,10 +47,6 @@ impl From<SendError> for PushError {
 
 /// This peer speaks JSON text over WebSocket.
 pub(crate) struct SpeaksText;
-
-/// This peer has sent HTTP requests, and takes nothing but their answers
-/// unless it has gone on to WebSocket.
-pub(crate) struct SpeaksHttp;
 
 /// A connection of this process, on this shard. See [`Conn`] on keeping one.
 #[derive(Clone, Debug)]
@@ -107,9 +105,6 @@ impl Peer {
     /// # Errors
     /// [`PushError`].
     pub fn push_shared<M: Method>(&self, push: &Push<'_, M>) -> Result<(), PushError> {
-        if !self.conn.is_websocket() && self.conn.property::<SpeaksHttp>().is_some() {
-            return Err(PushError::Http(self.conn.name()));
-        }
         if self.conn.property::<SpeaksText>().is_some() {
             return Ok(self.conn.send_text(push.text()?)?);
         }

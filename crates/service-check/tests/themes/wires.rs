@@ -2,19 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
-use waystation_service::Code;
-use waystation_service_check::demo::depot::DepotClient;
+
+use prost::Message;
+use waystation_base::CallId;
+use waystation_net::Address;
+use waystation_service::{Channel, Code, Ctx, Method};
+use waystation_service_check::demo::depot::{DepotClient, method::Reserve};
 use waystation_service_check::demo::shop::{ShopClient, method};
 use waystation_service_check::demo::shop_by_states::ShopByStatesClient;
-use waystation_service_check::demo::{Act, Item, OrderReply, OrderRequest, Parcel, Script};
+use waystation_service_check::demo::{Act, Item, OrderReply, OrderRequest, Parcel};
 use waystation_service_check::{
     HttpPeer, NativePeer, Stage, WebSocketPeer, block_on, client, depot, memory, run_on, shop,
 };
+use waystation_wire::{Header, Kind, encode_into};
 
-use waystation_base::CallId;
-use waystation_net::Address;
-use waystation_service::{Channel, Ctx, Method};
-use waystation_wire::{Header, encode_into};
+use crate::script;
 
 /// A parcel with everything in it, and its one JSON form.
 fn parcel() -> (Parcel, &'static str) {
@@ -103,16 +105,12 @@ fn the_same_method_answers_native_frames_http_and_both_kinds_of_websocket_messag
 
         let mut frame = Vec::new();
         let header = Header::request(method::Echo::ID, CallId(9));
-        encode_into(&header, &encode(&parcel), &mut frame).unwrap();
+        encode_into(&header, &parcel.encode_to_vec(), &mut frame).unwrap();
         web.send_binary(&frame).await;
         let answer = web.receive_binary().await;
-        assert!(answer.ends_with(&encode(&parcel)));
+        assert!(answer.ends_with(&parcel.encode_to_vec()));
     });
     app.drain();
-}
-
-fn encode(parcel: &Parcel) -> Vec<u8> {
-    waystation_service::codegen::prost::Message::encode_to_vec(parcel)
 }
 
 #[test]
@@ -121,11 +119,9 @@ fn errors_keep_their_code_over_every_wire() {
     let app = shop(&io, &Stage::default()).start().unwrap();
     block_on(async {
         let mut native = NativePeer::dial(&io, "shop");
-        let script = Script {
-            acts: vec![Act::Fail.into()],
-            ..Script::default()
-        };
-        native.request::<method::Act>(1, &script).await;
+        native
+            .request::<method::Act>(1, &script(&[Act::Fail]))
+            .await;
         assert_eq!(
             native.answer::<method::Act>().await,
             (1, Err(Code::Conflict))
@@ -196,15 +192,13 @@ fn unknown_methods_are_refused_by_every_wire() {
     block_on(async {
         let mut native = NativePeer::dial(&io, "shop");
         // The client of a depot, connected to a shop.
-        native
-            .request::<waystation_service_check::demo::depot::method::Reserve>(1, &Item::default())
-            .await;
-        let (header, body) = native.receive_kind(waystation_wire::Kind::Reply).await;
+        native.request::<Reserve>(1, &Item::default()).await;
+        let (header, body) = native.receive_kind(Kind::Reply).await;
         assert_eq!(
             (header.call, header.status),
             (CallId(1), Code::Unimplemented)
         );
-        let id = waystation_service_check::demo::depot::method::Reserve::ID;
+        let id = Reserve::ID;
         assert_eq!(
             String::from_utf8(body).unwrap(),
             format!("no handler has the message id {id}")
