@@ -47,7 +47,11 @@ impl Default for Serving {
 impl RoleConfig {
     /// The role with the defaults, in this directory.
     pub fn new(dir: impl Into<PathBuf>, index: u16) -> Self {
-        Self { dir: dir.into(), index, serving: Serving::default() }
+        Self {
+            dir: dir.into(),
+            index,
+            serving: Serving::default(),
+        }
     }
 
     /// `ROLE-N`.
@@ -56,7 +60,11 @@ impl RoleConfig {
     }
 
     fn socket(&self, role: &str, kind: &str) -> Address {
-        Address::Unix(self.dir.join("run").join(format!("{role}-{}.{kind}", self.index)))
+        Address::Unix(
+            self.dir
+                .join("run")
+                .join(format!("{role}-{}.{kind}", self.index)),
+        )
     }
 
     /// Where the role serves other roles.
@@ -95,6 +103,8 @@ impl RoleConfig {
 }
 
 fn make(path: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(path)
-        .map_err(|source| Error::Directory { path: path.to_owned(), source })
+    std::fs::create_dir_all(path).map_err(|source| Error::Directory {
+        path: path.to_owned(),
+        source,
+    })
 }

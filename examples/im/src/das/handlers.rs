@@ -88,15 +88,22 @@ impl Das for DataAccess {
             page,
             limit: page_size(request.limit, HISTORY_PAGE, limits::HISTORY_PAGE_MAX),
         };
-        let messages = self.store.history(query).await?.into_iter().map(|stored| Message {
-            conversation: conversation.clone(),
-            seq: stored.seq,
-            sender: stored.sender,
-            client_id: stored.client_id,
-            body: stored.body,
-            at_ms: stored.at_ms,
-        });
-        Ok(HistoryReply { messages: messages.collect() })
+        let messages = self
+            .store
+            .history(query)
+            .await?
+            .into_iter()
+            .map(|stored| Message {
+                conversation: conversation.clone(),
+                seq: stored.seq,
+                sender: stored.sender,
+                client_id: stored.client_id,
+                body: stored.body,
+                at_ms: stored.at_ms,
+            });
+        Ok(HistoryReply {
+            messages: messages.collect(),
+        })
     }
 
     async fn conversations(
@@ -120,7 +127,10 @@ impl Das for DataAccess {
             unread: state.unread,
             joined_seq: state.joined_seq,
         });
-        Ok(ConversationsReply { conversations: conversations.collect(), more })
+        Ok(ConversationsReply {
+            conversations: conversations.collect(),
+            more,
+        })
     }
 
     async fn mark_read(&self, _: &Ctx, request: UserMarkRead) -> Result<MarkReadReply, Status> {
@@ -131,12 +141,18 @@ impl Das for DataAccess {
         };
         let marked = self.store.mark_read(mark).await?;
         let unread = marked.last_seq.saturating_sub(marked.read_seq);
-        Ok(MarkReadReply { read_seq: marked.read_seq, unread })
+        Ok(MarkReadReply {
+            read_seq: marked.read_seq,
+            unread,
+        })
     }
 
     async fn create_group(&self, _: &Ctx, request: UserCreateGroup) -> Result<GroupReply, Status> {
-        let create =
-            CreateGroup { name: request.name, creator: request.uid, members: request.members };
+        let create = CreateGroup {
+            name: request.name,
+            creator: request.uid,
+            members: request.members,
+        };
         let group = self.store.create_group(create).await?;
         Ok(GroupReply {
             conversation: group.conversation,
@@ -154,7 +170,11 @@ impl Das for DataAccess {
         };
         let added = self.store.add_members(add).await?;
         let changed = !added.added.is_empty();
-        Ok(GroupReply { conversation, members: added.members, changed })
+        Ok(GroupReply {
+            conversation,
+            members: added.members,
+            changed,
+        })
     }
 
     async fn remove_member(
@@ -169,6 +189,10 @@ impl Das for DataAccess {
             uid: request.member,
         };
         let removed = self.store.remove_member(remove).await?;
-        Ok(GroupReply { conversation, members: removed.members, changed: removed.removed })
+        Ok(GroupReply {
+            conversation,
+            members: removed.members,
+            changed: removed.removed,
+        })
     }
 }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use waystation_net::Kind;
-use waystation_service::metrics::Page;
 use waystation_service::App;
+use waystation_service::metrics::Page;
 
 use self::handlers::DataAccess;
 use crate::error::Error;
@@ -38,7 +38,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 /// [`Error`] when it could not start.
 pub fn run(config: &Config) -> Result<(), Error> {
     config.role.prepare()?;
-    let store = StoreHandle::open(&config.role.dir.join("chat.sqlite"), config.store.clone())?;
+    let store = StoreHandle::open(&config.role.dir.join("chat.sqlite"), config.store)?;
     start(config, &store)?.run()?;
     store.close(CLOSE_WAIT)?;
     Ok(())
@@ -51,7 +51,11 @@ fn start(config: &Config, store: &StoreHandle) -> Result<App, Error> {
     let app = App::builder(role.name("das"), role.net())
         .admin(role.admin("das"))
         .health(Arc::new(move || {
-            if watched.is_open() { Ok(()) } else { Err("the store is closed".to_owned()) }
+            if watched.is_open() {
+                Ok(())
+            } else {
+                Err("the store is closed".to_owned())
+            }
         }))
         .metrics(Arc::new(move |page| metrics(page, &counted)))
         .listen(role.service("das"), move |router| {
@@ -65,11 +69,36 @@ fn start(config: &Config, store: &StoreHandle) -> Result<App, Error> {
 fn metrics(page: &mut Page, store: &StoreHandle) {
     let counters = store.counters();
     let rows = [
-        ("waystation_im_commits", Kind::Counter, "Durable commits.", counters.commits),
-        ("waystation_im_writes", Kind::Counter, "Operations in them.", counters.operations),
-        ("waystation_im_duplicates", Kind::Counter, "Messages sent again.", counters.duplicates),
-        ("waystation_im_reads", Kind::Counter, "Reads.", counters.reads),
-        ("waystation_im_write_queue", Kind::Gauge, "Writes that wait.", counters.queue_length),
+        (
+            "waystation_im_commits",
+            Kind::Counter,
+            "Durable commits.",
+            counters.commits,
+        ),
+        (
+            "waystation_im_writes",
+            Kind::Counter,
+            "Operations in them.",
+            counters.operations,
+        ),
+        (
+            "waystation_im_duplicates",
+            Kind::Counter,
+            "Messages sent again.",
+            counters.duplicates,
+        ),
+        (
+            "waystation_im_reads",
+            Kind::Counter,
+            "Reads.",
+            counters.reads,
+        ),
+        (
+            "waystation_im_write_queue",
+            Kind::Gauge,
+            "Writes that wait.",
+            counters.queue_length,
+        ),
     ];
     for (name, kind, help, value) in rows {
         page.family(name, kind, help);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use waystation_net::Label;
 use waystation_service::{Ctx, Peer, Push, PushError, Retry, Status};
 
-use super::session::{Offer, Session};
+use super::session::{Missing, Offer, Session};
 use super::shard::EntryShard;
 use crate::im::client::method::Deliver;
 use crate::im::{Message, UserHistory};
@@ -17,8 +17,12 @@ const PAGE: u32 = 100;
 /// Time for one step of a fetch, retries included.
 const STEP: Duration = Duration::from_secs(5);
 
-/// Steps of a fetch that may fail one after another before it gives up.
-const FAILURES: u32 = 12;
+/// The pause after a step that failed grows by this with each failure, up to
+/// [`PAUSE_MAX`]. A fetch goes on for as long as its connection lives.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest pause between two steps of a fetch.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 impl EntryShard {
     /// Logic tells of a message for some users here.
@@ -37,7 +41,9 @@ impl EntryShard {
             Offer::Skip => {}
             Offer::Fetch => self.start_fetch(session, conversation.clone()),
             Offer::Push => {
-                let Ok(conn) = self.shard().connection(session.conn()) else { return };
+                let Ok(conn) = self.shard().connection(session.conn()) else {
+                    return;
+                };
                 match Peer::new(conn).push_shared(push) {
                     Ok(()) => session.delivered(conversation, message.seq),
                     Err(PushError::Closed(_)) => {}
@@ -60,17 +66,14 @@ impl EntryShard {
         let session = session.clone();
         self.shard().spawn(Label::of("fetch missed messages"), async move {
             waystation_net::describe_task(format!("{} {conversation}", session.uid()));
-            let mut failures = 0;
-            while let Some(after) = session.fetch_from(&conversation) {
-                match fetch(&state, &session, &conversation, after).await {
-                    Ok(true) => failures = 0,
-                    Ok(false) => return session.fetch_found_none(&conversation),
+            let mut pause = Duration::ZERO;
+            while let Some(missing) = session.fetch_from(&conversation) {
+                match fetch(&state, &session, &conversation, missing).await {
+                    Ok(()) => pause = Duration::ZERO,
                     Err(status) => {
-                        failures += 1;
                         tracing::debug!(uid = session.uid(), conversation, %status, "fetch failed");
-                        if failures >= FAILURES {
-                            return session.fetch_failed(&conversation);
-                        }
+                        pause = (pause + PAUSE).min(PAUSE_MAX);
+                        state.shard().sleep(pause).await;
                     }
                 }
             }
@@ -78,19 +81,18 @@ impl EntryShard {
     }
 }
 
-/// Fetches one page and delivers it, as fast as the peer reads. False when
-/// there was nothing.
+/// Fetches one page and delivers it, as fast as the peer reads.
 async fn fetch(
     state: &Rc<EntryShard>,
     session: &Rc<Session>,
     conversation: &str,
-    after: u64,
-) -> Result<bool, Status> {
+    missing: Missing,
+) -> Result<(), Status> {
     let ctx = Ctx::background(state.shard(), "fetch missed messages", STEP);
     let request = UserHistory {
         uid: session.uid().to_owned(),
         conversation: conversation.to_owned(),
-        after_seq: after,
+        after_seq: missing.after,
         before_seq: None,
         limit: PAGE,
     };
@@ -99,20 +101,22 @@ async fn fetch(
             state.logic(conversation)?.history(&ctx, &request).await
         })
         .await?;
-    let found = !page.messages.is_empty();
+    if page.messages.is_empty() {
+        session.fetch_found_none(conversation, missing);
+    }
     for message in &page.messages {
         let gone = |_| Status::cancelled("the connection has ended");
         let Ok(conn) = state.shard().connection(session.conn()) else {
             session.end();
-            return Ok(true);
+            return Ok(());
         };
         conn.writable().await.map_err(gone)?;
         match Peer::new(conn).push::<Deliver>(message) {
             Ok(()) => session.delivered(conversation, message.seq),
             // It filled up meanwhile: this page's rest is fetched again.
-            Err(PushError::Full(_)) => return Ok(true),
+            Err(PushError::Full(_)) => return Ok(()),
             Err(error) => return Err(Status::cancelled(error.to_string())),
         }
     }
-    Ok(found)
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use waystation_net::Label;
+use waystation_net::{Conn, Label};
 use waystation_service::{Ctx, Peer, Retry, Status};
 
 use super::session::Session;
@@ -71,13 +71,17 @@ impl Front {
 
     /// Tells every Logic that is up that a user is here.
     async fn announce(&self, ctx: &Ctx, uid: &str) {
-        let request = UserRequest { uid: uid.to_owned() };
+        let request = UserRequest {
+            uid: uid.to_owned(),
+        };
         let part = ctx.within(TRY);
         for channel in self.state.logics().channels() {
             if channel.is_up() {
                 // One that fails is on its way down, and is told again when
                 // it is back.
-                let _ = LogicClient::new(channel.clone()).online(&part, &request).await;
+                let _ = LogicClient::new(channel.clone())
+                    .online(&part, &request)
+                    .await;
             }
         }
     }
@@ -91,28 +95,41 @@ fn valid_uid(uid: &str) -> Result<(), Status> {
 fn conversation(uid: &str, request: &SendRequest) -> Result<String, Status> {
     let invalid = |error: crate::store::StoreError| Status::invalid_request(error.to_string());
     match (request.to.as_str(), request.conversation.as_str()) {
-        ("", "") => Err(Status::invalid_request("name a user in `to`, or a `conversation`")),
+        ("", "") => Err(Status::invalid_request(
+            "name a user in `to`, or a `conversation`",
+        )),
         ("", name) => {
             let parsed = ConversationName::parse(name).map_err(invalid)?;
             if parsed.excludes(uid) {
-                return Err(Status::permission_denied(format!("{uid} is not a member of {name}")));
+                return Err(Status::permission_denied(format!(
+                    "{uid} is not a member of {name}"
+                )));
             }
             Ok(name.to_owned())
         }
         (to, "") => direct_conversation(uid, to).map_err(invalid),
-        _ => Err(Status::invalid_request("give either `to` or `conversation`, not both")),
+        _ => Err(Status::invalid_request(
+            "give either `to` or `conversation`, not both",
+        )),
     }
 }
 
 impl Entry for Front {
     async fn login(&self, ctx: &Ctx, request: LoginRequest) -> Result<LoginReply, Status> {
-        let peer = ctx.peer().ok_or_else(|| Status::internal("the request has no connection"))?;
+        let peer = ctx
+            .peer()
+            .ok_or_else(|| Status::internal("the request has no connection"))?;
         valid_uid(&request.uid)?;
         if request.cursors.len() > CURSORS_MAX || request.device.len() > DEVICE_BYTES_MAX {
-            return Err(Status::too_large("too many cursors, or too long a device name"));
+            return Err(Status::too_large(
+                "too many cursors, or too long a device name",
+            ));
         }
         if let Some(session) = session(&peer) {
-            return Err(Status::conflict(format!("this connection is {} already", session.uid())));
+            return Err(Status::conflict(format!(
+                "this connection is {} already",
+                session.uid()
+            )));
         }
         let uid = request.uid;
         let session = Rc::new(Session::new(uid.clone(), request.device, peer.name()));
@@ -148,7 +165,7 @@ impl Entry for Front {
     async fn send(&self, ctx: &Ctx, mut request: SendRequest) -> Result<SendReply, Status> {
         let uid = Self::user(ctx, std::mem::take(&mut request.uid))?;
         let conversation = conversation(&uid, &request)?;
-        let name = ctx.conn().map(|conn| conn.name()).unwrap_or_default();
+        let name = ctx.conn().map(Conn::name).unwrap_or_default();
         let _turn = self.state.sends.lock(&(name, conversation.clone())).await?;
         let send = UserSend {
             uid,
@@ -156,7 +173,10 @@ impl Entry for Front {
             client_id: request.client_id,
             body: request.body,
         };
-        self.ask(ctx, &send.conversation, async |logic, ctx| logic.send(ctx, &send).await).await
+        self.ask(ctx, &send.conversation, async |logic, ctx| {
+            logic.send(ctx, &send).await
+        })
+        .await
     }
 
     async fn history(&self, ctx: &Ctx, request: HistoryRequest) -> Result<HistoryReply, Status> {
@@ -167,8 +187,10 @@ impl Entry for Front {
             before_seq: request.before_seq,
             limit: request.limit,
         };
-        self.ask(ctx, &query.conversation, async |logic, ctx| logic.history(ctx, &query).await)
-            .await
+        self.ask(ctx, &query.conversation, async |logic, ctx| {
+            logic.history(ctx, &query).await
+        })
+        .await
     }
 
     async fn conversations(
@@ -181,16 +203,26 @@ impl Entry for Front {
             after: request.after,
             limit: request.limit,
         };
-        self.ask(ctx, &query.uid, async |logic, ctx| logic.conversations(ctx, &query).await).await
+        self.ask(ctx, &query.uid, async |logic, ctx| {
+            logic.conversations(ctx, &query).await
+        })
+        .await
     }
 
-    async fn mark_read(&self, ctx: &Ctx, request: MarkReadRequest) -> Result<MarkReadReply, Status> {
+    async fn mark_read(
+        &self,
+        ctx: &Ctx,
+        request: MarkReadRequest,
+    ) -> Result<MarkReadReply, Status> {
         let mark = UserMarkRead {
             uid: Self::user(ctx, request.uid)?,
             conversation: request.conversation,
             seq: request.seq,
         };
-        self.ask(ctx, &mark.conversation, async |logic, ctx| logic.mark_read(ctx, &mark).await).await
+        self.ask(ctx, &mark.conversation, async |logic, ctx| {
+            logic.mark_read(ctx, &mark).await
+        })
+        .await
     }
 
     async fn create_group(
@@ -203,7 +235,10 @@ impl Entry for Front {
             name: request.name,
             members: request.members,
         };
-        self.ask(ctx, &create.name, async |logic, ctx| logic.create_group(ctx, &create).await).await
+        self.ask(ctx, &create.name, async |logic, ctx| {
+            logic.create_group(ctx, &create).await
+        })
+        .await
     }
 
     async fn add_members(&self, ctx: &Ctx, request: MembersRequest) -> Result<GroupReply, Status> {
@@ -212,7 +247,10 @@ impl Entry for Front {
             conversation: request.conversation,
             members: request.members,
         };
-        self.ask(ctx, &add.conversation, async |logic, ctx| logic.add_members(ctx, &add).await).await
+        self.ask(ctx, &add.conversation, async |logic, ctx| {
+            logic.add_members(ctx, &add).await
+        })
+        .await
     }
 
     async fn remove_member(
@@ -231,22 +269,27 @@ impl Entry for Front {
         .await
     }
 
-    async fn presence(
-        &self,
-        ctx: &Ctx,
-        request: PresenceRequest,
-    ) -> Result<PresenceReply, Status> {
+    async fn presence(&self, ctx: &Ctx, request: PresenceRequest) -> Result<PresenceReply, Status> {
         let uid = Self::user(ctx, request.uid)?;
         if request.watch
             && let Some(session) = ctx.peer().as_ref().and_then(session)
         {
             if session.watched() + request.uids.len() > WATCHED_MAX {
-                return Err(Status::too_large(format!("at most {WATCHED_MAX} users are watched")));
+                return Err(Status::too_large(format!(
+                    "at most {WATCHED_MAX} users are watched"
+                )));
             }
             session.watch(&request.uids);
         }
-        let query = PresenceRequest { uid: String::new(), uids: request.uids, watch: false };
-        self.ask(ctx, &uid, async |logic, ctx| logic.presence(ctx, &query).await).await
+        let query = PresenceRequest {
+            uid: String::new(),
+            uids: request.uids,
+            watch: false,
+        };
+        self.ask(ctx, &uid, async |logic, ctx| {
+            logic.presence(ctx, &query).await
+        })
+        .await
     }
 }
 
@@ -254,12 +297,14 @@ impl Front {
     /// Lets messages flow, behind the answer to the login.
     fn start(&self, peer: &Peer, session: &Rc<Session>) {
         let (state, session, conn) = (self.state.clone(), session.clone(), peer.name());
-        self.state.shard().spawn(Label::of("first delivery"), async move {
-            if state.shard().connection(conn).is_ok() {
-                for conversation in session.make_ready() {
-                    state.start_fetch(&session, conversation);
+        self.state
+            .shard()
+            .spawn(Label::of("first delivery"), async move {
+                if state.shard().connection(conn).is_ok() {
+                    for conversation in session.make_ready() {
+                        state.start_fetch(&session, conversation);
+                    }
                 }
-            }
-        });
+            });
     }
 }

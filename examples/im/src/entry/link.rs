@@ -13,7 +13,9 @@ use super::shard::EntryShard;
 use crate::im::client::method::PresenceChanged;
 use crate::im::link::{self, Link};
 use crate::im::logic::LogicClient;
-use crate::im::{AttachRequest, Conversation, FanoutMessage, Pushed, UserConversations, UserPresence};
+use crate::im::{
+    AttachRequest, Conversation, FanoutMessage, Pushed, UserConversations, UserPresence,
+};
 
 /// Time to tell a Logic who is here.
 const ATTACH: Duration = Duration::from_secs(5);
@@ -21,15 +23,24 @@ const ATTACH: Duration = Duration::from_secs(5);
 /// Time to look at all conversations of one user.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// The pause before looking again where it failed.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
+
 /// A channel to one Logic that handles what it pushes.
 pub(super) fn logic_channel(state: &Rc<EntryShard>, address: Address) -> Channel {
     let mut pushes = Router::new(state.shard());
     // One after another, in the order in which Logic sent them.
     pushes.concurrency(1);
     let from = address.to_string();
-    let handlers = FromLogic { state: Rc::downgrade(state), from };
-    link::register(&mut pushes, Rc::new(handlers)).expect("the methods of one service are distinct");
-    let events = Rc::new(Events { state: Rc::downgrade(state) });
+    let handlers = FromLogic {
+        state: Rc::downgrade(state),
+        from,
+    };
+    link::register(&mut pushes, Rc::new(handlers))
+        .expect("the methods of one service are distinct");
+    let events = Rc::new(Events {
+        state: Rc::downgrade(state),
+    });
     Channel::with_pushes(state.shard(), address, pushes.into_native(), events)
 }
 
@@ -48,7 +59,9 @@ impl Link for FromLogic {
     }
 
     async fn presence_changed(&self, _: &Ctx, request: UserPresence) -> Result<Pushed, Status> {
-        let Some(state) = self.state.upgrade() else { return Ok(Pushed {}) };
+        let Some(state) = self.state.upgrade() else {
+            return Ok(Pushed {});
+        };
         // Each Logic tells of everyone; only the one that the user belongs
         // to is believed, so that a Logic that just started, and does not
         // know everyone yet, takes nobody offline.
@@ -76,25 +89,34 @@ struct Events {
 
 impl UpstreamEvents for Events {
     fn on_up(&self, upstream: &Upstream, _: &Conn) {
-        let Some(state) = self.state.upgrade() else { return };
+        let Some(state) = self.state.upgrade() else {
+            return;
+        };
         let address = upstream.address().clone();
-        state.shard().clone().spawn(Label::of("attach to Logic"), async move {
-            tell_and_look(&state, &address).await;
-        });
+        state
+            .shard()
+            .clone()
+            .spawn(Label::of("attach to Logic"), async move {
+                tell_and_look(&state, &address).await;
+            });
     }
 }
 
 /// Tells a Logic who is here, then finds what was missed while it was away.
 async fn tell_and_look(state: &Rc<EntryShard>, address: &Address) {
     let group = state.logics();
-    let channel = group.channels().find(|channel| channel.upstream().address() == address);
+    let channel = group
+        .channels()
+        .find(|channel| channel.upstream().address() == address);
     let Some(channel) = channel else { return };
     let ctx = Ctx::background(state.shard(), "attach to Logic", ATTACH);
     let logic = LogicClient::new(channel.clone());
     let attached = ctx
         .retry(&Retry::idempotent(), async || {
             // Read anew for each try: users come and go meanwhile.
-            logic.attach(&ctx, &AttachRequest { uids: state.uids() }).await
+            logic
+                .attach(&ctx, &AttachRequest { uids: state.uids() })
+                .await
         })
         .await;
     match attached {
@@ -102,9 +124,25 @@ async fn tell_and_look(state: &Rc<EntryShard>, address: &Address) {
         // The connection is lost again; the next one begins anew.
         Err(status) => return tracing::warn!(logic = %address, %status, "not attached"),
     }
-    for session in state.sessions() {
-        if let Err(status) = state.look(&session).await {
-            tracing::warn!(uid = session.uid(), %status, "missed messages were not looked for");
+    look_at_all(state, channel).await;
+}
+
+/// Looks for missed messages of every session, for as long as it takes or the
+/// connection lives: the next one begins anew.
+async fn look_at_all(state: &Rc<EntryShard>, channel: &Channel) {
+    let mut sessions = state.sessions();
+    while channel.is_up() && !sessions.is_empty() {
+        let mut failed = Vec::new();
+        for session in sessions {
+            if let Err(status) = state.look(&session).await {
+                tracing::warn!(uid = session.uid(), %status, "cannot look for missed messages");
+                failed.push(session);
+            }
+        }
+        sessions = failed;
+        sessions.retain(|session| state.shard().connection(session.conn()).is_ok());
+        if !sessions.is_empty() {
+            state.shard().sleep(LOOK_PAUSE).await;
         }
     }
 }
@@ -129,8 +167,15 @@ impl EntryShard {
     ) -> Result<Vec<Conversation>, Status> {
         let mut all: Vec<Conversation> = Vec::new();
         loop {
-            let after = all.last().map(|last| last.conversation.clone()).unwrap_or_default();
-            let request = UserConversations { uid: uid.to_owned(), after, limit: 0 };
+            let after = all
+                .last()
+                .map(|last| last.conversation.clone())
+                .unwrap_or_default();
+            let request = UserConversations {
+                uid: uid.to_owned(),
+                after,
+                limit: 0,
+            };
             let page = ctx
                 .retry(&Retry::idempotent(), async || {
                     self.logic(uid)?.conversations(ctx, &request).await

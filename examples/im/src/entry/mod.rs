@@ -51,11 +51,31 @@ pub const CONNECTIONS_MAX: usize = 16_384;
 
 /// The chat page and what belongs to it.
 const PAGES: [(&str, &str, &[u8]); 5] = [
-    ("/", "text/html; charset=utf-8", include_bytes!("../../web/index.html")),
-    ("/chat.js", "text/javascript; charset=utf-8", include_bytes!("../../web/chat.js")),
-    ("/model.js", "text/javascript; charset=utf-8", include_bytes!("../../web/model.js")),
-    ("/link.js", "text/javascript; charset=utf-8", include_bytes!("../../web/link.js")),
-    ("/chat.css", "text/css; charset=utf-8", include_bytes!("../../web/chat.css")),
+    (
+        "/",
+        "text/html; charset=utf-8",
+        include_bytes!("../../web/index.html"),
+    ),
+    (
+        "/chat.js",
+        "text/javascript; charset=utf-8",
+        include_bytes!("../../web/chat.js"),
+    ),
+    (
+        "/model.js",
+        "text/javascript; charset=utf-8",
+        include_bytes!("../../web/model.js"),
+    ),
+    (
+        "/link.js",
+        "text/javascript; charset=utf-8",
+        include_bytes!("../../web/link.js"),
+    ),
+    (
+        "/chat.css",
+        "text/css; charset=utf-8",
+        include_bytes!("../../web/chat.css"),
+    ),
 ];
 
 /// Serves until SIGTERM or SIGINT, then drains.
@@ -77,7 +97,10 @@ pub fn run(config: &Config) -> Result<(), Error> {
         let limits = role.clone();
         app = app.listen(address, move |router| {
             limits.limit(router);
-            let state = router.shard().extension::<EntryShard>().expect("set by on_shard");
+            let state = router
+                .shard()
+                .extension::<EntryShard>()
+                .expect("set by on_shard");
             for (path, content_type, body) in PAGES {
                 router.page(path, content_type, Bytes::from_static(body));
             }

@@ -27,6 +27,15 @@ pub(super) enum Offer {
     Fetch,
 }
 
+/// What a fetch is to bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// Messages after this one,
+    pub(super) after: u64,
+    /// up to this one at least.
+    pub(super) known: u64,
+}
+
 /// One logged-in connection. The pure part of delivery: it decides, and
 /// touches no socket.
 #[derive(Debug)]
@@ -97,7 +106,9 @@ impl Session {
         if !cursors.contains_key(conversation) {
             cursors.insert(conversation.to_owned(), Cursor::default());
         }
-        let Some(cursor) = cursors.get_mut(conversation) else { return Offer::Skip };
+        let Some(cursor) = cursors.get_mut(conversation) else {
+            return Offer::Skip;
+        };
         if seq <= cursor.delivered {
             return Offer::Skip;
         }
@@ -134,32 +145,26 @@ impl Session {
         self.exists(conversation, seq)
     }
 
-    /// How far a fetch is: the last delivered message, or `None` when nothing
-    /// is missing any more; the fetch has ended then.
-    pub(super) fn fetch_from(&self, conversation: &str) -> Option<u64> {
+    /// Where a fetch goes on, or `None` when nothing is missing any more; the
+    /// fetch has ended then.
+    pub(super) fn fetch_from(&self, conversation: &str) -> Option<Missing> {
         let mut cursors = self.cursors.borrow_mut();
         let cursor = cursors.get_mut(conversation)?;
         if cursor.known > cursor.delivered && !self.ended.get() {
-            return Some(cursor.delivered);
+            return Some(Missing {
+                after: cursor.delivered,
+                known: cursor.known,
+            });
         }
         cursor.fetching = false;
         None
     }
 
-    /// A fetch found nothing after the last delivered message: what is known
-    /// to exist is not for this user. The fetch has ended.
-    pub(super) fn fetch_found_none(&self, conversation: &str) {
+    /// A fetch found nothing: what was known to exist when it asked is not for
+    /// this user. What became known meanwhile still is.
+    pub(super) fn fetch_found_none(&self, conversation: &str, asked: Missing) {
         if let Some(cursor) = self.cursors.borrow_mut().get_mut(conversation) {
-            cursor.known = cursor.delivered;
-            cursor.fetching = false;
-        }
-    }
-
-    /// A fetch gave up for now. What is missing is found by the next message
-    /// or the next look at all conversations.
-    pub(super) fn fetch_failed(&self, conversation: &str) {
-        if let Some(cursor) = self.cursors.borrow_mut().get_mut(conversation) {
-            cursor.fetching = false;
+            cursor.delivered = cursor.delivered.max(asked.known);
         }
     }
 
@@ -182,7 +187,11 @@ mod tests {
     use waystation_base::ShardId;
 
     fn session() -> Session {
-        let conn = ConnName { shard: ShardId(0), slot: 1, generation: 1 };
+        let conn = ConnName {
+            shard: ShardId(0),
+            slot: 1,
+            generation: 1,
+        };
         Session::new("ada".into(), "test".into(), conn)
     }
 
@@ -202,8 +211,15 @@ mod tests {
         let session = session();
         session.make_ready();
         assert_eq!(session.offer("g:x", 3), Offer::Fetch);
-        assert_eq!(session.offer("g:x", 4), Offer::Skip, "the fetch will bring it");
-        assert_eq!(session.fetch_from("g:x"), Some(0));
+        assert_eq!(
+            session.offer("g:x", 4),
+            Offer::Skip,
+            "the fetch will bring it"
+        );
+        assert_eq!(
+            session.fetch_from("g:x"),
+            Some(Missing { after: 0, known: 4 })
+        );
         session.delivered("g:x", 4);
         assert_eq!(session.fetch_from("g:x"), None);
         assert_eq!(session.offer("g:x", 5), Offer::Push);
@@ -219,14 +235,22 @@ mod tests {
         assert_eq!(missing, ["g:x", "g:y"]);
     }
 
+    /// A message that became known while a fetch found nothing was forgotten
+    /// with the rest, and was not delivered until the next one came.
     #[test]
-    fn a_failed_fetch_is_started_again_by_the_next_message() {
+    fn what_becomes_known_during_an_empty_fetch_is_not_forgotten() {
         let session = session();
         session.make_ready();
         assert_eq!(session.offer("g:x", 2), Offer::Fetch);
-        session.fetch_failed("g:x");
-        assert_eq!(session.offer("g:x", 3), Offer::Fetch);
-        session.fetch_found_none("g:x");
-        assert!(!session.exists("g:x", 0));
+        let asked = session.fetch_from("g:x").unwrap();
+        assert_eq!(asked, Missing { after: 0, known: 2 });
+        assert_eq!(session.offer("g:x", 3), Offer::Skip);
+        session.fetch_found_none("g:x", asked);
+        assert_eq!(
+            session.fetch_from("g:x"),
+            Some(Missing { after: 2, known: 3 })
+        );
+        session.delivered("g:x", 3);
+        assert_eq!(session.fetch_from("g:x"), None);
     }
 }

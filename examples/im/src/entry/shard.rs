@@ -10,9 +10,9 @@ use waystation_service::{Channel, Group, Locks, Peer, Status};
 
 use super::link::logic_channel;
 use super::session::Session;
+use crate::im::UserRequest;
 use crate::im::logic::LogicClient;
 use crate::im::logic::method::Offline;
-use crate::im::UserRequest;
 
 /// One shard's state.
 pub(super) struct EntryShard {
@@ -35,8 +35,10 @@ impl EntryShard {
             sends: Locks::default(),
             this: this.clone(),
         });
-        let channels: Vec<Channel> =
-            logics.iter().map(|address| logic_channel(&state, address.clone())).collect();
+        let channels: Vec<Channel> = logics
+            .iter()
+            .map(|address| logic_channel(&state, address.clone()))
+            .collect();
         *state.logics.borrow_mut() = Some(Group::new(channels));
         shard.set_extension(state);
     }
@@ -51,7 +53,10 @@ impl EntryShard {
 
     /// Every Logic.
     pub(super) fn logics(&self) -> Group {
-        self.logics.borrow().clone().unwrap_or_else(|| Group::new([]))
+        self.logics
+            .borrow()
+            .clone()
+            .unwrap_or_else(|| Group::new([]))
     }
 
     /// The Logic for a conversation or a user: always the same one while it
@@ -60,18 +65,26 @@ impl EntryShard {
     /// # Errors
     /// [`Status`] when none is known.
     pub(super) fn logic(&self, key: &str) -> Result<LogicClient, Status> {
-        Ok(LogicClient::new(self.logics().by_key(key.as_bytes())?.clone()))
+        Ok(LogicClient::new(
+            self.logics().by_key(key.as_bytes())?.clone(),
+        ))
     }
 
     /// Remembers that a user is on a connection.
     pub(super) fn add(&self, uid: &str, conn: ConnName) {
-        self.users.borrow_mut().entry(uid.to_owned()).or_default().push(conn);
+        self.users
+            .borrow_mut()
+            .entry(uid.to_owned())
+            .or_default()
+            .push(conn);
     }
 
     /// Forgets it. True when the user has no connection left here.
     fn remove(&self, uid: &str, conn: ConnName) -> bool {
         let mut users = self.users.borrow_mut();
-        let Some(conns) = users.get_mut(uid) else { return false };
+        let Some(conns) = users.get_mut(uid) else {
+            return false;
+        };
         conns.retain(|other| *other != conn);
         let last = conns.is_empty();
         if last {
@@ -89,7 +102,9 @@ impl EntryShard {
     pub(super) fn sessions_of(&self, uid: &str) -> Vec<Rc<Session>> {
         let users = self.users.borrow();
         let names = users.get(uid).into_iter().flatten();
-        names.filter_map(|name| session(&Peer::new(self.shard.connection(*name).ok()?))).collect()
+        names
+            .filter_map(|name| session(&Peer::new(self.shard.connection(*name).ok()?)))
+            .collect()
     }
 
     /// Every open session.
@@ -103,7 +118,9 @@ impl EntryShard {
         let Some(session) = session(peer) else { return };
         session.end();
         if self.remove(session.uid(), peer.name()) {
-            let left = UserRequest { uid: session.uid().to_owned() };
+            let left = UserRequest {
+                uid: session.uid().to_owned(),
+            };
             for channel in self.logics().channels() {
                 // A Logic that is away is told who is here when it is back.
                 let _ = channel.push::<Offline>(&left);

@@ -46,8 +46,13 @@ impl Rules {
     fn fan_out(&self, ctx: &Ctx, message: &Message, members: &[String]) {
         let routes = self.presence.borrow().route(members.iter());
         for (entry, recipients) in routes {
-            let Ok(conn) = ctx.shard().connection(entry) else { continue };
-            let fanout = FanoutMessage { message: Some(message.clone()), recipients };
+            let Ok(conn) = ctx.shard().connection(entry) else {
+                continue;
+            };
+            let fanout = FanoutMessage {
+                message: Some(message.clone()),
+                recipients,
+            };
             // An Entry that does not keep up is disconnected; it fetches
             // what it missed when it is back.
             let _ = Peer::new(conn).push::<push::Fanout>(&fanout);
@@ -61,7 +66,10 @@ impl Rules {
         }
         let entries: Vec<_> = self.presence.borrow().entries().collect();
         for user in users {
-            let change = UserPresence { uid: user.clone(), online };
+            let change = UserPresence {
+                uid: user.clone(),
+                online,
+            };
             let change = Push::<push::PresenceChanged>::new(&change);
             for entry in &entries {
                 if let Ok(conn) = near.conn().shard().connection(*entry) {
@@ -73,7 +81,8 @@ impl Rules {
     }
 
     fn peer(ctx: &Ctx) -> Result<Peer, Status> {
-        ctx.peer().ok_or_else(|| Status::internal("the request has no connection"))
+        ctx.peer()
+            .ok_or_else(|| Status::internal("the request has no connection"))
     }
 
     /// The stored message of that number.
@@ -86,7 +95,9 @@ impl Rules {
             limit: 1,
         };
         let retry = Retry::idempotent();
-        let page = ctx.retry(&retry, async || self.das.history(ctx, &query).await).await?;
+        let page = ctx
+            .retry(&retry, async || self.das.history(ctx, &query).await)
+            .await?;
         page.messages
             .into_iter()
             .next()
@@ -95,7 +106,10 @@ impl Rules {
     }
 
     async fn append(&self, ctx: &Ctx, request: &AppendRequest) -> Result<AppendReply, Status> {
-        ctx.retry(&Retry::idempotent(), async || self.das.append(ctx, request).await).await
+        ctx.retry(&Retry::idempotent(), async || {
+            self.das.append(ctx, request).await
+        })
+        .await
     }
 }
 
@@ -122,7 +136,10 @@ impl Logic for Rules {
 
     async fn offline(&self, ctx: &Ctx, request: UserRequest) -> Result<Pushed, Status> {
         let peer = Self::peer(ctx)?;
-        let left = self.presence.borrow_mut().offline(peer.name(), &request.uid);
+        let left = self
+            .presence
+            .borrow_mut()
+            .offline(peer.name(), &request.uid);
         if left {
             self.announce(&peer, &[request.uid], false);
         }
@@ -166,7 +183,10 @@ impl Logic for Rules {
     }
 
     async fn history(&self, ctx: &Ctx, request: UserHistory) -> Result<HistoryReply, Status> {
-        ctx.retry(&Retry::idempotent(), async || self.das.history(ctx, &request).await).await
+        ctx.retry(&Retry::idempotent(), async || {
+            self.das.history(ctx, &request).await
+        })
+        .await
     }
 
     async fn conversations(
@@ -174,11 +194,17 @@ impl Logic for Rules {
         ctx: &Ctx,
         request: UserConversations,
     ) -> Result<ConversationsReply, Status> {
-        ctx.retry(&Retry::idempotent(), async || self.das.conversations(ctx, &request).await).await
+        ctx.retry(&Retry::idempotent(), async || {
+            self.das.conversations(ctx, &request).await
+        })
+        .await
     }
 
     async fn mark_read(&self, ctx: &Ctx, request: UserMarkRead) -> Result<MarkReadReply, Status> {
-        ctx.retry(&Retry::idempotent(), async || self.das.mark_read(ctx, &request).await).await
+        ctx.retry(&Retry::idempotent(), async || {
+            self.das.mark_read(ctx, &request).await
+        })
+        .await
     }
 
     async fn create_group(
@@ -186,11 +212,17 @@ impl Logic for Rules {
         ctx: &Ctx,
         request: UserCreateGroup,
     ) -> Result<GroupReply, Status> {
-        ctx.retry(&Retry::idempotent(), async || self.das.create_group(ctx, &request).await).await
+        ctx.retry(&Retry::idempotent(), async || {
+            self.das.create_group(ctx, &request).await
+        })
+        .await
     }
 
     async fn add_members(&self, ctx: &Ctx, request: UserMembers) -> Result<GroupReply, Status> {
-        ctx.retry(&Retry::idempotent(), async || self.das.add_members(ctx, &request).await).await
+        ctx.retry(&Retry::idempotent(), async || {
+            self.das.add_members(ctx, &request).await
+        })
+        .await
     }
 
     async fn remove_member(
@@ -198,18 +230,25 @@ impl Logic for Rules {
         ctx: &Ctx,
         request: UserRemoveMember,
     ) -> Result<GroupReply, Status> {
-        ctx.retry(&Retry::idempotent(), async || self.das.remove_member(ctx, &request).await).await
+        ctx.retry(&Retry::idempotent(), async || {
+            self.das.remove_member(ctx, &request).await
+        })
+        .await
     }
 
     async fn presence(&self, _: &Ctx, request: PresenceRequest) -> Result<PresenceReply, Status> {
         if request.uids.len() > PRESENCE_MAX {
-            return Err(Status::too_large(format!("at most {PRESENCE_MAX} users at once")));
+            return Err(Status::too_large(format!(
+                "at most {PRESENCE_MAX} users at once"
+            )));
         }
         let presence = self.presence.borrow();
         let users = request.uids.into_iter().map(|uid| {
             let online = presence.is_online(&uid);
             UserPresence { uid, online }
         });
-        Ok(PresenceReply { users: users.collect() })
+        Ok(PresenceReply {
+            users: users.collect(),
+        })
     }
 }

@@ -41,7 +41,10 @@ pub fn run(config: &Config) -> Result<(), Error> {
         })
         .listen(role.service("logic"), move |router| {
             limits.limit(router);
-            let rules = router.shard().extension::<Rules>().expect("set by on_shard");
+            let rules = router
+                .shard()
+                .extension::<Rules>()
+                .expect("set by on_shard");
             let closed = rules.clone();
             router.on_close(move |peer: &Peer, _: CloseReason| closed.entry_left(peer));
             logic::register(router, rules)

@@ -39,19 +39,29 @@ impl Presence {
 
     /// A user is on this connection. True when that brings it online.
     pub(super) fn online(&mut self, entry: ConnName, user: &str) -> bool {
-        self.by_entry.entry(entry).or_default().insert(user.to_owned()) && self.put_on(user, entry)
+        self.by_entry
+            .entry(entry)
+            .or_default()
+            .insert(user.to_owned())
+            && self.put_on(user, entry)
     }
 
     /// A user left this connection. True when that takes it offline.
     pub(super) fn offline(&mut self, entry: ConnName, user: &str) -> bool {
-        let was = self.by_entry.get_mut(&entry).is_some_and(|users| users.remove(user));
+        let was = self
+            .by_entry
+            .get_mut(&entry)
+            .is_some_and(|users| users.remove(user));
         was && self.take_off(user, entry)
     }
 
     /// The connection is gone. Answers who went offline by that.
     pub(super) fn detach(&mut self, entry: ConnName) -> Vec<String> {
         let users = self.by_entry.remove(&entry).unwrap_or_default();
-        users.into_iter().filter(|user| self.take_off(user, entry)).collect()
+        users
+            .into_iter()
+            .filter(|user| self.take_off(user, entry))
+            .collect()
     }
 
     pub(super) fn is_online(&self, user: &str) -> bool {
@@ -89,7 +99,9 @@ impl Presence {
     }
 
     fn take_off(&mut self, user: &str, entry: ConnName) -> bool {
-        let Some(entries) = self.by_user.get_mut(user) else { return false };
+        let Some(entries) = self.by_user.get_mut(user) else {
+            return false;
+        };
         entries.retain(|other| *other != entry);
         let gone = entries.is_empty();
         if gone {
@@ -105,7 +117,11 @@ mod tests {
     use waystation_base::ShardId;
 
     fn entry(slot: u32) -> ConnName {
-        ConnName { shard: ShardId(0), slot, generation: 1 }
+        ConnName {
+            shard: ShardId(0),
+            slot,
+            generation: 1,
+        }
     }
 
     fn users(names: &[&str]) -> HashSet<String> {
@@ -130,7 +146,10 @@ mod tests {
         presence.online(entry(1), "ada");
         presence.online(entry(1), "bob");
         let (came, left) = presence.attach(entry(1), users(&["bob", "cyd"]));
-        assert_eq!((came, left), (vec!["cyd".to_owned()], vec!["ada".to_owned()]));
+        assert_eq!(
+            (came, left),
+            (vec!["cyd".to_owned()], vec!["ada".to_owned()])
+        );
         assert_eq!(presence.count(entry(1)), 2);
         let wanted = ["ada".to_owned(), "bob".to_owned()];
         let routes = presence.route(wanted.iter());
