@@ -3,6 +3,7 @@
 //! `cargo xtask bench NAME` runs one of them. Each prints its results and adds them to
 //! `bench/results/NAME.md`. Exit codes: 0 done, 1 the benchmark failed or found a fault, 2 usage.
 
+mod chat;
 mod figures;
 mod machine;
 mod procfs;
@@ -28,6 +29,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Benchmark {
+    /// The chat under load: messages a second, latency, and each layer's share
+    Chat(chat::Args),
     /// The deadline wheel beside a binary heap and tokio's timers
     Wheel(wheel::Args),
 }
@@ -49,6 +52,7 @@ fn run(cli: &Cli) -> Result<()> {
         "a benchmark measures only the release profile: run it by `cargo xtask bench`"
     );
     match &cli.benchmark {
+        Benchmark::Chat(args) => chat::run(args),
         Benchmark::Wheel(args) => wheel::run(args),
     }
 }

@@ -1,0 +1,326 @@
+//! The tables.
+
+use crate::figures::{count, figure, percent, spread};
+use crate::results::Block;
+use crate::stats::{Summary, number, share};
+use crate::table::{Align, Table};
+
+use super::search::Verdict;
+use super::step::{Layers, Step};
+use super::{Args, Measured};
+
+/// Everything that was measured.
+pub(super) fn blocks(args: &Args, measured: &Measured) -> Vec<Block> {
+    let conditions = format!(
+        "{} clients; each run sends for {} s; {} rounds of the fixed rates.",
+        count(args.clients.into()),
+        args.seconds,
+        args.rounds
+    );
+    let mut blocks = vec![
+        Block::Text(conditions),
+        Block::Table("Messages".to_owned(), messages(measured)),
+    ];
+    if let Some(answer) = highest(args, measured) {
+        blocks.push(Block::Text(answer));
+    }
+    let heading = "CPU for an acknowledged message, in µs".to_owned();
+    blocks.push(Block::Table(heading, cpu(measured)));
+    let heading = "Latency by layer, in ms".to_owned();
+    blocks.push(Block::Table(heading, latency(measured)));
+    blocks
+}
+
+/// The steps of each row: those of a fixed rate, or one of the search with its verdict.
+fn rows(measured: &Measured) -> impl Iterator<Item = (String, Vec<&Step>)> {
+    let rate = |step: &Step| count(step.rate.into());
+    let fixed = measured.fixed.iter().filter_map(move |steps| {
+        let first = steps.first()?;
+        Some((rate(first), steps.iter().collect()))
+    });
+    let search = measured.search.iter();
+    fixed.chain(search.map(move |(step, verdict)| {
+        let name = match verdict {
+            Verdict::Sustained => format!("search {}", rate(step)),
+            _ => format!("search {}: {verdict}", rate(step)),
+        };
+        (name, vec![step])
+    }))
+}
+
+/// The median of a figure over a row's steps. A row has a step, so there is one.
+fn median(steps: &[&Step], read: impl Fn(&Step) -> f64) -> f64 {
+    summary(steps, read).map_or(0.0, |summary| summary.median)
+}
+
+fn summary(steps: &[&Step], read: impl Fn(&Step) -> f64) -> Option<Summary> {
+    let values: Vec<f64> = steps.iter().map(|step| read(step)).collect();
+    Summary::of(&values)
+}
+
+/// The median, and the extremes where there is more than one value.
+fn with_spread(steps: &[&Step], read: impl Fn(&Step) -> f64) -> String {
+    match summary(steps, read) {
+        Some(summary) if steps.len() > 1 => {
+            format!("{} ({})", figure(summary.median), spread(&summary))
+        }
+        Some(summary) => figure(summary.median),
+        None => String::new(),
+    }
+}
+
+fn total(steps: &[&Step], read: impl Fn(&Step) -> u64) -> String {
+    count(steps.iter().map(|step| read(step)).sum())
+}
+
+fn messages(measured: &Measured) -> Table {
+    let mut table = Table::new(&[
+        ("messages/s asked", Align::Left),
+        ("acked/s", Align::Right),
+        ("deliveries/s", Align::Right),
+        ("delivery p50 ms", Align::Right),
+        ("p99 ms", Align::Right),
+        ("ack p50 ms", Align::Right),
+        ("p99 ms", Align::Right),
+        ("lost", Align::Right),
+        ("duplicated", Align::Right),
+        ("out of order", Align::Right),
+        ("given up", Align::Right),
+        ("sent late", Align::Right),
+    ]);
+    for (name, steps) in rows(measured) {
+        let steps = steps.as_slice();
+        let per_second = |read: fn(&Step) -> u64| {
+            let each = |step: &Step| number(read(step)) / step.report.seconds;
+            figure(median(steps, each))
+        };
+        table.row([
+            name,
+            per_second(|step| step.report.acknowledged),
+            per_second(|step| step.report.delivered),
+            with_spread(steps, |step| number(step.report.p50_us) / 1000.0),
+            with_spread(steps, |step| number(step.report.p99_us) / 1000.0),
+            with_spread(steps, |step| number(step.report.ack_p50_us) / 1000.0),
+            with_spread(steps, |step| number(step.report.ack_p99_us) / 1000.0),
+            total(steps, |step| step.report.lost),
+            total(steps, |step| step.report.duplicated),
+            total(steps, |step| step.report.out_of_order),
+            total(steps, |step| step.report.errors),
+            total(steps, |step| step.report.late_sends),
+        ]);
+    }
+    table
+}
+
+fn highest(args: &Args, measured: &Measured) -> Option<String> {
+    let sustained = measured
+        .search
+        .iter()
+        .filter(|(_, verdict)| *verdict == Verdict::Sustained)
+        .map(|(step, _)| step.rate);
+    let failed = measured
+        .search
+        .iter()
+        .filter(|(_, verdict)| *verdict != Verdict::Sustained)
+        .map(|(step, _)| step.rate)
+        .min()?;
+    // Above a rate that failed nothing counts.
+    let highest = sustained.filter(|&rate| rate < failed).max();
+    let bound = args.p99_max;
+    Some(match highest {
+        Some(rate) => format!(
+            "The highest rate that the search sustained (delivery p99 at most {bound} ms, acks \
+             complete): {} messages/s; {} was too much.",
+            count(rate.into()),
+            count(failed.into())
+        ),
+        None => format!(
+            "The search sustained no rate (delivery p99 at most {bound} ms, acks complete); {} was \
+             too much.",
+            count(failed.into())
+        ),
+    })
+}
+
+/// The shares of the layers in their sum: `43 / 30 / 27`.
+fn shares(layers: Layers) -> String {
+    let sum = layers.sum();
+    let parts = [layers.entry, layers.logic, layers.das];
+    parts.map(|part| percent(share(part, sum))).join(" / ")
+}
+
+fn cpu(measured: &Measured) -> Table {
+    let mut table = Table::new(&[
+        ("messages/s asked", Align::Left),
+        ("Entry", Align::Right),
+        ("Logic", Align::Right),
+        ("Das", Align::Right),
+        ("all three", Align::Right),
+        ("Entry / Logic / Das", Align::Right),
+        ("messages per CPU s", Align::Right),
+        ("supervisor", Align::Right),
+        ("generator", Align::Right),
+    ]);
+    for (name, steps) in rows(measured) {
+        let steps = steps.as_slice();
+        let layers = Layers {
+            entry: median(steps, |step| step.cpu_us.layers.entry),
+            logic: median(steps, |step| step.cpu_us.layers.logic),
+            das: median(steps, |step| step.cpu_us.layers.das),
+        };
+        table.row([
+            name,
+            with_spread(steps, |step| step.cpu_us.layers.entry),
+            with_spread(steps, |step| step.cpu_us.layers.logic),
+            with_spread(steps, |step| step.cpu_us.layers.das),
+            with_spread(steps, |step| step.cpu_us.layers.sum()),
+            shares(layers),
+            figure(share(1e6, layers.sum())),
+            figure(median(steps, |step| step.cpu_us.supervisor)),
+            figure(median(steps, |step| step.cpu_us.generator)),
+        ]);
+    }
+    table
+}
+
+/// Where the delivery's median goes: the layers' own parts, and what is outside of them.
+struct Way {
+    delivery: f64,
+    own: Layers,
+    outside: f64,
+}
+
+impl Way {
+    fn of(steps: &[&Step]) -> Self {
+        let in_role = Layers {
+            entry: median(steps, |step| step.in_role_us.entry / 1000.0),
+            logic: median(steps, |step| step.in_role_us.logic / 1000.0),
+            das: median(steps, |step| step.in_role_us.das / 1000.0),
+        };
+        let delivery = median(steps, |step| number(step.report.p50_us) / 1000.0);
+        Self {
+            delivery,
+            own: in_role.own_parts(),
+            outside: delivery - in_role.entry,
+        }
+    }
+
+    /// Entry, Logic, Das, outside.
+    fn parts(&self) -> [f64; 4] {
+        [self.own.entry, self.own.logic, self.own.das, self.outside]
+    }
+}
+
+fn latency(measured: &Measured) -> Table {
+    let mut table = Table::new(&[
+        ("messages/s asked", Align::Left),
+        ("delivery p50", Align::Right),
+        ("Entry", Align::Right),
+        ("Logic", Align::Right),
+        ("Das", Align::Right),
+        ("outside", Align::Right),
+        ("Entry / Logic / Das / outside", Align::Right),
+    ]);
+    for (name, steps) in rows(measured) {
+        let way = Way::of(&steps);
+        let parts = way.parts();
+        let shares = parts
+            .map(|part| percent(share(part, way.delivery)))
+            .join(" / ");
+        let cells = [name, figure(way.delivery)].into_iter();
+        table.row(cells.chain(parts.map(figure)).chain([shares]));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use waystation_im::load::Report;
+
+    use super::super::step::CpuUs;
+    use super::*;
+
+    fn step(rate: u32, p50_us: u64) -> Step {
+        let mut report = Report::default();
+        (report.sent, report.acknowledged, report.delivered) = (1_000, 1_000, 4_000);
+        (report.seconds, report.p50_us, report.p99_us) = (2.0, p50_us, 10 * p50_us);
+        let layers = |entry, logic, das| Layers { entry, logic, das };
+        Step {
+            rate,
+            report,
+            cpu_us: CpuUs {
+                layers: layers(50.0, 30.0, 20.0),
+                supervisor: 1.0,
+                generator: 15.0,
+            },
+            in_role_us: layers(1_500.0, 1_000.0, 700.0),
+        }
+    }
+
+    fn has(table: &Table, expected: &[&str]) {
+        let text = table.markdown();
+        for cell in expected {
+            assert!(
+                text.contains(&format!(" {cell} ")),
+                "{cell} is not in\n{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_row_shows_the_median_of_its_rounds_and_their_extremes() {
+        let measured = Measured {
+            fixed: vec![vec![step(500, 3_000), step(500, 2_000), step(500, 9_000)]],
+            search: vec![(step(1_000, 4_000), Verdict::Slow)],
+        };
+        let table = messages(&measured);
+        has(
+            &table,
+            &["500", "2,000", "3.00 (2.00–9.00)", "30.0 (20.0–90.0)"],
+        );
+        has(
+            &table,
+            &["search 1,000: delivery p99 too long", "4.00", "40.0"],
+        );
+        has(
+            &cpu(&measured),
+            &["100 (100–100)", "50.0 % / 30.0 % / 20.0 %", "10,000"],
+        );
+    }
+
+    #[test]
+    fn the_parts_of_the_way_add_up_to_the_delivery() {
+        let steps = [&step(500, 2_000)];
+        let way = Way::of(&steps);
+        let expected = [0.5, 0.3, 0.7, 0.5];
+        for (part, expected) in way.parts().into_iter().zip(expected) {
+            assert!((part - expected).abs() < 1e-9, "{:?}", way.parts());
+        }
+    }
+
+    #[test]
+    fn nothing_above_a_rate_that_failed_counts() {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: Args,
+        }
+        let args = Cli::parse_from(["bench"]).args;
+        let mut measured = Measured {
+            fixed: Vec::new(),
+            search: vec![
+                (step(4_000, 1), Verdict::Sustained),
+                (step(8_000, 1), Verdict::Slow),
+            ],
+        };
+        let answer = highest(&args, &measured).unwrap();
+        assert!(answer.contains(": 4,000 messages/s; 8,000 was"), "{answer}");
+        measured.search.insert(0, (step(2_000, 1), Verdict::Behind));
+        let answer = highest(&args, &measured).unwrap();
+        assert!(
+            answer.contains("no rate") && answer.contains("2,000 was"),
+            "{answer}"
+        );
+    }
+}
