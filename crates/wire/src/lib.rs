@@ -36,6 +36,8 @@ mod frame;
 
 mod assemble;
 
+pub mod resp;
+
 pub use assemble::{AssembleError, Assembler};
 pub use frame::{
     Decoded, FrameError, TooLarge, decode, encode_header, encode_into, frame_count, frames_len,
