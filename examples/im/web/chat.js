@@ -63,27 +63,33 @@ function arrange(list, wanted) {
   }
 }
 
-/** A face: the first letter on a colour that belongs to the name. */
-function paintFace(face, c) {
-  const [name, peer] = c.isGroup ? [c.title, null] : [c.peer, c.peer];
+/** A face: a letter on a colour that belongs to the name. */
+function paintFace(face, name, letter = name.slice(0, 1).toUpperCase()) {
   let hue = 7;
-  for (const letter of name) hue = (hue * 31 + letter.codePointAt(0)) % 360;
+  for (const character of name) hue = (hue * 31 + character.codePointAt(0)) % 360;
   face.style.setProperty("--hue", hue);
-  say(face, c.isGroup ? "#" : name[0].toUpperCase());
-  const known = peer === null ? undefined : chat.online.get(peer);
-  face.dataset.online = known === undefined ? "unknown" : String(known);
+  say(face, letter);
+}
+
+/** A conversation's face, with a dot that says whether the other one is online. */
+function paintFaceOf(face, c) {
+  paintFace(face, c.peer ?? c.title, c.isGroup ? "#" : undefined);
+  face.dataset.online = String(chat.online.get(c.peer) ?? "unknown");
 }
 
 // ---- Drawing -------------------------------------------------------------------------------
 
 function draw() {
   // Not by animation frames: those stand still in a hidden tab, and so would the title.
-  drawTimer ||= setTimeout(() => {
-    drawTimer = 0;
-    drawStatus();
-    drawList();
-    drawRoom();
-  }, DRAW_MS);
+  drawTimer ||= setTimeout(drawNow, DRAW_MS);
+}
+
+function drawNow() {
+  clearTimeout(drawTimer);
+  drawTimer = 0;
+  drawStatus();
+  drawList();
+  drawRoom();
 }
 
 function drawStatus() {
@@ -135,7 +141,7 @@ function listRow(c) {
   const [face, title, time, last, unread] = button.children;
   if (c === shown) button.setAttribute("aria-current", "true");
   else button.removeAttribute("aria-current");
-  paintFace(face, c);
+  paintFaceOf(face, c);
   say(title, c.title);
   say(time, c.at ? shortTime(c.at) : "");
   say(last, lastLine(c));
@@ -175,7 +181,7 @@ function drawRoom() {
   for (const id of ["head", "scroll", "compose"]) byId(id).hidden = !c;
   byId("nothing").hidden = Boolean(c);
   if (!c) return;
-  paintFace(byId("face"), c);
+  paintFaceOf(byId("face"), c);
   say(byId("title"), c.title);
   say(byId("note"), noteOf(c));
   byId("add").hidden = !c.isGroup;
@@ -253,9 +259,9 @@ function wantedRows(c) {
 
 function makeRow(message) {
   const row = make("li", message.sender === chat.me ? "message own" : "message");
-  const face = make("span", "face", message.sender[0]?.toUpperCase());
+  const face = make("span", "face");
   face.setAttribute("aria-hidden", "true");
-  paintFace(face, { peer: message.sender });
+  paintFace(face, message.sender);
   const bubble = make("div", "bubble");
   const foot = make("span", "foot");
   foot.append(make("time"), make("span", "mark"));
@@ -298,7 +304,7 @@ function open(c) {
   byId("past").dataset.key = "";
   byId("chat").dataset.pane = c ? "room" : "list";
   byId("fault").textContent = "";
-  draw();
+  drawNow(); // what is hidden takes no focus
   if (!c) return;
   byId("text").value = c.draft;
   c.draft = "";
@@ -438,6 +444,8 @@ function listen() {
     shown.isScrolledBack = isBack;
     if (draws) draw();
   }, { passive: true });
+  // A keyboard that slides in, or a turned phone, does not hide the end of what is followed.
+  new ResizeObserver(() => shown && !shown.isScrolledBack && draw()).observe(byId("scroll"));
   on("newest", "click", () => ((shown.isScrolledBack = false), draw()));
   on("back", "click", () => open(null));
   on("now", "click", () => chat.link.hurry());
