@@ -167,6 +167,15 @@ impl Cli {
         flags
     }
 
+    /// How much is logged, where `configured` is what the roles log. Clients
+    /// say themselves what their users must know.
+    pub(crate) fn log_level<'a>(&self, configured: &'a str) -> &'a str {
+        match self.command {
+            Command::Im(ImCommand::Load(_) | ImCommand::Chat(_)) if self.log.is_none() => "error",
+            _ => configured,
+        }
+    }
+
     /// What this process is called in the log.
     pub(crate) fn process_name(&self) -> String {
         match &self.command {
@@ -208,14 +217,22 @@ Examples:
     Das(RoleArgs),
     /// Send messages at a steady rate and check that each arrives once, in order
     #[command(after_help = "\
+Latencies count from the moment at which a message was to be sent. Exits with 1
+if anything was lost, doubled, reordered or changed, or nothing was acknowledged.
+
 Examples:
   waystation im load --clients 500 --seconds 60
   waystation im load --clients 50 --seconds 10 --rate 500 --json")]
     Load(LoadArgs),
     /// Chat from this terminal
     #[command(after_help = "\
+Each line of input is sent; lines that begin with / are commands, and /help lists
+them. The end of the input ends the chat once everything sent is acknowledged.
+
 Examples:
-  waystation im chat --user ada")]
+  waystation im chat --user ada
+  waystation im chat --user ada --to bob
+  echo deployed | waystation im chat --user robot --group team")]
     Chat(ChatArgs),
 }
 
@@ -262,8 +279,20 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) seconds: u32,
     /// Messages per second of all clients together
-    #[arg(long, value_name = "R", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, value_name = "R", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) rate: u32,
+    /// How long to wait at the end for what is still missing
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(0..=3_600))]
+    pub(crate) settle: u32,
+    /// Where its randomness starts [default: another one each time]
+    #[arg(long, value_name = "X")]
+    pub(crate) seed: Option<u64>,
+    /// Length of a message's text in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(17..=32_000))]
+    pub(crate) body_bytes: u32,
+    /// Threads of the generator
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) shards: u16,
     /// The Entry to connect to
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7080")]
     pub(crate) entry: SocketAddr,
@@ -275,6 +304,12 @@ pub(crate) struct ChatArgs {
     /// Who you are
     #[arg(long, value_name = "NAME")]
     pub(crate) user: String,
+    /// Talk to this user first
+    #[arg(long, value_name = "NAME", conflicts_with = "group")]
+    pub(crate) to: Option<String>,
+    /// Talk in this group first; it is made if there is none
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Option<String>,
     /// The Entry to connect to
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7080")]
     pub(crate) entry: SocketAddr,

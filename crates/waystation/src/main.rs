@@ -5,6 +5,7 @@
 
 mod admin;
 mod cli;
+mod clients;
 mod clock;
 mod config;
 mod console;
@@ -53,7 +54,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         return check(config, cli.json, &mut out);
     }
     let config = config?;
-    logging::start(&config.log.level, cli.process_name());
+    logging::start(cli.log_level(&config.log.level), cli.process_name());
     match &cli.command {
         Command::Up(args) => {
             drop(out);

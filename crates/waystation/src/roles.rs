@@ -114,7 +114,7 @@ macro_rules! serving {
 ///
 /// # Errors
 /// What the role reports.
-pub(crate) fn run(command: &ImCommand, config: &Config, _as_json: bool) -> Result<(), Failure> {
+pub(crate) fn run(command: &ImCommand, config: &Config, as_json: bool) -> Result<(), Failure> {
     let result = match command {
         ImCommand::Das(args) => im::das::run(&im::das::Config {
             role: role(config, args, serving!(config.das, config.das.shards)),
@@ -138,9 +138,8 @@ pub(crate) fn run(command: &ImCommand, config: &Config, _as_json: bool) -> Resul
             logic: addresses("--logic", &args.logic)?,
             connections_max: config.entry.connections_max,
         }),
-        ImCommand::Load(_) | ImCommand::Chat(_) => {
-            return Err(Failure::Operation(anyhow!("not built in: {command:?}")));
-        }
+        ImCommand::Load(args) => return crate::clients::load(args, as_json),
+        ImCommand::Chat(args) => return crate::clients::chat(args),
     };
     result.map_err(|error| Failure::Operation(error.into()))
 }

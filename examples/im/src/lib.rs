@@ -15,6 +15,7 @@
 //! numbers, whichever of the processes is killed meanwhile. README.md beside
 //! this crate says how each layer contributes to that.
 
+pub mod chat;
 pub mod client;
 pub mod das;
 pub mod entry;
