@@ -1,20 +1,12 @@
 //! A process that serves: its server, its admin side, its end.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
-use waystation_base::{Clock, ShardId};
-use waystation_net::native::NativeProtocol;
-use waystation_net::{
-    Address, MonotonicClock, NetConfig, Server, ServerBuilder, Shard, StartError,
-};
+use waystation_net::{Address, NetConfig, Server, ServerBuilder, Shard, StartError};
 
 use crate::admin::{Admin, Health, Process};
-use crate::limits::START_WAIT;
 use crate::metrics::Source;
 use crate::router::{RegisterError, Router};
 
@@ -28,14 +20,6 @@ pub enum AppError {
     /// Two methods of one listener cannot stand together.
     #[error("the methods of a listener cannot stand together")]
     Routes(#[from] RegisterError),
-    /// What was given to `on_shard` or `listen` panicked; the message is in
-    /// the log.
-    #[error("shard {0} panicked before it was ready")]
-    Panicked(ShardId),
-    /// The shards did not get ready in time: something given to `on_shard` or
-    /// `listen` blocks.
-    #[error("not all shards were ready after {0:?}")]
-    NotReady(Duration),
     /// The admin side could not be bound.
     #[error("cannot serve the admin side on {address}")]
     Admin {
@@ -49,9 +33,6 @@ pub enum AppError {
     Signals(#[source] io::Error),
 }
 
-/// What a shard says of its start: that it is ready, or why it cannot be.
-type Report = Result<(), AppError>;
-
 /// Collects what a process serves. See [`App::builder`].
 #[must_use = "nothing runs before `start`"]
 pub struct AppBuilder {
@@ -60,17 +41,15 @@ pub struct AppBuilder {
     admin: Option<Address>,
     sources: Vec<Source>,
     health: Vec<Health>,
-    reports: (Sender<Report>, Receiver<Report>),
+    /// The first fault that a shard found in its routes.
+    fault: Arc<OnceLock<RegisterError>>,
 }
 
 impl AppBuilder {
     /// Runs on each shard before it serves: the place to build its state, and
-    /// to keep it with [`Shard::set_extension`].
+    /// to keep it with [`Shard::set_extension`]. A panic there fails the start.
     pub fn on_shard(mut self, init: impl Fn(&Shard) + Send + Sync + 'static) -> Self {
-        let reports = self.reports.0.clone();
-        self.server = self.server.on_shard(move |shard| {
-            guarded(shard, &reports, || init(shard));
-        });
+        self.server = self.server.on_shard(init);
         self
     }
 
@@ -82,13 +61,12 @@ impl AppBuilder {
         address: Address,
         routes: impl Fn(&mut Router) -> Result<(), RegisterError> + Send + Sync + 'static,
     ) -> Self {
-        let reports = self.reports.0.clone();
-        self.server = self.server.listen(address, move |shard| -> NativeProtocol {
+        let fault = self.fault.clone();
+        self.server = self.server.listen(address, move |shard| {
             let mut router = Router::new(shard);
-            let built = guarded(shard, &reports, || routes(&mut router));
-            if let Err(error) = built {
-                // Whoever starts us may have stopped waiting.
-                let _ = reports.send(Err(error.into()));
+            if let Err(error) = routes(&mut router) {
+                // Every shard finds the same.
+                let _ = fault.set(error);
             }
             router.into_protocol()
         });
@@ -116,16 +94,15 @@ impl AppBuilder {
         self
     }
 
-    /// Starts everything. On return every shard serves.
-    ///
-    /// Blocks until the shards are ready, for at most
-    /// [`START_WAIT`](crate::limits::START_WAIT).
+    /// Starts everything. On return every shard is ready to serve.
     ///
     /// # Errors
     /// [`AppError`]; nothing runs then.
     pub fn start(self) -> Result<App, AppError> {
         let server = self.server.start()?;
-        wait_until_ready(&server, self.reports)?;
+        if let Some(error) = self.fault.get() {
+            return Err(error.clone().into());
+        }
         let process = Arc::new(Process {
             name: self.name,
             remote: server.remote().clone(),
@@ -148,43 +125,6 @@ impl AppBuilder {
             _admin: admin,
         })
     }
-}
-
-/// Runs a part of a shard's start. A panic is reported before the thread ends.
-fn guarded<T>(shard: &Shard, reports: &Sender<Report>, part: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(part)).unwrap_or_else(|panic| {
-        // Whoever starts us may have stopped waiting.
-        let _ = reports.send(Err(AppError::Panicked(shard.id())));
-        resume_unwind(panic)
-    })
-}
-
-/// Waits until each shard has done all that it does before it takes mail.
-fn wait_until_ready(
-    server: &Server,
-    (sender, reports): (Sender<Report>, Receiver<Report>),
-) -> Result<(), AppError> {
-    let shards = server.remote().shards();
-    for index in 0..shards {
-        let shard = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
-        let sender = sender.clone();
-        let ready = move |_: &Shard| {
-            let _ = sender.send(Ok(()));
-        };
-        // It has ended already only when it panicked, and has said so.
-        let _ = server.remote().run_on(shard, ready);
-    }
-    let deadline = MonotonicClock.now() + START_WAIT;
-    for _ in 0..shards {
-        let left = deadline.saturating_since(MonotonicClock.now());
-        match reports.recv_timeout(left) {
-            Ok(report) => report?,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                return Err(AppError::NotReady(START_WAIT));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Says that the process goes away, before anything of it does.
@@ -214,7 +154,7 @@ impl App {
             admin: None,
             sources: Vec::new(),
             health: Vec::new(),
-            reports: channel(),
+            fault: Arc::default(),
         }
     }
 

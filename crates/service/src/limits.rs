@@ -43,11 +43,6 @@ pub const LISTED: usize = 10_000;
 /// them, and says why.
 pub const ADMIN_WAIT: Duration = Duration::from_secs(1);
 
-/// Time that shards have to get ready: to run what was given to
-/// [`on_shard`](crate::AppBuilder::on_shard) and build their routes. Then the
-/// start fails.
-pub const START_WAIT: Duration = Duration::from_mins(1);
-
 /// Pauses between retries of a step: the first, and the longest.
 pub const RETRY_PAUSE: (Duration, Duration) =
     (Duration::from_millis(5), Duration::from_millis(200));

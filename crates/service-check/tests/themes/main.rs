@@ -1,10 +1,22 @@
 //! What the service framework must get right, theme by theme.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail like the tests beside them"
+)]
+
+mod admin;
 mod answers;
 mod cancellation;
 mod deadlines;
+mod http;
+mod machines;
 mod panics;
+mod property;
+mod sessions;
+mod start;
 mod steps;
+mod websocket;
 mod wires;
 
 use waystation_service_check::demo::{Act, Script};

@@ -1,0 +1,172 @@
+//! JSON text over WebSocket, at its edges.
+
+use waystation_net::MemoryIo;
+use waystation_service_check::{Stage, WebSocketPeer, block_on, memory, shop};
+
+fn with_shop(test: impl AsyncFnOnce(&MemoryIo, WebSocketPeer, &Stage)) {
+    let (io, stage) = (memory(), Stage::default());
+    let app = shop(&io, &stage).start().unwrap();
+    block_on(async {
+        let peer = WebSocketPeer::dial(&io, "shop").await;
+        test(&io, peer, &stage).await;
+    });
+    app.drain();
+}
+
+const ECHO: &str = r#"{"call":9,"method":"demo.Shop/Echo"}"#;
+
+/// What the server says of a text that is no request.
+async fn refusal(peer: &mut WebSocketPeer, text: &str) -> (u64, String) {
+    let answer = peer.ask(text).await;
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(
+        answer["error"]["code"], "invalid_request",
+        "{text}: {answer}"
+    );
+    let message = answer["error"]["message"].as_str().unwrap().to_owned();
+    assert_eq!(
+        peer.ask(ECHO).await,
+        r#"{"call":9,"body":{}}"#,
+        "it goes on after {text}"
+    );
+    (answer["call"].as_u64().unwrap(), message)
+}
+
+#[test]
+fn a_text_that_is_no_envelope_is_refused() {
+    with_shop(async |_, mut peer, _| {
+        for text in [
+            "",
+            "{",
+            "null",
+            "[]",
+            "17",
+            r#""x""#,
+            "{}x",
+            r#"{"ping":-1}"#,
+            r#"{"call":1"#,
+        ] {
+            let (call, message) = refusal(&mut peer, text).await;
+            assert_eq!(call, 0, "{text}");
+            assert!(
+                message.starts_with("not an envelope: "),
+                "{text}: {message}"
+            );
+        }
+    });
+}
+
+/// A refusal under call 0 tells the client nothing of the call that it waits
+/// for: that one was never answered.
+#[test]
+fn a_refusal_names_the_call_where_the_text_does() {
+    with_shop(async |_, mut peer, _| {
+        for text in [
+            r#"{"call":5,"method":7}"#,
+            r#"{"call":5,"method":"demo.Shop/Echo","deadline_ms":-1}"#,
+            r#"{"call":5,"method":"demo.Shop/Echo","deadline_ms":"soon"}"#,
+            r#"{"call":5}"#,
+            r#"{"call":5,"body":{}}"#,
+            r#"{"call":5,"method":"demo.Shop/Echo","body":{"nope":1}}"#,
+            r#"{"call":5,"method":"demo.Shop/Echo","body":[]}"#,
+        ] {
+            assert_eq!(refusal(&mut peer, text).await.0, 5, "{text}");
+        }
+    });
+}
+
+/// A request without a call id ran, and its answer went to call 0.
+#[test]
+fn a_request_without_a_call_is_refused_and_not_run() {
+    with_shop(async |_, mut peer, stage| {
+        for text in [
+            r#"{"method":"demo.Shop/Act"}"#,
+            r#"{"call":null,"method":"demo.Shop/Act"}"#,
+        ] {
+            let (call, message) = refusal(&mut peer, text).await;
+            assert_eq!((call, message.as_str()), (0, "a request needs a `call`"));
+        }
+        assert_eq!(stage.begun.count(), 0);
+    });
+}
+
+/// JSON may write any character as an escape; names with one were unknown.
+#[test]
+fn escapes_in_names_are_read() {
+    with_shop(async |_, mut peer, _| {
+        let answer = peer
+            .ask(r#"{"call":1,"method":"demo.Shop\/\u0045cho"}"#)
+            .await;
+        assert_eq!(answer, r#"{"call":1,"body":{}}"#);
+    });
+}
+
+#[test]
+fn a_body_may_be_missing_or_null_and_unknown_fields_are_passed_over() {
+    with_shop(async |_, mut peer, _| {
+        for text in [
+            r#"{"call":1,"method":"demo.Shop/Echo"}"#,
+            r#"{"call":1,"method":"demo.Shop/Echo","body":null}"#,
+            r#" { "method" : "demo.Shop/Echo" , "x":[{}], "call" : 1 , "body" : { } } "#,
+        ] {
+            assert_eq!(peer.ask(text).await, r#"{"call":1,"body":{}}"#, "{text}");
+        }
+    });
+}
+
+#[test]
+fn a_sign_of_life_is_answered_at_once() {
+    with_shop(async |_, mut peer, stage| {
+        peer.send(r#"{"call":1,"method":"demo.Shop/Act","body":{"acts":["ACT_GATE"]}}"#)
+            .await;
+        stage.gated.happened(1).await;
+        assert_eq!(peer.ask(r#"{"ping":0}"#).await, r#"{"pong":0}"#);
+        assert_eq!(
+            peer.ask(r#"{"ping":18446744073709551615}"#).await,
+            r#"{"pong":18446744073709551615}"#
+        );
+        stage.gate.raise();
+        assert!(
+            peer.receive()
+                .await
+                .unwrap()
+                .starts_with(r#"{"call":1,"body":{"sid":""#)
+        );
+    });
+}
+
+/// Call ids are the client's own: whoever uses one twice gets two answers
+/// under it.
+#[test]
+fn one_call_id_twice_gets_two_answers() {
+    with_shop(async |_, mut peer, stage| {
+        peer.send(r#"{"call":1,"method":"demo.Shop/Act","body":{"acts":["ACT_GATE"]}}"#)
+            .await;
+        stage.gated.happened(1).await;
+        let answer = peer.ask(r#"{"call":1,"method":"demo.Shop/Echo"}"#).await;
+        assert_eq!(answer, r#"{"call":1,"body":{}}"#);
+        stage.gate.raise();
+        assert!(
+            peer.receive()
+                .await
+                .unwrap()
+                .starts_with(r#"{"call":1,"body":{"sid":""#)
+        );
+    });
+}
+
+#[test]
+fn large_messages_pass_up_to_the_bound_and_larger_ones_end_the_connection() {
+    with_shop(async |io, mut peer, _| {
+        let to = "x".repeat(1_000_000);
+        let request = format!(r#"{{"call":1,"method":"demo.Shop/Echo","body":{{"to":"{to}"}}}}"#);
+        assert_eq!(
+            peer.ask(&request).await,
+            format!(r#"{{"call":1,"body":{{"to":"{to}"}}}}"#)
+        );
+        peer.send(&" ".repeat(1 << 20 | 1)).await;
+        assert_eq!(peer.receive().await, None);
+        let mut next = WebSocketPeer::dial(io, "shop").await;
+        assert_eq!(next.ask(ECHO).await, r#"{"call":9,"body":{}}"#);
+    });
+}
