@@ -155,5 +155,5 @@ closed! {
     peer, truncated, local, reset, slow_reader, idle, frame_timeout, protocol, bad_magic, unknown_version,
     unknown_kind, unknown_flags, too_large, message_too_large, too_many_partials,
     too_many_partial_bytes, more_on_control, empty_more, unknown_protocol, refused, draining, keepalive,
-    handler_panic, home, http, websocket,
+    handler_panic, home, http, websocket, stalled, unasked,
 }

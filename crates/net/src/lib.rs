@@ -28,6 +28,7 @@
 mod clock;
 mod conn;
 mod counters;
+pub mod fifo;
 mod io;
 pub mod limits;
 pub mod native;

@@ -112,3 +112,17 @@ pub const WEBSOCKET_MESSAGE_BYTES: usize = 1024 * 1024;
 
 /// How long a drain may take before what is left is closed.
 pub const DRAIN: Duration = Duration::from_secs(5);
+
+/// Requests in flight on one FIFO connection. Above it a request is refused.
+pub const FIFO_IN_FLIGHT_MAX: usize = 65_536;
+
+/// Leases of a FIFO client out at once. Above it a lease is refused.
+pub const FIFO_LEASES_MAX: usize = 256;
+
+/// How long the oldest request of a FIFO connection may wait for its answer.
+/// Then the connection is closed.
+pub const FIFO_STALL: Duration = Duration::from_secs(10);
+
+/// Answers that may come unasked on a lease, such as messages of a
+/// subscription, before someone waits for them. Above it the lease is closed.
+pub const FIFO_SPARE_MAX: usize = 4096;

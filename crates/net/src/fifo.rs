@@ -1,0 +1,362 @@
+//! Clients of servers that answer in the order of requests, such as Redis:
+//! pipelined, and written as if each call blocked.
+//!
+//! Source: silly's `socketfifo`, with the rules that were missing there. A
+//! request's place lives until its answer has been read, even when its caller
+//! gave up, so an answer is never taken by the next in line. Writing a
+//! request and taking its place is one step. A connection whose oldest
+//! request is overdue by `stall_timeout`, whose bytes are no protocol, or
+//! that answers what nobody asked is closed, and everything in flight on it
+//! fails at once with [`FifoError::OutcomeUnknown`]; only requests marked
+//! idempotent are sent again. A request is written whole or not at all, so a
+//! caller that goes away leaves a whole one behind. Commands that change what
+//! the connection means take a [`Lease`]: a connection of their own.
+
+mod line;
+mod link;
+mod resp;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use waystation_base::{BackoffConfig, Moment};
+
+use self::link::{Link, State};
+pub use self::resp::RespCodec;
+use crate::counters::Counters;
+use crate::io::Address;
+use crate::limits;
+use crate::shard::{Label, Shard, Waiters, WaitsFor, until, waiting};
+
+/// Finds answers in what a server sends. One for each connection.
+pub trait FifoCodec: 'static {
+    /// One answer.
+    type Answer: 'static;
+
+    /// Looks for an answer at the front of `input`, which begins with the
+    /// same bytes as the last time if more were needed.
+    ///
+    /// # Errors
+    /// A short stable word, when this is not the protocol. The connection is
+    /// closed.
+    fn decode(&mut self, input: &[u8]) -> Result<FifoDecoded<Self::Answer>, &'static str>;
+}
+
+/// What [`FifoCodec::decode`] found.
+#[derive(Debug)]
+pub enum FifoDecoded<A> {
+    /// So many bytes from the front are needed before trying again.
+    Need(usize),
+    /// An answer of so many bytes.
+    Answer(A, usize),
+}
+
+/// Settings of a FIFO client.
+#[derive(Debug, Clone)]
+pub struct FifoConfig {
+    /// Where the server is.
+    pub address: Address,
+    /// Connections that share the requests; at least 1.
+    pub connections: usize,
+    /// Requests in flight on one connection, those whose callers gave up
+    /// included.
+    pub in_flight_max: usize,
+    /// Leases out at once.
+    pub leases_max: usize,
+    /// Time for one attempt to connect.
+    pub connect_wait: Duration,
+    /// How long the oldest request may wait for its answer before the
+    /// connection is given up.
+    pub stall_timeout: Duration,
+    /// Pauses between attempts to connect.
+    pub backoff: BackoffConfig,
+}
+
+impl FifoConfig {
+    /// The defaults for an address.
+    pub fn new(address: Address) -> Self {
+        Self {
+            address,
+            connections: 1,
+            in_flight_max: limits::FIFO_IN_FLIGHT_MAX,
+            leases_max: limits::FIFO_LEASES_MAX,
+            connect_wait: limits::CONNECT_WAIT,
+            stall_timeout: limits::FIFO_STALL,
+            backoff: BackoffConfig {
+                base: Duration::from_millis(10),
+                max: Duration::from_secs(1),
+                ..BackoffConfig::default()
+            },
+        }
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FifoError {
+    /// Too many requests are in flight. Nothing was sent.
+    #[error("{0} requests are in flight already")]
+    Overloaded(usize),
+    /// No connection was made before the deadline. Nothing was sent.
+    #[error("not connected before the deadline")]
+    NotConnected,
+    /// The deadline passed after the request was sent. Its answer will be
+    /// read and discarded.
+    #[error("no answer before the deadline")]
+    Timeout,
+    /// The connection was lost after the request was sent: the server may or
+    /// may not have acted on it.
+    #[error("the connection was lost with the request in flight; its outcome is unknown")]
+    OutcomeUnknown,
+    /// The client was closed. Nothing was sent.
+    #[error("the client is closed")]
+    Closed,
+}
+
+/// How one request is made.
+#[derive(Debug, Clone, Copy)]
+pub struct FifoCall {
+    /// When the caller gives up.
+    pub deadline: Moment,
+    /// Asking twice is the same as asking once: it is sent again when the
+    /// connection is lost.
+    pub idempotent: bool,
+    /// Its name, for dumps.
+    pub label: Label,
+}
+
+type MakeCodec<C> = Rc<dyn Fn() -> C>;
+
+struct Shared<C: FifoCodec> {
+    shard: Shard,
+    config: FifoConfig,
+    codec: MakeCodec<C>,
+    links: Vec<Rc<Link<C::Answer>>>,
+    leases: Rc<Cell<usize>>,
+    changed: Rc<Waiters>,
+}
+
+impl<C: FifoCodec> Drop for Shared<C> {
+    fn drop(&mut self) {
+        for link in &self.links {
+            link.close();
+        }
+    }
+}
+
+/// A client of one server on one shard. Clones share its connections; when
+/// the last is dropped they close.
+pub struct Fifo<C: FifoCodec> {
+    shared: Rc<Shared<C>>,
+}
+
+impl<C: FifoCodec> Clone for Fifo<C> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<C: FifoCodec> Fifo<C> {
+    /// A client that connects at once, and again whenever a connection is
+    /// lost. `codec` makes a codec for each connection.
+    pub fn new(shard: &Shard, config: FifoConfig, codec: impl Fn() -> C + 'static) -> Self {
+        let codec: MakeCodec<C> = Rc::new(codec);
+        let changed = Rc::new(Waiters::default());
+        let links = (0..config.connections.max(1))
+            .map(|_| Link::start(shard, &config, codec.clone(), changed.clone()))
+            .collect();
+        let shared = Shared {
+            shard: shard.clone(),
+            config,
+            codec,
+            links,
+            leases: Rc::default(),
+            changed,
+        };
+        Self {
+            shared: Rc::new(shared),
+        }
+    }
+
+    /// Requests in flight, those whose callers gave up included.
+    pub fn in_flight(&self) -> usize {
+        self.shared.links.iter().map(|link| link.in_flight()).sum()
+    }
+
+    /// Connections that are up.
+    pub fn up(&self) -> usize {
+        self.shared.links.iter().filter(|link| link.is_up()).count()
+    }
+
+    /// Sends one whole, encoded request and waits for its answer, until the
+    /// deadline. Without a connection it waits for one first. When the future
+    /// is dropped after the request was sent, its answer is discarded.
+    ///
+    /// Cost: a place in a table and a wheel entry; nothing is allocated for
+    /// the request when the tables have grown.
+    ///
+    /// # Errors
+    /// [`FifoError`]. What the server answers, errors included, is an answer.
+    pub async fn call(&self, request: &[u8], call: &FifoCall) -> Result<C::Answer, FifoError> {
+        let shard = &self.shared.shard;
+        let counters = shard.counters();
+        counters.calls.add(1);
+        let _flight = Flight::start(counters);
+        let sent = Cell::new(false);
+        let exchange = async {
+            loop {
+                let link = self.link().await?;
+                let place = link.send(request)?;
+                sent.set(true);
+                let result = place.answer(call.label).await;
+                let again = call.idempotent && matches!(result, Err(FifoError::OutcomeUnknown));
+                if !again {
+                    return result;
+                }
+            }
+        };
+        let result = until(shard, call.deadline, exchange).await;
+        let result = result.unwrap_or_else(|_| {
+            Err(if sent.get() {
+                FifoError::Timeout
+            } else {
+                FifoError::NotConnected
+            })
+        });
+        if result.is_err() {
+            counters.calls_failed.add(1);
+        }
+        result
+    }
+
+    /// The connection with the fewest requests in flight; waits for one.
+    async fn link(&self) -> Result<Rc<Link<C::Answer>>, FifoError> {
+        let ready = self.shared.changed.until(|| {
+            let up = self.shared.links.iter().filter(|link| link.is_up());
+            if let Some(link) = up.min_by_key(|link| link.in_flight()) {
+                return Poll::Ready(Ok(link.clone()));
+            }
+            if self
+                .shared
+                .links
+                .iter()
+                .all(|link| link.state() == State::Closed)
+            {
+                return Poll::Ready(Err(FifoError::Closed));
+            }
+            Poll::Pending
+        });
+        waiting(
+            WaitsFor {
+                what: "connection to",
+                of: self.label(),
+            },
+            ready,
+        )
+        .await
+    }
+
+    fn label(&self) -> Label {
+        Label::of(&self.shared.config.address.to_string())
+    }
+
+    /// A connection of one's own, for commands that change what a connection
+    /// means: transactions, blocking reads, subscriptions. It is closed when
+    /// the lease is dropped, since nobody knows what was left on it.
+    ///
+    /// # Errors
+    /// [`FifoError::Overloaded`] when too many are out, and
+    /// [`FifoError::NotConnected`].
+    pub async fn lease(&self, deadline: Moment) -> Result<Lease<C::Answer>, FifoError> {
+        let out = &self.shared.leases;
+        if out.get() >= self.shared.config.leases_max {
+            return Err(FifoError::Overloaded(out.get()));
+        }
+        out.set(out.get() + 1);
+        let count = LeaseCount(out.clone());
+        let changed = Rc::new(Waiters::default());
+        let shard = &self.shared.shard;
+        let codec = self.shared.codec.clone();
+        let link = Link::once(shard, &self.shared.config, codec, changed.clone());
+        let lease = Lease {
+            link,
+            shard: shard.clone(),
+            _count: count,
+        };
+        let up = changed.until(|| match lease.link.state() {
+            State::Up => Poll::Ready(Ok(())),
+            State::Closed => Poll::Ready(Err(FifoError::NotConnected)),
+            State::Connecting => Poll::Pending,
+        });
+        match until(shard, deadline, up).await {
+            Ok(Ok(())) => Ok(lease),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(FifoError::NotConnected),
+        }
+    }
+}
+
+/// Counts one call in flight, however it ends.
+struct Flight(Arc<Counters>);
+
+impl Flight {
+    fn start(counters: &Arc<Counters>) -> Self {
+        counters.calls_in_flight.add(1);
+        Self(counters.clone())
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.calls_in_flight.sub(1);
+    }
+}
+
+struct LeaseCount(Rc<Cell<usize>>);
+
+impl Drop for LeaseCount {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// A connection that serves one user only. It is never made again: when it is
+/// lost, every further request fails.
+pub struct Lease<A> {
+    link: Rc<Link<A>>,
+    shard: Shard,
+    _count: LeaseCount,
+}
+
+impl<A: 'static> Lease<A> {
+    /// Sends one whole request on this connection and waits for its answer.
+    ///
+    /// # Errors
+    /// [`FifoError`].
+    pub async fn call(&self, request: &[u8], call: &FifoCall) -> Result<A, FifoError> {
+        let place = self.link.send(request)?;
+        let answer = until(&self.shard, call.deadline, place.answer(call.label)).await;
+        answer.unwrap_or(Err(FifoError::Timeout))
+    }
+
+    /// Waits for one more answer than requests were sent, such as a message
+    /// of a subscription.
+    ///
+    /// # Errors
+    /// [`FifoError`].
+    pub async fn next(&self, call: &FifoCall) -> Result<A, FifoError> {
+        self.call(&[], call).await
+    }
+}
+
+impl<A> Drop for Lease<A> {
+    fn drop(&mut self) {
+        self.link.close();
+    }
+}

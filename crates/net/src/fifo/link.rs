@@ -1,0 +1,381 @@
+//! One connection of a FIFO client: connects, serves, waits, and again.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::rc::{Rc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use waystation_base::Backoff;
+
+use super::line::{Answered, Line};
+use super::{FifoCodec, FifoConfig, FifoDecoded, FifoError, MakeCodec};
+use crate::conn::{CloseReason, Conn, Input, Session, SlowReader, Transport, Turn};
+use crate::io::Stream;
+use crate::limits::{FIFO_SPARE_MAX, MESSAGES_PER_TURN};
+use crate::shard::{Label, Shard, Waiters, WaitsFor, describe_task, until, waiting};
+
+/// Connections that live this long let the back-off start anew.
+const STABLE: Duration = Duration::from_secs(1);
+
+/// What a link is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Connecting,
+    Up,
+    Closed,
+}
+
+type Lines<A> = Rc<RefCell<Line<A>>>;
+
+/// One connection, and the line of those who wait on it. Each time it is
+/// made anew the line is a new one.
+pub(super) struct Link<A> {
+    shard: Shard,
+    state: Cell<State>,
+    current: RefCell<Option<(Conn, Lines<A>)>>,
+    /// Who waits for the state to change.
+    changed: Rc<Waiters>,
+    /// Waits for a request to be in flight: the stall clock.
+    asked: Waiters,
+}
+
+impl<A: 'static> Link<A> {
+    /// A link that is made again whenever it is lost.
+    pub(super) fn start<C: FifoCodec<Answer = A>>(
+        shard: &Shard,
+        config: &FifoConfig,
+        codec: MakeCodec<C>,
+        changed: Rc<Waiters>,
+    ) -> Rc<Self> {
+        Self::spawn(shard, config.clone(), codec, changed, true)
+    }
+
+    /// A link that is made once.
+    pub(super) fn once<C: FifoCodec<Answer = A>>(
+        shard: &Shard,
+        config: &FifoConfig,
+        codec: MakeCodec<C>,
+        changed: Rc<Waiters>,
+    ) -> Rc<Self> {
+        // Its user's deadlines look after it: a subscription may be quiet.
+        let config = FifoConfig {
+            stall_timeout: Duration::MAX,
+            ..config.clone()
+        };
+        Self::spawn(shard, config, codec, changed, false)
+    }
+
+    fn spawn<C: FifoCodec<Answer = A>>(
+        shard: &Shard,
+        config: FifoConfig,
+        codec: MakeCodec<C>,
+        changed: Rc<Waiters>,
+        again: bool,
+    ) -> Rc<Self> {
+        let link = Rc::new(Self {
+            shard: shard.clone(),
+            state: Cell::new(State::Connecting),
+            current: RefCell::new(None),
+            changed,
+            asked: Waiters::default(),
+        });
+        let task = drive(link.clone(), config, codec, again);
+        shard.spawn(Label::of("fifo upstream"), task);
+        link
+    }
+}
+
+impl<A> Link<A> {
+    pub(super) fn state(&self) -> State {
+        self.state.get()
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.state.get() == State::Up
+            && self
+                .current
+                .borrow()
+                .as_ref()
+                .is_some_and(|(conn, _)| conn.is_open())
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.current
+            .borrow()
+            .as_ref()
+            .map_or(0, |(_, line)| line.borrow().len())
+    }
+
+    /// Writes a request and takes its place: one step. An empty request only
+    /// takes a place, for an answer that comes unasked.
+    pub(super) fn send(&self, request: &[u8]) -> Result<Place<A>, FifoError> {
+        let (conn, line) = self
+            .current
+            .borrow()
+            .clone()
+            .ok_or(FifoError::NotConnected)?;
+        if !conn.is_open() {
+            return Err(FifoError::NotConnected);
+        }
+        let now = self.shard.now();
+        let seat = if request.is_empty() {
+            line.borrow_mut().push_unasked(now)?
+        } else {
+            line.borrow_mut().push(now)?
+        };
+        let place = Place {
+            line: line.clone(),
+            seat,
+            left: false,
+        };
+        if !request.is_empty() && conn.send(request).is_err() {
+            // The place was taken and nothing was written for it: nobody may
+            // be matched on this connection any more.
+            conn.close(CloseReason::SlowReader);
+            return Err(FifoError::Overloaded(line.borrow().len()));
+        }
+        if line.borrow().len() == 1 {
+            // The stall clock had nothing to watch until now.
+            self.asked.wake_all();
+        }
+        Ok(place)
+    }
+
+    /// Closes the link for good.
+    pub(super) fn close(&self) {
+        self.set_state(State::Closed);
+        if let Some((conn, _)) = &*self.current.borrow() {
+            conn.close(CloseReason::Local);
+        }
+    }
+
+    fn set_state(&self, state: State) {
+        if self.state.get() != State::Closed {
+            self.state.set(state);
+        }
+        self.changed.wake_all();
+    }
+
+    /// Ready when the link is closed for good.
+    async fn closed(&self) {
+        let closed = || match self.state.get() {
+            State::Closed => Poll::Ready(()),
+            _ => Poll::Pending,
+        };
+        self.changed.until(closed).await;
+    }
+}
+
+/// One request's place. Dropping it leaves the place in the order.
+pub(super) struct Place<A> {
+    line: Lines<A>,
+    seat: usize,
+    left: bool,
+}
+
+impl<A> Place<A> {
+    /// Waits for the answer.
+    pub(super) async fn answer(mut self, label: Label) -> Result<A, FifoError> {
+        let answer = poll_fn(|cx| self.line.borrow_mut().poll_seat(self.seat, cx));
+        let result = waiting(
+            WaitsFor {
+                what: "answer to",
+                of: label,
+            },
+            answer,
+        )
+        .await;
+        self.left = true;
+        result
+    }
+}
+
+impl<A> Drop for Place<A> {
+    fn drop(&mut self) {
+        if !self.left {
+            self.line.borrow_mut().leave(self.seat);
+        }
+    }
+}
+
+async fn drive<C: FifoCodec>(
+    link: Rc<Link<C::Answer>>,
+    config: FifoConfig,
+    codec: MakeCodec<C>,
+    again: bool,
+) {
+    let shard = link.shard.clone();
+    describe_task(config.address.to_string());
+    let mut backoff = Backoff::new(config.backoff, shard.random());
+    let mut failing = false;
+    // On a shared connection an answer that nobody asked for is a fault.
+    let spare_max = if again { 0 } else { FIFO_SPARE_MAX };
+    loop {
+        let connected = tokio::select! {
+            biased;
+            () = link.closed() => return,
+            connected = connect(&shard, &config) => connected,
+        };
+        match connected {
+            Ok((conn, stream)) => {
+                failing = false;
+                shard.counters().connects.add(1);
+                let since = shard.now();
+                // A codec that panics ends its connection, not the link.
+                let served =
+                    AssertUnwindSafe(serve(&link, &config, &codec, spare_max, (conn, stream)));
+                if served.catch_unwind().await.is_err() {
+                    shard.counters().panics.add(1);
+                    tracing::error!(address = %config.address, "a codec panicked");
+                }
+                if shard.now().saturating_since(since) >= STABLE {
+                    backoff.reset();
+                }
+            }
+            Err(error) => {
+                shard.counters().connect_errors.add(1);
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(address = %config.address, %error, "cannot connect; will go on trying");
+                }
+            }
+        }
+        if !again || shard.is_ending() {
+            return link.close();
+        }
+        let pause = shard.sleep(backoff.next_delay());
+        tokio::select! {
+            biased;
+            () = link.closed() => return,
+            () = waiting(WaitsFor::plain("back-off"), pause) => {}
+        }
+    }
+}
+
+async fn connect(shard: &Shard, config: &FifoConfig) -> io::Result<(Conn, Box<dyn Stream>)> {
+    let connecting = shard.io().connect(&config.address);
+    let connecting = waiting(WaitsFor::plain("connect"), connecting);
+    let connected = until(shard, shard.now() + config.connect_wait, connecting).await;
+    let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let conn = Conn::open(shard, config.address.clone(), false)
+        .ok_or_else(|| io::Error::other("the shard has no slot left"))?;
+    conn.set_slow_reader(SlowReader::Refuse);
+    Ok((conn, stream))
+}
+
+/// Fails the line when the connection's task ends in whatever way.
+struct Connected<'a, A> {
+    link: &'a Link<A>,
+    conn: Conn,
+    line: Lines<A>,
+    reason: Option<CloseReason>,
+}
+
+impl<A> Drop for Connected<'_, A> {
+    fn drop(&mut self) {
+        self.conn
+            .finish(self.reason.unwrap_or(CloseReason::HandlerPanic));
+        self.link.current.replace(None);
+        let wakers = self.line.borrow_mut().fail(FifoError::OutcomeUnknown);
+        for waker in wakers {
+            waker.wake();
+        }
+        self.link.set_state(State::Connecting);
+        self.conn.drop_properties();
+    }
+}
+
+async fn serve<C: FifoCodec>(
+    link: &Link<C::Answer>,
+    config: &FifoConfig,
+    codec: &MakeCodec<C>,
+    spare_max: usize,
+    (conn, stream): (Conn, Box<dyn Stream>),
+) {
+    let line = Rc::new(RefCell::new(Line::new(config.in_flight_max, spare_max)));
+    link.current.replace(Some((conn.clone(), line.clone())));
+    let mut connected = Connected {
+        link,
+        conn: conn.clone(),
+        line: line.clone(),
+        reason: None,
+    };
+    let mut session = FifoSession {
+        codec: codec(),
+        line: Rc::downgrade(&line),
+    };
+    let mut transport = Transport::new(conn.clone(), stream, Vec::new());
+    link.set_state(State::Up);
+    let reason = tokio::select! {
+        reason = transport.run(&mut session) => reason,
+        reason = stalled(link, &line, config.stall_timeout) => reason,
+    };
+    connected.reason = Some(reason);
+    tracing::debug!(address = %config.address, %reason, "upstream lost");
+    transport.close(reason).await;
+}
+
+/// Ready when the oldest request is overdue.
+async fn stalled<A>(link: &Link<A>, line: &RefCell<Line<A>>, timeout: Duration) -> CloseReason {
+    loop {
+        let oldest = link.asked.until(|| match line.borrow().oldest() {
+            Some(written) => Poll::Ready(written),
+            None => Poll::Pending,
+        });
+        let due = oldest.await + timeout;
+        if link.shard.now() >= due {
+            return CloseReason::Protocol("stalled");
+        }
+        link.shard.sleep_until(due).await;
+    }
+}
+
+struct FifoSession<C: FifoCodec> {
+    codec: C,
+    line: Weak<RefCell<Line<C::Answer>>>,
+}
+
+impl<C: FifoCodec> Session for FifoSession<C> {
+    fn handle_input(&mut self, conn: &Conn, input: &mut Input) -> Result<Turn, CloseReason> {
+        let Some(line) = self.line.upgrade() else {
+            return Err(CloseReason::Local);
+        };
+        let counters = conn.shard().counters();
+        for _ in 0..MESSAGES_PER_TURN {
+            if input.is_empty() {
+                return Ok(Turn::NeedMore);
+            }
+            let decoded = self
+                .codec
+                .decode(input.bytes())
+                .map_err(CloseReason::Protocol)?;
+            let (answer, length) = match decoded {
+                FifoDecoded::Answer(answer, length) => (answer, length),
+                FifoDecoded::Need(total) => {
+                    input.want(total);
+                    return Ok(Turn::NeedMore);
+                }
+            };
+            input.consume(length);
+            counters.messages_in.add(1);
+            let (became, waker) = line.borrow_mut().answer(answer);
+            match became {
+                Answered::Taken | Answered::Kept => {}
+                Answered::Discarded => counters.late_answers.add(1),
+                Answered::Unasked => return Err(CloseReason::Protocol("unasked")),
+            }
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+        Ok(Turn::Yield)
+    }
+
+    fn is_mid_message(&self) -> bool {
+        // The stall timeout looks after answers that are incomplete.
+        false
+    }
+}
