@@ -1,5 +1,6 @@
 //! Reads the console of `waystation up`: its processes and metrics.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -34,12 +35,12 @@ pub(super) fn processes(console: SocketAddr) -> Result<Vec<Process>> {
     serde_json::from_str(&body).with_context(|| format!("not a list of processes: {body}"))
 }
 
-/// The present values of one metric: for each process its role and number, and the mean over its
+/// The present values of one metric: for each process its role and number, and the sum over its
 /// shards.
 ///
 /// # Errors
 /// The console does not answer.
-pub(super) fn metric(console: SocketAddr, name: &str) -> Result<Vec<(String, f64)>> {
+pub(super) fn metric(console: SocketAddr, name: &str) -> Result<BTreeMap<String, f64>> {
     Ok(samples(&get(console, "/metrics")?, name))
 }
 
@@ -66,8 +67,7 @@ fn exchange(console: SocketAddr, path: &str) -> std::io::Result<String> {
 }
 
 /// The samples `name{role="ROLE",…} VALUE` of an `OpenMetrics` page.
-fn samples(page: &str, name: &str) -> Vec<(String, f64)> {
-    let mut sums: Vec<(String, f64, f64)> = Vec::new();
+fn samples(page: &str, name: &str) -> BTreeMap<String, f64> {
     let found = page.lines().filter_map(|line| {
         let (labels, value) = line
             .strip_prefix(name)?
@@ -79,18 +79,11 @@ fn samples(page: &str, name: &str) -> Vec<(String, f64)> {
         let value: f64 = value.split(' ').next()?.parse().ok()?;
         Some((role.trim_matches('"').to_owned(), value))
     });
+    let mut sums = BTreeMap::new();
     for (role, value) in found.filter(|(_, value)| value.is_finite()) {
-        match sums.iter_mut().find(|(known, ..)| *known == role) {
-            Some((_, sum, shards)) => {
-                *sum += value;
-                *shards += 1.0;
-            }
-            None => sums.push((role, value, 1.0)),
-        }
+        *sums.entry(role).or_insert(0.0) += value;
     }
-    sums.into_iter()
-        .map(|(role, sum, shards)| (role, sum / shards))
-        .collect()
+    sums
 }
 
 #[cfg(test)]
@@ -100,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_are_read_by_role_and_averaged_over_shards() {
+    fn samples_are_read_by_role_and_summed_over_shards() {
         let page = "\
             # TYPE x gauge\n\
             x{role=\"entry-1\",shard=\"0\"} 0.5\n\
@@ -109,9 +102,9 @@ mod tests {
             x_total{role=\"das-1\",shard=\"0\"} 7\n\
             x{role=\"logic-2\",shard=\"0\"} 2e-4\n\
             # EOF\n";
-        let expected = [("entry-1".to_owned(), 1.0), ("logic-2".to_owned(), 2e-4)];
-        assert_eq!(samples(page, "x"), expected);
-        assert_eq!(samples(page, "y"), []);
+        let expected = [("entry-1".to_owned(), 2.0), ("logic-2".to_owned(), 2e-4)];
+        assert_eq!(samples(page, "x"), BTreeMap::from(expected));
+        assert_eq!(samples(page, "y"), BTreeMap::new());
     }
 
     /// Answers one request with `answer`.

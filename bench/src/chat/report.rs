@@ -26,8 +26,8 @@ pub(super) fn blocks(args: &Args, measured: &Measured) -> Vec<Block> {
     }
     let heading = "CPU for an acknowledged message, in µs".to_owned();
     blocks.push(Block::Table(heading, cpu(measured)));
-    let heading = "Latency by layer, in ms".to_owned();
-    blocks.push(Block::Table(heading, latency(measured)));
+    let heading = "Time by layer, in ms".to_owned();
+    blocks.push(Block::Table(heading, time(measured)));
     blocks
 }
 
@@ -183,52 +183,38 @@ fn cpu(measured: &Measured) -> Table {
     table
 }
 
-/// Where the delivery's median goes: the layers' own parts, and what is outside of them.
-struct Way {
-    delivery: f64,
-    own: Layers,
-    outside: f64,
-}
-
-impl Way {
-    fn of(steps: &[&Step]) -> Self {
-        let in_role = Layers {
-            entry: median(steps, |step| step.in_role_us.entry / 1000.0),
-            logic: median(steps, |step| step.in_role_us.logic / 1000.0),
-            das: median(steps, |step| step.in_role_us.das / 1000.0),
-        };
-        let delivery = median(steps, |step| number(step.report.p50_us) / 1000.0);
-        Self {
-            delivery,
-            own: in_role.own_parts(),
-            outside: delivery - in_role.entry,
-        }
-    }
-
-    /// Entry, Logic, Das, outside.
-    fn parts(&self) -> [f64; 4] {
-        [self.own.entry, self.own.logic, self.own.das, self.outside]
-    }
-}
-
-fn latency(measured: &Measured) -> Table {
+fn time(measured: &Measured) -> Table {
     let mut table = Table::new(&[
         ("messages/s asked", Align::Left),
-        ("delivery p50", Align::Right),
         ("Entry", Align::Right),
         ("Logic", Align::Right),
         ("Das", Align::Right),
-        ("outside", Align::Right),
-        ("Entry / Logic / Das / outside", Align::Right),
+        ("Entry to ack, mean", Align::Right),
+        ("Entry / Logic / Das", Align::Right),
+        ("client: ack p50", Align::Right),
+        ("delivery p50", Align::Right),
     ]);
     for (name, steps) in rows(measured) {
-        let way = Way::of(&steps);
-        let parts = way.parts();
-        let shares = parts
-            .map(|part| percent(share(part, way.delivery)))
-            .join(" / ");
-        let cells = [name, figure(way.delivery)].into_iter();
-        table.row(cells.chain(parts.map(figure)).chain([shares]));
+        let steps = steps.as_slice();
+        let own_ms =
+            |step: &Step, layer: fn(Layers) -> f64| layer(step.in_role_us.own_parts()) / 1000.0;
+        let layers = Layers {
+            entry: median(steps, |step| own_ms(step, |own| own.entry)),
+            logic: median(steps, |step| own_ms(step, |own| own.logic)),
+            das: median(steps, |step| own_ms(step, |own| own.das)),
+        };
+        table.row([
+            name,
+            with_spread(steps, |step| own_ms(step, |own| own.entry)),
+            with_spread(steps, |step| own_ms(step, |own| own.logic)),
+            with_spread(steps, |step| own_ms(step, |own| own.das)),
+            with_spread(steps, |step| step.in_role_us.entry / 1000.0),
+            shares(layers),
+            figure(median(steps, |step| {
+                number(step.report.ack_p50_us) / 1000.0
+            })),
+            figure(median(steps, |step| number(step.report.p50_us) / 1000.0)),
+        ]);
     }
     table
 }
@@ -289,13 +275,17 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_the_way_add_up_to_the_delivery() {
-        let steps = [&step(500, 2_000)];
-        let way = Way::of(&steps);
-        let expected = [0.5, 0.3, 0.7, 0.5];
-        for (part, expected) in way.parts().into_iter().zip(expected) {
-            assert!((part - expected).abs() < 1e-9, "{:?}", way.parts());
-        }
+    fn a_layers_time_is_without_that_of_the_layers_below() {
+        let measured = Measured {
+            fixed: vec![vec![step(500, 2_000), step(500, 2_000)]],
+            search: Vec::new(),
+        };
+        let expected = ["0.50 (0.50–0.50)", "0.30 (0.30–0.30)", "0.70 (0.70–0.70)"];
+        has(&time(&measured), &expected);
+        has(
+            &time(&measured),
+            &["1.50 (1.50–1.50)", "33.3 % / 20.0 % / 46.7 %", "2.00"],
+        );
     }
 
     #[test]

@@ -12,13 +12,15 @@ use super::console::{self, Process};
 use super::system::System;
 use crate::figures::figure;
 use crate::procfs;
-use crate::stats::{Summary, number};
+use crate::stats::number;
+use crate::timing;
 
-/// How often the roles are asked for their latency during a run.
-const SAMPLE_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the roles are asked how much they have in progress. Each time costs the system about
+/// a millisecond of CPU time.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The roles' own median latency.
-const LATENCY: &str = "waystation_latency_recent_seconds";
+/// Requests that a role has in progress.
+const IN_FLIGHT: &str = "waystation_requests_in_flight";
 
 /// A figure for each layer of the chat.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -78,7 +80,8 @@ pub(super) struct Step {
     pub(super) rate: u32,
     pub(super) report: Report,
     pub(super) cpu_us: CpuUs,
-    /// The median time of a request in each role, what it waits for included, in microseconds.
+    /// The mean time of a message's request in each role, what it waits for included, in
+    /// microseconds.
     pub(super) in_role_us: Layers,
 }
 
@@ -111,7 +114,7 @@ pub(super) fn run(system: &System, args: &Args, rate: u32) -> Result<Step> {
         ..load::Config::new(system.entry.into())
     };
     let before = Usage::read(system)?;
-    let (report, samples) = sampled(system, || load::run(&config, &Stop::default()));
+    let (report, in_progress) = watched(system, || load::run(&config, &Stop::default()));
     let report = report.with_context(|| format!("the load generator at {rate} messages/s"))?;
     let after = Usage::read(system)?;
     ensure!(
@@ -129,7 +132,7 @@ pub(super) fn run(system: &System, args: &Args, rate: u32) -> Result<Step> {
     Ok(Step {
         rate,
         cpu_us: after.since(&before, report.acknowledged),
-        in_role_us: in_role_us(&samples)?,
+        in_role_us: in_role_us(&in_progress, report.acknowledged)?,
         report,
     })
 }
@@ -171,50 +174,55 @@ impl Usage {
     }
 }
 
-/// Latencies of each process, in seconds.
-type Samples = BTreeMap<String, Vec<f64>>;
+/// For each process the integral of its requests in progress, in request seconds.
+type InProgress = BTreeMap<String, f64>;
 
-/// Does `work` while the roles are asked for their latency.
-fn sampled<R>(system: &System, work: impl FnOnce() -> R) -> (R, Samples) {
+/// Does `work` while the roles are asked how much they have in progress.
+fn watched<R>(system: &System, work: impl FnOnce() -> R) -> (R, InProgress) {
     let console = system.console;
     std::thread::scope(|scope| {
         let (done, ending) = mpsc::channel::<()>();
-        let sampler = scope.spawn(move || {
-            let mut samples = Samples::new();
+        let watcher = scope.spawn(move || {
+            let mut sums = InProgress::new();
+            let mut last = timing::now();
             while ending.recv_timeout(SAMPLE_INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                // One page that does not come is one sample less.
-                for (process, seconds) in console::metric(console, LATENCY).unwrap_or_default() {
-                    samples.entry(process).or_default().push(seconds);
+                // When a page does not come the next one stands for its time, too.
+                if let Ok(requests) = console::metric(console, IN_FLIGHT) {
+                    let now = timing::now();
+                    add(&mut sums, &requests, now.saturating_since(last));
+                    last = now;
                 }
             }
-            samples
+            sums
         });
         let result = work();
         drop(done);
-        (result, sampler.join().unwrap_or_default())
+        (result, watcher.join().unwrap_or_default())
     })
 }
 
-/// The median of each process' samples, and the mean of these over the processes of a layer.
-fn in_role_us(samples: &Samples) -> Result<Layers> {
-    let (mut sums, mut processes) = (Layers::default(), Layers::default());
-    for (process, seconds) in samples {
-        // A role without a request says zero.
-        let told: Vec<f64> = seconds.iter().copied().filter(|&one| one > 0.0).collect();
-        let Some(summary) = Summary::of(&told) else {
-            continue;
-        };
-        if let (Some(sum), Some(count)) = (sums.of_process(process), processes.of_process(process))
-        {
-            *sum += summary.median * 1e6;
-            *count += 1.0;
+/// Adds a reading that stands for `time`.
+fn add(sums: &mut InProgress, requests: &BTreeMap<String, f64>, time: Duration) {
+    for (process, requests) in requests {
+        *sums.entry(process.clone()).or_default() += requests * time.as_secs_f64();
+    }
+}
+
+/// By Little's law: the mean time in a layer is its request seconds divided by the requests, of
+/// which each message makes one in each layer.
+fn in_role_us(in_progress: &InProgress, messages: u64) -> Result<Layers> {
+    let mut seconds = Layers::default();
+    for (process, sum) in in_progress {
+        if let Some(layer) = seconds.of_process(process) {
+            *layer += sum;
         }
     }
     ensure!(
-        processes.entry > 0.0 && processes.logic > 0.0 && processes.das > 0.0,
-        "not every role published {LATENCY}: {samples:?}"
+        seconds.entry > 0.0 && seconds.logic > 0.0 && seconds.das > 0.0,
+        "not every role published {IN_FLIGHT}, or the run was too short: {in_progress:?}"
     );
-    Ok(sums.zip(processes, |sum, count| sum / count))
+    let each = |sum: f64| sum * 1e6 / number(messages.max(1));
+    Ok(seconds.zip(seconds, |sum, _| each(sum)))
 }
 
 #[cfg(test)]
@@ -227,20 +235,26 @@ mod tests {
     }
 
     #[test]
-    fn a_layers_latency_is_the_mean_of_its_processes_medians() {
-        let samples = Samples::from([
-            ("entry-1".to_owned(), vec![0.0, 900e-6, 1000e-6, 5.0]),
-            ("logic-1".to_owned(), vec![500e-6]),
-            ("logic-2".to_owned(), vec![700e-6, 0.0]),
-            ("das-1".to_owned(), vec![100e-6, 200e-6, 300e-6]),
-            ("up".to_owned(), vec![1.0]),
-        ]);
+    fn the_time_in_a_layer_is_what_it_has_in_progress_for_each_message() {
+        let reading = |entry, logic| {
+            BTreeMap::from([
+                ("entry-1".to_owned(), entry),
+                ("logic-1".to_owned(), logic),
+                ("logic-2".to_owned(), 1.0),
+                ("das-1".to_owned(), 1.0),
+                ("up".to_owned(), 9.0),
+            ])
+        };
+        let mut sums = InProgress::new();
+        add(&mut sums, &reading(8.0, 3.0), Duration::from_millis(100));
+        add(&mut sums, &reading(3.0, 0.0), Duration::from_millis(200));
+        // Entry: 1.4 request seconds; Logic: 0.6; Das: 0.3. A thousand messages.
         let layers = |entry, logic, das| Layers { entry, logic, das };
-        let in_role = in_role_us(&samples).unwrap();
-        assert_eq!(rounded(in_role), layers(1000.0, 600.0, 200.0));
-        assert_eq!(rounded(in_role.own_parts()), layers(400.0, 400.0, 200.0));
-        let silent = Samples::from([("entry-1".to_owned(), vec![0.0])]);
-        assert!(in_role_us(&silent).is_err());
+        let in_role = in_role_us(&sums, 1_000).unwrap();
+        assert_eq!(rounded(in_role), layers(1_400.0, 600.0, 300.0));
+        assert_eq!(rounded(in_role.own_parts()), layers(800.0, 300.0, 300.0));
+        let silent = InProgress::from([("entry-1".to_owned(), 1.0)]);
+        assert!(in_role_us(&silent, 1_000).is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -149,19 +149,23 @@ impl System {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.context("the system has no process id")?;
         kill_process(pid, Signal::TERM).context("cannot stop the system")?;
-        // Its output ends with it.
-        while let Ok(line) = self.lines.recv_timeout(STOP_WAIT) {
-            eprintln!("waystation: {line}");
+        loop {
+            match self.lines.recv_timeout(STOP_WAIT) {
+                Ok(line) => eprintln!("waystation: {line}"),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("the system does not drain{}", self.log_end())
+                }
+                // The kernel closes its output while it ends the process.
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
         }
-        let status = self
-            .child
-            .try_wait()
-            .context("cannot wait for the system")?;
-        match status {
-            Some(status) if status.success() => Ok(()),
-            Some(status) => bail!("the system ended with {status}{}", self.log_end()),
-            None => bail!("the system does not drain{}", self.log_end()),
-        }
+        let status = self.child.wait().context("cannot wait for the system")?;
+        ensure!(
+            status.success(),
+            "the system ended with {status}{}",
+            self.log_end()
+        );
+        Ok(())
     }
 }
 
