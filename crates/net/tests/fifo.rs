@@ -399,8 +399,8 @@ fn everyone_gets_his_own_answer_over_bad_pipes() {
             ..Faults::default()
         };
         let setup = Setup {
-            seed,
             faults,
+            seed,
             ..Setup::paused()
         };
         let memory = check_with(setup, move |shard, io| {
