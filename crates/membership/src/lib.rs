@@ -53,6 +53,7 @@
 pub mod limits;
 
 mod address;
+mod directory;
 mod health;
 mod ids;
 mod instance;
@@ -63,6 +64,10 @@ mod view;
 mod test_support;
 
 pub use address::{Address, AddressError};
+pub use directory::{
+    Content, Directory, DirectoryConfig, DrainStep, Granted, Holding, Output, Refusal, Register,
+    Renewed, SubscribeError, Watch,
+};
 pub use health::{CallersWord, LeaseWord, ProbeWord, Verdict, fuse};
 pub use ids::{InstanceId, Label, Owner, OwnerId, SubscriberId, TextError};
 pub use instance::{Instance, InstanceError, LarsPair, Lifetime, State, Update};

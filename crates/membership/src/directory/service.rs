@@ -1,0 +1,206 @@
+//! One service of a directory: its view, its changes, and who watches it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::{Content, Holding, Output};
+use crate::ids::{InstanceId, SubscriberId};
+use crate::instance::Instance;
+use crate::limits::PUSHES_UNACKED_MAX;
+use crate::view::{Removal, View, ViewAck, ViewDelta, ViewVersion};
+
+/// What a subscriber was sent and has acknowledged.
+#[derive(Debug, Default)]
+struct Watcher {
+    /// The version it has once all pushes arrive; `None` needs the whole view.
+    sent: Option<ViewVersion>,
+    acked: Option<ViewVersion>,
+    unacked: VecDeque<ViewVersion>,
+}
+
+#[derive(Debug)]
+pub(super) struct Service {
+    published: Arc<View>,
+    /// Changes since then: the new instance, or why there is none.
+    changes: BTreeMap<InstanceId, Result<Arc<Instance>, Removal>>,
+    watchers: BTreeMap<SubscriberId, Watcher>,
+}
+
+impl Service {
+    pub(super) fn new(view: View) -> Self {
+        Self {
+            published: Arc::new(view),
+            changes: BTreeMap::new(),
+            watchers: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn view(&self) -> Arc<View> {
+        Arc::clone(&self.published)
+    }
+
+    /// Whether it has no instance, published or not, and every watcher was told.
+    pub(super) fn is_settled_empty(&self) -> bool {
+        let is_told = |watcher: &Watcher| watcher.sent == Some(self.published.at);
+        self.published.instances.is_empty()
+            && self.changes.is_empty()
+            && self.watchers.values().all(is_told)
+    }
+
+    pub(super) fn is_changed(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
+    /// The instance as it will be published next.
+    pub(super) fn instance(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
+        match self.changes.get(id) {
+            Some(change) => change.as_ref().ok(),
+            None => self.published.instances.get(id),
+        }
+    }
+
+    /// Sets an instance; false when it is as it was.
+    pub(super) fn put(&mut self, instance: Arc<Instance>) -> bool {
+        if self.instance(&instance.id) == Some(&instance) {
+            return false;
+        }
+        self.changes.insert(instance.id.clone(), Ok(instance));
+        true
+    }
+
+    pub(super) fn take(&mut self, id: &InstanceId, why: Removal) {
+        if self.published.instances.contains_key(id) {
+            self.changes.insert(id.clone(), Err(why));
+        } else {
+            self.changes.remove(id);
+        }
+    }
+
+    /// Adds a watcher, or starts one over that came back.
+    pub(super) fn watch(&mut self, subscriber: SubscriberId) {
+        let watcher = self.watchers.entry(subscriber).or_default();
+        watcher.sent = None;
+        watcher.unacked.clear();
+    }
+
+    pub(super) fn unwatch(&mut self, subscriber: SubscriberId) {
+        self.watchers.remove(&subscriber);
+    }
+
+    /// Forgets what was on its way to the watcher; it gets the whole view next.
+    pub(super) fn resync(&mut self, subscriber: SubscriberId) {
+        if let Some(watcher) = self.watchers.get_mut(&subscriber) {
+            watcher.sent = None;
+            watcher.unacked.clear();
+        }
+    }
+
+    pub(super) fn resync_all(&mut self) {
+        for watcher in self.watchers.values_mut() {
+            watcher.sent = None;
+            watcher.unacked.clear();
+        }
+    }
+
+    /// Takes an acknowledgement of something that was sent; true when the
+    /// watcher, held back until now, is to be sent the whole view.
+    pub(super) fn acknowledge(&mut self, ack: &ViewAck) -> bool {
+        let Some(watcher) = self.watchers.get_mut(&ack.subscriber) else {
+            return false;
+        };
+        let Some(index) = watcher.unacked.iter().position(|at| *at == ack.at) else {
+            return false;
+        };
+        watcher.unacked.drain(..=index);
+        watcher.acked = Some(ack.at);
+        watcher.unacked.is_empty() && watcher.sent.is_none()
+    }
+
+    /// Brings the view to `at` if it changed, and every watcher to the view.
+    pub(super) fn publish(
+        &mut self,
+        at: ViewVersion,
+        is_lost: impl Fn(&SubscriberId) -> bool,
+        outputs: &mut VecDeque<Output>,
+    ) {
+        let from = self.published.at;
+        let mut delta = None;
+        if !self.changes.is_empty() || from.epoch != at.epoch {
+            delta = Some(Arc::new(self.take_delta(at)));
+        }
+        for (subscriber, watcher) in &mut self.watchers {
+            if is_lost(subscriber) || watcher.sent == Some(self.published.at) {
+                continue;
+            }
+            if watcher.unacked.len() >= PUSHES_UNACKED_MAX {
+                watcher.sent = None;
+                continue;
+            }
+            let content = match &delta {
+                Some(delta) if watcher.sent == Some(from) && from.epoch == at.epoch => {
+                    Content::Delta(Arc::clone(delta))
+                }
+                _ => Content::View(Arc::clone(&self.published)),
+            };
+            // A watcher that is held back waits for its last acknowledgement.
+            if watcher.sent.is_none() && !watcher.unacked.is_empty() {
+                continue;
+            }
+            watcher.sent = Some(self.published.at);
+            watcher.unacked.push_back(self.published.at);
+            outputs.push_back(Output::Push {
+                subscriber: *subscriber,
+                content,
+            });
+        }
+    }
+
+    /// Applies the changes to the view, in place if nobody else holds it, and
+    /// returns them.
+    fn take_delta(&mut self, to: ViewVersion) -> ViewDelta {
+        let view = Arc::make_mut(&mut self.published);
+        let mut delta = ViewDelta {
+            service: view.service.clone(),
+            from: view.at,
+            to,
+            added: Vec::new(),
+            changed: Vec::new(),
+            removed: Vec::new(),
+        };
+        for (id, change) in std::mem::take(&mut self.changes) {
+            match change {
+                Err(why) => {
+                    view.instances.remove(&id);
+                    delta.removed.push((id, why));
+                }
+                Ok(instance) => {
+                    let old = view.instances.insert(id, Arc::clone(&instance));
+                    let list = match old {
+                        None => &mut delta.added,
+                        Some(_) => &mut delta.changed,
+                    };
+                    list.push(instance);
+                }
+            }
+        }
+        view.at = to;
+        delta
+    }
+
+    pub(super) fn holders(&self) -> impl Iterator<Item = Holding> {
+        self.watchers.iter().map(|(subscriber, watcher)| Holding {
+            subscriber: *subscriber,
+            sent: watcher.sent,
+            acked: watcher.acked,
+        })
+    }
+
+    /// Who has not acknowledged `at` or later.
+    pub(super) fn behind(&self, at: ViewVersion) -> Vec<SubscriberId> {
+        let is_behind = |watcher: &Watcher| watcher.acked.is_none_or(|acked| acked < at);
+        (self.watchers.iter())
+            .filter(|(_, watcher)| is_behind(watcher))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+}

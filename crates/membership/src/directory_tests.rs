@@ -1,0 +1,389 @@
+use std::time::Duration;
+
+use super::*;
+use crate::lease::GrantError;
+use crate::test_support::{id, instance, owner, seconds, service};
+use crate::{ApplyError, HolderError};
+
+const TTL: Duration = Duration::from_secs(4);
+const ALICE: SubscriberId = SubscriberId(1);
+const BOB: SubscriberId = SubscriberId(2);
+
+fn directory() -> Directory {
+    Directory::new(seconds(0), Epoch(1), DirectoryConfig::default())
+}
+
+fn register(directory: &mut Directory, now: Moment, name: &str, owner: u128) -> Granted {
+    let wish = wish(name, owner);
+    directory.handle_register(now, wish).unwrap()
+}
+
+fn wish(name: &str, owner: u128) -> Register {
+    Register {
+        instance: instance(name, owner),
+        ttl: TTL,
+        token_seen: FencingToken(0),
+    }
+}
+
+fn watch() -> Watch {
+    Watch::Service(service())
+}
+
+fn outputs(directory: &mut Directory) -> Vec<Output> {
+    std::iter::from_fn(|| directory.poll_output()).collect()
+}
+
+/// Delivers and acknowledges every push to `subscriber`; returns the contents.
+fn deliver(directory: &mut Directory, now: Moment, subscriber: SubscriberId) -> Vec<Content> {
+    let mut contents = Vec::new();
+    for output in outputs(directory) {
+        if let Output::Push {
+            subscriber: to,
+            content,
+        } = output
+            && to == subscriber
+        {
+            let ack = ViewAck {
+                subscriber,
+                service: content.service().clone(),
+                at: content.at(),
+            };
+            directory.handle_ack(now, &ack);
+            contents.push(content);
+        }
+    }
+    contents
+}
+
+fn steps(outputs: &[Output]) -> Vec<DrainStep> {
+    let step = |output: &Output| match output {
+        Output::Drain { step, .. } => Some(*step),
+        _ => None,
+    };
+    outputs.iter().filter_map(step).collect()
+}
+
+/// The reference never watched a type without a node: a gate that started before
+/// the first logic node never saw one.
+#[test]
+fn a_service_is_watched_before_its_first_instance() {
+    for watch in [watch(), Watch::Prefix("lo".into())] {
+        let mut directory = directory();
+        directory
+            .handle_subscribe(seconds(0), ALICE, &watch, None)
+            .unwrap();
+        deliver(&mut directory, seconds(0), ALICE);
+        register(&mut directory, seconds(1), "a", 1);
+        let contents = deliver(&mut directory, seconds(1), ALICE);
+        assert_eq!(contents.len(), 1, "{watch:?}");
+        assert_eq!(directory.view("logic").unwrap().instances.len(), 1);
+    }
+}
+
+/// The reference sent a restarted worker the asker's own version instead of the
+/// list.
+#[test]
+fn a_subscriber_that_comes_back_gets_the_whole_view() {
+    let mut directory = directory();
+    register(&mut directory, seconds(0), "a", 1);
+    for _ in 0..3 {
+        let have = Some(directory.version());
+        directory
+            .handle_subscribe(seconds(0), ALICE, &watch(), have)
+            .unwrap();
+        let contents = deliver(&mut directory, seconds(0), ALICE);
+        assert!(matches!(&contents[..], [Content::View(view)] if view.instances.len() == 1));
+        directory.handle_lost(seconds(0), ALICE);
+    }
+}
+
+#[test]
+fn changes_come_as_deltas_that_fit_and_a_gap_is_resynced() {
+    let mut directory = directory();
+    directory
+        .handle_subscribe(seconds(0), ALICE, &watch(), None)
+        .unwrap();
+    let first = deliver(&mut directory, seconds(0), ALICE);
+    let [Content::View(view)] = &first[..] else {
+        panic!("{first:?}")
+    };
+    let mut held = (**view).clone();
+    for name in ["a", "b", "c"] {
+        register(&mut directory, seconds(1), name, 1);
+        let contents = deliver(&mut directory, seconds(1), ALICE);
+        let [Content::Delta(delta)] = &contents[..] else {
+            panic!("{contents:?}")
+        };
+        if name == "b" {
+            continue; // lost on the way
+        }
+        let result = held.apply(delta);
+        assert_eq!(result.is_ok(), name == "a", "{result:?}");
+        assert!(!matches!(result, Err(ApplyError::Contents { .. })));
+    }
+    directory.handle_resync(seconds(1), ALICE, &service());
+    let contents = deliver(&mut directory, seconds(1), ALICE);
+    assert!(matches!(&contents[..], [Content::View(view)] if view.instances.len() == 3));
+}
+
+#[test]
+fn a_slow_subscriber_is_held_back_and_then_gets_the_whole_view() {
+    let mut directory = directory();
+    directory
+        .handle_subscribe(seconds(0), ALICE, &watch(), None)
+        .unwrap();
+    let mut sent = Vec::new();
+    for n in 0..100 {
+        register(&mut directory, seconds(1), &format!("a{n}"), 1);
+        sent.extend(outputs(&mut directory).into_iter().filter_map(|output| {
+            let Output::Push { content, .. } = output else {
+                return None;
+            };
+            Some(content.at())
+        }));
+    }
+    assert_eq!(sent.len(), crate::limits::PUSHES_UNACKED_MAX);
+    for at in sent {
+        let ack = ViewAck {
+            subscriber: ALICE,
+            service: service(),
+            at,
+        };
+        directory.handle_ack(seconds(1), &ack);
+    }
+    let contents = deliver(&mut directory, seconds(1), ALICE);
+    assert!(matches!(&contents[..], [Content::View(view)] if view.instances.len() == 100));
+}
+
+#[test]
+fn a_mass_expiry_is_one_push() {
+    let mut directory = directory();
+    directory
+        .handle_subscribe(seconds(0), ALICE, &watch(), None)
+        .unwrap();
+    for n in 0..50 {
+        register(&mut directory, seconds(0), &format!("a{n}"), 1);
+    }
+    deliver(&mut directory, seconds(0), ALICE);
+    let due = directory.poll_timeout().unwrap();
+    assert_eq!(due, seconds(4));
+    directory.handle_timeout(due);
+    let contents = deliver(&mut directory, due, ALICE);
+    let [Content::Delta(delta)] = &contents[..] else {
+        panic!("{contents:?}")
+    };
+    assert_eq!(delta.removed.len(), 50);
+    assert!(delta.removed.iter().all(|one| one.1 == Removal::Expired));
+}
+
+#[test]
+fn a_duplicate_id_is_refused_with_the_holders_address() {
+    let mut directory = directory();
+    register(&mut directory, seconds(0), "a", 1);
+    let refusal = directory
+        .handle_register(seconds(1), wish("a", 2))
+        .unwrap_err();
+    assert!(
+        refusal.to_string().ends_with("at 10.0.0.1:7000"),
+        "{refusal}"
+    );
+    assert!(matches!(
+        refusal,
+        Refusal::Lease {
+            error: GrantError::Held { .. },
+            holder: Some(_)
+        }
+    ));
+}
+
+/// The reference left a node's own stale entry in place after it registered
+/// again.
+#[test]
+fn a_restarted_node_replaces_its_own_stale_entry() {
+    let mut directory = directory();
+    let old = register(&mut directory, seconds(0), "a", 1);
+    let mut again = wish("a", 1);
+    again.instance.owner.incarnation = 2;
+    let new = directory.handle_register(seconds(1), again).unwrap();
+    assert!(new.token > old.token);
+    outputs(&mut directory);
+    assert_eq!(directory.view("logic").unwrap().instances.len(), 1);
+    let late = directory.handle_renew(seconds(1), &id("a"), old.token);
+    assert_eq!(late, Err(HolderError::Fenced { current: new.token }));
+}
+
+#[test]
+fn a_restart_longer_than_the_lease_drops_nobody_and_tokens_rise() {
+    let mut before = directory();
+    let old = register(&mut before, seconds(0), "a", 1);
+    let saved = outputs(&mut before).into_iter().find_map(|output| {
+        let Output::Save { instance, ttl } = output else {
+            return None;
+        };
+        Some((instance, ttl))
+    });
+    let (instance, ttl) = saved.unwrap();
+    let mut after = Directory::new(seconds(60), Epoch(2), DirectoryConfig::default());
+    after.restore(seconds(60), (*instance).clone(), ttl);
+    after.handle_timeout(seconds(61));
+    after
+        .handle_renew(seconds(61), &id("a"), old.token)
+        .unwrap();
+    let other = register(&mut after, seconds(61), "b", 2);
+    assert!(other.token > old.token);
+    assert_eq!(after.version().epoch, Epoch(2));
+}
+
+#[test]
+fn a_stalled_registry_evicts_nobody_whose_renewal_waits_unread() {
+    let mut directory = directory();
+    let granted = register(&mut directory, seconds(0), "a", 1);
+    directory.handle_timeout(seconds(30));
+    assert!(matches!(
+        outputs(&mut directory)[..],
+        [Output::Save { .. }, Output::Stalled { .. }]
+    ));
+    directory
+        .handle_renew(seconds(31), &id("a"), granted.token)
+        .unwrap();
+}
+
+#[test]
+fn an_old_backup_goes_on_above_what_its_peers_have_seen() {
+    let mut directory = directory();
+    register(&mut directory, seconds(0), "a", 1);
+    let seen = ViewVersion {
+        epoch: Epoch(7),
+        number: 3,
+    };
+    directory
+        .handle_subscribe(seconds(0), ALICE, &watch(), Some(seen))
+        .unwrap();
+    let outputs = outputs(&mut directory);
+    assert!(outputs.contains(&Output::SaveEpoch { epoch: Epoch(8) }));
+    assert!(directory.view("logic").unwrap().at > seen);
+    // An absurd claim is told and not followed.
+    let absurd = ViewVersion {
+        epoch: Epoch(u64::MAX),
+        number: 0,
+    };
+    directory
+        .handle_subscribe(seconds(0), BOB, &watch(), Some(absurd))
+        .unwrap();
+    assert_eq!(directory.version().epoch, Epoch(8));
+}
+
+#[test]
+fn a_drain_ends_when_all_acknowledged_and_requests_ended() {
+    let mut directory = directory();
+    let granted = register(&mut directory, seconds(0), "a", 1);
+    for subscriber in [ALICE, BOB] {
+        directory
+            .handle_subscribe(seconds(0), subscriber, &watch(), None)
+            .unwrap();
+    }
+    deliver(&mut directory, seconds(0), ALICE);
+    directory
+        .handle_drain(seconds(1), &id("a"), Some(granted.token))
+        .unwrap();
+    deliver(&mut directory, seconds(1), ALICE);
+    // Bob has not acknowledged: an idle owner stays.
+    directory
+        .handle_idle(seconds(1), &id("a"), granted.token)
+        .unwrap();
+    assert_eq!(steps(&outputs(&mut directory)), []);
+    let at = directory.view("logic").unwrap().at;
+    let still = directory
+        .holders("logic")
+        .filter(|one| one.acked < Some(at));
+    assert_eq!(still.map(|one| one.subscriber).collect::<Vec<_>>(), [BOB]);
+    let ack = ViewAck {
+        subscriber: BOB,
+        service: service(),
+        at,
+    };
+    directory.handle_ack(seconds(1), &ack);
+    assert_eq!(steps(&outputs(&mut directory)), [DrainStep::Acknowledged]);
+    directory
+        .handle_idle(seconds(2), &id("a"), granted.token)
+        .unwrap();
+    assert_eq!(steps(&outputs(&mut directory)), [DrainStep::Ended]);
+    assert!(directory.view("logic").unwrap().instances.is_empty());
+    // Its registration, which may not have heard, does not bring it back.
+    let again = directory.handle_register(seconds(3), wish("a", 1));
+    assert_eq!(again, Err(Refusal::Drained));
+}
+
+#[test]
+fn a_drain_ends_by_its_deadlines_and_names_who_was_missing() {
+    let mut directory = directory();
+    let granted = register(&mut directory, seconds(0), "a", 1);
+    directory
+        .handle_subscribe(seconds(0), BOB, &watch(), None)
+        .unwrap();
+    directory.handle_drain(seconds(0), &id("a"), None).unwrap();
+    outputs(&mut directory);
+    let mut found = Vec::new();
+    for second in 1..=40 {
+        let now = seconds(second);
+        let _ = directory.handle_renew(now, &id("a"), granted.token);
+        directory.handle_timeout(now);
+        for output in outputs(&mut directory) {
+            if let Output::Drain { step, missing, .. } = output {
+                found.push((second, step, missing));
+            }
+        }
+    }
+    assert_eq!(
+        found,
+        [
+            (10, DrainStep::Acknowledged, vec![BOB]),
+            (40, DrainStep::Ended, vec![])
+        ]
+    );
+}
+
+#[test]
+fn a_subscriber_that_is_lost_holds_a_drain_until_it_has_lingered() {
+    let config = DirectoryConfig {
+        linger: Duration::from_secs(3),
+        ..DirectoryConfig::default()
+    };
+    let mut directory = Directory::new(seconds(0), Epoch(1), config);
+    register(&mut directory, seconds(0), "a", 1);
+    directory
+        .handle_subscribe(seconds(0), ALICE, &watch(), None)
+        .unwrap();
+    deliver(&mut directory, seconds(0), ALICE);
+    directory.handle_lost(seconds(0), ALICE);
+    directory.handle_drain(seconds(0), &id("a"), None).unwrap();
+    assert_eq!(steps(&outputs(&mut directory)), []);
+    directory.handle_timeout(seconds(3));
+    assert_eq!(steps(&outputs(&mut directory)), [DrainStep::Acknowledged]);
+}
+
+#[test]
+fn registering_again_does_not_undo_a_drain() {
+    let mut directory = directory();
+    register(&mut directory, seconds(0), "a", 1);
+    directory.handle_drain(seconds(0), &id("a"), None).unwrap();
+    let again = register(&mut directory, seconds(0), "a", 1);
+    assert_eq!(again.state, State::Draining);
+    assert_eq!(owner(1), directory.lease(&id("a")).unwrap().owner);
+}
+
+#[test]
+fn what_a_subscriber_holds_from_before_is_answered_by_an_empty_view() {
+    let mut directory = directory();
+    let prefix = Watch::Prefix("".into());
+    directory
+        .handle_subscribe(seconds(0), ALICE, &prefix, None)
+        .unwrap();
+    assert_eq!(deliver(&mut directory, seconds(0), ALICE), []);
+    directory.handle_resync(seconds(0), ALICE, &service());
+    let contents = deliver(&mut directory, seconds(0), ALICE);
+    assert!(matches!(&contents[..], [Content::View(view)] if view.instances.is_empty()));
+    // And the record is not kept.
+    assert_eq!(directory.services().count(), 0);
+}
