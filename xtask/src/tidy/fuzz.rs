@@ -44,7 +44,11 @@ pub(crate) fn targets(manifest: &str) -> Result<Vec<FuzzTarget>> {
 }
 
 pub(super) fn check(files: &[TextFile]) -> Vec<Fault> {
-    let is_source = |file: &&TextFile| file.path.starts_with(TARGETS_FOLDER) && is_rust(&file.path);
+    // What stands in folders below is shared by targets, as their modules.
+    let is_source = |file: &&TextFile| {
+        let name = file.path.strip_prefix(TARGETS_FOLDER);
+        name.is_some_and(|name| is_rust(name) && !name.contains('/'))
+    };
     let sources: Vec<&TextFile> = files.iter().filter(is_source).collect();
     let Some(manifest) = find(files, MANIFEST) else {
         return sources
@@ -91,6 +95,7 @@ mod tests {
             file(MANIFEST, TWO),
             file("fuzz/fuzz_targets/a.rs", ""),
             file("fuzz/fuzz_targets/c.rs", ""),
+            file("fuzz/fuzz_targets/support/mod.rs", ""),
         ];
         assert_eq!(
             printed(&check(&files)),
