@@ -54,6 +54,7 @@ pub mod limits;
 
 mod address;
 mod directory;
+mod follower;
 mod health;
 mod ids;
 mod instance;
@@ -68,6 +69,7 @@ pub use directory::{
     Content, Directory, DirectoryConfig, DrainStep, Granted, Holding, Output, Refusal, Register,
     Renewed, SubscribeError, Watch,
 };
+pub use follower::{DropReason, Follower, FollowerConfig, FollowerOutput};
 pub use health::{CallersWord, LeaseWord, ProbeWord, Verdict, fuse};
 pub use ids::{InstanceId, Label, Owner, OwnerId, SubscriberId, TextError};
 pub use instance::{Instance, InstanceError, LarsPair, Lifetime, State, Update};

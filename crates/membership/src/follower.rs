@@ -1,0 +1,383 @@
+//! A subscriber's core: the last known good views, and the guard on losses.
+
+mod guard;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use waystation_base::{Moment, ServiceName};
+
+use crate::directory::{Content, Watch};
+use crate::ids::{InstanceId, SubscriberId};
+use crate::limits::{FOLLOWED_SERVICES_MAX, VIEW_INSTANCES_MAX};
+use crate::view::{ApplyError, Removal, View, ViewAck, ViewVersion};
+use guard::Guard;
+
+/// How a follower behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FollowerConfig {
+    /// For how long after a connection or a step backwards the source is
+    /// suspect. Default 10 s. Longer guards against a registry that fills
+    /// slowly, and keeps dead hosts of a real loss.
+    pub suspect_for: Duration,
+    /// Losses this close together count as one. Default 10 s.
+    pub loss_window: Duration,
+    /// For how long the guard keeps instances while the source insists. Default
+    /// 20 s. Longer spares callers a false loss, and keeps dead hosts of a real
+    /// one as suspects.
+    pub guard_for: Duration,
+    /// From how many losses on a source that is not suspect is doubted. Default
+    /// 3, so that the end of one of two hosts is believed at once.
+    pub trusted_loss_min: usize,
+}
+
+impl Default for FollowerConfig {
+    fn default() -> Self {
+        Self {
+            suspect_for: Duration::from_secs(10),
+            loss_window: Duration::from_secs(10),
+            guard_for: Duration::from_secs(20),
+            trusted_loss_min: 3,
+        }
+    }
+}
+
+/// What a follower wants done, or tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FollowerOutput {
+    /// Ask the source to watch.
+    Subscribe {
+        /// What.
+        watch: Watch,
+        /// The latest version held of anything.
+        have: Option<ViewVersion>,
+    },
+    /// Ask the source for a whole view.
+    Resync {
+        /// Of which service.
+        service: ServiceName,
+    },
+    /// Show this view to callers, then acknowledge.
+    Changed {
+        /// The view: what the source says, and what the guard keeps.
+        view: Arc<View>,
+        /// What is in it although the source says it is gone: suspects.
+        kept: Vec<InstanceId>,
+    },
+    /// Tell the source what callers see.
+    Ack(ViewAck),
+    /// The source's versions went backwards: it was restored from an old state.
+    Backwards {
+        /// Of which service.
+        service: ServiceName,
+        /// The version held.
+        had: ViewVersion,
+        /// The version that came.
+        got: ViewVersion,
+    },
+    /// The guard on losses was raised or cleared.
+    Guard {
+        /// Of which service.
+        service: ServiceName,
+        /// How many instances it keeps; zero when it was cleared.
+        kept: usize,
+    },
+    /// A push was dropped, for a reason that a good source does not give.
+    Dropped {
+        /// Of which service.
+        service: ServiceName,
+        /// Why.
+        reason: DropReason,
+    },
+}
+
+/// Why a push was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// It is about a service that is not watched.
+    NotWatched,
+    /// There are [`FOLLOWED_SERVICES_MAX`] services.
+    TooManyServices,
+    /// The view has more than [`VIEW_INSTANCES_MAX`] instances.
+    TooManyInstances,
+    /// An instance in it is not valid, or is filed under another id or service.
+    InvalidInstance,
+}
+
+#[derive(Debug)]
+struct Followed {
+    /// What the source said last, whatever callers see.
+    source: View,
+    /// Whether the source said it on this connection; else it is from before.
+    is_fresh: bool,
+    /// Whether a whole view was asked for and is not here.
+    is_resyncing: bool,
+    shown: Arc<View>,
+    guard: Guard,
+}
+
+/// The core of a subscriber.
+///
+/// Calling order: a `handle_*` with the present moment, then
+/// [`Follower::poll_output`] until `None`, then sleep until
+/// [`Follower::poll_timeout`].
+///
+/// A view that callers see is never replaced because the source was lost; and
+/// what a source takes away all at once is kept for a while, as suspects. What
+/// was deregistered is never kept.
+#[derive(Debug)]
+pub struct Follower {
+    config: FollowerConfig,
+    id: SubscriberId,
+    watch: Watch,
+    is_connected: bool,
+    suspect_until: Moment,
+    services: BTreeMap<ServiceName, Followed>,
+    outputs: VecDeque<FollowerOutput>,
+}
+
+impl Follower {
+    /// A follower that holds nothing yet.
+    pub const fn new(id: SubscriberId, watch: Watch, config: FollowerConfig) -> Self {
+        Self {
+            config,
+            id,
+            watch,
+            is_connected: false,
+            suspect_until: Moment::ZERO,
+            services: BTreeMap::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Starts from a view that was kept on disk, so that a cold start without a
+    /// source is not without hosts. Ignored once there is a view.
+    pub fn restore(&mut self, view: View) {
+        let is_wanted = self.fault_of(&view).is_none();
+        if is_wanted && !self.services.contains_key(&view.service) {
+            self.show(Arc::new(view.clone()), Vec::new());
+            let followed = Followed::new(view);
+            self.services
+                .insert(followed.source.service.clone(), followed);
+        }
+    }
+
+    /// The source can be talked to. It is suspect for a while.
+    pub fn handle_connected(&mut self, now: Moment) {
+        self.is_connected = true;
+        self.suspect_until = now + self.config.suspect_for;
+        let have = self.services.values().map(|one| one.source.at).max();
+        let watch = self.watch.clone();
+        (self.outputs).push_back(FollowerOutput::Subscribe { watch, have });
+        for (service, followed) in &mut self.services {
+            followed.is_fresh = false;
+            followed.is_resyncing = true;
+            let service = service.clone();
+            self.outputs.push_back(FollowerOutput::Resync { service });
+        }
+    }
+
+    /// The source cannot be talked to. Nothing that callers see changes, and a
+    /// guard does not end by time.
+    pub fn handle_disconnected(&mut self) {
+        self.is_connected = false;
+        for followed in self.services.values_mut() {
+            followed.is_fresh = false;
+            followed.guard.hold();
+        }
+    }
+
+    /// The source pushed something. Ignored while disconnected.
+    pub fn handle_push(&mut self, now: Moment, content: &Content) {
+        if !self.is_connected {
+            return;
+        }
+        match content {
+            Content::View(view) => self.handle_view(now, view),
+            Content::Delta(delta) => {
+                let Some(followed) = self.services.get_mut(&delta.service) else {
+                    return self.resync(&delta.service);
+                };
+                let mut source = followed.source.clone();
+                match source.apply(delta) {
+                    Ok(()) if followed.is_fresh => {
+                        if let Some(reason) = fault_in(&source) {
+                            return self.drop_push(&source.service, reason);
+                        }
+                        self.accept(now, source, &delta.removed);
+                    }
+                    Err(ApplyError::Old { .. }) => {}
+                    Ok(()) | Err(_) => self.resync(&delta.service),
+                }
+            }
+        }
+    }
+
+    fn handle_view(&mut self, now: Moment, view: &Arc<View>) {
+        if let Some(reason) = self.fault_of(view) {
+            return self.drop_push(&view.service, reason);
+        }
+        if let Some(followed) = self.services.get(&view.service) {
+            let had = followed.source.at;
+            if view.at < had {
+                if followed.is_fresh && !followed.is_resyncing {
+                    return; // overtaken on the way
+                }
+                self.suspect_until = now + self.config.suspect_for;
+                self.outputs.push_back(FollowerOutput::Backwards {
+                    service: view.service.clone(),
+                    had,
+                    got: view.at,
+                });
+            }
+        }
+        self.accept(now, (**view).clone(), &[]);
+    }
+
+    /// Ends guards whose time is over.
+    pub fn handle_timeout(&mut self, now: Moment) {
+        let due: Vec<ServiceName> = (self.services.iter())
+            .filter(|(_, one)| one.guard.poll_timeout().is_some_and(|at| at <= now))
+            .map(|(service, _)| service.clone())
+            .collect();
+        for service in due {
+            let Some(followed) = self.services.get_mut(&service) else {
+                continue;
+            };
+            followed.guard.clear();
+            self.settle(&service);
+            let kept = 0;
+            (self.outputs).push_back(FollowerOutput::Guard { service, kept });
+        }
+    }
+
+    /// When to call [`Follower::handle_timeout`] next. Cost: O(services).
+    pub fn poll_timeout(&self) -> Option<Moment> {
+        let guards = self.services.values();
+        guards.filter_map(|one| one.guard.poll_timeout()).min()
+    }
+
+    /// What to do next. Call until `None`.
+    pub fn poll_output(&mut self) -> Option<FollowerOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// What callers see of a service.
+    pub fn view(&self, service: &str) -> Option<&Arc<View>> {
+        self.services.get(service).map(|one| &one.shown)
+    }
+
+    /// Whether the source can be talked to.
+    pub const fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+}
+
+/// Helpers, in the order in which they are called.
+impl Follower {
+    fn fault_of(&self, view: &View) -> Option<DropReason> {
+        if !self.watch.covers(&view.service) {
+            return Some(DropReason::NotWatched);
+        }
+        let is_new = !self.services.contains_key(&view.service);
+        if is_new && self.services.len() >= FOLLOWED_SERVICES_MAX {
+            return Some(DropReason::TooManyServices);
+        }
+        fault_in(view)
+    }
+
+    fn drop_push(&mut self, service: &ServiceName, reason: DropReason) {
+        let service = service.clone();
+        (self.outputs).push_back(FollowerOutput::Dropped { service, reason });
+    }
+
+    fn resync(&mut self, service: &ServiceName) {
+        if let Some(followed) = self.services.get_mut(service) {
+            if followed.is_resyncing {
+                return;
+            }
+            followed.is_resyncing = true;
+        } else if !self.watch.covers(service) {
+            return self.drop_push(service, DropReason::NotWatched);
+        }
+        let service = service.clone();
+        self.outputs.push_back(FollowerOutput::Resync { service });
+    }
+
+    /// The source says `source`; `removed` tells why, as far as is known.
+    fn accept(&mut self, now: Moment, source: View, removed: &[(InstanceId, Removal)]) {
+        let service = source.service.clone();
+        let at = source.at;
+        let followed = (self.services.entry(service.clone()))
+            .or_insert_with(|| Followed::new(View::empty(service.clone(), at)));
+        let kept_before = followed.guard.kept();
+        let is_suspect = now < self.suspect_until;
+        let shown = &followed.shown.instances;
+        (followed.guard).observe(now, &self.config, is_suspect, shown, &source, removed);
+        followed.source = source;
+        followed.is_fresh = true;
+        followed.is_resyncing = false;
+        self.settle(&service);
+        let kept = self.services[&service].guard.kept();
+        if kept != kept_before {
+            let service = service.clone();
+            (self.outputs).push_back(FollowerOutput::Guard { service, kept });
+        }
+        let subscriber = self.id;
+        let ack = ViewAck {
+            subscriber,
+            service,
+            at,
+        };
+        self.outputs.push_back(FollowerOutput::Ack(ack));
+    }
+
+    /// Shows what the source says together with what the guard keeps.
+    fn settle(&mut self, service: &ServiceName) {
+        let Some(followed) = self.services.get_mut(service) else {
+            return;
+        };
+        let mut view = followed.source.clone();
+        let mut kept = Vec::new();
+        for (id, instance) in followed.guard.instances() {
+            view.instances.insert(id.clone(), Arc::clone(instance));
+            kept.push(id.clone());
+        }
+        followed.shown = Arc::new(view);
+        let view = Arc::clone(&followed.shown);
+        self.show(view, kept);
+    }
+
+    fn show(&mut self, view: Arc<View>, kept: Vec<InstanceId>) {
+        (self.outputs).push_back(FollowerOutput::Changed { view, kept });
+    }
+}
+
+impl Followed {
+    fn new(view: View) -> Self {
+        Self {
+            shown: Arc::new(view.clone()),
+            source: view,
+            is_fresh: false,
+            is_resyncing: false,
+            guard: Guard::default(),
+        }
+    }
+}
+
+/// What is wrong with a view that came from outside. Cost: O(instances).
+fn fault_in(view: &View) -> Option<DropReason> {
+    if view.instances.len() > VIEW_INSTANCES_MAX {
+        return Some(DropReason::TooManyInstances);
+    }
+    let is_good = |(id, one): (&InstanceId, &Arc<crate::Instance>)| {
+        *id == one.id && one.service == view.service && one.validate().is_ok()
+    };
+    let is_bad = !view.instances.iter().all(is_good);
+    is_bad.then_some(DropReason::InvalidInstance)
+}
+
+#[cfg(test)]
+#[path = "follower_tests.rs"]
+mod tests;

@@ -1,0 +1,221 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::test_support::{instance, seconds, service, version};
+
+fn follower() -> Follower {
+    let watch = Watch::Service(service());
+    Follower::new(SubscriberId(1), watch, FollowerConfig::default())
+}
+
+fn view(epoch: u64, number: u64, names: &[&str]) -> View {
+    let mut view = View::empty(service(), version(epoch, number));
+    for name in names {
+        let one = instance(name, 1);
+        view.instances.insert(one.id.clone(), Arc::new(one));
+    }
+    view
+}
+
+fn push(follower: &mut Follower, now: Moment, view: View) {
+    follower.handle_push(now, &Content::View(Arc::new(view)));
+}
+
+fn outputs(follower: &mut Follower) -> Vec<FollowerOutput> {
+    std::iter::from_fn(|| follower.poll_output()).collect()
+}
+
+fn names(follower: &Follower) -> Vec<&str> {
+    let view = follower.view("logic").unwrap();
+    view.instances.keys().map(InstanceId::as_str).collect()
+}
+
+/// A follower past its first suspicion that sees `names`.
+fn settled(names: &[&str]) -> Follower {
+    let mut follower = follower();
+    follower.handle_connected(seconds(0));
+    push(&mut follower, seconds(0), view(1, 1, names));
+    outputs(&mut follower);
+    follower
+}
+
+#[test]
+fn a_lost_source_changes_nothing_and_a_cold_start_has_the_view_of_before() {
+    let mut lost = settled(&["a", "b"]);
+    lost.handle_disconnected();
+    lost.handle_timeout(seconds(10_000));
+    push(&mut lost, seconds(10_000), view(1, 2, &[]));
+    assert_eq!(names(&lost), ["a", "b"]);
+
+    let mut cold = follower();
+    cold.restore(view(1, 1, &["a"]));
+    assert_eq!(names(&cold), ["a"]);
+    // What is on disk never replaces what is held.
+    cold.restore(view(1, 9, &[]));
+    assert_eq!(names(&cold), ["a"]);
+}
+
+/// A registry that restarted empty, or was emptied by hand.
+#[test]
+fn an_empty_source_is_doubted_and_believed_when_it_insists() {
+    let mut follower = settled(&["a", "b"]);
+    follower.handle_disconnected();
+    follower.handle_connected(seconds(100));
+    push(&mut follower, seconds(100), view(2, 1, &[]));
+    assert_eq!(names(&follower), ["a", "b"]);
+    let told = outputs(&mut follower);
+    let is_guard = |one: &FollowerOutput| matches!(one, FollowerOutput::Guard { kept: 2, .. });
+    assert!(told.iter().any(is_guard), "{told:?}");
+    let until = follower.poll_timeout().unwrap();
+    assert_eq!(until, seconds(120));
+    follower.handle_timeout(until);
+    assert_eq!(names(&follower), [""; 0]);
+    assert_eq!(follower.poll_timeout(), None);
+}
+
+#[test]
+fn the_guard_clears_by_itself_when_the_lost_come_back() {
+    let mut follower = settled(&["a", "b", "c", "d"]);
+    follower.handle_disconnected();
+    follower.handle_connected(seconds(100));
+    push(&mut follower, seconds(100), view(2, 1, &["a"]));
+    assert_eq!(names(&follower), ["a", "b", "c", "d"]);
+    push(&mut follower, seconds(101), view(2, 2, &["a", "b", "e"]));
+    assert_eq!(names(&follower), ["a", "b", "e"]);
+    assert_eq!(follower.poll_timeout(), None);
+}
+
+#[test]
+fn losses_one_by_one_within_the_window_count_as_one() {
+    let mut follower = settled(&["a", "b", "c", "d", "e"]);
+    for (number, rest) in (2..).zip([&["b", "c", "d", "e"][..], &["c", "d", "e"], &["d", "e"]]) {
+        push(&mut follower, seconds(60 + number), view(1, number, rest));
+    }
+    assert_eq!(names(&follower), ["a", "b", "c", "d", "e"]);
+    // Far apart they are believed.
+    let mut follower = settled(&["a", "b", "c", "d", "e"]);
+    for (number, rest) in (2..).zip([&["b", "c", "d", "e"][..], &["c", "d", "e"], &["d", "e"]]) {
+        push(&mut follower, seconds(60 * number), view(1, number, rest));
+    }
+    assert_eq!(names(&follower), ["d", "e"]);
+}
+
+#[test]
+fn a_trusted_source_is_believed_about_the_last_of_one_or_two() {
+    let mut follower = settled(&["a", "b"]);
+    push(&mut follower, seconds(60), view(1, 2, &["b"]));
+    assert_eq!(names(&follower), ["b"]);
+    push(&mut follower, seconds(61), view(1, 3, &[]));
+    assert_eq!(names(&follower), [""; 0]);
+}
+
+#[test]
+fn what_was_deregistered_is_never_kept() {
+    let mut follower = settled(&["a", "b", "c"]);
+    let mut delta = view(1, 1, &["a", "b", "c"]).delta_to(&view(1, 2, &[]));
+    delta.removed[1].1 = Removal::Deregistered;
+    follower.handle_push(seconds(60), &Content::Delta(Arc::new(delta.clone())));
+    // Two losses of a trusted source: believed.
+    assert_eq!(names(&follower), [""; 0]);
+    let mut follower = settled(&["a", "b", "c"]);
+    follower.handle_push(seconds(1), &Content::Delta(Arc::new(delta)));
+    assert_eq!(names(&follower), ["a", "c"]);
+}
+
+#[test]
+fn a_gap_is_resynced_once() {
+    let mut follower = settled(&["a"]);
+    for _ in 0..3 {
+        let delta = view(1, 5, &["a"]).delta_to(&view(1, 6, &["a", "b"]));
+        follower.handle_push(seconds(1), &Content::Delta(Arc::new(delta)));
+    }
+    let told = outputs(&mut follower);
+    assert_eq!(told, [FollowerOutput::Resync { service: service() }]);
+    assert_eq!(names(&follower), ["a"]);
+    push(&mut follower, seconds(1), view(1, 6, &["a", "b"]));
+    assert_eq!(names(&follower), ["a", "b"]);
+}
+
+#[test]
+fn versions_that_go_backwards_are_told_resynced_and_suspect() {
+    let mut follower = settled(&["a", "b"]);
+    // Within one connection an old view was overtaken.
+    push(&mut follower, seconds(50), view(0, 9, &[]));
+    assert_eq!(outputs(&mut follower), []);
+    follower.handle_disconnected();
+    follower.handle_connected(seconds(60));
+    outputs(&mut follower);
+    push(&mut follower, seconds(90), view(0, 9, &["c"]));
+    let told = outputs(&mut follower);
+    assert!(matches!(told[0], FollowerOutput::Backwards { .. }));
+    assert_eq!(names(&follower), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_source_that_is_lost_again_stops_the_guards_clock() {
+    let mut follower = settled(&["a", "b"]);
+    follower.handle_disconnected();
+    follower.handle_connected(seconds(100));
+    push(&mut follower, seconds(100), view(2, 1, &[]));
+    follower.handle_disconnected();
+    assert_eq!(follower.poll_timeout(), None);
+    follower.handle_timeout(seconds(1000));
+    assert_eq!(names(&follower), ["a", "b"]);
+    follower.handle_connected(seconds(1000));
+    push(&mut follower, seconds(1001), view(3, 1, &[]));
+    assert_eq!(follower.poll_timeout(), Some(seconds(1021)));
+}
+
+#[test]
+fn malformed_pushes_are_dropped_by_reason() {
+    let mut follower = settled(&["a"]);
+    let mut misfiled = view(1, 2, &["b"]);
+    let one = misfiled.instances.pop_first().unwrap().1;
+    misfiled.instances.insert(crate::test_support::id("c"), one);
+    push(&mut follower, seconds(1), misfiled);
+    let mut foreign = view(1, 2, &[]);
+    foreign.service = ServiceName::new("das").unwrap();
+    push(&mut follower, seconds(1), foreign);
+    let reason = |one: &FollowerOutput| match one {
+        FollowerOutput::Dropped { reason, .. } => Some(*reason),
+        _ => None,
+    };
+    let reasons: Vec<DropReason> = outputs(&mut follower).iter().filter_map(reason).collect();
+    assert_eq!(
+        reasons,
+        [DropReason::InvalidInstance, DropReason::NotWatched]
+    );
+    assert_eq!(names(&follower), ["a"]);
+}
+
+proptest! {
+    /// Whatever a suspect source says and however often it is lost, callers see
+    /// what it said last or more; and while it has not insisted for the whole
+    /// guard time, never nothing.
+    #[test]
+    fn callers_never_see_nothing_of_a_suspect_source(
+        steps in proptest::collection::vec((0..8_u8, 0..9_u64), 1..40),
+    ) {
+        let all = ["a", "b", "c"];
+        let mut follower = settled(&all);
+        let (mut now, mut number, mut said) = (seconds(50), 1, all.to_vec());
+        for (bits, wait) in steps {
+            // Each step reconnects, so the source is always suspect.
+            follower.handle_disconnected();
+            now += Duration::from_secs(wait);
+            follower.handle_timeout(now);
+            follower.handle_connected(now);
+            number += 1;
+            said = (0..3).filter(|n| bits >> n & 1 == 1).map(|n| all[n]).collect();
+            push(&mut follower, now, view(number, 1, &said));
+            let seen = names(&follower);
+            prop_assert!(!seen.is_empty());
+            prop_assert!(said.iter().all(|one| seen.contains(one)));
+        }
+        // And it clears by itself.
+        while let Some(at) = follower.poll_timeout() {
+            follower.handle_timeout(at);
+        }
+        prop_assert_eq!(names(&follower), said);
+    }
+}
