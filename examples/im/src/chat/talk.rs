@@ -7,7 +7,7 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 
 use tokio::sync::Notify;
 use waystation_base::Moment;
-use waystation_net::{Label, Shard};
+use waystation_net::{Label, Shard, until};
 use waystation_service::{Code, Status};
 
 use super::Shown;
@@ -252,10 +252,22 @@ impl Talk {
         Ok(())
     }
 
+    /// Waits for what was sent before, so that a pipe reads what it wrote.
+    async fn sends_done(&self) {
+        let quiet = async {
+            while self.client().sends_pending() > 0 {
+                self.changed.notified().await;
+            }
+        };
+        // Afterwards the command says itself what is wrong.
+        let _ = until(&self.shard, self.deadline(), quiet).await;
+    }
+
     async fn history(&self, count: u32) -> Result<(), Status> {
         let Some(conversation) = self.here() else {
             return Ok(());
         };
+        self.sends_done().await;
         let request = HistoryRequest {
             conversation,
             before_seq: Some(u64::MAX),
@@ -326,6 +338,7 @@ impl Talk {
     }
 
     async fn conversations(&self) -> Result<(), Status> {
+        self.sends_done().await;
         let request = ConversationsRequest::default();
         let deadline = self.deadline();
         let page = self

@@ -183,6 +183,22 @@ fn commands_after_quit_are_not_read() {
     assert_eq!(entry.script.lock().unwrap().stored["d:ada:bob"].len(), 1);
 }
 
+/// What a pipe had just said was missing from the history it then asked for.
+#[test]
+fn a_pipe_reads_what_it_wrote() {
+    let (io, entry) = network();
+    entry.set(Mischief::RefuseSome);
+    let input = b"one\ntwo\nthree\n/history\n";
+    let (result, text) = pipe(config(&io, "ada", with("bob")), input);
+    result.unwrap();
+    let bodies: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.split_once("ada: "))
+        .map(|line| line.1)
+        .collect();
+    assert_eq!(bodies, ["one", "two", "three"], "{text}");
+}
+
 #[test]
 fn groups_are_made_and_lines_go_there() {
     let (io, entry) = network();

@@ -112,22 +112,22 @@ fn sends_keep_order_and_number_when_answers_are_lost() {
         entry.set(mischief);
         let (outcomes, seqs, retries) = on_shard(&io, |shard| async move {
             let (ada, log) = client(&shard, "ada");
-            for tag in 1..=40 {
+            for tag in 1..=16 {
                 ada.send(outgoing(&shard, "d:ada:bob", tag)).unwrap();
             }
             log.until("all outcomes", &shard, |log| {
-                log.outcomes.borrow().len() == 40 && log.deliveries.borrow().len() >= 40
+                log.outcomes.borrow().len() == 16 && log.deliveries.borrow().len() >= 16
             })
             .await;
             (log.outcomes.take(), log.seqs(), ada.stats().retries)
         });
-        let expected: Vec<_> = (1..=40).map(|n| (n, Ok(n))).collect();
+        let expected: Vec<_> = (1..=16).map(|n| (n, Ok(n))).collect();
         assert_eq!(outcomes, expected);
-        assert_eq!(seqs, (1..=40).collect::<Vec<_>>());
+        assert_eq!(seqs, (1..=16).collect::<Vec<_>>());
         let script = entry.script.lock().unwrap();
-        let sent: Vec<_> = (1..=40).map(|n| format!("m{n}")).collect();
+        let sent: Vec<_> = (1..=16).map(|n| format!("m{n}")).collect();
         assert_eq!(script.stored["d:ada:bob"], sent);
-        assert!(script.committed >= 10 && retries >= 10, "{mischief:?}");
+        assert!(script.committed >= 5 && retries >= 5, "{mischief:?}");
     }
 }
 

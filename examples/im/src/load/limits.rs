@@ -14,7 +14,7 @@ pub(super) const DELIVERIES_MAX: u64 = 32_000_000;
 /// and counts as an error.
 pub(super) const SENDS_MAX: usize = 16_384;
 
-/// Time in which the first client must have logged in.
+/// Time in which the first client must have logged in, unless told otherwise.
 pub(super) const ENTRY_WAIT: Duration = Duration::from_secs(5);
 
 /// Time in which some further client must have logged in, or group be made.

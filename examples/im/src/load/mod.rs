@@ -34,7 +34,7 @@ use std::time::Duration;
 use waystation_base::Rng;
 use waystation_net::{Address, Io, StartError, SystemIo, unix_time};
 
-use self::limits::{DELIVERIES_MAX, MESSAGES_MAX};
+use self::limits::{DELIVERIES_MAX, ENTRY_WAIT, MESSAGES_MAX};
 use self::plan::GROUP_PERCENT;
 pub use self::report::Report;
 use self::run::Crew;
@@ -56,6 +56,8 @@ pub struct Config {
     pub rate: u32,
     /// Bytes of a message's text, 17 to 32,000.
     pub body_bytes: u32,
+    /// How long to wait for the first login; Entry may be about to start.
+    pub entry_wait: Duration,
     /// How long to wait for what is under way at the end.
     pub settle: Duration,
     /// Threads; at least 1.
@@ -68,7 +70,7 @@ pub struct Config {
 
 impl Config {
     /// The defaults: 100 clients, 2,000 messages/s of 64 bytes for 10 s, one
-    /// thread, 15 s to settle, a new seed.
+    /// thread, 5 s for Entry to come, 15 s to settle, a new seed.
     pub fn new(entry: Address) -> Self {
         let nanos = unix_time().as_nanos().to_le_bytes();
         Self {
@@ -77,6 +79,7 @@ impl Config {
             seconds: 10,
             rate: 2_000,
             body_bytes: 64,
+            entry_wait: ENTRY_WAIT,
             settle: Duration::from_secs(15),
             shards: 1,
             seed: waystation_base::hash64(&nanos) >> 32,
@@ -215,7 +218,7 @@ pub fn run(config: &Config, stop: &Stop) -> Result<Report, Error> {
 }
 
 fn perform(crew: &Crew, config: &Config, seed: Rng, stop: &Stop) -> Result<Report, Error> {
-    crew.prepare(stop)?;
+    crew.prepare(config.entry_wait, stop)?;
     let took = crew.pace(config, seed, stop)?;
     let outcome = crew.settle(config.settle)?;
     let mut report = Report::empty(config.clients, config.seed);

@@ -9,8 +9,7 @@ use waystation_net::{MonotonicClock, NetConfig, RemoteError, Server};
 
 use super::checker::{Evidence, Verdict, check};
 use super::limits::{
-    ANSWER_WAIT, BATCH_MESSAGES, CHECK_INTERVAL, ENTRY_WAIT, LOOK_INTERVAL, PROGRESS_WAIT,
-    QUIET_WAIT,
+    ANSWER_WAIT, BATCH_MESSAGES, CHECK_INTERVAL, LOOK_INTERVAL, PROGRESS_WAIT, QUIET_WAIT,
 };
 use super::plan::{Plan, Planned};
 use super::record::{Received, Sent};
@@ -155,12 +154,12 @@ impl Crew {
     }
 
     /// Connects everyone and creates the groups.
-    pub(super) fn prepare(&self, stop: &Stop) -> Result<(), Error> {
+    pub(super) fn prepare(&self, entry_wait: Duration, stop: &Stop) -> Result<(), Error> {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let topology = &self.setup.topology;
         self.ask_all(Station::connect)?;
         let clients = count(topology.uids.len());
-        self.advance(stop, ENTRY_WAIT, clients, |figures| figures.logged_in)?;
+        self.advance(stop, entry_wait, clients, |figures| figures.logged_in)?;
         let groups = topology.rooms.iter().filter(|room| room.is_group).count();
         self.ask_all(Station::create_groups)?;
         self.advance(stop, PROGRESS_WAIT, count(groups), |figures| {
