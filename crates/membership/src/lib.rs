@@ -10,6 +10,12 @@
 //!   next, and a [`ViewAck`] says that callers see it.
 //! * [`Leases`] says who holds which id, under a fencing token that rises with
 //!   every new holder.
+//! * [`Directory`] is the core of a registry: registrations and renewals in,
+//!   pushes and what to store out; drains; who holds which version.
+//! * [`Registration`] is the core of a node: it never gives up until it is
+//!   dropped, and fences the node before its peers evict it.
+//! * [`Follower`] is the core of a subscriber: the last known good views, with
+//!   a guard that keeps for a while, as suspects, what is lost all at once.
 //! * [`fuse`] turns what lease, probe and callers say into a [`Verdict`].
 //!
 //! # Health
@@ -59,6 +65,7 @@ mod health;
 mod ids;
 mod instance;
 mod lease;
+mod registration;
 mod view;
 
 #[cfg(test)]
@@ -74,4 +81,5 @@ pub use health::{CallersWord, LeaseWord, ProbeWord, Verdict, fuse};
 pub use ids::{InstanceId, Label, Owner, OwnerId, SubscriberId, TextError};
 pub use instance::{Instance, InstanceError, LarsPair, Lifetime, State, Update};
 pub use lease::{GrantError, HolderError, Lease, Leases, epoch_of};
+pub use registration::{Attempt, Command, Registration, RegistrationConfig, Renewal};
 pub use view::{ApplyError, Removal, View, ViewAck, ViewDelta, ViewVersion};

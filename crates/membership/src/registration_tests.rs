@@ -1,0 +1,270 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::lease::{GrantError, Lease};
+use crate::test_support::{instance, owner, seconds};
+
+fn registration(renewal: Renewal) -> Registration {
+    let config = RegistrationConfig {
+        renewal,
+        ..RegistrationConfig::default()
+    };
+    Registration::new(instance("a", 1), config, 7)
+}
+
+fn granted(token: u64) -> Granted {
+    Granted {
+        token: FencingToken(token),
+        ttl: Duration::from_secs(6),
+        state: State::Serving,
+    }
+}
+
+fn renewed(drain: Option<DrainStep>) -> Renewed {
+    Renewed {
+        ttl: Duration::from_secs(6),
+        state: State::Serving,
+        drain,
+    }
+}
+
+fn commands(registration: &mut Registration) -> Vec<Command> {
+    std::iter::from_fn(|| registration.poll_output()).collect()
+}
+
+fn registered(renewal: Renewal) -> Registration {
+    let mut one = registration(renewal);
+    one.handle_connected(seconds(0));
+    one.handle_granted(seconds(0), one.attempt, granted(1));
+    commands(&mut one);
+    one
+}
+
+fn renew(attempt: u64) -> Command {
+    Command::Renew {
+        attempt: Attempt(attempt),
+        token: FencingToken(1),
+    }
+}
+
+#[test]
+fn a_late_answer_is_not_taken_for_the_present_attempts() {
+    let mut one = registration(Renewal::ByCommand);
+    one.handle_connected(seconds(0));
+    let first = one.attempt;
+    for _ in 0..2 {
+        let next = one.poll_timeout().unwrap();
+        one.handle_timeout(next);
+    }
+    assert!(one.attempt > first);
+    one.handle_granted(seconds(3), first, granted(1));
+    assert!(!one.may_serve(seconds(3)));
+}
+
+#[test]
+fn a_registration_starts_while_the_registry_is_down() {
+    let mut one = registration(Renewal::ByCommand);
+    assert_eq!(one.poll_timeout(), None);
+    one.handle_timeout(seconds(100));
+    assert_eq!(commands(&mut one), []);
+    one.handle_connected(seconds(200));
+    assert!(matches!(commands(&mut one)[..], [Command::Register { .. }]));
+    one.handle_granted(seconds(200), one.attempt, granted(1));
+    let token = FencingToken(1);
+    assert_eq!(commands(&mut one), [Command::Registered { token }]);
+    assert!(one.may_serve(seconds(200)));
+}
+
+#[test]
+fn a_lease_is_renewed_at_a_third_and_fenced_before_it_ends() {
+    let mut one = registered(Renewal::ByCommand);
+    assert_eq!(one.poll_timeout(), Some(seconds(2)));
+    one.handle_timeout(seconds(2));
+    assert_eq!(commands(&mut one), [renew(2)]);
+    one.handle_renewed(seconds(3), one.attempt, renewed(None));
+    // Counted from 2, when it was sent: the registry holds it until 8 at least.
+    assert!(one.may_serve(Moment::from_millis(6999)));
+    assert!(!one.may_serve(seconds(7)));
+    one.handle_disconnected(seconds(3));
+    assert_eq!(one.poll_timeout(), Some(seconds(7)));
+    one.handle_timeout(seconds(7));
+    assert_eq!(commands(&mut one), [Command::Fence]);
+}
+
+/// In a black hole others drop a node seconds before its owner learns that its
+/// session expired.
+#[test]
+fn by_session_a_node_fences_itself_a_margin_after_it_was_disconnected() {
+    let mut one = registered(Renewal::BySession);
+    assert_eq!(one.poll_timeout(), None);
+    one.handle_disconnected(seconds(10));
+    assert_eq!(one.poll_timeout(), Some(seconds(11)));
+    one.handle_timeout(seconds(11));
+    assert_eq!(commands(&mut one), [Command::Fence]);
+    // A cut that heals within the margin fences nothing.
+    let mut one = registered(Renewal::BySession);
+    one.handle_disconnected(seconds(10));
+    one.handle_connected(Moment::from_millis(10_500));
+    one.handle_granted(Moment::from_millis(10_600), one.attempt, granted(1));
+    assert!(!commands(&mut one).contains(&Command::Fence));
+    assert!(one.may_serve(seconds(1000)));
+}
+
+#[test]
+fn a_paused_process_finds_itself_fenced() {
+    let mut one = registered(Renewal::ByCommand);
+    assert!(!one.may_serve(seconds(600)));
+    one.handle_timeout(seconds(600));
+    assert_eq!(commands(&mut one), [Command::Fence, renew(2)]);
+    one.handle_unheld(seconds(600), HolderError::Unknown);
+    let again = one.poll_timeout().unwrap();
+    one.handle_timeout(again);
+    assert!(matches!(commands(&mut one)[..], [Command::Register { .. }]));
+}
+
+#[test]
+fn a_duplicate_is_told_and_asked_again_within_the_back_off() {
+    let mut one = registration(Renewal::ByCommand);
+    one.handle_connected(seconds(0));
+    let held = Lease {
+        owner: owner(2),
+        token: FencingToken(9),
+        ttl: Duration::from_secs(6),
+        deadline: seconds(6),
+    };
+    let mut now = seconds(0);
+    for _ in 0..50 {
+        let told = commands(&mut one);
+        assert!(
+            matches!(told.last(), Some(Command::Register { .. })),
+            "{told:?}"
+        );
+        let refusal = Refusal::Lease {
+            error: GrantError::Held { held },
+            holder: None,
+        };
+        one.handle_refused(now, refusal);
+        let next = one.poll_timeout().unwrap();
+        assert!(next.saturating_since(now) <= BackoffConfig::default().max);
+        now = next;
+        one.handle_timeout(now);
+    }
+}
+
+#[test]
+fn an_answer_that_does_not_come_is_given_up() {
+    let mut one = registration(Renewal::ByCommand);
+    one.handle_connected(seconds(0));
+    commands(&mut one);
+    for _ in 0..4 {
+        let next = one.poll_timeout().unwrap();
+        one.handle_timeout(next);
+    }
+    assert!(matches!(
+        commands(&mut one)[..],
+        [Command::Register { .. }, Command::Register { .. }]
+    ));
+    // One that comes after the lease it grants is over is worth nothing.
+    one.handle_granted(seconds(60), one.attempt, granted(1));
+    assert!(!one.may_serve(seconds(60)));
+}
+
+#[test]
+fn a_drain_goes_from_acknowledged_over_idle_to_its_end() {
+    let mut one = registered(Renewal::ByCommand);
+    let token = FencingToken(1);
+    one.handle_drain();
+    one.handle_idle();
+    assert_eq!(commands(&mut one), [Command::Drain { token }]);
+    one.handle_timeout(seconds(2));
+    one.handle_renewed(
+        seconds(2),
+        one.attempt,
+        renewed(Some(DrainStep::Acknowledged)),
+    );
+    let told = commands(&mut one);
+    assert_eq!(told[1..], [Command::Drained, Command::Idle { token }]);
+    one.handle_drain_step(DrainStep::Ended);
+    assert_eq!(commands(&mut one), [Command::Ended]);
+    assert_eq!(one.poll_timeout(), None);
+    one.handle_connected(seconds(9));
+    assert_eq!(commands(&mut one), []);
+}
+
+#[test]
+fn a_drain_that_was_wished_while_disconnected_begins_with_the_registration() {
+    let mut one = registration(Renewal::ByCommand);
+    one.handle_drain();
+    one.handle_connected(seconds(0));
+    one.handle_granted(seconds(0), one.attempt, granted(1));
+    let token = FencingToken(1);
+    assert_eq!(commands(&mut one)[2..], [Command::Drain { token }]);
+    // The end of a drain of which the node did not hear.
+    one.handle_connected(seconds(50));
+    one.handle_refused(seconds(50), Refusal::Drained);
+    assert!(one.has_ended());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Connect,
+    Disconnect,
+    Grant,
+    Refuse,
+    Renewed,
+    Unheld,
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        Just(Step::Connect),
+        Just(Step::Disconnect),
+        Just(Step::Grant),
+        Just(Step::Refuse),
+        Just(Step::Renewed),
+        Just(Step::Unheld),
+        (0..9000_u64).prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    /// Never gives up: while connected there is always a next thing to do, and
+    /// a registry that grants whatever it is asked has the node serving again
+    /// within the time of an answer and a back-off. Never serves past the lease.
+    #[test]
+    fn a_registration_never_gives_up(steps in proptest::collection::vec(step(), 0..60)) {
+        let mut one = registration(Renewal::ByCommand);
+        let (mut now, mut lease_until) = (seconds(0), seconds(0));
+        let mut asked_at = None;
+        for step in steps {
+            match step {
+                Step::Connect => one.handle_connected(now),
+                Step::Disconnect => one.handle_disconnected(now),
+                Step::Grant => one.handle_granted(now, one.attempt, granted(1)),
+                Step::Refuse => one.handle_refused(now, Refusal::ServicesFull),
+                Step::Renewed => one.handle_renewed(now, one.attempt, renewed(None)),
+                Step::Unheld => one.handle_unheld(now, HolderError::Unknown),
+                Step::Wait(millis) => {
+                    now += Duration::from_millis(millis);
+                    one.handle_timeout(now);
+                }
+            }
+            if matches!(step, Step::Grant | Step::Renewed)
+                && let Some(at) = asked_at
+            {
+                lease_until = lease_until.max(at + Duration::from_secs(6));
+            }
+            for command in commands(&mut one) {
+                if matches!(command, Command::Register { .. } | Command::Renew { .. }) {
+                    asked_at = Some(now);
+                }
+            }
+            prop_assert!(!one.may_serve(lease_until));
+            prop_assert!(!one.is_connected || one.poll_timeout().is_some());
+        }
+        one.handle_connected(now);
+        one.handle_granted(now, one.attempt, granted(1));
+        prop_assert!(one.may_serve(now));
+    }
+}
