@@ -123,6 +123,9 @@ struct Followed {
 /// [`Follower::poll_output`] until `None`, then sleep until
 /// [`Follower::poll_timeout`].
 ///
+/// A connection keeps its order and loses nothing as long as it is up; a shell
+/// whose transport cannot promise that disconnects at the first loss.
+///
 /// A view that callers see is never replaced because the source was lost; and
 /// what a source takes away all at once is kept for a while, as suspects. What
 /// was deregistered is never kept.
