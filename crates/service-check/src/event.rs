@@ -8,6 +8,21 @@ use tokio::sync::watch;
 /// How long tests wait for what must happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Runs a test of a deadline that must pass while a handler runs, which a
+/// machine under load may not even begin in time: with longer and longer
+/// deadlines, until `test` says that the handler was begun.
+///
+/// # Panics
+/// When it never was.
+#[track_caller]
+pub fn with_deadlines(test: impl Fn(Duration) -> bool) {
+    let deadlines = [25, 250, 2500].map(Duration::from_millis);
+    assert!(
+        deadlines.into_iter().any(test),
+        "no handler was begun in time"
+    );
+}
+
 /// Something that happens, any number of times. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Event {

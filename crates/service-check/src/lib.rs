@@ -31,7 +31,7 @@ mod websocket;
 include!(concat!(env!("OUT_DIR"), "/_mod.rs"));
 
 pub use self::admin::{AdminAnswer, admin, metric, wait_for_metric};
-pub use self::event::{Event, PATIENCE, block_on, eventually};
+pub use self::event::{Event, PATIENCE, block_on, eventually, with_deadlines};
 pub use self::http::{HttpAnswer, HttpPeer};
 pub use self::native::{NativeListener, NativePeer};
 pub use self::process::{client, config, depot, memory, run_on, shop, shop_under, shop_with};

@@ -120,6 +120,15 @@ impl NativePeer {
         (header.call.0, answer)
     }
 
+    /// Waits until the other side answers a ping: it has read all before.
+    ///
+    /// # Panics
+    /// When the connection ends first.
+    pub async fn ping(&mut self) {
+        self.send(&Header::ping(CallId(0)), &[]).await;
+        self.receive_kind(Kind::Pong).await;
+    }
+
     /// Whether something has been received that was not looked at.
     pub fn has_more(&mut self) -> bool {
         !self.received.is_empty()

@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 
 use waystation_base::ShardId;
 use waystation_net::{Address, Faults, Label, MemoryIo, NetConfig, Shard};
+use waystation_service::limits::REQUESTS_IN_FLIGHT;
 use waystation_service::{App, AppBuilder, Channel, RegisterError, Router};
 
 use crate::demo::{depot, shop, shop_by_states};
@@ -56,6 +57,7 @@ pub fn shop_under(
     let stage = stage.clone();
     listen("shop", config, move |router| {
         router.websocket("/ws");
+        router.limits(REQUESTS_IN_FLIGHT, PATIENCE);
         let depot = Channel::new(router.shard(), Address::Memory("depot".to_owned()));
         let service = Rc::new(ShopService::new(stage.clone(), depot));
         let by_states = service.clone();

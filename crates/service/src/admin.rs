@@ -212,10 +212,9 @@ async fn ask<T: Send + 'static>(
 fn silent(process: &Process, shard: ShardId) -> String {
     let reports = process.blocked.list();
     let last = reports.iter().rev().find(|report| report.shard == shard);
-    // An older report is of a handler that has gone on since: its length was
-    // last seen when it ended.
+    // One that had ended before we asked is not why we have no answer.
     let now = MonotonicClock.now();
-    let last = last.filter(|report| report.at + report.blocked >= now);
+    let last = last.filter(|report| report.at + report.blocked + ADMIN_WAIT >= now);
     let wait = ADMIN_WAIT.as_secs();
     match last {
         Some(report) => format!(

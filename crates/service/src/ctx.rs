@@ -109,6 +109,11 @@ impl Ctx {
         self.shared.trace
     }
 
+    /// The method that was asked for, or the name of the background work.
+    pub fn method(&self) -> &'static str {
+        self.shared.method.name()
+    }
+
     /// When the caller gives up. The framework answers then.
     pub fn deadline(&self) -> Moment {
         self.shared.deadline

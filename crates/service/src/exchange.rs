@@ -103,7 +103,11 @@ impl<W: Wire> Exchange<W> {
         let outcome = match &answer {
             _ if self.ctx.is_cancelled() => Outcome::Cancelled,
             Ok(_) => Outcome::Answered,
-            Err(status) => Outcome::Failed(status.code()),
+            Err(status) => {
+                let sid = self.ctx.sid();
+                tracing::debug!(%sid, method = self.ctx.method(), %status, "a request failed");
+                Outcome::Failed(status.code())
+            }
         };
         self.contexts.ended(self.ctx.age(), outcome);
         // The answer tells of the requests that stay.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method as Verb, Request, Response, StatusCode};
 use waystation_base::{Sid, TraceId};
 use waystation_net::Conn;
@@ -78,7 +78,9 @@ impl HttpGate {
                 Some(Err(status)) => failure(&status),
                 None => failure(&Status::internal("the request has no answer")),
             };
-            if let Ok(sid) = HeaderValue::from_str(&sid.to_string()) {
+            if let Some(sid) = sid
+                && let Ok(sid) = HeaderValue::from_str(&sid.to_string())
+            {
                 response.headers_mut().insert(SID, sid);
             }
             response
@@ -89,7 +91,8 @@ impl HttpGate {
 /// What a request was answered, once it was.
 #[derive(Default)]
 struct Answered {
-    sid: Sid,
+    /// Its id, if it was admitted.
+    sid: Option<Sid>,
     answer: Option<Answer>,
 }
 
@@ -99,7 +102,7 @@ struct HttpWire(Rc<RefCell<Answered>>);
 impl Wire for HttpWire {
     fn handle_answer(self, _: &Contexts, ctx: Option<&Ctx>, answer: Answer) {
         *self.0.borrow_mut() = Answered {
-            sid: ctx.map_or(Sid::default(), Ctx::sid),
+            sid: ctx.map(Ctx::sid),
             answer: Some(answer),
         };
     }
@@ -137,7 +140,12 @@ fn failure(status: &Status) -> Response<Bytes> {
     let code = StatusCode::from_u16(status.code().http_code())
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = serde_json::json!({ "code": status.code().name(), "message": status.message() });
-    json(code, body.to_string() + "\n")
+    let mut response = json(code, body.to_string() + "\n");
+    if code == StatusCode::SERVICE_UNAVAILABLE {
+        let second = HeaderValue::from_static("1");
+        response.headers_mut().insert(RETRY_AFTER, second);
+    }
+    response
 }
 
 fn page(request: &Request<Bytes>, page: &Page) -> Response<Bytes> {

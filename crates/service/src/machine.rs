@@ -60,6 +60,57 @@ impl<A, R> Step<A, R> {
 /// One request as a state machine. Calls come in this order: `on_request`,
 /// then one of `on_answer` and `on_timeout` for each [`Step::Wait`], and
 /// `on_end` once, with what was answered.
+///
+/// ```
+/// # use waystation_service::{Method, MessageId, Router, RegisterError};
+/// # #[derive(Clone, PartialEq, prost::Message, serde::Serialize, serde::Deserialize)]
+/// # struct Text { #[prost(string, tag = "1")] text: String }
+/// # macro_rules! method { ($marker:ident $name:literal) => {
+/// #     struct $marker;
+/// #     impl Method for $marker {
+/// #         type Request = Text;
+/// #         type Reply = Text;
+/// #         const NAME: &'static str = $name;
+/// #         const ID: MessageId = MessageId::of($name);
+/// #         const IDEMPOTENT: bool = true;
+/// #     }
+/// # } }
+/// # method!(Greet "demo.Hall/Greet");
+/// # method!(LookUp "demo.Names/LookUp");
+/// use std::time::Duration;
+/// use waystation_service::{Channel, Ctx, StateMachine, Status, Step};
+///
+/// /// Greets by a name that is looked up, or without one when that is slow.
+/// struct Greeting { names: Channel }
+///
+/// fn greet(name: &str) -> Step<Result<Text, Status>, Text> {
+///     Step::Done(Text { text: format!("welcome, {name}") })
+/// }
+///
+/// impl StateMachine for Greeting {
+///     type Request = Text;
+///     type Answer = Result<Text, Status>;
+///     type Reply = Text;
+///
+///     fn on_request(&mut self, ctx: &Ctx, request: Text) -> Step<Self::Answer, Text> {
+///         let (names, ctx) = (self.names.clone(), ctx.clone());
+///         let name = async move { names.call::<LookUp>(&ctx, &request).await };
+///         Step::wait("looking up", name).within(Duration::from_millis(50))
+///     }
+///
+///     fn on_answer(&mut self, _: &Ctx, name: Self::Answer) -> Step<Self::Answer, Text> {
+///         name.map_or_else(Step::Fail, |name| greet(&name.text))
+///     }
+///
+///     fn on_timeout(&mut self, _: &Ctx) -> Step<Self::Answer, Text> {
+///         greet("stranger")
+///     }
+/// }
+///
+/// fn routes(router: &mut Router, names: Channel) -> Result<(), RegisterError> {
+///     router.machine::<Greet, _>(move || Greeting { names: names.clone() })
+/// }
+/// ```
 pub trait StateMachine: Sized + 'static {
     /// The request's message.
     type Request: 'static;

@@ -57,8 +57,10 @@ constructors! {
 }
 
 impl Status {
-    /// A status of any code.
+    /// A status of any code. `Ok` is none of a failure: a caller would take
+    /// its message for the answer. It becomes `Internal`.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
+        let code = if code.is_ok() { Code::Internal } else { code };
         Self {
             code,
             message: message.into(),

@@ -11,7 +11,7 @@ use waystation_service_check::demo::shop::ShopClient;
 use waystation_service_check::demo::shop::method::Act as Acting;
 use waystation_service_check::{
     HttpPeer, NativeListener, NativePeer, Stage, WebSocketPeer, block_on, client, depot, memory,
-    run_on, shop, shop_with,
+    run_on, shop, shop_with, with_deadlines,
 };
 use waystation_wire::{Header, Kind};
 
@@ -20,42 +20,45 @@ use crate::script;
 /// In the reference a command that timed out was forgotten without a word.
 #[test]
 fn a_request_that_misses_its_deadline_is_answered_and_its_handler_is_gone() {
-    let (io, stage) = (memory(), Stage::default());
-    let app = shop(&io, &stage).start().unwrap();
-    block_on(async {
-        let mut peer = NativePeer::dial(&io, "shop");
-        let header = Header::request(Acting::ID, CallId(1))
-            .with_deadline_left(Some(Duration::from_millis(20)));
-        let waits = script(&[Act::Gate]).encode_to_vec();
-        peer.send(&header, &waits).await;
-        let (header, reason) = peer.receive_kind(Kind::Reply).await;
-        assert_eq!(header.status, Code::DeadlineExceeded);
-        let reason = String::from_utf8(reason).unwrap();
-        assert_eq!(
-            reason,
-            "demo.Shop/Act missed its deadline while waiting for gate"
-        );
-        stage.gone.happened(1).await;
+    with_deadlines(|deadline| {
+        let (io, stage) = (memory(), Stage::default());
+        let app = shop(&io, &stage).start().unwrap();
+        let ms = deadline.as_millis();
+        let reason = block_on(async {
+            let mut peer = NativePeer::dial(&io, "shop");
+            let header = Header::request(Acting::ID, CallId(1)).with_deadline_left(Some(deadline));
+            peer.send(&header, &script(&[Act::Gate]).encode_to_vec())
+                .await;
+            let (header, reason) = peer.receive_kind(Kind::Reply).await;
+            assert_eq!(header.status, Code::DeadlineExceeded);
 
-        let mut http = HttpPeer::dial(&io, "shop");
-        http.request(
-            "POST /demo.Shop/Act\nwaystation-deadline-ms: 20",
-            r#"{"acts":["ACT_FOREVER"]}"#,
-        )
-        .await;
-        assert_eq!(http.answer().await.status, 504);
+            let mut http = HttpPeer::dial(&io, "shop");
+            let head = format!("POST /demo.Shop/Act\nwaystation-deadline-ms: {ms}");
+            http.request(&head, r#"{"acts":["ACT_FOREVER"]}"#).await;
+            assert_eq!(http.answer().await.status, 504);
 
-        let mut web = WebSocketPeer::dial(&io, "shop").await;
-        let answer = web
-            .ask(r#"{"call":1,"method":"demo.Shop/Act","deadline_ms":20,"body":{"acts":["ACT_FOREVER"]}}"#)
-            .await;
-        assert!(
-            answer.starts_with(r#"{"call":1,"error":{"code":"deadline_exceeded""#),
-            "{answer}"
-        );
-        stage.gone.happened(3).await;
+            let mut web = WebSocketPeer::dial(&io, "shop").await;
+            let request = serde_json::json!({
+                "call": 1, "method": "demo.Shop/Act", "deadline_ms": u64::try_from(ms).unwrap(),
+                "body": { "acts": ["ACT_FOREVER"] },
+            });
+            let answer = web.ask(&request.to_string()).await;
+            let expected = r#"{"call":1,"error":{"code":"deadline_exceeded""#;
+            assert!(answer.starts_with(expected), "{answer}");
+            String::from_utf8(reason).unwrap()
+        });
+        // Those that were begun are over.
+        assert_eq!(stage.gone.count(), stage.begun.count());
+        app.drain();
+        let all_begun = stage.begun.count() == 3;
+        if all_begun {
+            assert_eq!(
+                reason,
+                "demo.Shop/Act missed its deadline while waiting for gate"
+            );
+        }
+        all_begun
     });
-    app.drain();
 }
 
 #[test]
@@ -189,35 +192,54 @@ fn a_deadline_travels_upstream_and_shrinks() {
 }
 
 /// A callee that never answers costs its caller the deadline and no more: the
-/// caller's own caller is answered, and a call that could not be sent is told
-/// from one that was.
+/// caller's own caller is answered, and the callee is told.
 #[test]
-fn a_silent_or_missing_callee_is_answered_at_the_deadline() {
+fn a_silent_callee_is_answered_for_at_the_deadline() {
+    with_deadlines(|deadline| {
+        let (io, stage) = (memory(), Stage::default());
+        let shop = shop(&io, &stage).start().unwrap();
+        let mut listener = NativeListener::bind(&io, "depot");
+        let was_asked = block_on(async {
+            let mut depot = listener.accept().await;
+            depot.ping().await;
+            let mut peer = NativePeer::dial(&io, "shop");
+            let code = call_depot(&mut peer, deadline).await;
+            assert_eq!(code, Code::DeadlineExceeded);
+            if stage.begun.count() == 0 {
+                return false;
+            }
+            let (request, _) = depot.receive_kind(Kind::Request).await;
+            let (cancel, _) = depot.receive_kind(Kind::Cancel).await;
+            assert_eq!(cancel.call, request.call);
+            true
+        });
+        drop(listener);
+        shop.drain();
+        was_asked
+    });
+}
+
+/// Nobody listens: the request ends with its own deadline or with the news
+/// that nothing was sent, whichever the loop sees first.
+#[test]
+fn a_missing_callee_is_answered_for_at_the_deadline() {
     let (io, stage) = (memory(), Stage::default());
     let shop = shop(&io, &stage).start().unwrap();
-    let ask = async |peer: &mut NativePeer, call| {
-        let header = Header::request(Acting::ID, CallId(call))
-            .with_deadline_left(Some(Duration::from_millis(50)));
-        peer.send(&header, &script(&[Act::Call]).encode_to_vec())
-            .await;
-        peer.answer::<Acting>().await
-    };
-    block_on(async {
+    let code = block_on(async {
         let mut peer = NativePeer::dial(&io, "shop");
-        // Nobody listens: the request ends with its own deadline or with the
-        // news that nothing was sent, whichever the loop sees first.
-        let (_, missing) = ask(&mut peer, 1).await;
-        let missing = missing.unwrap_err();
-        assert!(
-            matches!(missing, Code::DeadlineExceeded | Code::Unavailable),
-            "{missing:?}"
-        );
-        let mut depot = NativeListener::bind(&io, "depot");
-        let mut depot = depot.accept().await;
-        assert_eq!(ask(&mut peer, 2).await, (2, Err(Code::DeadlineExceeded)));
-        let (request, _) = depot.receive_kind(Kind::Request).await;
-        let (cancel, _) = depot.receive_kind(Kind::Cancel).await;
-        assert_eq!(cancel.call, request.call, "the callee is told");
+        call_depot(&mut peer, Duration::from_millis(25)).await
     });
+    assert!(
+        matches!(code, Code::DeadlineExceeded | Code::Unavailable),
+        "{code:?}"
+    );
     shop.drain();
+}
+
+/// Asks the shop for what it asks the depot for, in vain.
+async fn call_depot(peer: &mut NativePeer, deadline: Duration) -> Code {
+    let header = Header::request(Acting::ID, CallId(1)).with_deadline_left(Some(deadline));
+    peer.send(&header, &script(&[Act::Call]).encode_to_vec())
+        .await;
+    peer.answer::<Acting>().await.1.unwrap_err()
 }

@@ -8,6 +8,7 @@
 mod admin;
 mod answers;
 mod cancellation;
+mod channels;
 mod deadlines;
 mod http;
 mod machines;

@@ -9,6 +9,7 @@ use waystation_service_check::demo::shop::method::{Act as Acting, Echo};
 use waystation_service_check::demo::{Act, Parcel};
 use waystation_service_check::{
     Event, HttpPeer, NativePeer, Stage, WebSocketPeer, block_on, memory, shop, shop_with,
+    with_deadlines,
 };
 use waystation_wire::{Header, Kind};
 
@@ -122,32 +123,40 @@ fn a_panic_in_a_handler_is_answered_and_others_go_on() {
 #[test]
 fn a_panic_in_a_drop_takes_neither_the_answer_nor_the_connection() {
     for concurrency in [1, 256] {
-        let (io, stage) = (memory(), Stage::default());
-        let app = shop_with(&io, &stage, move |router| router.concurrency(concurrency));
-        let app = app.start().unwrap();
-        block_on(async {
-            let mut peer = NativePeer::dial(&io, "shop");
-            let late = script(&[Act::PanicInDrop, Act::Forever]);
-            let header = Header::request(Acting::ID, CallId(1))
-                .with_deadline_left(Some(Duration::from_millis(20)));
-            peer.send(&header, &prost::Message::encode_to_vec(&late))
-                .await;
-            assert_eq!(
-                peer.answer::<Acting>().await,
-                (1, Err(Code::DeadlineExceeded))
-            );
-            peer.request::<Acting>(2, &script(&[Act::PanicInDrop]))
-                .await;
-            assert_eq!(peer.answer::<Acting>().await, (2, Err(Code::Internal)));
-            peer.request::<Acting>(3, &late).await;
-            stage.begun.happened(3).await;
-            peer.cancel(3).await;
-            stage.gone.happened(3).await;
-            peer.request::<Echo>(4, &Parcel::default()).await;
-            assert_eq!(peer.answer::<Echo>().await.0, 4);
-        });
-        app.drain();
+        with_deadlines(|deadline| panic_in_drops(concurrency, deadline));
     }
+}
+
+fn panic_in_drops(concurrency: u32, deadline: Duration) -> bool {
+    let (io, stage) = (memory(), Stage::default());
+    let app = shop_with(&io, &stage, move |router| router.concurrency(concurrency));
+    let app = app.start().unwrap();
+    block_on(async {
+        let mut peer = NativePeer::dial(&io, "shop");
+        let trap = script(&[Act::PanicInDrop, Act::Forever]);
+        let header = Header::request(Acting::ID, CallId(1)).with_deadline_left(Some(deadline));
+        peer.send(&header, &prost::Message::encode_to_vec(&trap))
+            .await;
+        assert_eq!(
+            peer.answer::<Acting>().await,
+            (1, Err(Code::DeadlineExceeded))
+        );
+        if stage.begun.count() == 0 {
+            return;
+        }
+        peer.request::<Acting>(2, &script(&[Act::PanicInDrop]))
+            .await;
+        assert_eq!(peer.answer::<Acting>().await, (2, Err(Code::Internal)));
+        peer.request::<Acting>(3, &trap).await;
+        stage.begun.happened(3).await;
+        peer.cancel(3).await;
+        stage.gone.happened(3).await;
+        peer.request::<Echo>(4, &Parcel::default()).await;
+        assert_eq!(peer.answer::<Echo>().await.0, 4);
+        peer.hang_up();
+    });
+    app.drain();
+    stage.begun.count() == 3
 }
 
 /// The close hook runs while the task of a connection unwinds from a panic in
