@@ -191,7 +191,7 @@ function drawRoom() {
 function noteOf(c) {
   if (!chat.link.isReady) return "";
   if (!c.isGroup) return { true: "online", false: "offline" }[chat.online.get(c.peer)] ?? "";
-  const here = c.members.filter((uid) => chat.online.get(uid)).length;
+  const here = c.members.filter((uid) => uid === chat.me || chat.online.get(uid)).length;
   const all = c.members.length;
   return all ? `${here} of ${all} online: ${c.members.join(", ")}` : "Group";
 }
@@ -287,7 +287,7 @@ function updateRow(row, c, { seq, at, item }) {
       makeButton("Try again", () => (chat.repost(c, item), draw())),
       makeButton("Discard", () => (chat.discard(c, item), draw())));
   } else if (state === "waiting") mark.textContent = "sending…";
-  else if (row.classList.contains("own")) mark.replaceChildren(make("span", "unseen", "sent"), "✓");
+  else if (row.matches(".own")) mark.replaceChildren(make("span", "unseen", "sent"), "✓");
 }
 
 // ---- What the user does ---------------------------------------------------------------------
@@ -311,7 +311,7 @@ function open(c) {
   // Nobody is told of a group's members, so they are asked for by adding none.
   if (c.isGroup) chat.addMembers(c, []).catch(() => {});
   // On a touch screen the keyboard would cover what was just opened.
-  if (matchMedia("(pointer: fine)").matches) byId("text").focus();
+  if (!matchMedia("(pointer: coarse)").matches) byId("text").focus();
 }
 
 function post() {
@@ -325,7 +325,8 @@ function post() {
   draw();
 }
 
-/** Asks for some names in a dialog, until `act` takes them or the user leaves. */
+/** Asks for some names in a dialog, until `act` takes them or the user leaves. Then opens the
+ * conversation that `act` answers; not before, since beside an open dialog nothing takes focus. */
 function ask(title, done, fields, act) {
   byId("dialog-title").textContent = title;
   byId("dialog-done").textContent = done;
@@ -342,8 +343,9 @@ function ask(title, done, fields, act) {
   byId("dialog-form").onsubmit = async (event) => {
     event.preventDefault();
     try {
-      await act(...inputs.map(([, input]) => input.value.trim().toLowerCase()));
+      const c = await act(...inputs.map(([, input]) => input.value.trim().toLowerCase()));
       byId("dialog").close();
+      open(c);
     } catch (error) {
       byId("dialog-fault").textContent = error.message;
     }
@@ -362,15 +364,15 @@ function namesIn(text, what) {
 
 function askForChat() {
   ask("New chat", "Open", [{ label: "With whom?", hint: "bob" }], (other) =>
-    open(chat.direct(namesIn(other, "somebody")[0])));
+    chat.direct(namesIn(other, "somebody")[0]));
 }
 
 function askForGroup(value = "") {
   const fields = [{ label: "Name of the group", hint: "team", value },
     { label: "Who else is in it?", hint: "bob, cyd" }];
-  ask("New group", "Create", fields, async (name, others) => {
+  ask("New group", "Create", fields, (name, others) => {
     const [group] = namesIn(name, "the group");
-    open(await chat.createGroup(group, others ? namesIn(others, "somebody") : []));
+    return chat.createGroup(group, others ? namesIn(others, "somebody") : []);
   });
 }
 
