@@ -52,7 +52,7 @@ pub(crate) struct Args {
 /// Takes a little more than `rounds` times `spread`, most of it asleep.
 ///
 /// # Errors
-/// A timer loses a deadline or yields one early, or the results cannot be written.
+/// A timer loses a deadline, or the results cannot be written.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let watch = Watch::start();
     let plan = Plan {
@@ -76,8 +76,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The first deadline lies so far ahead that every timer is filled before it comes: on the
-/// reference machine the slowest takes 0.3 s for a million.
+/// The first deadline lies so far ahead of its making that it is inserted in time, and that every
+/// timer is filled before it comes.
 const LEAD: Duration = Duration::from_secs(4);
 
 /// The same moment on each clock that a timer may want.

@@ -40,7 +40,7 @@ pub(super) struct Plan {
     pub(super) pending: usize,
     /// From the first to the last of them.
     pub(super) spread: Duration,
-    /// From the timer's origin to the first.
+    /// From the making of a batch of deadlines to the first of them.
     pub(super) lead: Duration,
     /// Where randomness starts.
     pub(super) seed: u64,
@@ -95,7 +95,7 @@ const NAMES: [&str; 4] = [Own::NAME, Heap::NAME, Sleeps::NAME, Delays::NAME];
 /// Runs all rounds. Reports each on standard error.
 ///
 /// # Errors
-/// A timer has lost a deadline or yielded one early.
+/// A timer has lost a deadline.
 pub(super) fn run(plan: &Plan, rounds: usize) -> Result<Measured> {
     let mut measured = Measured {
         timers: NAMES.map(Figures::new).to_vec(),
@@ -152,7 +152,7 @@ fn churn<T: Timer>(plan: &Plan, mut rng: Rng, figures: &mut Figures) -> Result<(
     let setting = Setting::now(plan)?;
     let _entered = setting.runtime.enter();
     let mut timer = T::new(&setting);
-    let (keys, took) = fill(&mut timer, plan, &mut rng);
+    let (keys, took) = fill(&mut timer, &setting, plan, &mut rng);
     check_pending(&timer, &keys, plan.pending)?;
     figures.add(GROW, took, plan.pending);
 
@@ -162,15 +162,15 @@ fn churn<T: Timer>(plan: &Plan, mut rng: Rng, figures: &mut Figures) -> Result<(
         let mut took = (Took::default(), Took::default());
         let mut inserted = touched(plan.batch());
         for batch in positions.chunks_exact(plan.batch()).take(BATCHES) {
-            replace(
-                &mut timer,
-                plan,
-                &mut rng,
-                batch,
-                &mut keys,
-                &mut inserted,
-                &mut took,
-            );
+            let mut victims: Vec<T::Key> = batch.iter().filter_map(|&at| keys[at].take()).collect();
+            let mut deadlines = deadlines(&timer, &setting, plan, &mut rng, batch.len());
+            let ((), cancelled) = timed(|| victims.drain(..).for_each(|key| timer.cancel(key)));
+            let ((), added) = timed(|| insert_all(&mut timer, &mut deadlines, &mut inserted));
+            took.0 += cancelled;
+            took.1 += added;
+            for (&at, key) in batch.iter().zip(inserted.drain(..)) {
+                keys[at] = Some(key);
+            }
         }
         figures.add(cancel, took.0, BATCHES * plan.batch());
         figures.add(insert, took.1, BATCHES * plan.batch());
@@ -178,27 +178,6 @@ fn churn<T: Timer>(plan: &Plan, mut rng: Rng, figures: &mut Figures) -> Result<(
     }
     let keys: Vec<T::Key> = keys.into_iter().flatten().collect();
     check_pending(&timer, &keys, plan.pending)
-}
-
-/// Cancels the deadlines at `batch`, puts others in their places, and adds what the two took.
-fn replace<T: Timer>(
-    timer: &mut T,
-    plan: &Plan,
-    rng: &mut Rng,
-    batch: &[usize],
-    keys: &mut [Option<T::Key>],
-    inserted: &mut Vec<T::Key>,
-    took: &mut (Took, Took),
-) {
-    let mut victims: Vec<T::Key> = batch.iter().filter_map(|&at| keys[at].take()).collect();
-    let mut deadlines = deadlines(timer, plan, rng, batch.len());
-    let ((), cancelled) = timed(|| victims.drain(..).for_each(|key| timer.cancel(key)));
-    took.0 += cancelled;
-    let ((), added) = timed(|| insert_all(timer, &mut deadlines, inserted));
-    took.1 += added;
-    for (&at, key) in batch.iter().zip(inserted.drain(..)) {
-        keys[at] = Some(key);
-    }
 }
 
 /// Fills all timers, sleeps until everything is due, and lets each yield it.
@@ -243,7 +222,7 @@ impl<T: Timer> Filled<T> {
         let setting = Setting::now(plan)?;
         let entered = setting.runtime.enter();
         let mut timer = T::new(&setting);
-        let (keys, _) = fill(&mut timer, plan, &mut rng);
+        let (keys, _) = fill(&mut timer, &setting, plan, &mut rng);
         check_pending(&timer, &keys, plan.pending)?;
         drop(entered);
         Ok(Self {
@@ -278,16 +257,30 @@ fn check_pending<T: Timer>(timer: &T, keys: &[T::Key], expected: usize) -> Resul
     Ok(())
 }
 
-fn fill<T: Timer>(timer: &mut T, plan: &Plan, rng: &mut Rng) -> (Vec<T::Key>, Took) {
-    let mut deadlines = deadlines(timer, plan, rng, plan.pending);
+fn fill<T: Timer>(
+    timer: &mut T,
+    setting: &Setting,
+    plan: &Plan,
+    rng: &mut Rng,
+) -> (Vec<T::Key>, Took) {
+    let mut deadlines = deadlines(timer, setting, plan, rng, plan.pending);
     let mut keys = touched(plan.pending);
     let ((), took) = timed(|| insert_all(timer, &mut deadlines, &mut keys));
     (keys, took)
 }
 
-fn deadlines<T: Timer>(timer: &T, plan: &Plan, rng: &mut Rng, count: usize) -> Vec<T::Deadline> {
+/// Deadlines seen from now, so that none is due when it is inserted, however long it took until
+/// here.
+fn deadlines<T: Timer>(
+    timer: &T,
+    setting: &Setting,
+    plan: &Plan,
+    rng: &mut Rng,
+    count: usize,
+) -> Vec<T::Deadline> {
+    let elapsed = now().saturating_since(setting.origin.moment);
     (0..count)
-        .map(|_| timer.deadline(plan.random_after(rng)))
+        .map(|_| timer.deadline(elapsed + plan.random_after(rng)))
         .collect()
 }
 
