@@ -29,13 +29,22 @@ struct Size {
 }
 
 fn size() -> Size {
-    let long = std::env::vars_os().any(|(name, value)| {
-        name == "WAYSTATION_TEST_LONG" && value == "1"
-    });
+    let long =
+        std::env::vars_os().any(|(name, value)| name == "WAYSTATION_TEST_LONG" && value == "1");
     if long {
-        return Size { clients: "500", seconds: "60", rate: "2000", pause: Duration::from_secs(12) };
+        return Size {
+            clients: "500",
+            seconds: "60",
+            rate: "2000",
+            pause: Duration::from_secs(12),
+        };
     }
-    Size { clients: "40", seconds: "10", rate: "200", pause: Duration::from_secs(2) }
+    Size {
+        clients: "40",
+        seconds: "10",
+        rate: "200",
+        pause: Duration::from_secs(2),
+    }
 }
 
 /// A chat on ports and a directory of its own.
@@ -67,15 +76,25 @@ impl Chat {
 
     fn start_up(&mut self) {
         let dir = self.dir.path().to_str().unwrap();
-        let mut up =
-            Up::start(&["--dir", dir, "--entry", &self.entry, "--console", "127.0.0.1:0"]);
+        let mut up = Up::start(&[
+            "--dir",
+            dir,
+            "--entry",
+            &self.entry,
+            "--console",
+            "127.0.0.1:0",
+        ]);
         self.console = up.ready();
         self.up = Some(up);
     }
 
     fn get(&self, path: &str) -> Value {
         let mut stream = TcpStream::connect(&self.console).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let body = answer.split_once("\r\n\r\n").unwrap().1;
@@ -87,7 +106,12 @@ impl Chat {
         let rows = self.get("/api/v1/processes");
         let rows = rows.as_array().unwrap().iter();
         rows.filter(|row| row["state"] == "healthy")
-            .map(|row| (row["role"].as_str().unwrap().to_owned(), row["pid"].as_u64().unwrap()))
+            .map(|row| {
+                (
+                    row["role"].as_str().unwrap().to_owned(),
+                    row["pid"].as_u64().unwrap(),
+                )
+            })
             .collect()
     }
 
@@ -114,19 +138,36 @@ impl Chat {
 }
 
 fn kill_9(pid: u64) {
-    let status = Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    let status = Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status()
+        .unwrap();
     assert!(status.success());
 }
 
-#[allow(clippy::disallowed_methods, reason = "paces kills; no test waits for it to be enough")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "paces kills; no test waits for it to be enough"
+)]
 fn wait(time: Duration) {
     std::thread::sleep(time);
 }
 
 fn load(chat: &Chat, size: &Size) -> Child {
     let args = [
-        "im", "load", "--clients", size.clients, "--seconds", size.seconds, "--rate", size.rate,
-        "--entry", &chat.entry, "--settle", "60", "--json",
+        "im",
+        "load",
+        "--clients",
+        size.clients,
+        "--seconds",
+        size.seconds,
+        "--rate",
+        size.rate,
+        "--entry",
+        &chat.entry,
+        "--settle",
+        "60",
+        "--json",
     ];
     waystation(&args).stdout(Stdio::piped()).spawn().unwrap()
 }
@@ -135,9 +176,8 @@ fn load(chat: &Chat, size: &Size) -> Child {
 fn clean_report(load: Child) -> Value {
     let output = load.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let report: Value = serde_json::from_str(text.trim()).unwrap_or_else(|error| {
-        panic!("{error} in {text:?}, exit {:?}", output.status.code())
-    });
+    let report: Value = serde_json::from_str(text.trim())
+        .unwrap_or_else(|error| panic!("{error} in {text:?}, exit {:?}", output.status.code()));
     println!("{report}");
     for fault in ["lost", "duplicated", "out_of_order"] {
         assert_eq!(report[fault], 0, "{fault} in {report}");
@@ -158,7 +198,10 @@ fn nothing_acknowledged_is_lost_when_any_role_is_killed() {
         chat.kill(role);
     }
     let report = clean_report(load);
-    assert!(report["reconnects"].as_u64().unwrap() > 0, "Entry was killed: {report}");
+    assert!(
+        report["reconnects"].as_u64().unwrap() > 0,
+        "Entry was killed: {report}"
+    );
     assert_eq!(chat.get("/healthz")["status"], "ok");
 }
 
@@ -170,7 +213,10 @@ fn nothing_acknowledged_is_lost_when_the_supervisor_is_killed() {
     wait(size.pause);
     chat.kill_supervisor();
     let report = clean_report(load);
-    assert!(report["reconnects"].as_u64().unwrap() > 0, "Entry went with it: {report}");
+    assert!(
+        report["reconnects"].as_u64().unwrap() > 0,
+        "Entry went with it: {report}"
+    );
 }
 
 /// SIGTERM loses nothing either, and every process ends well.

@@ -1,5 +1,7 @@
 //! Running the binary as a user does.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
@@ -35,13 +37,11 @@ pub(crate) fn stdout(output: &Output) -> String {
 }
 
 /// A running `up`, killed when it is dropped.
-#[allow(dead_code, reason = "not every test file starts one")]
 pub(crate) struct Up {
     child: Child,
     out: BufReader<ChildStdout>,
 }
 
-#[allow(dead_code, reason = "not every test file starts one")]
 impl Up {
     /// Starts `up` with `args`.
     pub(crate) fn start(args: &[&str]) -> Self {
