@@ -5,7 +5,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 
-#[allow(dead_code, reason = "this file runs nothing but `up`")]
 mod common;
 mod page;
 
