@@ -39,7 +39,7 @@ pub fn shop(io: &MemoryIo, stage: &Stage) -> AppBuilder {
     shop_with(io, stage, |_| ())
 }
 
-/// Like [`shop`], with more settings of its router.
+/// Like [`shop()`], with more settings of its router.
 pub fn shop_with(
     io: &MemoryIo,
     stage: &Stage,
