@@ -351,6 +351,11 @@ async fn metrics_page(State(process): State<Arc<Process>>) -> Response {
         process.blocked.total(),
     );
     let figures = ask(&process, figures).await;
+    let silent = figures.iter().filter(|answer| answer.is_err()).count();
+    let name = "waystation_shards_silent";
+    let gauge = waystation_net::Kind::Gauge;
+    page.family(name, gauge, "Shards that did not answer for this page.");
+    page.sample(name, gauge, "", silent as u64);
     let figures: Vec<(usize, ShardFigures)> = figures
         .into_iter()
         .enumerate()

@@ -18,7 +18,7 @@ pub enum AppError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// Two methods of one listener cannot stand together.
-    #[error("the methods of a listener cannot stand together")]
+    #[error(transparent)]
     Routes(#[from] RegisterError),
     /// The admin side could not be bound.
     #[error("cannot serve the admin side on {address}")]

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
-use waystation_base::{Moment, Sid, TraceId};
-use waystation_net::{Conn, Label, Shard, Sleep, WaitsFor, current_wait};
+use waystation_base::{Clock, Moment, Sid, TraceId};
+use waystation_net::{Conn, Label, MonotonicClock, Shard, Sleep, WaitsFor, current_wait};
 
 use crate::contexts::Contexts;
 use crate::peer::Peer;
@@ -184,10 +184,11 @@ impl Ctx {
         drop(self.shared.waker.take());
     }
 
-    /// How long it has been in progress.
+    /// How long it has been in progress. Cost: a clock read. The moment of
+    /// this turn would not do: a handler that never waits ends in the turn in
+    /// which it began.
     pub(crate) fn age(&self) -> Duration {
-        let now = self.shared.shard.now();
-        now.saturating_since(self.shared.started)
+        MonotonicClock.now().saturating_since(self.shared.started)
     }
 
     /// How the framework ended the request, once it has.

@@ -154,7 +154,7 @@ fn page(request: &Request<Bytes>, page: &Page) -> Response<Bytes> {
     }
     let mut response = Response::new(page.body.clone());
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(page.content_type));
+    headers.insert(CONTENT_TYPE, page.content_type.clone());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }

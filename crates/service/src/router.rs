@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use waystation_base::MessageId;
 use waystation_net::native::{Control, NativeProtocol, Router as NativeRouter};
 use waystation_net::{CloseReason, Conn, Home, Shard};
@@ -44,7 +45,7 @@ pub enum RegisterError {
 /// A page or file served over HTTP beside the methods.
 #[derive(Clone)]
 pub(crate) struct Page {
-    pub(crate) content_type: &'static str,
+    pub(crate) content_type: HeaderValue,
     pub(crate) body: Bytes,
 }
 
@@ -137,11 +138,14 @@ impl Router {
     }
 
     /// Serves a page over HTTP GET.
+    ///
+    /// # Panics
+    /// When the content type is no header value.
     pub fn page(&mut self, path: &'static str, content_type: &'static str, body: impl Into<Bytes>) {
         self.pages.insert(
             path,
             Page {
-                content_type,
+                content_type: HeaderValue::from_static(content_type),
                 body: body.into(),
             },
         );

@@ -46,14 +46,12 @@ fn requests_are_listed_while_they_run() {
     let (app, socket, _dir) = shop(&io, &stage);
     assert!(rows(&socket, "/api/v1/contexts").is_empty());
     let mut peer = NativePeer::dial(&io, "shop");
-    let mut http = HttpPeer::dial(&io, "shop");
     block_on(async {
         let header =
             Header::request(Acting::ID, CallId(1)).with_deadline_left(Some(Duration::from_mins(1)));
         let waits = prost::Message::encode_to_vec(&script(&[Act::Gate]));
         peer.send(&header, &waits).await;
-        http.request("POST /demo.Shop/Act", r#"{"acts":["ACT_CALL"]}"#)
-            .await;
+        peer.request::<Acting>(2, &script(&[Act::Call])).await;
         stage.begun.happened(2).await;
         stage.gated.happened(1).await;
     });
@@ -85,9 +83,10 @@ fn requests_are_listed_while_they_run() {
         (&mine["role"], &mine["waiting_for"]),
         (&"shop-1".into(), &"gate".into())
     );
-    peer.hang_up();
-    http.cut();
+    block_on(peer.cancel(2));
     stage.gate.raise();
+    stage.gone.wait(2);
+    peer.hang_up();
     app.drain();
     assert!(!socket.exists(), "the socket goes with its process");
 }
@@ -152,13 +151,11 @@ fn background_work_and_parts_are_listed_while_they_live() {
 fn a_blocked_shard_is_named_with_its_handler_while_the_other_works() {
     for wire in ["native", "http"] {
         let (io, stage) = (memory(), Stage::default());
-        let (app, socket, _dir) = shop_of(
-            NetConfig {
-                shards: 2,
-                ..config(&io)
-            },
-            &stage,
-        );
+        let config = NetConfig {
+            shards: 2,
+            ..config(&io)
+        };
+        let (app, socket, _dir) = shop_of(config, &stage);
         let mut peer = NativePeer::dial(&io, "shop");
         let mut http = HttpPeer::dial(&io, "shop");
         block_on(async {
@@ -171,30 +168,39 @@ fn a_blocked_shard_is_named_with_its_handler_while_the_other_works() {
             stage.gated.happened(1).await;
         });
         eventually(|| (app.server().blocked().total() == 1).then_some(()));
-        let answer = admin(&socket, "/api/v1/contexts");
-        assert_eq!(answer.status, 503);
-        let fault: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
-        let fault = fault["error"].as_str().unwrap();
-        assert!(
-            fault.contains("did not answer in 1 s; blocked by demo.Shop/Act"),
-            "{fault}"
-        );
-        let health = admin(&socket, "/healthz");
-        assert_eq!(health.status, 503);
-        assert!(
-            health.body.contains("blocked by demo.Shop/Act"),
-            "{health:?}"
-        );
-        let blocked = rows(&socket, "/api/v1/blocked");
-        assert_eq!(blocked[0]["handler"], "demo.Shop/Act");
-        let stack = blocked[0]["stack"].to_string();
-        assert!(stack.contains("park_timeout"), "{stack}");
-        assert_eq!(metric(&socket, "waystation_blocked_handlers_total"), 1);
+        check_blocked(&socket);
         stage.gate.raise();
         eventually(|| (admin(&socket, "/healthz").status == 200).then_some(()));
         assert!(rows(&socket, "/api/v1/contexts").is_empty());
         app.drain();
     }
+}
+
+/// What the admin side says while one of two shards is blocked.
+fn check_blocked(socket: &Path) {
+    let answer = admin(socket, "/api/v1/contexts");
+    assert_eq!(answer.status, 503);
+    let fault: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    let fault = fault["error"].as_str().unwrap();
+    let expected = "did not answer in 1 s; blocked by demo.Shop/Act";
+    assert!(fault.contains(expected), "{fault}");
+    let health = admin(socket, "/healthz");
+    assert_eq!(health.status, 503);
+    assert!(health.body.contains(expected), "{health:?}");
+    let blocked = rows(socket, "/api/v1/blocked");
+    assert_eq!(blocked[0]["handler"], "demo.Shop/Act");
+    let stack = blocked[0]["stack"].to_string();
+    assert!(stack.contains("park_timeout"), "{stack}");
+    let page = admin(socket, "/metrics").body;
+    assert!(page.contains("\nwaystation_shards_silent 1\n"), "{page}");
+    assert!(
+        page.contains("\nwaystation_blocked_handlers_total 1\n"),
+        "{page}"
+    );
+    assert!(
+        page.contains("\nwaystation_requests_started_total{shard="),
+        "{page}"
+    );
 }
 
 #[test]
