@@ -28,8 +28,9 @@ pub const LATENCY_WINDOW: usize = 64;
 /// capacity a table refuses new sessions.
 pub const SESSIONS: usize = 1_000_000;
 
-/// The shortest time that a session stays unused, a tick of the timer: less
-/// than that would end it at once, again and again.
+/// The shortest time that a session stays unused, about a tick of the timer.
+/// One without any time that is opened again in its end could end and open
+/// for ever in one turn.
 pub const SESSION_IDLE_MIN: Duration = Duration::from_millis(1);
 
 /// Waiters for one key's lock, beside its holder. Above it a waiter is refused.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use waystation_base::Moment;
 use waystation_net::{Label, Shard};
-use waystation_service::limits::{LOCK_WAITERS, SESSION_IDLE_MIN};
+use waystation_service::limits::LOCK_WAITERS;
 use waystation_service::{Code, Locks, Sessions, SessionsFull};
 use waystation_service_check::{Event, client, memory, run_on};
 
@@ -129,30 +129,6 @@ fn the_end_of_a_session_may_use_the_table() {
         sessions.open(1, 7).unwrap();
         event.happened(3).await;
         assert!(sessions.is_empty());
-        again.borrow_mut().take();
-    });
-}
-
-/// Sessions without any time that are opened again when they end could keep
-/// the shard in one endless turn: they get the shortest time there is.
-#[test]
-fn a_session_without_time_gets_the_shortest_there_is() {
-    on_a_shard(|shard| async move {
-        let again: Rc<RefCell<Option<Sessions<u32, Moment>>>> = Rc::default();
-        let (own, event, clock) = (again.clone(), Event::default(), shard.clone());
-        let raise = event.clone();
-        let sessions = Sessions::new(&shard, 1, Duration::ZERO, move |key, opened: Rc<Moment>| {
-            if clock.now() < *opened + SESSION_IDLE_MIN {
-                return;
-            }
-            if let Some(sessions) = own.borrow().clone() {
-                sessions.open(*key, clock.now()).unwrap();
-                raise.raise();
-            }
-        });
-        *again.borrow_mut() = Some(sessions.clone());
-        sessions.open(1, shard.now()).unwrap();
-        event.happened(20).await;
         again.borrow_mut().take();
     });
 }

@@ -1,5 +1,6 @@
 //! JSON text over WebSocket, at its edges.
 
+use proptest::prelude::*;
 use waystation_net::MemoryIo;
 use waystation_service_check::{Stage, WebSocketPeer, block_on, memory, shop};
 
@@ -169,4 +170,40 @@ fn large_messages_pass_up_to_the_bound_and_larger_ones_end_the_connection() {
         let mut next = WebSocketPeer::dial(io, "shop").await;
         assert_eq!(next.ask(ECHO).await, r#"{"call":9,"body":{}}"#);
     });
+}
+
+/// Texts: anything, and envelopes with a piece torn out or put in.
+fn texts() -> impl Strategy<Value = Vec<String>> {
+    let whole = r#"{"call":7,"method":"demo.Shop/Echo","deadline_ms":9000,"body":{"to":"x"}}"#;
+    let torn = (0..whole.len(), 0..6_usize, "\\PC{0,3}").prop_map(move |(at, count, put)| {
+        let end = (at + count).min(whole.len());
+        format!("{}{put}{}", &whole[..at], &whole[end..])
+    });
+    let text = prop_oneof![1 => "\\PC{0,40}", 1 => r#"[{}\[\]",:0-9a-z]{0,40}"#, 3 => torn];
+    prop::collection::vec(text, 1..30)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Whatever a text says, its sender hears of it once.
+    #[test]
+    fn every_text_gets_exactly_one_answer(texts in texts()) {
+        let mut answers = 0;
+        with_shop(async |_, mut peer, _| {
+            for text in &texts {
+                peer.send(text).await;
+            }
+            // Answers may come in any order: this one is known by its call.
+            peer.send(r#"{"call":123456,"method":"demo.Shop/Echo"}"#).await;
+            while answers < texts.len() {
+                let answer = peer.receive().await.expect("the connection stays open");
+                answers += usize::from(!answer.starts_with(r#"{"call":123456,"#));
+            }
+            let pong = peer.ask(r#"{"ping":654321}"#).await;
+            let last = [r#"{"pong":654321}"#, r#"{"call":123456,"body":{}}"#];
+            assert!(last.contains(&pong.as_str()), "one answer too many: {pong}");
+        });
+        prop_assert_eq!(answers, texts.len());
+    }
 }
