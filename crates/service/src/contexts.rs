@@ -37,7 +37,7 @@ pub struct ContextInfo {
 
 impl ContextInfo {
     /// The requests in progress on this shard, at most
-    /// [`LISTED`](crate::limits::LISTED). From other threads ask through
+    /// [`LISTED`]. From other threads ask through
     /// [`Remote::run_on`](waystation_net::Remote::run_on). Cost: linear.
     pub fn list(shard: &Shard) -> Vec<Self> {
         Contexts::of(shard).snapshot(shard).0

@@ -57,7 +57,7 @@ pub struct SessionsFull(pub usize);
 impl<K: Eq + Hash + Clone + 'static, V: 'static> Sessions<K, V> {
     /// A table for at most `capacity` sessions, each of which ends when it
     /// was not used for `idle` (at least
-    /// [`SESSION_IDLE_MIN`](crate::limits::SESSION_IDLE_MIN)); `on_expire` is
+    /// [`SESSION_IDLE_MIN`]); `on_expire` is
     /// told then, and may use the table.
     pub fn new(
         shard: &Shard,
@@ -272,7 +272,7 @@ impl<K: Eq + Hash + Clone> Locks<K> {
     ///
     /// # Errors
     /// [`Status`] `overloaded` when
-    /// [`LOCK_WAITERS`](crate::limits::LOCK_WAITERS) wait already.
+    /// [`LOCK_WAITERS`] wait already.
     pub async fn lock(&self, key: &K) -> Result<LockGuard<K>, Status> {
         let mutex = {
             let mut table = self.table.borrow_mut();
