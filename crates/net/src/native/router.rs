@@ -166,7 +166,7 @@ impl Router {
     /// How many messages of one connection are handled at once. With more
     /// than 1, answers may leave in another order than requests came; they
     /// carry call ids. At most
-    /// [`HANDLERS_PER_CONNECTION`](crate::limits::HANDLERS_PER_CONNECTION).
+    /// [`HANDLERS_PER_CONNECTION`].
     pub fn set_concurrency(&mut self, handlers: u32) {
         self.concurrency = handlers.clamp(1, HANDLERS_PER_CONNECTION);
     }

@@ -65,7 +65,7 @@ pub struct BlockedReport {
 }
 
 /// The reports so far, newest last. Bounded by
-/// [`BLOCKED_REPORTS`](crate::limits::BLOCKED_REPORTS).
+/// [`BLOCKED_REPORTS`].
 #[derive(Debug, Clone, Default)]
 pub struct BlockedReports {
     shared: Arc<Mutex<VecDeque<BlockedReport>>>,
