@@ -268,6 +268,36 @@ fn an_address_in_use_is_named() {
     std::fs::remove_file(&path).unwrap();
 }
 
+/// A peer that was refused while it was still sending got a reset, which
+/// overtook the words that said why.
+#[test]
+fn a_peer_that_is_refused_may_finish_its_sentence() {
+    let Memory { io, server } = Setup::paused().start(|_| common::echo_router());
+    let rest = vec![b'x'; 3 << 20];
+    on_shard(&server, 0, move |_| {
+        Box::pin(async move {
+            for (head, said) in [
+                (
+                    &b"POST / HTTP/1.1\r\ncontent-length: 3145728\r\n\r\n"[..],
+                    "HTTP/1.1 413 ",
+                ),
+                (b"NONSENSE\r\n\r\n", "HTTP/1.1 400 "),
+                (&request(1, "test/Nothing", b""), "\u{fffd}"),
+            ] {
+                let mut peer = Peer::new(io.dial(NAME).unwrap());
+                peer.write(head).await;
+                // It reads only when it has said all.
+                let sent = peer.stream.write_all(&rest).await;
+                assert!(sent.is_ok(), "{said}: {sent:?}");
+                let answer = peer.rest().await;
+                let answer = String::from_utf8_lossy(&answer);
+                assert!(answer.starts_with(said), "{answer}");
+            }
+        })
+    });
+    server.drain();
+}
+
 /// Beside many bad peers a good one is served.
 #[test]
 fn heartbeats_of_others_go_on_beside_garbage() {

@@ -170,6 +170,84 @@ fn the_deadline_of_a_drain_ends_the_rest() {
     }
 }
 
+/// One shard deregistered the process while the others sent their peers away,
+/// who came again at once, since the registry still had it.
+#[test]
+fn hooks_of_all_shards_come_before_anyone_is_told() {
+    let hook = Arc::new(Semaphore::new(0));
+    let setup = Setup {
+        config: NetConfig {
+            shards: 3,
+            drain: Duration::from_secs(20),
+            ..NetConfig::default()
+        },
+        ..Setup::default()
+    };
+    let memory = setup.start(|_| common::echo_router());
+    let (hooked, notes) = (hook.clone(), Notes::default());
+    let noted = notes.clone();
+    on_first_shard(&memory, move |shard| {
+        shard.on_drain(move |_| {
+            Box::pin(async move {
+                noted.add("deregistering");
+                hooked.acquire().await.unwrap().forget();
+            })
+        });
+    });
+    let (io, counters) = (memory.io.clone(), memory.server.counters().to_vec());
+    run(async {
+        let dial = || Peer::new(io.dial(NAME).unwrap());
+        let mut peers: Vec<_> = (0..6).map(|_| dial()).collect();
+        let open = |shard: usize| counters[shard].connections_open.get();
+        eventually("they are spread", || (0..3).all(|shard| open(shard) == 2));
+        let ended = draining(memory);
+        eventually("the hook runs", || notes.count("deregistering") == 1);
+        // The other shards have nothing to do before, and wait.
+        peers.extend((0..6).map(|_| dial()));
+        eventually("newcomers are spread too", || {
+            (0..3).all(|shard| open(shard) == 4)
+        });
+        for peer in &mut peers {
+            peer.check_echo().await;
+        }
+        hook.add_permits(1);
+        for peer in &mut peers {
+            assert_eq!(peer.kinds().await, [Kind::GoAway]);
+        }
+        ended.join().unwrap();
+    });
+}
+
+/// A handler whose peer had left was cut off in the middle of its work.
+#[test]
+fn handlers_of_lost_peers_end_too() {
+    for concurrency in [1, 4] {
+        let gate = Arc::new(Semaphore::new(0));
+        let opened = gate.clone();
+        let setup = Setup {
+            config: NetConfig {
+                drain: Duration::from_secs(20),
+                ..NetConfig::default()
+            },
+            ..Setup::default()
+        };
+        let memory = setup.start(move |_| waiting_router(&opened, concurrency));
+        let counters = memory.server.counters()[0].clone();
+        run(async {
+            let mut peer = memory.dial();
+            peer.request(1, "test/Wait", b"").await;
+            eventually("it is there", || counters.messages_in.get() == 1);
+            peer.stream.cut();
+            eventually("its peer is gone", || counters.connections_open.get() == 0);
+            let ended = draining(memory);
+            gate.add_permits(1);
+            ended.join().unwrap();
+        });
+        // The handler has tried to answer: it ran to its end.
+        assert_eq!(counters.stale_sends.get(), 1);
+    }
+}
+
 #[test]
 fn an_http_connection_ends_after_its_answer() {
     let memory = Setup::default().start(|_| common::echo_router());

@@ -251,6 +251,44 @@ fn destructors_of_properties_may_look_around() {
     assert_eq!(counters.panics.get(), 0);
 }
 
+/// A property that holds its own connection, attached by a handler that had
+/// outlived it, kept the slot for ever.
+#[test]
+fn properties_of_an_ended_connection_are_not_kept() {
+    struct Holds(#[allow(dead_code, reason = "it only keeps the slot")] Conn);
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = gate.clone();
+    let memory = Setup::default().start(move |_| {
+        let mut router = common::echo_router();
+        let gate = opened.clone();
+        on(&mut router, "test/Wait", move |conn, _| {
+            let (conn, gate) = (conn.clone(), gate.clone());
+            conn.set_property(Rc::new(Holds(conn.clone())));
+            let shard = conn.shard().clone();
+            shard.spawn(waystation_net::Label::of("late"), async move {
+                gate.acquire().await.unwrap().forget();
+                conn.set_property(Rc::new(Holds(conn.clone())));
+                assert!(conn.property::<Holds>().is_none());
+            });
+            None
+        });
+        router
+    });
+    let baseline = figures(&memory.server);
+    run(async {
+        let mut peer = memory.dial();
+        peer.request(1, "test/Wait", b"").await;
+        peer.check_echo().await;
+        peer.stream.cut();
+    });
+    let counters = memory.counters();
+    eventually("its peer is gone", || {
+        counters.connections_closing.get() == 1
+    });
+    gate.add_permits(1);
+    back_at(&memory.server, &baseline);
+}
+
 /// Calls of a handler whose own peer is gone do not disturb later ones.
 #[test]
 fn answers_of_upstreams_are_matched_by_call_not_by_place() {

@@ -70,6 +70,8 @@ pub(crate) struct ConnShared {
     slow_reader: Cell<SlowReader>,
     waiters: Waiters,
     properties: RefCell<Option<Box<Properties>>>,
+    /// The last hook has run.
+    forgotten: Cell<bool>,
 }
 
 impl Drop for ConnShared {
@@ -122,6 +124,7 @@ impl Conn {
                     slow_reader: Cell::new(shard.config().connection.slow_reader),
                     waiters: Waiters::default(),
                     properties: RefCell::new(None),
+                    forgotten: Cell::new(false),
                 })
             })
             .ok()?;
@@ -207,8 +210,12 @@ impl Conn {
     }
 
     /// Attaches a value of its type to the connection, replacing the last. It
-    /// stays until the close hook has run.
+    /// stays until the close hook has run; after that nothing is attached.
     pub fn set_property<T: 'static>(&self, value: Rc<T>) {
+        if self.shared.forgotten.get() {
+            // Nobody would drop it: it may hold this very connection.
+            return;
+        }
         let mut properties = self.shared.properties.borrow_mut();
         let old = properties
             .get_or_insert_default()
@@ -247,6 +254,7 @@ impl Conn {
     /// Counts a handler until the guard is dropped.
     pub(crate) fn handler_guard(&self) -> HandlerGuard {
         self.shared.handlers.set(self.shared.handlers.get() + 1);
+        self.shard().count_handler(1);
         HandlerGuard { conn: self.clone() }
     }
 
@@ -324,6 +332,7 @@ impl Conn {
 
     /// The last hook has seen the connection.
     pub(crate) fn drop_properties(&self) {
+        self.shared.forgotten.set(true);
         // Outside the borrow: what is dropped may ask for its neighbours.
         let properties = self.shared.properties.take();
         drop(properties);
@@ -339,6 +348,7 @@ impl Drop for HandlerGuard {
     fn drop(&mut self) {
         let handlers = &self.conn.shared.handlers;
         handlers.set(handlers.get() - 1);
+        self.conn.shard().count_handler(-1);
         self.conn.wake_waiters();
         self.conn.wake_driver();
     }

@@ -171,6 +171,13 @@ impl Conn {
         self.output_len() >= self.shard().config().connection.output_high_water
     }
 
+    /// Whether its requests are not read until the peer has taken more of the
+    /// answers. Answers are always read: two peers that waited for one another
+    /// to read would wait for ever.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.is_accepted() && self.is_behind()
+    }
+
     /// Waits until the output is below its high-water mark, so that a writer
     /// of much goes as fast as the peer reads.
     ///

@@ -100,7 +100,7 @@ impl Transport {
             if let Some(reason) = self.conn.close_reason() {
                 return Err(reason);
             }
-            if self.conn.is_behind() {
+            if self.conn.holds_back() {
                 self.below_high_water().await?;
             }
             self.conn.shared.driver_runs.set(true);
@@ -315,7 +315,7 @@ impl Transport {
                     self.blocked.get_or_insert(shard.now());
                     // Replies wait, but requests may be read until the output
                     // reaches its high-water mark.
-                    return Ok(if self.conn.is_behind() {
+                    return Ok(if self.conn.holds_back() {
                         Poll::Pending
                     } else {
                         Poll::Ready(())

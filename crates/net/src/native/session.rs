@@ -105,7 +105,7 @@ impl NativeSession {
             }
             // Many small requests with large answers: the peer is no slow
             // reader only because it sent them at once.
-            if conn.is_behind() || !conn.is_open() {
+            if conn.holds_back() || !conn.is_open() {
                 break;
             }
         }

@@ -14,7 +14,7 @@ use waystation_wire::{Flags, Header, MESSAGE_LEN_MAX, encode_header, encode_into
 
 use super::calls::{Answer, CallError, Calls, Ticket};
 use super::router::Router;
-use crate::conn::{CloseReason, Conn};
+use crate::conn::{CloseReason, Conn, SendError};
 use crate::io::Address;
 use crate::limits;
 use crate::shard::{Label, Shard, Waiters, WaitsFor, until, waiting};
@@ -300,10 +300,12 @@ impl Upstream {
         self.shared.calls.begin()
     }
 
-    /// Sends a one-way message. Without a connection it is refused.
+    /// Sends a one-way message. Without a connection it is refused, and when
+    /// the callee is too far behind.
     ///
     /// # Errors
-    /// [`CallError::NotConnected`] or [`CallError::TooLarge`].
+    /// [`CallError::NotConnected`], [`CallError::Overloaded`] or
+    /// [`CallError::TooLarge`].
     pub fn push(&self, message: MessageId, body: &[u8]) -> Result<(), CallError> {
         if body.len() > MESSAGE_LEN_MAX {
             return Err(CallError::TooLarge);
@@ -314,7 +316,7 @@ impl Upstream {
             // The length was checked above.
             let _ = encode_into(&header, body, out);
         });
-        sent.map_err(|_| CallError::NotConnected)
+        sent.map_err(|error| self.shared.unsent(error))
     }
 }
 
@@ -344,10 +346,7 @@ impl Flight<'_> {
             // The length was checked above.
             let _ = encode_into(&header, body, out);
         });
-        sent.map_err(|error| match error {
-            crate::conn::SendError::Full(_) => CallError::Overloaded(self.shared.calls.len()),
-            _ => CallError::NotConnected,
-        })?;
+        sent.map_err(|error| self.shared.unsent(error))?;
         self.ticket.mark_sent();
         self.conn = Some(conn);
         Ok(())
@@ -369,6 +368,14 @@ impl Drop for Flight<'_> {
 }
 
 impl Shared {
+    /// Why a message did not go out.
+    fn unsent(&self, error: SendError) -> CallError {
+        match error {
+            SendError::Full(_) => CallError::Overloaded(self.calls.len()),
+            _ => CallError::NotConnected,
+        }
+    }
+
     fn set_state(&self, state: UpstreamState) {
         if self.state.get() != UpstreamState::Closed {
             self.state.set(state);

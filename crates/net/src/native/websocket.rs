@@ -153,7 +153,7 @@ impl Session for WebSocketSession {
                     return Err(CloseReason::WebSocket);
                 }
             }
-            if conn.is_behind() || !conn.is_open() {
+            if conn.holds_back() || !conn.is_open() {
                 break;
             }
         }

@@ -331,7 +331,8 @@ async fn connection(
 async fn drained(shard: &Shard, deadline: Moment) {
     shard.begin_drain(deadline).await;
     let empty = async {
-        while shard.connections().iter().any(Conn::is_accepted) {
+        // Handlers of connections that are gone may be in the middle of work.
+        while shard.has_handlers() || shard.connections().iter().any(Conn::is_accepted) {
             shard.sleep(Duration::from_millis(5)).await;
         }
     };

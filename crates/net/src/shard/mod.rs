@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -50,6 +51,9 @@ pub struct Shard {
     inner: Rc<Inner>,
 }
 
+/// How often a shard whose drain hooks have run looks for the others'.
+const HOOKS_POLL: Duration = Duration::from_millis(2);
+
 type DrainHook = Box<dyn FnOnce(&Shard) -> LocalBoxFuture<'static, ()>>;
 
 struct Inner {
@@ -70,6 +74,8 @@ struct Inner {
     draining: Cell<bool>,
     drain_hooks: RefCell<Vec<DrainHook>>,
     drain_waiters: Waiters,
+    /// Handlers that run, also of connections that are gone.
+    handlers: Cell<i64>,
     /// The drain is over: what still runs ends with the thread.
     ending: Cell<bool>,
 }
@@ -114,6 +120,7 @@ impl Shard {
             draining: Cell::new(false),
             drain_hooks: RefCell::default(),
             drain_waiters: Waiters::default(),
+            handlers: Cell::new(0),
             ending: Cell::new(false),
         };
         inner.beat.enter_thread();
@@ -294,8 +301,8 @@ impl Shard {
         self.inner.draining.get()
     }
 
-    /// Runs when a drain begins, before connections are told: the place to
-    /// deregister. All hooks together share the drain's deadline.
+    /// Runs when a drain begins, before connections of any shard are told: the
+    /// place to deregister. All hooks together share the drain's deadline.
     pub fn on_drain(&self, hook: impl FnOnce(&Self) -> LocalBoxFuture<'static, ()> + 'static) {
         self.inner.drain_hooks.borrow_mut().push(Box::new(hook));
     }
@@ -327,11 +334,29 @@ impl Shard {
                 tracing::warn!(shard = self.id().0, "a drain hook missed the deadline");
             }
         }
+        // Nobody is told before the hooks of all shards have run: peers that
+        // are sent away must not be sent here again.
+        let hooks = self.remote().hooks();
+        hooks.fetch_sub(1, Ordering::AcqRel);
+        let all = async {
+            while hooks.load(Ordering::Acquire) > 0 {
+                self.sleep(HOOKS_POLL).await;
+            }
+        };
+        let _ = until(self, deadline, all).await;
         self.inner.draining.set(true);
         self.inner.drain_waiters.wake_all();
         for connection in self.connections() {
             connection.begin_drain();
         }
+    }
+
+    pub(crate) fn count_handler(&self, change: i64) {
+        self.inner.handlers.set(self.inner.handlers.get() + change);
+    }
+
+    pub(crate) fn has_handlers(&self) -> bool {
+        self.inner.handlers.get() > 0
     }
 
     /// From here on nothing reconnects.

@@ -51,6 +51,8 @@ pub enum RemoteError {
 pub struct Remote {
     shards: Arc<[Target]>,
     refusing: Arc<AtomicUsize>,
+    /// Shards whose drain hooks have not all run.
+    hooks: Arc<AtomicUsize>,
 }
 
 #[derive(Clone)]
@@ -63,6 +65,7 @@ pub(crate) struct Target {
 impl Remote {
     pub(crate) fn new(targets: Vec<Target>) -> Self {
         Self {
+            hooks: Arc::new(AtomicUsize::new(targets.len())),
             shards: targets.into(),
             refusing: Arc::default(),
         }
@@ -151,6 +154,10 @@ impl Remote {
             return &self.refusing;
         }
         &self.shards[usize::from(shard.0)].load
+    }
+
+    pub(crate) fn hooks(&self) -> &AtomicUsize {
+        &self.hooks
     }
 
     /// Connections above the limit that are being told so.

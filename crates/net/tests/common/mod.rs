@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod callee;
+
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
