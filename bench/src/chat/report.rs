@@ -1,5 +1,7 @@
 //! The tables.
 
+use std::collections::BTreeMap;
+
 use crate::figures::{count, figure, percent, spread};
 use crate::results::Block;
 use crate::stats::{Summary, number, share};
@@ -119,20 +121,26 @@ fn highest(args: &Args, measured: &Measured) -> Option<String> {
     }
     let fixed = measured.fixed.iter().flatten();
     let search = measured.search.iter().map(|(step, _)| step);
-    let (good, bad): (Vec<&Step>, Vec<&Step>) = fixed
-        .chain(search)
-        .partition(|step| search::judge(&step.report, args.p99_max()) == Verdict::Sustained);
-    // Above a rate that failed nothing counts, and one bad round is a failure.
-    let failed = bad.iter().map(|step| step.rate).min();
-    let sustained = good.iter().map(|step| step.rate);
-    let sustained = sustained
-        .filter(|&rate| failed.is_none_or(|failed| rate < failed))
-        .max();
+    let mut rates: BTreeMap<u32, Verdict> = BTreeMap::new();
+    for step in fixed.chain(search) {
+        let verdict = search::judge(&step.report, args.p99_max());
+        let best = rates.entry(step.rate).or_insert(verdict);
+        *best = verdict.min(*best);
+    }
+    let is_good = |verdict: &Verdict| *verdict == Verdict::Sustained;
+    // Above a rate that failed nothing counts.
+    let failed = rates.iter().find(|(_, verdict)| !is_good(verdict));
+    let sustained = rates
+        .iter()
+        .take_while(|(_, verdict)| is_good(verdict))
+        .last();
     let bound = args.p99_max;
-    let rate = |rate: Option<u32>| rate.map_or("none".to_owned(), |rate| count(rate.into()));
+    let rate = |found: Option<(&u32, &Verdict)>| {
+        found.map_or("none".to_owned(), |(&rate, _)| count(rate.into()))
+    };
     Some(format!(
-        "The highest rate that was sustained in every run (delivery p99 at most {bound} ms, acks \
-         complete, the generator in time), in messages/s: {}. The lowest that was not: {}.",
+        "The highest rate that was sustained in one of its runs (delivery p99 at most {bound} ms, \
+         acks complete, the generator in time), in messages/s: {}. The lowest that was not: {}.",
         rate(sustained),
         rate(failed)
     ))
@@ -306,7 +314,10 @@ mod tests {
             answer.contains(": 4,000. The lowest that was not: 8,000."),
             "{answer}"
         );
+        // One bad round of two is the machine's.
         measured.fixed[1][0] = step(4_000, 20_000);
+        assert_eq!(highest(&args, &measured).unwrap(), answer);
+        measured.fixed[1][1] = step(4_000, 20_000);
         let answer = highest(&args, &measured).unwrap();
         assert!(
             answer.contains(": 2,000. The lowest that was not: 4,000."),

@@ -18,11 +18,14 @@ const LATE_MAX: f64 = 0.05;
 /// How often the gap between the highest good and the lowest bad rate is halved.
 const HALVINGS: u32 = 2;
 
+/// How often a rate that is not sustained is tried.
+pub(super) const TRIES: usize = 2;
+
 /// Above this rate nobody searches.
 const RATE_MAX: u32 = 1_000_000;
 
-/// What a run says of its rate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a run says of its rate, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Verdict {
     /// The system keeps up.
     Sustained,
@@ -59,6 +62,11 @@ pub(super) fn judge(report: &Report, p99_max: Duration) -> Verdict {
     }
 }
 
+/// What the runs of one rate say of it together; `None` without runs.
+pub(super) fn best(verdicts: impl IntoIterator<Item = Verdict>) -> Option<Verdict> {
+    verdicts.into_iter().min()
+}
+
 /// What to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -90,7 +98,7 @@ impl Search {
         }
     }
 
-    /// Takes what a run said. A rate that is not sustained once counts as not sustained.
+    /// Takes what the runs of a rate said.
     pub(super) fn saw(&mut self, rate: u32, verdict: Verdict) {
         if let (Some(good), Some(bad)) = (self.good, self.bad)
             && (good..bad).contains(&rate)
@@ -170,9 +178,18 @@ mod tests {
         search.saw(2_000, Verdict::Sustained);
         search.saw(5_000, Verdict::Sustained);
         assert_eq!(search.next(), Next::Try(10_000));
-        // One bad round of a rate is enough.
+        let mut search = Search::new(5_000);
+        search.saw(2_000, Verdict::Sustained);
         search.saw(5_000, Verdict::Behind);
-        assert_eq!(search.next(), Next::Try(2_500));
+        assert_eq!(search.next(), Next::Try(3_500));
+    }
+
+    #[test]
+    fn one_good_run_of_a_rate_is_enough() {
+        let runs = [Verdict::Behind, Verdict::Sustained, Verdict::Slow];
+        assert_eq!(best(runs), Some(Verdict::Sustained));
+        assert_eq!(best([Verdict::Slow]), Some(Verdict::Slow));
+        assert_eq!(best([]), None);
     }
 
     #[test]
