@@ -200,6 +200,9 @@ fn hooks_of_all_shards_come_before_anyone_is_told() {
         let mut peers: Vec<_> = (0..6).map(|_| dial()).collect();
         let open = |shard: usize| counters[shard].connections_open.get();
         eventually("they are spread", || (0..3).all(|shard| open(shard) == 2));
+        for peer in &mut peers {
+            peer.check_echo().await;
+        }
         let ended = draining(memory);
         eventually("the hook runs", || notes.count("deregistering") == 1);
         // The other shards have nothing to do before, and wait.

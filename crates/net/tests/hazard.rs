@@ -251,6 +251,44 @@ fn destructors_of_properties_may_look_around() {
     assert_eq!(counters.panics.get(), 0);
 }
 
+/// What was queued behind a message that closed the connection was handled
+/// all the same, and its answers went nowhere.
+#[test]
+fn nothing_is_handled_after_the_end() {
+    let notes = Notes::default();
+    let noted = notes.clone();
+    let memory = Setup::default().start(move |_| {
+        let mut router = Router::new();
+        on(&mut router, "test/Close", |conn, message| {
+            let conn = conn.clone();
+            if message.body == b"at once" {
+                conn.close(CloseReason::Local);
+                return None;
+            }
+            Some(Box::pin(async move {
+                tokio::task::yield_now().await;
+                conn.close(CloseReason::Local);
+            }))
+        });
+        let notes = noted.clone();
+        on(&mut router, "test/Next", move |_, _| {
+            notes.add("handled");
+            None
+        });
+        router
+    });
+    run(async {
+        for body in ["at once", "later"] {
+            let mut peer = memory.dial();
+            let close = common::request(1, "test/Close", body.as_bytes());
+            let next = common::request(2, "test/Next", b"");
+            peer.write(&[&close[..], &next].concat()).await;
+            assert_eq!(peer.rest().await, b"");
+        }
+    });
+    assert_eq!(notes.list(), [""; 0]);
+}
+
 /// A property that holds its own connection, attached by a handler that had
 /// outlived it, kept the slot for ever.
 #[test]

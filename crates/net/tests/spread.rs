@@ -56,19 +56,20 @@ fn connections_spread_evenly_as_they_come_and_go() {
         wait_for_open(&memory.server, count);
         assert_even(&memory.server);
     }
-    // Whoever leaves, newcomers fill the holes: the first ten leave, then the
-    // same number comes, again and again.
-    for round in 0..5 {
-        peers.drain(round..round + 10);
-        wait_for_open(&memory.server, 31);
-        peers.extend((0..10).map(|_| memory.dial()));
-        wait_for_open(&memory.server, 41);
+    // Every fourth leaves, all of one shard: newcomers fill the hole.
+    for shard in 0..4 {
+        let mut index = 0;
+        peers.retain(|_| {
+            index += 1;
+            index % 4 != shard
+        });
+        wait_for_open(&memory.server, peers.len() as u64);
+        while peers.len() < 41 {
+            peers.push(memory.dial());
+            wait_for_open(&memory.server, peers.len() as u64);
+        }
+        assert_even(&memory.server);
     }
-    // All of the least loaded shards' holes are filled by now, so one more
-    // round without leaving is even again.
-    peers.extend((0..30).map(|_| memory.dial()));
-    wait_for_open(&memory.server, 71);
-    assert_even(&memory.server);
     drop(peers);
     wait_for_open(&memory.server, 0);
 }
