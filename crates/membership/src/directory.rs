@@ -442,6 +442,11 @@ impl Directory {
         found.into_iter().flat_map(Service::holders)
     }
 
+    /// The service of an instance.
+    pub fn service_of(&self, id: &InstanceId) -> Option<&ServiceName> {
+        self.service_of.get(id)
+    }
+
     /// The lease of an id.
     pub fn lease(&self, id: &InstanceId) -> Option<&Lease> {
         self.leases.get(id)

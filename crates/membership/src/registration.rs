@@ -326,7 +326,20 @@ impl Registration {
     /// Whether the node may serve at `now`, whether or not the timer has been
     /// handled.
     pub fn may_serve(&self, now: Moment) -> bool {
-        !self.is_fenced && self.fence_at.is_none_or(|at| now < at)
+        self.serves_until().is_some_and(|until| now < until)
+    }
+
+    /// Until when the node may serve, unless it hears from the registry before;
+    /// `None` when it is fenced, the far future when only a loss of the backend's
+    /// session would fence it. What [`Registration::may_serve`] compares with.
+    pub fn serves_until(&self) -> Option<Moment> {
+        let until = self.fence_at.unwrap_or(Moment::FAR_FUTURE);
+        (!self.is_fenced).then_some(until)
+    }
+
+    /// How far its drain is, if it is draining.
+    pub const fn drain(&self) -> Option<DrainStep> {
+        self.drain
     }
 
     /// The instance as it is or will be registered, with its latest token.

@@ -124,6 +124,9 @@ pub enum Refusal {
     /// There are [`SERVICES_MAX`](crate::limits::SERVICES_MAX) services.
     #[error("the registry has no room for another service")]
     ServicesFull,
+    /// The registry gave a reason that this version does not know.
+    #[error("{0}")]
+    Other(Arc<str>),
 }
 
 fn at(holder: Option<&Address>) -> String {

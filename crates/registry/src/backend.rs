@@ -1,0 +1,158 @@
+//! What a backend is asked, and what it tells.
+//!
+//! A backend moves questions and answers between the driver and its source. It
+//! decides nothing: what to register and when, whom to believe and what to show
+//! is with the cores of crate `membership`, the same for every backend.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use waystation_base::{FencingToken, Moment, ServiceName};
+use waystation_membership::{
+    Attempt, Content, DrainStep, Granted, HolderError, Instance, InstanceId, Refusal, Register,
+    Renewal, Renewed, SubscriberId, Update, ViewAck, ViewVersion, Watch,
+};
+
+use crate::error::AskError;
+use crate::limits::EVENTS_MAX;
+use crate::registry::ListedService;
+
+/// A registration of one client; never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key(pub(crate) u64);
+
+/// What a registration asks of its backend.
+#[derive(Debug)]
+pub(crate) enum Registering {
+    Register(Attempt, Box<Register>),
+    Renew(Attempt),
+    Update(Update),
+    Drain,
+    Idle,
+    /// The last word of this key.
+    Deregister,
+}
+
+/// What a driver asks of its backend. None of it waits.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    Registration {
+        key: Key,
+        /// The instance as it should stand, with its latest token.
+        instance: Box<Instance>,
+        what: Registering,
+    },
+    Subscribe {
+        subscriber: SubscriberId,
+        watch: Watch,
+        have: Option<ViewVersion>,
+    },
+    Resync {
+        subscriber: SubscriberId,
+        service: ServiceName,
+    },
+    Ack(ViewAck),
+    Unsubscribe(SubscriberId),
+    List {
+        question: u64,
+        watch: Watch,
+        with_holders: bool,
+        deadline: Moment,
+    },
+    Drain {
+        question: u64,
+        id: InstanceId,
+        deadline: Moment,
+    },
+}
+
+/// What an answered question brings.
+#[derive(Debug, Clone)]
+pub(crate) enum Reply {
+    Listed(Vec<ListedService>),
+    /// The service of the instance that drains.
+    Draining(ServiceName),
+}
+
+/// What a backend tells its driver.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// It can be talked to.
+    Connected,
+    /// It cannot, and why.
+    Disconnected(String),
+    Granted(Key, Attempt, Granted),
+    Renewed(Key, Attempt, Renewed),
+    Refused(Key, Refusal),
+    Unheld(Key, HolderError),
+    Drained(InstanceId, FencingToken, DrainStep),
+    Push(SubscriberId, Content),
+    /// All that is there has been pushed, or why nothing will be.
+    Subscribed(SubscriberId, Result<(), String>),
+    Answered(u64, Result<Reply, AskError>),
+    /// Something that is not ours, or malformed, stands at this place.
+    Skipped {
+        place: String,
+        reason: String,
+    },
+}
+
+/// A source of views and a keeper of registrations.
+pub(crate) trait Backend {
+    /// Takes an order; what comes of it is told by events. What cannot be
+    /// carried out now is dropped: the cores ask again.
+    fn handle(&self, ask: Ask);
+
+    /// How it keeps leases alive.
+    fn renewal(&self) -> Renewal;
+
+    /// Says goodbye; ready when that is on its way.
+    fn close(&self) -> futures_util::future::LocalBoxFuture<'static, ()>;
+}
+
+/// The events of one backend, in order. Clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Events {
+    inner: Rc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    queue: RefCell<VecDeque<Event>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Events {
+    /// Adds an event. False when the queue is over its bound: the backend drops
+    /// its connection then, and starts over.
+    pub(crate) fn push(&self, event: Event) -> bool {
+        let mut queue = self.inner.queue.borrow_mut();
+        queue.push_back(event);
+        let fits = queue.len() <= EVENTS_MAX;
+        drop(queue);
+        let waker = self.inner.waker.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        fits
+    }
+
+    /// Takes the next event, if there is one.
+    pub(crate) fn pop(&self) -> Option<Event> {
+        self.inner.queue.borrow_mut().pop_front()
+    }
+
+    /// Ready when there is an event.
+    pub(crate) async fn ready(&self) {
+        std::future::poll_fn(|cx| {
+            if !self.inner.queue.borrow().is_empty() {
+                return Poll::Ready(());
+            }
+            *self.inner.waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}

@@ -1,0 +1,240 @@
+//! The task of a client: cores in the middle, handles on one side, a backend on
+//! the other.
+
+mod registrations;
+mod watches;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use waystation_base::{Moment, Rng};
+use waystation_net::{Label, Shard, WaitsFor, until, waiting};
+
+use crate::backend::{Ask, Backend, Event, Events, Reply};
+use crate::error::AskError;
+use crate::handle::{Question, QuestionKind};
+use crate::hub::{Counted, Hub, Order};
+use crate::limits::{CLOSE_WAIT, EVENTS_PER_TURN, QUESTION_WAIT, SKIPPED_NAMED_MAX};
+use crate::registry::{Session, SessionState};
+use registrations::Registrations;
+use watches::Watches;
+
+/// A client's task and all that it keeps.
+pub(crate) struct Driver {
+    shard: Shard,
+    hub: Arc<Hub>,
+    backend: Rc<dyn Backend>,
+    events: Events,
+    is_connected: bool,
+    registrations: Registrations,
+    watches: Watches,
+    questions: BTreeMap<u64, (Arc<Question>, Moment)>,
+    questions_asked: u64,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        shard: &Shard,
+        hub: Arc<Hub>,
+        backend: Rc<dyn Backend>,
+        events: Events,
+    ) -> Self {
+        Self {
+            shard: shard.clone(),
+            registrations: Registrations::new(backend.renewal(), Rng::from_seed(shard.random())),
+            hub,
+            backend,
+            events,
+            is_connected: false,
+            watches: Watches::default(),
+            questions: BTreeMap::new(),
+            questions_asked: 0,
+        }
+    }
+
+    /// Starts the task. It ends when the hub is closed.
+    pub(crate) fn spawn(self) {
+        let shard = self.shard.clone();
+        shard.spawn(Label::of("registry client"), self.run());
+    }
+
+    async fn run(mut self) {
+        while self.turn() {
+            self.sleep().await;
+        }
+        self.end().await;
+    }
+
+    /// Waits for events, orders, or the next moment at which something is due.
+    async fn sleep(&self) {
+        let due = [
+            self.registrations.poll_timeout(),
+            self.watches.poll_timeout(),
+            self.questions.values().map(|(_, at)| *at).min(),
+        ];
+        let due = due.into_iter().flatten().min();
+        let news = async {
+            tokio::select! {
+                biased;
+                () = self.events.ready() => {}
+                () = self.hub.ordered() => {}
+            }
+        };
+        let news = waiting(WaitsFor::plain("registry"), news);
+        // Whichever comes first, the turn looks at everything.
+        let _ = until(&self.shard, due.unwrap_or(Moment::FAR_FUTURE), news).await;
+        tokio::task::yield_now().await;
+    }
+
+    /// Handles what there is; false when the client is closed. The deadlines
+    /// come first: after a pause of the process a lease may be over.
+    fn turn(&mut self) -> bool {
+        let now = self.shard.now();
+        self.registrations.handle_timeout(now, &*self.backend);
+        self.watches.handle_timeout(now, &*self.backend);
+        self.expire_questions(now);
+        for _ in 0..EVENTS_PER_TURN {
+            let Some(event) = self.events.pop() else {
+                break;
+            };
+            self.handle_event(now, event);
+        }
+        let (orders, is_open) = self.hub.take();
+        for order in orders {
+            match order {
+                Order::Registration(slot) => {
+                    let is_over = self.registrations.handle_order(
+                        now,
+                        &slot,
+                        self.is_connected,
+                        &*self.backend,
+                    );
+                    if is_over {
+                        self.hub.release(Counted::Registration);
+                    }
+                }
+                Order::Watch(slot) => {
+                    let is_over =
+                        self.watches
+                            .handle_order(now, &slot, self.is_connected, &*self.backend);
+                    if is_over {
+                        self.hub.release(Counted::Watch);
+                    }
+                }
+                Order::Question(question) => self.ask(now, question),
+            }
+        }
+        is_open
+    }
+
+    fn handle_event(&mut self, now: Moment, event: Event) {
+        let backend = &*self.backend;
+        match event {
+            Event::Connected => {
+                self.is_connected = true;
+                self.tell(|session| {
+                    session.state = SessionState::Connected;
+                    session.since = now;
+                    session.fault = None;
+                });
+                tracing::info!(registry = self.hub.url, "connected to the registry");
+                self.registrations.handle_connected(now, backend);
+                self.watches.handle_connected(now, backend);
+            }
+            Event::Disconnected(fault) => {
+                if std::mem::replace(&mut self.is_connected, false) {
+                    tracing::warn!(registry = self.hub.url, fault, "lost the registry");
+                    self.tell(|session| session.since = now);
+                    self.registrations.handle_disconnected(now, backend);
+                    self.watches.handle_disconnected(backend);
+                }
+                self.tell(|session| {
+                    session.state = SessionState::Connecting;
+                    session.fault = Some(fault);
+                });
+            }
+            Event::Skipped { place, reason } => {
+                tracing::warn!(registry = self.hub.url, place, reason, "skipped an entry");
+                self.tell(|session| {
+                    session.skipped += 1;
+                    session.skipped_places.push((place, reason));
+                    let excess = session
+                        .skipped_places
+                        .len()
+                        .saturating_sub(SKIPPED_NAMED_MAX);
+                    session.skipped_places.drain(..excess);
+                });
+            }
+            Event::Push(subscriber, content) => {
+                self.watches.handle_push(now, subscriber, &content, backend);
+            }
+            Event::Subscribed(subscriber, outcome) => {
+                self.watches.handle_subscribed(subscriber, outcome);
+            }
+            Event::Answered(question, answer) => self.answer(question, answer),
+            event => self.registrations.handle_event(now, event, backend),
+        }
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Session)) {
+        self.hub.session.update(change);
+    }
+
+    fn ask(&mut self, now: Moment, question: Arc<Question>) {
+        self.questions_asked += 1;
+        let number = self.questions_asked;
+        let deadline = now + QUESTION_WAIT;
+        let ask = match question.kind.clone() {
+            QuestionKind::List {
+                watch,
+                with_holders,
+            } => Ask::List {
+                question: number,
+                watch,
+                with_holders,
+                deadline,
+            },
+            QuestionKind::Drain(id) => Ask::Drain {
+                question: number,
+                id,
+                deadline,
+            },
+        };
+        self.questions.insert(number, (question, deadline));
+        self.backend.handle(ask);
+    }
+
+    fn answer(&mut self, number: u64, answer: Result<Reply, AskError>) {
+        if let Some((question, _)) = self.questions.remove(&number) {
+            self.hub.release(Counted::Question);
+            question.answer.update(|place| *place = Some(answer));
+        }
+    }
+
+    fn expire_questions(&mut self, now: Moment) {
+        let due = self.questions.iter().filter(|(_, (_, at))| *at <= now);
+        let due: Vec<u64> = due.map(|(number, _)| *number).collect();
+        for number in due {
+            let no_answer = AskError::NoAnswer {
+                url: self.hub.url.clone(),
+                fault: self.hub.session.read(|session| session.fault.clone()),
+            };
+            self.answer(number, Err(no_answer));
+        }
+    }
+
+    /// Deregisters what is registered, says goodbye, and tells that it is over.
+    async fn end(mut self) {
+        self.registrations.close(&*self.backend);
+        let numbers: Vec<u64> = self.questions.keys().copied().collect();
+        for number in numbers {
+            self.answer(number, Err(AskError::Closed));
+        }
+        let deadline = self.shard.now() + CLOSE_WAIT;
+        // A registry that cannot be reached finds out by its leases.
+        let _ = until(&self.shard, deadline, self.backend.close()).await;
+        self.tell(|session| session.state = SessionState::Closed);
+        self.hub.ended.update(|ended| *ended = true);
+    }
+}

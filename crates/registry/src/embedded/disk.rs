@@ -1,0 +1,121 @@
+//! An embedded registry's directory: its lock and its epoch.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use waystation_base::Epoch;
+
+use crate::error::ServeError;
+
+/// The directory of a registry, locked for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the directory if there is none, and locks it. Blocks.
+    pub(super) fn open(path: &Path) -> Result<Self, ServeError> {
+        let fault = |source| ServeError::Directory {
+            path: path.to_owned(),
+            source,
+        };
+        fs::create_dir_all(path).map_err(fault)?;
+        let lock = File::create(path.join("lock")).map_err(fault)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(ServeError::Locked {
+                path: path.to_owned(),
+            }),
+            Err(error) => Err(fault(error.into())),
+        }
+    }
+
+    pub(super) fn journal(&self) -> PathBuf {
+        self.path.join("instances.jsonl")
+    }
+
+    fn epoch(&self) -> PathBuf {
+        self.path.join("epoch")
+    }
+
+    /// Stores an epoch above that of every start before, and gives it. Blocks.
+    pub(super) fn next_epoch(&self) -> Result<Epoch, ServeError> {
+        let path = self.epoch();
+        let fault = |source| ServeError::Directory {
+            path: self.epoch(),
+            source,
+        };
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "0".to_owned(),
+            Err(error) => return Err(fault(error)),
+        };
+        let epoch = text.trim().parse::<u64>().ok();
+        let epoch = epoch.and_then(|epoch| epoch.checked_add(1));
+        let epoch = epoch.ok_or_else(|| ServeError::Epoch {
+            path,
+            text: text.chars().take(64).collect(),
+        })?;
+        self.store_epoch(Epoch(epoch)).map_err(fault)?;
+        Ok(Epoch(epoch))
+    }
+
+    /// Stores an epoch; durable when this returns. Blocks.
+    pub(super) fn store_epoch(&self, epoch: Epoch) -> io::Result<()> {
+        replace(&self.epoch(), format!("{epoch}\n").as_bytes())
+    }
+}
+
+/// Puts a whole new file in the place of another; durable when this returns.
+/// Blocks.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_start_has_a_higher_epoch() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("registry");
+        for number in 1..4 {
+            let folder = Folder::open(&path).unwrap();
+            assert_eq!(folder.next_epoch().unwrap(), Epoch(number));
+        }
+        let folder = Folder::open(&path).unwrap();
+        folder.store_epoch(Epoch(70)).unwrap();
+        assert_eq!(folder.next_epoch().unwrap(), Epoch(71));
+    }
+
+    #[test]
+    fn a_directory_has_one_registry() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = Folder::open(dir.path()).unwrap();
+        let second = Folder::open(dir.path());
+        assert!(matches!(second, Err(ServeError::Locked { .. })));
+    }
+
+    #[test]
+    fn an_epoch_that_is_none_is_not_guessed() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        fs::write(dir.path().join("epoch"), "soon").unwrap();
+        let error = folder.next_epoch().unwrap_err();
+        assert!(matches!(error, ServeError::Epoch { text, .. } if text == "soon"));
+    }
+}

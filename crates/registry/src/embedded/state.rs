@@ -1,0 +1,379 @@
+//! The state of an embedded registry on its shard: the directory, who is
+//! connected where, and what waits to be stored.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use prost::Message;
+use tokio::sync::Notify;
+use waystation_base::{ConnName, FencingToken, MessageId, Moment};
+use waystation_membership::{Content, Directory, DrainStep, InstanceId, Output, SubscriberId};
+use waystation_net::native::{reply, reply_error};
+use waystation_net::{CloseReason, Conn, Shard};
+use waystation_wire::{Header, Status, encode_into, frames_len};
+
+use super::convert;
+use super::disk::Folder;
+use super::journal::{Journal, Record};
+use super::proto::{self, id};
+use crate::limits::UNSTORED_MAX;
+
+/// An answer that has not left.
+struct Answer {
+    to: ConnName,
+    request: Header,
+    body: Vec<u8>,
+}
+
+/// What is to be stored, and answered then.
+#[derive(Default)]
+struct Unstored {
+    records: Vec<Record>,
+    answers: Vec<Answer>,
+}
+
+#[derive(Default)]
+struct Peers {
+    by_subscriber: BTreeMap<SubscriberId, ConnName>,
+    by_conn: HashMap<ConnName, BTreeSet<SubscriberId>>,
+    /// From where each instance was last registered or renewed, and its token.
+    owners: BTreeMap<InstanceId, (ConnName, FencingToken)>,
+}
+
+/// A registry on its shard.
+pub(super) struct Registry {
+    pub(super) shard: Shard,
+    pub(super) directory: RefCell<Directory>,
+    folder: Arc<Folder>,
+    peers: RefCell<Peers>,
+    /// Answers of this turn; they leave once what they tell is stored.
+    answers: RefCell<Vec<Answer>>,
+    unstored: RefCell<Unstored>,
+    /// Something happened: publish, push, store, answer.
+    news: Notify,
+    to_store: Notify,
+}
+
+impl Registry {
+    pub(super) fn new(shard: &Shard, directory: Directory, folder: Arc<Folder>) -> Rc<Self> {
+        Rc::new(Self {
+            shard: shard.clone(),
+            directory: RefCell::new(directory),
+            folder,
+            peers: RefCell::default(),
+            answers: RefCell::default(),
+            unstored: RefCell::default(),
+            news: Notify::new(),
+            to_store: Notify::new(),
+        })
+    }
+
+    /// Something came in: outputs are carried out at the end of the turn, so
+    /// that what comes in one turn is one version.
+    pub(super) fn touch(&self) {
+        self.news.notify_one();
+    }
+
+    /// Whether changes may come in: those before are stored fast enough.
+    pub(super) fn has_room(&self) -> bool {
+        self.unstored.borrow().records.len() < UNSTORED_MAX
+    }
+
+    /// Answers a request once everything before it is stored.
+    pub(super) fn answer(&self, conn: &Conn, request: &Header, body: &impl Message) {
+        self.answers.borrow_mut().push(Answer {
+            to: conn.name(),
+            request: *request,
+            body: body.encode_to_vec(),
+        });
+    }
+
+    /// A subscriber is at this connection from now on.
+    pub(super) fn place(&self, subscriber: SubscriberId, conn: &Conn) {
+        let peers = &mut *self.peers.borrow_mut();
+        let old = peers.by_subscriber.insert(subscriber, conn.name());
+        if let Some(there) = old.and_then(|old| peers.by_conn.get_mut(&old)) {
+            there.remove(&subscriber);
+        }
+        let here = peers.by_conn.entry(conn.name()).or_default();
+        here.insert(subscriber);
+    }
+
+    /// A subscriber is nowhere any more.
+    pub(super) fn displace(&self, subscriber: SubscriberId) {
+        let peers = &mut *self.peers.borrow_mut();
+        let old = peers.by_subscriber.remove(&subscriber);
+        if let Some(there) = old.and_then(|old| peers.by_conn.get_mut(&old)) {
+            there.remove(&subscriber);
+        }
+    }
+
+    /// Whether a subscriber is at this connection.
+    pub(super) fn is_at(&self, subscriber: SubscriberId, conn: &Conn) -> bool {
+        self.peers.borrow().by_subscriber.get(&subscriber) == Some(&conn.name())
+    }
+
+    /// Where a subscriber is connected from.
+    pub(super) fn peer(&self, subscriber: SubscriberId) -> Option<String> {
+        let name = *self.peers.borrow().by_subscriber.get(&subscriber)?;
+        let conn = self.shard.connection(name).ok()?;
+        Some(conn.peer().to_string())
+    }
+
+    /// An instance is owned from this connection.
+    pub(super) fn own(&self, id: &InstanceId, token: FencingToken, conn: &Conn) {
+        let mut peers = self.peers.borrow_mut();
+        peers.owners.insert(id.clone(), (conn.name(), token));
+    }
+
+    /// Forgets the owners of what is gone. Behind the outputs, since the end of
+    /// a drain is told to who was the owner.
+    fn disown(&self, records: &[Record]) {
+        let directory = self.directory.borrow();
+        for record in records {
+            if let Record::Erase(id) = record
+                && directory.lease(id).is_none()
+            {
+                self.peers.borrow_mut().owners.remove(id);
+            }
+        }
+    }
+
+    /// A connection has ended: its subscribers are waited for.
+    pub(super) fn handle_close(&self, conn: &Conn) {
+        let gone = self.peers.borrow_mut().by_conn.remove(&conn.name());
+        let now = self.shard.now();
+        for subscriber in gone.into_iter().flatten() {
+            self.peers.borrow_mut().by_subscriber.remove(&subscriber);
+            self.directory.borrow_mut().handle_lost(now, subscriber);
+        }
+        self.touch();
+    }
+
+    /// Carries out what the directory wants: now what is pushed, and later, when
+    /// it is stored, what is answered.
+    pub(super) fn flush(&self) {
+        let mut records = Vec::new();
+        let mut pushes = Pushes::default();
+        loop {
+            let Some(output) = self.directory.borrow_mut().poll_output() else {
+                break;
+            };
+            self.carry_out(output, &mut records, &mut pushes);
+        }
+        self.disown(&records);
+        let answers = std::mem::take(&mut *self.answers.borrow_mut());
+        let mut unstored = self.unstored.borrow_mut();
+        if records.is_empty() && unstored.records.is_empty() {
+            drop(unstored);
+            return self.send_answers(answers);
+        }
+        unstored.records.extend(records);
+        unstored.answers.extend(answers);
+        drop(unstored);
+        self.to_store.notify_one();
+    }
+
+    fn carry_out(&self, output: Output, records: &mut Vec<Record>, pushes: &mut Pushes) {
+        match output {
+            Output::Push {
+                subscriber,
+                content,
+            } => self.push(subscriber, &content, pushes),
+            Output::Save { instance, ttl } => records.push(Record::Save(instance, ttl)),
+            Output::Erase { id } => records.push(Record::Erase(id)),
+            Output::SaveEpoch { epoch } => {
+                // Nothing may be told in an epoch that is not stored. It happens
+                // after a restore from an old backup only, so it may block.
+                if let Err(error) = self.folder.store_epoch(epoch) {
+                    tracing::error!(%epoch, %error, "cannot store the epoch");
+                }
+            }
+            Output::Evicted {
+                id, service, token, ..
+            } => tracing::warn!(%id, %service, %token, "evicted: its lease was not renewed"),
+            Output::Refused { id, refusal } => tracing::info!(%id, %refusal, "refused"),
+            Output::Drain { id, step, missing } => self.tell_drain(&id, step, &missing),
+            Output::Stalled { late } => {
+                tracing::warn!(?late, "this process stood still; leases are prolonged");
+            }
+            Output::Behind {
+                ours,
+                seen,
+                is_believed,
+            } => tracing::error!(
+                %ours, %seen, is_believed,
+                "a peer has seen a later epoch: this registry was restored from an old state"
+            ),
+        }
+    }
+
+    fn push(&self, subscriber: SubscriberId, content: &Content, pushes: &mut Pushes) {
+        let name = self.peers.borrow().by_subscriber.get(&subscriber).copied();
+        let Some(conn) = name.and_then(|name| self.shard.connection(name).ok()) else {
+            return; // its end is on the way
+        };
+        let body = pushes.body(subscriber, content);
+        if send(&conn, id::CHANGED, &body).is_err() {
+            // It would miss a push: it has to start over.
+            conn.close(CloseReason::SlowReader);
+        }
+    }
+
+    fn tell_drain(&self, id: &InstanceId, step: DrainStep, missing: &[SubscriberId]) {
+        if missing.is_empty() {
+            tracing::info!(%id, ?step, "drain");
+        } else {
+            tracing::warn!(%id, ?step, ?missing, "drain: not everyone has acknowledged");
+        }
+        let owner = self.peers.borrow().owners.get(id).copied();
+        let Some((name, token)) = owner else { return };
+        let Ok(conn) = self.shard.connection(name) else {
+            return; // it learns the step with its next renewal
+        };
+        let message = proto::Drained {
+            id: id.to_string(),
+            token: token.0,
+            step: convert::drain_number(Some(step)),
+        };
+        // One that is not delivered is told by the next renewal.
+        let _ = send(&conn, id::DRAINED, &message.encode_to_vec());
+    }
+
+    fn send_answers(&self, answers: Vec<Answer>) {
+        for answer in answers {
+            let Ok(conn) = self.shard.connection(answer.to) else {
+                continue;
+            };
+            let request = &answer.request;
+            let header = Header::reply(request.call, request.message, Status::Ok)
+                .with_sid(request.sid)
+                .with_trace(request.trace);
+            // A connection that closes meanwhile counts it itself.
+            let _ = reply(&conn, &header, &answer.body);
+        }
+    }
+
+    fn refuse_answers(&self, answers: Vec<Answer>, reason: &str) {
+        for answer in answers {
+            if let Ok(conn) = self.shard.connection(answer.to) {
+                let _ = reply_error(&conn, &answer.request, Status::Unavailable, reason);
+            }
+        }
+    }
+
+    /// Publishes and expires, for ever.
+    pub(super) async fn keep_time(self: Rc<Self>) {
+        loop {
+            let due = self.directory.borrow().poll_timeout();
+            let due = due.unwrap_or(Moment::FAR_FUTURE);
+            tokio::select! {
+                biased;
+                () = self.news.notified() => {
+                    // What others of this turn have to say comes along.
+                    tokio::task::yield_now().await;
+                }
+                () = self.shard.sleep_until(due) => {}
+            }
+            let now = self.shard.now();
+            if due <= now {
+                self.directory.borrow_mut().handle_timeout(now);
+            }
+            self.flush();
+        }
+    }
+
+    /// Stores what is to be stored, and answers then, for ever. What comes
+    /// while a write is under way is stored with the next.
+    pub(super) async fn keep_journal(self: Rc<Self>, journal: Journal) {
+        let mut journal = Some(journal);
+        loop {
+            self.to_store.notified().await;
+            let Unstored { records, answers } = std::mem::take(&mut *self.unstored.borrow_mut());
+            let Some(mut taken) = journal.take() else {
+                self.refuse_answers(answers, "the journal is lost");
+                continue;
+            };
+            let write = move || {
+                let result = taken.append(&records);
+                (taken, result)
+            };
+            match self.shard.offload("registry journal", write).await {
+                Ok((given_back, result)) => {
+                    journal = Some(given_back);
+                    match result {
+                        Ok(()) => self.send_answers(answers),
+                        Err(error) => {
+                            tracing::error!(%error, "cannot store");
+                            self.refuse_answers(answers, "the registry cannot store");
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the journal is lost");
+                    self.refuse_answers(answers, "the journal is lost");
+                }
+            }
+        }
+    }
+}
+
+/// Tells a subscriber that it has everything, or why it gets nothing. Behind the
+/// pushes, so flush before.
+pub(super) fn tell_subscribed(conn: &Conn, subscriber: SubscriberId, refusal: String) {
+    let message = proto::Subscribed {
+        subscriber: convert::subscriber_bytes(subscriber),
+        refusal,
+    };
+    if send(conn, id::SUBSCRIBED, &message.encode_to_vec()).is_err() {
+        conn.close(CloseReason::SlowReader);
+    }
+}
+
+/// The encoded form of the push before, since many subscribers get the same.
+#[derive(Default)]
+struct Pushes {
+    content: Option<(Content, Bytes)>,
+}
+
+impl Pushes {
+    fn body(&mut self, subscriber: SubscriberId, content: &Content) -> Bytes {
+        let shared = match &self.content {
+            Some((before, bytes)) if is_same(before, content) => bytes.clone(),
+            _ => {
+                let bytes: Bytes = convert::content_message(content).encode_to_vec().into();
+                self.content = Some((content.clone(), bytes.clone()));
+                bytes
+            }
+        };
+        let to = proto::Changed {
+            subscriber: convert::subscriber_bytes(subscriber),
+            content: None,
+        };
+        // A message is its fields one after another, so the parts make a whole.
+        let mut body = BytesMut::with_capacity(shared.len() + to.encoded_len());
+        body.extend_from_slice(&shared);
+        to.encode(&mut body).expect("a buffer that grows has room");
+        body.freeze()
+    }
+}
+
+fn is_same(one: &Content, other: &Content) -> bool {
+    match (one, other) {
+        (Content::View(one), Content::View(other)) => Arc::ptr_eq(one, other),
+        (Content::Delta(one), Content::Delta(other)) => Arc::ptr_eq(one, other),
+        _ => false,
+    }
+}
+
+fn send(conn: &Conn, message: MessageId, body: &[u8]) -> Result<(), waystation_net::SendError> {
+    let header = Header::push(message);
+    conn.send_with(frames_len(body.len()), |out| {
+        // A view is far below the limit of a message: 100,000 instances of
+        // 5 KiB would not be, and are refused by the subscriber's own bound.
+        let _ = encode_into(&header, body, out);
+    })
+}

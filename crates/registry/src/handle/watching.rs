@@ -1,0 +1,189 @@
+//! A watch, seen from its owner.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use waystation_base::ServiceName;
+use waystation_membership::{SubscriberId, View, ViewVersion, Watch};
+
+use crate::hub::{Hub, Order};
+use crate::observed::Observed;
+use crate::registry::{Change, WatchOptions};
+
+/// What callers see.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    pub(crate) services: BTreeMap<ServiceName, Change>,
+    /// Services that changed since changes were last taken.
+    pub(crate) news: BTreeSet<ServiceName>,
+    pub(crate) is_connected: bool,
+    pub(crate) is_complete: bool,
+    pub(crate) refusal: Option<String>,
+    pub(crate) steps_backwards: u64,
+    pub(crate) drops: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct WatchWish {
+    pub(crate) acks: BTreeMap<ServiceName, ViewVersion>,
+    pub(crate) dropped: bool,
+    pub(crate) is_queued: bool,
+}
+
+/// What a watch's handle and the driver share.
+#[derive(Debug)]
+pub(crate) struct WatchSlot {
+    pub(crate) subscriber: SubscriberId,
+    pub(crate) watch: Watch,
+    pub(crate) options: WatchOptions,
+    pub(crate) wish: Mutex<WatchWish>,
+    pub(crate) shown: Observed<Shown>,
+}
+
+impl WatchSlot {
+    pub(crate) fn new(subscriber: SubscriberId, watch: Watch, options: WatchOptions) -> Self {
+        Self {
+            subscriber,
+            watch,
+            options,
+            wish: Mutex::default(),
+            shown: Observed::default(),
+        }
+    }
+}
+
+/// The views of a service or a prefix, kept up to date. A view that is shown is
+/// never taken back because the registry was lost.
+#[derive(Debug)]
+pub struct Watching {
+    slot: Arc<WatchSlot>,
+    hub: Arc<Hub>,
+}
+
+impl Watching {
+    pub(crate) fn new(slot: Arc<WatchSlot>, hub: Arc<Hub>) -> Self {
+        Self { slot, hub }
+    }
+
+    fn wish(&self, change: impl FnOnce(&mut WatchWish)) {
+        let mut wish = (self.slot.wish.lock()).unwrap_or_else(PoisonError::into_inner);
+        change(&mut wish);
+        let is_news = !std::mem::replace(&mut wish.is_queued, true);
+        drop(wish);
+        if is_news {
+            self.hub.order(Order::Watch(Arc::clone(&self.slot)));
+        }
+    }
+
+    /// Who the registry takes this watch for.
+    pub fn subscriber(&self) -> SubscriberId {
+        self.slot.subscriber
+    }
+
+    /// The view of a service; none before the registry was heard of it. Cost: a
+    /// lock and a look-up.
+    pub fn view(&self, service: &str) -> Option<Arc<View>> {
+        let look = |shown: &Shown| shown.services.get(service).map(|one| Arc::clone(&one.view));
+        self.slot.shown.read(look)
+    }
+
+    /// All that is watched. Cost: O(services).
+    pub fn views(&self) -> Vec<Change> {
+        (self.slot.shown).read(|shown| shown.services.values().cloned().collect())
+    }
+
+    /// Whether everything that the registry had when the watch began is shown.
+    pub fn is_complete(&self) -> bool {
+        self.slot.shown.read(|shown| shown.is_complete)
+    }
+
+    /// Whether what is shown is kept up to date, and not from before the
+    /// registry was lost.
+    pub fn is_connected(&self) -> bool {
+        self.slot.shown.read(|shown| shown.is_connected)
+    }
+
+    /// Why the registry refuses the watch. It is asked again at the next
+    /// connection.
+    pub fn refusal(&self) -> Option<String> {
+        self.slot.shown.read(|shown| shown.refusal.clone())
+    }
+
+    /// How often the registry's versions went backwards: it was restored from an
+    /// old state.
+    pub fn steps_backwards(&self) -> u64 {
+        self.slot.shown.read(|shown| shown.steps_backwards)
+    }
+
+    /// Pushes that were dropped, since a good registry does not send them.
+    pub fn drops(&self) -> u64 {
+        self.slot.shown.read(|shown| shown.drops)
+    }
+
+    /// Says that the callers see a service at a version; see
+    /// [`Acks::ByCaller`](crate::Acks::ByCaller).
+    pub fn acknowledge(&self, service: &ServiceName, at: ViewVersion) {
+        self.wish(|wish| {
+            wish.acks.insert(service.clone(), at);
+        });
+    }
+
+    /// Waits for changes, and takes them: the latest view of each service that
+    /// changed since the last call. The caller puts a deadline on it.
+    pub async fn changes(&self) -> Vec<Change> {
+        self.slot.shown.until(take).await
+    }
+
+    /// Blocks the thread until there are changes, and takes them; nothing when
+    /// `timeout` passes first. Not for shards.
+    pub fn wait_changes(&self, timeout: Duration) -> Vec<Change> {
+        self.slot.shown.wait(timeout, take).unwrap_or_default()
+    }
+
+    /// Blocks the thread until the view of `service` `is_wanted`, and gives it;
+    /// `None` when `timeout` passes first. Not for shards.
+    pub fn wait_view(
+        &self,
+        service: &str,
+        timeout: Duration,
+        mut is_wanted: impl FnMut(&View) -> bool,
+    ) -> Option<Arc<View>> {
+        let look = |shown: &mut Shown| {
+            let view = &shown.services.get(service)?.view;
+            is_wanted(view).then(|| Arc::clone(view))
+        };
+        self.slot.shown.wait(timeout, look)
+    }
+
+    /// Waits until everything that the registry had when the watch began is
+    /// shown. The caller puts a deadline on it.
+    pub async fn complete(&self) {
+        self.slot.shown.until(complete).await;
+    }
+
+    /// Blocks the thread until everything that the registry had when the watch
+    /// began is shown; false when `timeout` passes first. Not for shards.
+    pub fn wait_complete(&self, timeout: Duration) -> bool {
+        self.slot.shown.wait(timeout, complete).is_some()
+    }
+}
+
+fn complete(shown: &mut Shown) -> Option<()> {
+    shown.is_complete.then_some(())
+}
+
+fn take(shown: &mut Shown) -> Option<Vec<Change>> {
+    let news = std::mem::take(&mut shown.news);
+    let changes: Vec<Change> = news
+        .iter()
+        .filter_map(|service| shown.services.get(service).cloned())
+        .collect();
+    (!changes.is_empty()).then_some(changes)
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.wish(|wish| wish.dropped = true);
+    }
+}

@@ -1,0 +1,141 @@
+//! Where handles leave what they want, and the driver finds it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use waystation_base::Clock;
+use waystation_net::MonotonicClock;
+
+use crate::error::{AskError, Error};
+use crate::handle::{Question, RegistrationSlot, WatchSlot};
+use crate::limits::{QUESTIONS_MAX, REGISTRATIONS_MAX, WATCHES_MAX};
+use crate::observed::Observed;
+use crate::registry::{Session, SessionState};
+
+/// Something that the driver should look at.
+#[derive(Debug)]
+pub(crate) enum Order {
+    Registration(Arc<RegistrationSlot>),
+    Watch(Arc<WatchSlot>),
+    Question(Arc<Question>),
+}
+
+/// What handles and the driver share. Orders are bounded: each handle has at
+/// most one on its way, and handles are counted.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    state: Mutex<State>,
+    wake: Notify,
+    pub(crate) session: Observed<Session>,
+    /// Ready when the driver has said goodbye.
+    pub(crate) ended: Observed<bool>,
+    pub(crate) url: String,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    orders: VecDeque<Order>,
+    registrations: usize,
+    watches: usize,
+    questions: usize,
+    keys: u64,
+    is_closed: bool,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counted {
+    Registration,
+    Watch,
+    Question,
+}
+
+impl Hub {
+    pub(crate) fn new(url: String) -> Self {
+        Self {
+            state: Mutex::default(),
+            wake: Notify::new(),
+            session: Observed::new(Session {
+                state: SessionState::Connecting,
+                since: MonotonicClock.now(),
+                fault: None,
+                skipped: 0,
+                skipped_places: Vec::new(),
+            }),
+            ended: Observed::new(false),
+            url,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for one more, and gives it a number of its own.
+    pub(crate) fn admit(&self, what: Counted) -> Result<u64, Error> {
+        let mut state = self.lock();
+        if state.is_closed {
+            return Err(Error::Closed);
+        }
+        let (count, max, full) = match what {
+            Counted::Registration => (
+                &mut state.registrations,
+                REGISTRATIONS_MAX,
+                Error::RegistrationsFull,
+            ),
+            Counted::Watch => (&mut state.watches, WATCHES_MAX, Error::WatchesFull),
+            Counted::Question => (&mut state.questions, QUESTIONS_MAX, Error::QuestionsFull),
+        };
+        if *count >= max {
+            return Err(full);
+        }
+        *count += 1;
+        state.keys += 1;
+        Ok(state.keys)
+    }
+
+    /// Gives the room of one back.
+    pub(crate) fn release(&self, what: Counted) {
+        let mut state = self.lock();
+        let count = match what {
+            Counted::Registration => &mut state.registrations,
+            Counted::Watch => &mut state.watches,
+            Counted::Question => &mut state.questions,
+        };
+        *count -= 1;
+    }
+
+    /// Leaves an order. After the close it is dropped: nobody would look.
+    pub(crate) fn order(&self, order: Order) {
+        let mut state = self.lock();
+        if !state.is_closed {
+            state.orders.push_back(order);
+            drop(state);
+            return self.wake.notify_one();
+        }
+        drop(state);
+        if let Order::Question(question) = order {
+            question
+                .answer
+                .update(|answer| *answer = Some(Err(AskError::Closed)));
+        }
+    }
+
+    /// From here on nothing is taken any more.
+    pub(crate) fn close(&self) {
+        self.lock().is_closed = true;
+        self.wake.notify_one();
+    }
+
+    /// All orders, oldest first, and whether more may come.
+    pub(crate) fn take(&self) -> (VecDeque<Order>, bool) {
+        let mut state = self.lock();
+        (std::mem::take(&mut state.orders), !state.is_closed)
+    }
+
+    /// Ready when there may be orders.
+    pub(crate) async fn ordered(&self) {
+        self.wake.notified().await;
+    }
+}

@@ -1,0 +1,80 @@
+//! Every bound of this crate, with what happens when it is reached.
+//!
+//! Bounds on what a registry holds stand in
+//! [`waystation_membership::limits`].
+
+use std::time::Duration;
+
+/// Registrations of one client. One more is refused.
+pub const REGISTRATIONS_MAX: usize = 1024;
+
+/// Watches of one client. One more is refused.
+pub const WATCHES_MAX: usize = 10_000;
+
+/// Questions of one client that are not answered yet. One more is refused.
+pub const QUESTIONS_MAX: usize = 64;
+
+/// Events that wait for a client's driver. Above it the backend drops its
+/// connection, since a subscriber must not miss a push.
+pub const EVENTS_MAX: usize = 65_536;
+
+/// Events that a driver handles before other tasks of its shard get their turn.
+pub const EVENTS_PER_TURN: usize = 256;
+
+/// How long a question waits for its answer, for a connection included.
+pub const QUESTION_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a client that is closed may take to say goodbye.
+pub const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// How long one call to the embedded registry may take. Then it counts as lost;
+/// what it was about is asked again.
+pub const CALL_WAIT: Duration = Duration::from_secs(2);
+
+/// Calls of one client in flight. Above it they fail at once and are made again
+/// by whoever needs them.
+pub const CALLS_MAX: u32 = 16_384;
+
+/// A quiet connection is asked for a sign of life this often, by either side.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A connection without a sign of life for this long is closed.
+pub const KEEPALIVE_WAIT: Duration = Duration::from_secs(4);
+
+/// Longest pause between attempts to connect.
+pub const CONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Foreign or malformed entries of a source that are named; the rest is counted.
+pub const SKIPPED_NAMED_MAX: usize = 64;
+
+/// Size of a static list. A larger one is not read, and told.
+pub const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// How often a static list is looked at for changes.
+pub const FILE_POLL: Duration = Duration::from_millis(250);
+
+/// Connections that an embedded registry accepts. One more is told so and
+/// closed.
+pub const CONNECTIONS_MAX: usize = 16_384;
+
+/// Requests of one connection that an embedded registry works on at once. Above
+/// it the connection is not read.
+pub const REQUESTS_PER_CONNECTION: u32 = 256;
+
+/// Changes of a registry's state that wait to be stored. Above it what would
+/// change the state further is refused.
+pub const UNSTORED_MAX: usize = 65_536;
+
+/// Instances in one answer to a listing; a service with more stands alone in
+/// its answer.
+pub const LISTED_INSTANCES_MAX: usize = 1000;
+
+/// Below this size the journal is not rewritten.
+pub const JOURNAL_BYTES_MIN: u64 = 1 << 20;
+
+/// The journal is rewritten when it has so many times the bytes of what it
+/// still says.
+pub const JOURNAL_FACTOR: u64 = 4;
+
+/// Longest line of a journal or a static list. A longer one is skipped.
+pub const LINE_BYTES_MAX: usize = 64 * 1024;

@@ -1,0 +1,160 @@
+//! The one interface of all backends.
+
+use std::sync::Arc;
+
+use waystation_base::Moment;
+use waystation_membership::{
+    FollowerConfig, Instance, InstanceId, RegistrationConfig, SubscriberId, View, ViewVersion,
+    Watch,
+};
+
+use crate::error::Error;
+use crate::handle::{Draining, Listing, Registered, Watching};
+
+/// Node discovery, whatever keeps it.
+///
+/// Nothing here waits, and an absent registry is no error: what is asked for
+/// happens as soon as the registry can be talked to, and again whenever it was
+/// lost. Handles work on a shard (`async`) and on any other thread (`wait_*`).
+/// Dropping a handle ends what it stands for.
+///
+/// ```no_run
+/// use waystation_base::ServiceName;
+/// use waystation_membership::Watch;
+/// use waystation_registry::{Client, Registry, WatchOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = Client::open(&"embedded://127.0.0.1:7071".parse()?)?;
+/// let logic = ServiceName::new("im.logic")?;
+/// let watching = registry.watch(Watch::Service(logic), WatchOptions::default())?;
+/// for change in watching.wait_changes(std::time::Duration::from_secs(5)) {
+///     println!("{} instances", change.view.instances.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub trait Registry: Send + Sync {
+    /// Keeps `instance` registered until the handle is dropped or its drain is
+    /// over: through refusals, lost connections, lost leases and restarts of the
+    /// registry.
+    ///
+    /// # Errors
+    /// The instance is out of rule, the backend takes no registrations, or a
+    /// bound is reached.
+    fn register(
+        &self,
+        instance: Instance,
+        options: RegistrationOptions,
+    ) -> Result<Registered, Error>;
+
+    /// Watches a service or a prefix, before its first instance if need be.
+    ///
+    /// # Errors
+    /// A bound is reached.
+    fn watch(&self, watch: Watch, options: WatchOptions) -> Result<Watching, Error>;
+
+    /// Asks once what is there, and on wish who holds which version of it.
+    ///
+    /// # Errors
+    /// A bound is reached.
+    fn list(&self, watch: Watch, with_holders: bool) -> Result<Listing, Error>;
+
+    /// Begins to drain an instance, whoever owns it.
+    ///
+    /// # Errors
+    /// A bound is reached.
+    fn drain(&self, id: InstanceId) -> Result<Draining, Error>;
+
+    /// Whether the registry can be talked to.
+    fn session(&self) -> Session;
+}
+
+/// How an instance is kept registered.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct RegistrationOptions {
+    /// Leases, margins and pauses. How leases are kept alive is the backend's
+    /// choice, whatever stands here.
+    pub config: RegistrationConfig,
+}
+
+/// When a view counts as seen by a subscriber's callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Acks {
+    /// As soon as [`Watching::view`] gives it.
+    #[default]
+    Shown,
+    /// When [`Watching::acknowledge`] is called, by a subscriber that hands
+    /// views on and knows when they have arrived.
+    ByCaller,
+}
+
+/// How a watch behaves.
+#[derive(Debug, Clone, Default)]
+pub struct WatchOptions {
+    /// When views are acknowledged.
+    pub acks: Acks,
+    /// The guard on losses.
+    pub follower: FollowerConfig,
+    /// Views kept from before, shown until the registry has been heard: for a
+    /// cold start without it.
+    pub restored: Vec<View>,
+}
+
+/// What callers see of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The view.
+    pub view: Arc<View>,
+    /// What is in it although the registry says that it is gone: suspects that
+    /// the guard on losses keeps for a while.
+    pub kept: Vec<InstanceId>,
+}
+
+/// Whether a registry can be talked to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// What the client is doing.
+    pub state: SessionState,
+    /// Since when, by the process's clock.
+    pub since: Moment,
+    /// Why it could not be talked to last.
+    pub fault: Option<String>,
+    /// Entries of the source that were skipped, since they are not ours or
+    /// malformed.
+    pub skipped: u64,
+    /// The latest of them: the place, and what is wrong there.
+    pub skipped_places: Vec<(String, String)>,
+}
+
+/// What a client is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionState {
+    /// The registry cannot be talked to; the client goes on trying.
+    Connecting,
+    /// The registry can be talked to.
+    Connected,
+    /// The client was closed.
+    Closed,
+}
+
+/// A service as a registry lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedService {
+    /// Its view.
+    pub view: Arc<View>,
+    /// Who watches it, if that was asked for.
+    pub holders: Vec<Holder>,
+}
+
+/// Which version a subscriber holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Who.
+    pub subscriber: SubscriberId,
+    /// What it was sent last.
+    pub sent: Option<ViewVersion>,
+    /// What its callers see, as far as it said.
+    pub acknowledged: Option<ViewVersion>,
+    /// Where it is connected from; none while it is not.
+    pub peer: Option<String>,
+}
