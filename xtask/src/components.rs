@@ -26,12 +26,19 @@ pub(crate) struct Component {
 }
 
 /// All components that a test may need.
-pub(crate) const COMPONENTS: &[Component] = &[Component {
-    name: "chromium",
-    programs: &["chromium", "chromium-browser", "google-chrome"],
-    // Without a font the pictures that the page test takes show no text.
-    debian_packages: &["chromium", "fonts-dejavu-core"],
-}];
+pub(crate) const COMPONENTS: &[Component] = &[
+    Component {
+        name: "chromium",
+        programs: &["chromium", "chromium-browser", "google-chrome"],
+        // Without a font the pictures that the page test takes show no text.
+        debian_packages: &["chromium", "fonts-dejavu-core"],
+    },
+    Component {
+        name: "redis",
+        programs: &["redis-server"],
+        debian_packages: &["redis-server"],
+    },
+];
 
 /// Folders searched behind `PATH`; Debian keeps servers where a user's `PATH` does not look.
 const MORE_FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];

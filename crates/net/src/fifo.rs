@@ -10,11 +10,14 @@
 //! fails at once with [`FifoError::OutcomeUnknown`]; only requests marked
 //! idempotent are sent again. A request is written whole or not at all, so a
 //! caller that goes away leaves a whole one behind. Commands that change what
-//! the connection means take a [`Lease`]: a connection of their own.
+//! the connection means take a [`Lease`]: a connection of their own. A proxy
+//! relays whole batches by a [`FifoLane`], without a future for each request.
 
+mod lane;
 mod line;
 mod link;
 mod resp;
+mod session;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -24,6 +27,7 @@ use std::time::Duration;
 
 use waystation_base::{BackoffConfig, Moment};
 
+pub use self::lane::{FifoLane, FifoSink};
 use self::link::{Link, State};
 pub use self::resp::RespCodec;
 use crate::counters::Counters;
@@ -36,22 +40,29 @@ pub trait FifoCodec: 'static {
     /// One answer.
     type Answer: 'static;
 
-    /// Looks for an answer at the front of `input`, which begins with the
-    /// same bytes as the last time if more were needed.
+    /// Looks for the end of the answer at the front of `input`, which begins
+    /// with the same bytes as the last time if more were needed.
     ///
     /// # Errors
     /// A short stable word, when this is not the protocol. The connection is
     /// closed.
-    fn decode(&mut self, input: &[u8]) -> Result<FifoDecoded<Self::Answer>, &'static str>;
+    fn scan(&mut self, input: &[u8]) -> Result<FifoScan, &'static str>;
+
+    /// Reads a whole answer, as [`FifoCodec::scan`] found it. Not called for
+    /// answers that are relayed or that nobody waits for.
+    ///
+    /// # Errors
+    /// As [`FifoCodec::scan`].
+    fn read(&mut self, answer: &[u8]) -> Result<Self::Answer, &'static str>;
 }
 
-/// What [`FifoCodec::decode`] found.
-#[derive(Debug)]
-pub enum FifoDecoded<A> {
+/// What [`FifoCodec::scan`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FifoScan {
     /// So many bytes from the front are needed before trying again.
     Need(usize),
-    /// An answer of so many bytes.
-    Answer(A, usize),
+    /// The answer has so many bytes.
+    Answer(usize),
 }
 
 /// Settings of a FIFO client.
@@ -138,6 +149,9 @@ struct Shared<C: FifoCodec> {
     links: Vec<Rc<Link<C::Answer>>>,
     leases: Rc<Cell<usize>>,
     changed: Rc<Waiters>,
+    label: Label,
+    /// Where the next lane begins.
+    next_lane: Cell<usize>,
 }
 
 impl<C: FifoCodec> Drop for Shared<C> {
@@ -167,6 +181,7 @@ impl<C: FifoCodec> Fifo<C> {
     /// lost. `codec` makes a codec for each connection.
     pub fn new(shard: &Shard, config: FifoConfig, codec: impl Fn() -> C + 'static) -> Self {
         let codec: MakeCodec<C> = Rc::new(codec);
+        let label = Label::of(&config.address.to_string());
         let changed = Rc::new(Waiters::default());
         let links = (0..config.connections.max(1))
             .map(|_| Link::start(shard, &config, codec.clone(), changed.clone()))
@@ -178,6 +193,8 @@ impl<C: FifoCodec> Fifo<C> {
             links,
             leases: Rc::default(),
             changed,
+            label,
+            next_lane: Cell::new(0),
         };
         Self {
             shared: Rc::new(shared),
@@ -255,15 +272,17 @@ impl<C: FifoCodec> Fifo<C> {
         waiting(
             WaitsFor {
                 what: "connection to",
-                of: self.label(),
+                of: self.shared.label,
             },
             ready,
         )
         .await
     }
 
-    fn label(&self) -> Label {
-        Label::of(&self.shared.config.address.to_string())
+    /// A way for a proxy to relay requests whose answers come in order. Lanes
+    /// are spread over the connections in turn.
+    pub fn lane(&self) -> FifoLane<C> {
+        FifoLane::new(self)
     }
 
     /// A connection of one's own, for commands that change what a connection

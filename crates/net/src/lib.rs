@@ -39,7 +39,7 @@ mod signals;
 
 pub use self::clock::{MonotonicClock, unix_time};
 pub use self::conn::{
-    CloseReason, Conn, Filled, Input, SendError, Session, SlowReader, Transport, Turn,
+    CloseReason, Conn, Filled, HandlerGuard, Input, SendError, Session, SlowReader, Transport, Turn,
 };
 pub use self::counters::{ClosedCounters, Counter, Counters, Kind, Sample};
 pub use self::io::{
@@ -52,4 +52,4 @@ pub use self::shard::{
     BlockedReport, BlockedReports, Elapsed, Label, OffloadError, Remote, RemoteError, Shard, Sleep,
     TaskInfo, WaitsFor, current_wait, describe_task, until, waiting,
 };
-pub use self::signals::wait_for_termination;
+pub use self::signals::{Termination, wait_for_termination};

@@ -2,7 +2,52 @@
 
 use std::io;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The signals SIGTERM and SIGINT, from now on: one that arrives before
+/// [`Termination::wait`] is not lost, and does not end the process.
+pub struct Termination {
+    runtime: Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Termination {
+    /// Begins to catch the signals. Call it before the process says that it
+    /// is ready.
+    ///
+    /// # Errors
+    /// What the system answers when handlers cannot be installed.
+    pub fn catch() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
+        let (terminate, interrupt) = {
+            let _inside = runtime.enter();
+            (
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+            )
+        };
+        Ok(Self {
+            runtime,
+            terminate,
+            interrupt,
+        })
+    }
+
+    /// Blocks the calling thread until one arrives, and names it. Call it
+    /// from a thread that runs no shard.
+    pub fn wait(mut self) -> &'static str {
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = self.terminate.recv() => "SIGTERM",
+                _ = self.interrupt.recv() => "SIGINT",
+            }
+        })
+    }
+}
 
 /// Blocks the calling thread until SIGTERM or SIGINT arrives, and names it.
 /// Call it from a thread that runs no shard.
@@ -10,15 +55,5 @@ use tokio::signal::unix::{SignalKind, signal};
 /// # Errors
 /// What the system answers when handlers cannot be installed.
 pub fn wait_for_termination() -> io::Result<&'static str> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            _ = terminate.recv() => Ok("SIGTERM"),
-            _ = interrupt.recv() => Ok("SIGINT"),
-        }
-    })
+    Ok(Termination::catch()?.wait())
 }

@@ -4,134 +4,15 @@
 
 mod common;
 
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Memory, Setup, back_at, figures, on_shard};
-use futures_util::future::LocalBoxFuture;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use waystation_net::fifo::{Fifo, FifoCall, FifoConfig, FifoError, RespCodec};
-use waystation_net::{Address, Faults, Io, Label, Listener, MemoryIo, Shard, Stream};
-use waystation_wire::resp::{Command, RespLimits, Scanner, put_command};
-
-const REDIS: &str = "redis";
-const SECOND: Duration = Duration::from_secs(1);
-
-/// The other side, played by the test.
-struct Played {
-    listener: Box<dyn Listener>,
-}
-
-impl Played {
-    fn listen(io: &MemoryIo) -> Self {
-        let listener = io.listen(&Address::Memory(REDIS.into())).unwrap();
-        Self {
-            listener: listener.attach().unwrap(),
-        }
-    }
-
-    async fn accept(&mut self) -> Peer {
-        let stream = poll_fn(|cx| self.listener.poll_accept(cx)).await.unwrap();
-        Peer {
-            stream: stream.attach().unwrap(),
-            received: Vec::new(),
-        }
-    }
-}
-
-struct Peer {
-    stream: Box<dyn Stream>,
-    received: Vec<u8>,
-}
-
-impl Peer {
-    /// The next command's last argument.
-    async fn asked(&mut self) -> String {
-        loop {
-            let read = Command::read(&mut Scanner::new(), &self.received, &RespLimits::default());
-            if let Ok(command) = read.unwrap() {
-                let last = String::from_utf8(command.arguments.last().unwrap().to_vec()).unwrap();
-                let length = command.length;
-                self.received.drain(..length);
-                return last;
-            }
-            assert_ne!(
-                self.stream.read_buf(&mut self.received).await.unwrap(),
-                0,
-                "closed"
-            );
-        }
-    }
-
-    async fn write(&mut self, bytes: &str) {
-        self.stream.write_all(bytes.as_bytes()).await.unwrap();
-    }
-
-    /// Waits until the client has closed the connection.
-    async fn closed(mut self) {
-        while !matches!(
-            self.stream.read_buf(&mut self.received).await,
-            Ok(0) | Err(_)
-        ) {}
-    }
-}
-
-fn config() -> FifoConfig {
-    FifoConfig::new(Address::Memory(REDIS.into()))
-}
-
-fn client(shard: &Shard, config: FifoConfig) -> Fifo<RespCodec> {
-    Fifo::new(shard, config, RespCodec::default)
-}
-
-fn command(argument: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    put_command(&mut out, &[b"ECHO", argument.as_bytes()]);
-    out
-}
-
-fn within(shard: &Shard, time: Duration, idempotent: bool) -> FifoCall {
-    FifoCall {
-        deadline: shard.now() + time,
-        idempotent,
-        label: Label::of("ECHO"),
-    }
-}
-
-type Running = tokio::task::JoinHandle<Result<Bytes, FifoError>>;
-
-/// A call that runs by itself.
-fn start(shard: &Shard, fifo: &Fifo<RespCodec>, argument: &str, call: FifoCall) -> Running {
-    let (fifo, request, _shard) = (fifo.clone(), command(argument), shard.clone());
-    tokio::task::spawn_local(async move { fifo.call(&request, &call).await })
-}
-
-async fn end(running: Running) -> Result<String, FifoError> {
-    let bytes = running.await.unwrap()?;
-    Ok(String::from_utf8(bytes.to_vec())
-        .unwrap()
-        .trim_end()
-        .to_owned())
-}
-
-/// Runs a test on a paused shard, then looks for what it left behind.
-fn check_with(
-    setup: Setup,
-    test: impl FnOnce(Shard, MemoryIo) -> LocalBoxFuture<'static, ()> + Send + 'static,
-) -> Memory {
-    let memory = setup.start(|_| common::echo_router());
-    let (baseline, io) = (figures(&memory.server), memory.io.clone());
-    on_shard(&memory.server, 0, move |shard| test(shard, io));
-    back_at(&memory.server, &baseline);
-    assert_eq!(memory.server.counters()[0].calls_in_flight.get(), 0);
-    memory
-}
-
-fn check(test: impl FnOnce(Shard, MemoryIo) -> LocalBoxFuture<'static, ()> + Send + 'static) {
-    check_with(Setup::paused(), test).server.drain();
-}
+use common::Setup;
+use common::played::{
+    Peer, Played, SECOND, check, check_with, client, command, config, end, start, within,
+};
+use waystation_net::Faults;
+use waystation_net::fifo::{FifoConfig, FifoError};
 
 #[test]
 fn requests_are_pipelined_and_answered_in_order() {

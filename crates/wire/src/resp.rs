@@ -14,7 +14,7 @@ mod encode;
 mod scan;
 mod value;
 
-pub use command::Command;
+pub use command::{Arguments, Command};
 pub use encode::{put_array, put_bulk, put_command, put_error, put_integer, put_null, put_simple};
 pub use scan::{RespError, RespLimits, Scan, Scanner};
 pub use value::{Value, parse};

@@ -97,8 +97,24 @@ proptest! {
             prop_assert!(partial.is_err(), "{end} of {}", bytes.len());
         }
         let command = Command::read(&mut Scanner::new(), &bytes, &limits()).unwrap().unwrap();
-        prop_assert_eq!(command.arguments, list);
+        prop_assert_eq!(&*command.arguments, &list[..]);
         prop_assert_eq!(command.length, bytes.len());
+    }
+
+    /// Short commands that are there as a whole take a way of their own: it
+    /// must find what the scanner finds, and judge nothing itself.
+    #[test]
+    fn whole_commands_are_read_as_those_in_pieces(
+        head in "[*][0-5]\r\n",
+        parts in prop::collection::vec("[$][0-9]{1,2}\r\n[a-c]{0,11}(\r\n|\n|)", 0..6),
+        cut in 1..4_usize,
+    ) {
+        let bytes = (head + &parts.concat()).into_bytes();
+        let whole = Command::read(&mut Scanner::new(), &bytes, &limits());
+        let mut scanner = Scanner::new();
+        let first = Command::read(&mut scanner, &bytes[..cut], &limits());
+        prop_assert!(matches!(first, Ok(Err(_))), "it is no whole command: {first:?}");
+        prop_assert_eq!(whole, Command::read(&mut scanner, &bytes, &limits()));
     }
 }
 
@@ -171,7 +187,7 @@ fn every_bound_holds() {
 fn inline_commands_are_read() {
     let command = Command::read(&mut Scanner::new(), b"PING  hello\r\nrest", &limits());
     let expected = Command {
-        arguments: vec![&b"PING"[..], b"hello"],
+        arguments: [&b"PING"[..], b"hello"].into_iter().collect(),
         length: 13,
     };
     assert_eq!(command, Ok(Ok(expected)));

@@ -251,8 +251,11 @@ impl Conn {
         self.shared.handlers.get()
     }
 
-    /// Counts a handler until the guard is dropped.
-    pub(crate) fn handler_guard(&self) -> HandlerGuard {
+    /// Counts a handler until the guard is dropped. While one is counted the
+    /// connection is not idle, a peer that has sent its last byte still gets
+    /// its answers, and a drain waits. For a protocol that answers later, by
+    /// other means than [`Turn::Suspended`].
+    pub fn handler_guard(&self) -> HandlerGuard {
         self.shared.handlers.set(self.shared.handlers.get() + 1);
         self.shard().count_handler(1);
         HandlerGuard { conn: self.clone() }
@@ -339,8 +342,10 @@ impl Conn {
     }
 }
 
-/// Counts one running handler of a connection.
-pub(crate) struct HandlerGuard {
+/// Counts one running handler of a connection, see [`Conn::handler_guard`].
+#[derive(Debug)]
+#[must_use = "it counts until it is dropped"]
+pub struct HandlerGuard {
     conn: Conn,
 }
 

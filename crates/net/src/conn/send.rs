@@ -93,17 +93,38 @@ impl Conn {
             websocket::put_head(tail, websocket::BINARY, message.len());
             tail.extend_from_slice(&message);
         } else {
-            let tail = output.tail(self.shard());
-            let mut torn = Torn {
-                start: tail.len(),
-                tail,
-                whole: false,
-            };
-            write(torn.tail);
-            torn.whole = true;
+            Torn::whole(output.tail(self.shard()), write);
         }
         drop(output);
         self.sent();
+        Ok(())
+    }
+
+    /// Like [`Conn::send_with`], for many messages at once: `write` appends
+    /// them and answers how many they are. It is for a peer whose protocol
+    /// marks their ends itself, which a WebSocket peer's does not.
+    ///
+    /// Cost: that of one message.
+    ///
+    /// # Errors
+    /// [`SendError`]; `write` is not called then.
+    ///
+    /// # Panics
+    /// When `write` uses this connection, and on a WebSocket peer.
+    pub fn send_many(
+        &self,
+        length: usize,
+        write: impl FnOnce(&mut Vec<u8>) -> u64,
+    ) -> Result<(), SendError> {
+        assert!(!self.is_websocket(), "a WebSocket message is one message");
+        self.admit(length)?;
+        let mut output = self.shared.output.borrow_mut();
+        let count = Torn::whole(output.tail(self.shard()), write);
+        drop(output);
+        if count > 0 {
+            self.shard().counters().messages_out.add(count);
+            self.wake_driver();
+        }
         Ok(())
     }
 
@@ -202,6 +223,20 @@ struct Torn<'a> {
     tail: &'a mut Vec<u8>,
     start: usize,
     whole: bool,
+}
+
+impl<'a> Torn<'a> {
+    /// Appends what `write` writes, or nothing when it panics.
+    fn whole<T>(tail: &'a mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let mut torn = Torn {
+            start: tail.len(),
+            tail,
+            whole: false,
+        };
+        let result = write(torn.tail);
+        torn.whole = true;
+        result
+    }
 }
 
 impl Drop for Torn<'_> {

@@ -2,11 +2,12 @@
 //! socket and no clock.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use waystation_base::Moment;
 
-use super::FifoError;
+use super::{FifoError, FifoSink};
 
 enum Seat<A> {
     Free,
@@ -18,16 +19,60 @@ enum Seat<A> {
     Done(Result<A, FifoError>),
 }
 
+/// Who is next in line.
+enum Place {
+    /// A caller that waits by itself.
+    Seat(usize),
+    /// Requests that were relayed together and are answered to one sink.
+    Batch(Batch),
+}
+
+/// Relayed requests whose answers have not come.
+#[derive(Clone)]
+pub(super) struct Batch {
+    pub(super) sink: Rc<dyn FifoSink>,
+    /// The number of the first of them.
+    pub(super) first: u64,
+    pub(super) count: u32,
+}
+
+impl Batch {
+    pub(super) fn hand_over(&self, answers: Result<&[u8], FifoError>) {
+        self.sink.handle_answers(self.first, self.count, answers);
+    }
+}
+
+/// To whom the next answer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// To a caller that waits, so it must be read; or nobody asked.
+    Caller,
+    /// To a caller that gave up.
+    Gone,
+    /// To a sink, and so many behind it as well.
+    Batch(u32),
+}
+
+/// Everyone who is to hear that the connection is lost.
+#[derive(Default)]
+pub(super) struct Failed {
+    pub(super) wakers: Vec<Waker>,
+    pub(super) batches: Vec<Batch>,
+}
+
 /// The waiters of one connection.
 ///
-/// Calls come in this order: `push` for each request as it is written,
-/// `answer` for each answer as it is read, `fail` once when the connection is
-/// lost. A caller polls its seat until it is ready, or leaves it.
+/// Calls come in this order: `push` or `push_batch` for requests as they are
+/// written, `answer`, `skip` or `take` for answers as they are read, as `next`
+/// says, `fail` once when the connection is lost. A caller polls its seat
+/// until it is ready, or leaves it.
 pub(super) struct Line<A> {
     seats: Vec<Seat<A>>,
     free: Vec<usize>,
-    /// Seats in the order of their requests, with when each was written.
-    order: VecDeque<(usize, Moment)>,
+    /// In the order of their requests, with when they were written.
+    order: VecDeque<(Place, Moment)>,
+    /// Requests in `order`.
+    waiting: usize,
     /// Answers that came unasked, where that is allowed.
     spare: VecDeque<A>,
     spare_max: usize,
@@ -56,6 +101,7 @@ impl<A> Line<A> {
             seats: Vec::new(),
             free: Vec::new(),
             order: VecDeque::new(),
+            waiting: 0,
             spare: VecDeque::new(),
             spare_max,
             most: most.max(1),
@@ -65,20 +111,38 @@ impl<A> Line<A> {
 
     /// Requests whose answers have not been read.
     pub(super) fn len(&self) -> usize {
-        self.order.len()
+        self.waiting
+    }
+
+    /// Whether so many more requests may be written.
+    pub(super) fn admit(&self, count: usize) -> Result<(), FifoError> {
+        if self.failed {
+            return Err(FifoError::NotConnected);
+        }
+        if self.waiting.saturating_add(count) > self.most {
+            return Err(FifoError::Overloaded(self.waiting));
+        }
+        Ok(())
     }
 
     /// Takes the next place, for a request that is being written.
     pub(super) fn push(&mut self, now: Moment) -> Result<usize, FifoError> {
-        if self.failed {
-            return Err(FifoError::NotConnected);
-        }
-        if self.order.len() >= self.most {
-            return Err(FifoError::Overloaded(self.order.len()));
-        }
+        self.admit(1)?;
         let seat = self.seat(Seat::Waiting(None));
-        self.order.push_back((seat, now));
+        self.order.push_back((Place::Seat(seat), now));
+        self.waiting += 1;
         Ok(seat)
+    }
+
+    /// Takes the next places, for requests that are being relayed.
+    pub(super) fn push_batch(&mut self, batch: Batch, now: Moment) -> Result<(), FifoError> {
+        let count = batch.count as usize;
+        self.admit(count)?;
+        if count > 0 {
+            self.order.push_back((Place::Batch(batch), now));
+            self.waiting += count;
+        }
+        Ok(())
     }
 
     /// Takes a place for the next answer that comes, or came, unasked.
@@ -98,16 +162,59 @@ impl<A> Line<A> {
         seat
     }
 
-    /// An answer was read: it belongs to the oldest request. The waker is of
-    /// the caller that now has it.
+    /// To whom the next answer goes.
+    pub(super) fn next(&self) -> Next {
+        match self.order.front() {
+            Some((Place::Batch(batch), _)) => Next::Batch(batch.count),
+            Some((Place::Seat(seat), _)) => match &self.seats[*seat] {
+                Seat::Abandoned => Next::Gone,
+                _ => Next::Caller,
+            },
+            None => Next::Caller,
+        }
+    }
+
+    /// Up to `count` answers of the batch that is next in line were read.
+    ///
+    /// # Panics
+    /// When [`Line::next`] did not say so.
+    pub(super) fn take(&mut self, count: u32) -> Batch {
+        let Some((Place::Batch(batch), _)) = self.order.front_mut() else {
+            unreachable!("a batch is next in line");
+        };
+        let taken = Batch {
+            count: count.min(batch.count),
+            ..batch.clone()
+        };
+        batch.first += u64::from(taken.count);
+        batch.count -= taken.count;
+        if batch.count == 0 {
+            self.order.pop_front();
+        }
+        self.waiting -= taken.count as usize;
+        taken
+    }
+
+    /// An answer of a caller that gave up was read.
+    pub(super) fn skip(&mut self) {
+        if let Some((Place::Seat(seat), _)) = self.order.pop_front() {
+            self.waiting -= 1;
+            self.seats[seat] = Seat::Free;
+            self.free.push(seat);
+        }
+    }
+
+    /// An answer was read: it belongs to the caller that is next in line. The
+    /// waker is of the caller that now has it.
     pub(super) fn answer(&mut self, answer: A) -> (Answered, Option<Waker>) {
-        let Some((seat, _)) = self.order.pop_front() else {
+        let Some((Place::Seat(seat), _)) = self.order.pop_front() else {
             if self.spare.len() >= self.spare_max {
                 return (Answered::Unasked, None);
             }
             self.spare.push_back(answer);
             return (Answered::Kept, None);
         };
+        self.waiting -= 1;
         let old = std::mem::replace(&mut self.seats[seat], Seat::Done(Ok(answer)));
         if let Seat::Waiting(waker) = old {
             return (Answered::Taken, waker);
@@ -162,19 +269,25 @@ impl<A> Line<A> {
         }
     }
 
-    /// The connection is lost: everyone who waits is told. The wakers are of
-    /// those.
-    pub(super) fn fail(&mut self, error: FifoError) -> Vec<Waker> {
+    /// The connection is lost: no place is left. Who waited must be told.
+    pub(super) fn fail(&mut self, error: FifoError) -> Failed {
         self.failed = true;
-        let mut wakers = Vec::new();
-        for (seat, _) in std::mem::take(&mut self.order) {
-            let old = std::mem::replace(&mut self.seats[seat], Seat::Done(Err(error)));
-            match old {
-                Seat::Waiting(waker) => wakers.extend(waker),
+        self.waiting = 0;
+        let mut failed = Failed::default();
+        for (place, _) in std::mem::take(&mut self.order) {
+            let seat = match place {
+                Place::Seat(seat) => seat,
+                Place::Batch(batch) => {
+                    failed.batches.push(batch);
+                    continue;
+                }
+            };
+            match std::mem::replace(&mut self.seats[seat], Seat::Done(Err(error))) {
+                Seat::Waiting(waker) => failed.wakers.extend(waker),
                 _ => self.leave(seat),
             }
         }
-        wakers
+        failed
     }
 }
 

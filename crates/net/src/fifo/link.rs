@@ -3,19 +3,20 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::panic::AssertUnwindSafe;
-use std::rc::{Rc, Weak};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use waystation_base::Backoff;
 
-use super::line::{Answered, Line};
-use super::{FifoCodec, FifoConfig, FifoDecoded, FifoError, MakeCodec};
-use crate::conn::{CloseReason, Conn, Input, Session, SlowReader, Transport, Turn};
+use super::line::{Batch, Line};
+use super::session::FifoSession;
+use super::{FifoCodec, FifoConfig, FifoError, FifoSink, MakeCodec};
+use crate::conn::{CloseReason, Conn, SlowReader, Transport};
 use crate::io::Stream;
-use crate::limits::{FIFO_SPARE_MAX, MESSAGES_PER_TURN};
+use crate::limits::FIFO_SPARE_MAX;
 use crate::shard::{Label, Shard, Waiters, WaitsFor, describe_task, until, waiting};
 
 /// Connections that live this long let the back-off start anew.
@@ -29,7 +30,7 @@ pub(super) enum State {
     Closed,
 }
 
-type Lines<A> = Rc<RefCell<Line<A>>>;
+pub(super) type Lines<A> = Rc<RefCell<Line<A>>>;
 
 /// One connection, and the line of those who wait on it. Each time it is
 /// made anew the line is a new one.
@@ -110,39 +111,82 @@ impl<A> Link<A> {
             .map_or(0, |(_, line)| line.borrow().len())
     }
 
+    /// The connection, while there is one.
+    pub(super) fn conn(&self) -> Option<Conn> {
+        let current = self.current.borrow();
+        current.as_ref().map(|(conn, _)| conn.clone())
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        let current = self.current.borrow();
+        current.as_ref().is_some_and(|(conn, _)| conn.is_behind())
+    }
+
     /// Writes a request and takes its place: one step. An empty request only
     /// takes a place, for an answer that comes unasked.
     pub(super) fn send(&self, request: &[u8]) -> Result<Place<A>, FifoError> {
-        let (conn, line) = self
-            .current
-            .borrow()
-            .clone()
-            .ok_or(FifoError::NotConnected)?;
+        let (line, seat) = self.write(request, 1, |line| {
+            let now = self.shard.now();
+            if request.is_empty() {
+                line.push_unasked(now)
+            } else {
+                line.push(now)
+            }
+        })?;
+        Ok(Place {
+            line,
+            seat,
+            left: false,
+        })
+    }
+
+    /// Writes requests and takes their places: one step.
+    pub(super) fn relay(
+        &self,
+        requests: &[u8],
+        count: u32,
+        sink: &Rc<dyn FifoSink>,
+        first: u64,
+    ) -> Result<(), FifoError> {
+        let batch = Batch {
+            sink: sink.clone(),
+            first,
+            count,
+        };
+        self.write(requests, count as usize, |line| {
+            line.push_batch(batch, self.shard.now())
+        })?;
+        Ok(())
+    }
+
+    /// Nothing is written without a place, and no place is taken for what is
+    /// not written: both would put everyone out of step.
+    fn write<T>(
+        &self,
+        requests: &[u8],
+        count: usize,
+        push: impl FnOnce(&mut Line<A>) -> Result<T, FifoError>,
+    ) -> Result<(Lines<A>, T), FifoError> {
+        let current = self.current.borrow();
+        let (conn, line) = current.as_ref().ok_or(FifoError::NotConnected)?;
         if !conn.is_open() {
             return Err(FifoError::NotConnected);
         }
-        let now = self.shard.now();
-        let seat = if request.is_empty() {
-            line.borrow_mut().push_unasked(now)?
-        } else {
-            line.borrow_mut().push(now)?
-        };
-        let place = Place {
-            line: line.clone(),
-            seat,
-            left: false,
-        };
-        if !request.is_empty() && conn.send(request).is_err() {
-            // The place was taken and nothing was written for it: nobody may
-            // be matched on this connection any more.
-            conn.close(CloseReason::SlowReader);
-            return Err(FifoError::Overloaded(line.borrow().len()));
+        let mut open = line.borrow_mut();
+        let before = open.len();
+        open.admit(count)?;
+        if !requests.is_empty() && conn.send(requests).is_err() {
+            // Its output is full: the server does not read.
+            return Err(FifoError::Overloaded(before));
         }
-        if line.borrow().len() == 1 {
+        let place = push(&mut open)?;
+        let begins = before == 0 && open.len() > 0;
+        drop(open);
+        if begins {
             // The stall clock had nothing to watch until now.
             self.asked.wake_all();
         }
-        Ok(place)
+        Ok((line.clone(), place))
     }
 
     /// Closes the link for good.
@@ -274,16 +318,32 @@ struct Connected<'a, A> {
     reason: Option<CloseReason>,
 }
 
+impl<A> Connected<'_, A> {
+    /// Tells everyone who waits.
+    fn fail(&self) {
+        self.link.current.replace(None);
+        let failed = self.line.borrow_mut().fail(FifoError::OutcomeUnknown);
+        for waker in failed.wakers {
+            waker.wake();
+        }
+        for batch in failed.batches {
+            // This may run while the task unwinds: a second panic would end
+            // the process.
+            let told = || batch.hand_over(Err(FifoError::OutcomeUnknown));
+            if catch_unwind(AssertUnwindSafe(told)).is_err() {
+                self.link.shard.counters().panics.add(1);
+                tracing::error!("a sink of relayed answers panicked");
+            }
+        }
+        self.link.set_state(State::Connecting);
+    }
+}
+
 impl<A> Drop for Connected<'_, A> {
     fn drop(&mut self) {
         self.conn
             .finish(self.reason.unwrap_or(CloseReason::HandlerPanic));
-        self.link.current.replace(None);
-        let wakers = self.line.borrow_mut().fail(FifoError::OutcomeUnknown);
-        for waker in wakers {
-            waker.wake();
-        }
-        self.link.set_state(State::Connecting);
+        self.fail();
         self.conn.drop_properties();
     }
 }
@@ -303,10 +363,7 @@ async fn serve<C: FifoCodec>(
         line: line.clone(),
         reason: None,
     };
-    let mut session = FifoSession {
-        codec: codec(),
-        line: Rc::downgrade(&line),
-    };
+    let mut session = FifoSession::new(codec(), &line);
     let mut transport = Transport::new(conn.clone(), stream, Vec::new());
     link.set_state(State::Up);
     let reason = tokio::select! {
@@ -315,6 +372,8 @@ async fn serve<C: FifoCodec>(
     };
     connected.reason = Some(reason);
     tracing::debug!(address = %config.address, %reason, "upstream lost");
+    // The end of the socket may take some time, for which nobody has to wait.
+    connected.fail();
     transport.close(reason).await;
 }
 
@@ -330,52 +389,5 @@ async fn stalled<A>(link: &Link<A>, line: &RefCell<Line<A>>, timeout: Duration) 
             return CloseReason::Protocol("stalled");
         }
         link.shard.sleep_until(due).await;
-    }
-}
-
-struct FifoSession<C: FifoCodec> {
-    codec: C,
-    line: Weak<RefCell<Line<C::Answer>>>,
-}
-
-impl<C: FifoCodec> Session for FifoSession<C> {
-    fn handle_input(&mut self, conn: &Conn, input: &mut Input) -> Result<Turn, CloseReason> {
-        let Some(line) = self.line.upgrade() else {
-            return Err(CloseReason::Local);
-        };
-        let counters = conn.shard().counters();
-        for _ in 0..MESSAGES_PER_TURN {
-            if input.is_empty() {
-                return Ok(Turn::NeedMore);
-            }
-            let decoded = self
-                .codec
-                .decode(input.bytes())
-                .map_err(CloseReason::Protocol)?;
-            let (answer, length) = match decoded {
-                FifoDecoded::Answer(answer, length) => (answer, length),
-                FifoDecoded::Need(total) => {
-                    input.want(total);
-                    return Ok(Turn::NeedMore);
-                }
-            };
-            input.consume(length);
-            counters.messages_in.add(1);
-            let (became, waker) = line.borrow_mut().answer(answer);
-            match became {
-                Answered::Taken | Answered::Kept => {}
-                Answered::Discarded => counters.late_answers.add(1),
-                Answered::Unasked => return Err(CloseReason::Protocol("unasked")),
-            }
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        }
-        Ok(Turn::Yield)
-    }
-
-    fn is_mid_message(&self) -> bool {
-        // The stall timeout looks after answers that are incomplete.
-        false
     }
 }

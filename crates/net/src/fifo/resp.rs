@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use waystation_wire::resp::{RespLimits, Scan, Scanner};
 
-use super::{FifoCodec, FifoDecoded};
+use super::{FifoCodec, FifoScan};
 
 /// Finds RESP answers. An answer is its raw bytes, so that a gateway can hand
 /// it on as it is; [`waystation_wire::resp::parse`] reads it.
@@ -26,14 +26,15 @@ impl RespCodec {
 impl FifoCodec for RespCodec {
     type Answer = Bytes;
 
-    fn decode(&mut self, input: &[u8]) -> Result<FifoDecoded<Bytes>, &'static str> {
+    fn scan(&mut self, input: &[u8]) -> Result<FifoScan, &'static str> {
         match self.scanner.scan(input, &self.limits) {
-            Ok(Scan::Complete(length)) => Ok(FifoDecoded::Answer(
-                Bytes::copy_from_slice(&input[..length]),
-                length,
-            )),
-            Ok(Scan::Need(total)) => Ok(FifoDecoded::Need(total)),
+            Ok(Scan::Complete(length)) => Ok(FifoScan::Answer(length)),
+            Ok(Scan::Need(total)) => Ok(FifoScan::Need(total)),
             Err(error) => Err(error.reason()),
         }
+    }
+
+    fn read(&mut self, answer: &[u8]) -> Result<Bytes, &'static str> {
+        Ok(Bytes::copy_from_slice(answer))
     }
 }

@@ -4,6 +4,8 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod callee;
+pub(crate) mod played;
+pub(crate) mod redis;
 
 use std::future::Future;
 use std::io;

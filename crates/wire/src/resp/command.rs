@@ -1,20 +1,98 @@
 //! Commands of requests.
 
+use std::fmt;
+use std::ops::Deref;
+
 use super::scan::{RespError, RespLimits, Scan, Scanner, length};
+
+/// Arguments that are held without an allocation.
+const INLINE: usize = 4;
+
+/// The arguments of a command, a slice of slices. Up to four of them need no
+/// allocation.
+#[derive(Clone)]
+pub struct Arguments<'a> {
+    inline: [&'a [u8]; INLINE],
+    len: usize,
+    /// All of them, once there are more than fit.
+    many: Vec<&'a [u8]>,
+}
+
+impl<'a> Arguments<'a> {
+    const fn new() -> Self {
+        Self {
+            inline: [&[]; INLINE],
+            len: 0,
+            many: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, argument: &'a [u8]) {
+        if let Some(place) = self.inline.get_mut(self.len) {
+            *place = argument;
+        } else {
+            if self.many.is_empty() {
+                self.many.extend_from_slice(&self.inline);
+            }
+            self.many.push(argument);
+        }
+        self.len += 1;
+    }
+}
+
+impl<'a> Deref for Arguments<'a> {
+    type Target = [&'a [u8]];
+
+    fn deref(&self) -> &Self::Target {
+        if self.many.is_empty() {
+            &self.inline[..self.len]
+        } else {
+            &self.many
+        }
+    }
+}
+
+impl PartialEq for Arguments<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Arguments<'_> {}
+
+impl fmt::Debug for Arguments<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<'a> FromIterator<&'a [u8]> for Arguments<'a> {
+    fn from_iter<I: IntoIterator<Item = &'a [u8]>>(iter: I) -> Self {
+        let mut arguments = Self::new();
+        for argument in iter {
+            arguments.push(argument);
+        }
+        arguments
+    }
+}
 
 /// A whole command at the front of a buffer: an array of bulk strings, or an
 /// inline command, a line of words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command<'a> {
     /// The command's name and its arguments; empty for an empty line.
-    pub arguments: Vec<&'a [u8]>,
+    pub arguments: Arguments<'a>,
     /// How many bytes it has.
     pub length: usize,
 }
 
 impl<'a> Command<'a> {
     /// Reads the command at the front of `input`; `Err` in the inner result
-    /// is how many bytes are needed before trying again.
+    /// is how many bytes are needed before trying again, with the same bytes
+    /// in front.
+    ///
+    /// Cost: one pass over the lengths of a command that is there as a whole
+    /// and has at most four arguments; no allocation for it.
     ///
     /// # Errors
     /// [`RespError`]; the connection cannot be followed any further.
@@ -25,22 +103,81 @@ impl<'a> Command<'a> {
     ) -> Result<Result<Self, usize>, RespError> {
         match input.first() {
             None => Ok(Err(1)),
-            Some(b'*') => match scanner.scan(input, limits)? {
-                Scan::Need(bytes) => Ok(Err(bytes)),
-                Scan::Complete(length) => Ok(Ok(Self {
-                    arguments: bulks(&input[..length])?,
-                    length,
-                })),
-            },
+            Some(b'*') => {
+                // Only at its first sight, so that no byte is read twice for
+                // each piece in which a long command comes.
+                if scanner.is_idle()
+                    && let Some(command) = short(input, limits)
+                {
+                    return Ok(Ok(command));
+                }
+                match scanner.scan(input, limits)? {
+                    Scan::Need(bytes) => Ok(Err(bytes)),
+                    Scan::Complete(length) => Ok(Ok(Self {
+                        arguments: bulks(&input[..length])?,
+                        length,
+                    })),
+                }
+            }
             Some(_) => inline(input, limits),
         }
     }
 }
 
+/// A short command that is there as a whole and is as most are. Whatever it
+/// does not like, the scanner judges.
+fn short<'a>(input: &'a [u8], limits: &RespLimits) -> Option<Command<'a>> {
+    // `*3\r\n`
+    let [b'*', count @ b'1'..=b'4', b'\r', b'\n', ..] = input else {
+        return None;
+    };
+    let count = u64::from(count - b'0');
+    if count > limits.elements_max {
+        return None;
+    }
+    let mut arguments = Arguments::new();
+    let mut at = 4;
+    for _ in 0..count {
+        let (bytes, start) = short_head(input, at)?;
+        let end = start + bytes;
+        if input.get(end..end + 2)? != b"\r\n" {
+            return None;
+        }
+        arguments.push(&input[start..end]);
+        at = end + 2;
+    }
+    (at <= limits.bytes_max).then_some(Command {
+        arguments,
+        length: at,
+    })
+}
+
+/// The length in `$123\r\n` and where its bytes begin. At most six digits, so
+/// that nothing overflows.
+fn short_head(input: &[u8], at: usize) -> Option<(usize, usize)> {
+    if *input.get(at)? != b'$' {
+        return None;
+    }
+    let mut value = 0;
+    for place in at + 1..at + 8 {
+        match *input.get(place)? {
+            digit @ b'0'..=b'9' if place < at + 7 => {
+                value = value * 10 + usize::from(digit - b'0');
+            }
+            b'\r' if place > at + 1 => {
+                let ends = *input.get(place + 1)? == b'\n';
+                return ends.then_some((value, place + 2));
+            }
+            _ => return None,
+        }
+    }
+    None
+}
+
 /// The bulks of a scanned array.
-fn bulks(input: &[u8]) -> Result<Vec<&[u8]>, RespError> {
+fn bulks(input: &[u8]) -> Result<Arguments<'_>, RespError> {
     let (count, mut rest) = head(input, b'*')?;
-    let mut arguments = Vec::with_capacity(count.min(64));
+    let mut arguments = Arguments::new();
     for _ in 0..count {
         let (bytes, behind) = head(rest, b'$')?;
         let argument = behind.get(..bytes).ok_or(RespError::Incomplete)?;
