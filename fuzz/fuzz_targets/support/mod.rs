@@ -1,5 +1,9 @@
 //! A whole server in memory, for targets that feed it a connection's bytes.
 
+#![allow(dead_code, reason = "each target uses a part of it")]
+
+pub mod websocket;
+
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock, mpsc};
 use std::time::Duration;
@@ -88,62 +92,72 @@ fn router() -> Router {
     router
 }
 
-struct Host {
+/// A server under fuzzing.
+pub struct Host {
     server: Server,
     io: MemoryIo,
 }
 
-static HOST: LazyLock<Host> = LazyLock::new(|| {
-    let io = MemoryIo::new(1, Faults::default());
-    let config = NetConfig {
-        io: Arc::new(io.clone()),
-        ..NetConfig::default()
-    };
-    let server = Server::builder(config)
-        // Time passes only when there is nothing else to do.
-        .on_shard(|_| tokio::time::pause())
-        .listen(Address::Memory(NAME.into()), |_| {
-            NativeProtocol::new(Rc::new(router()))
-        })
-        .start()
-        .expect("nothing else listens there");
-    Host { server, io }
-});
+static HOST: LazyLock<Host> =
+    LazyLock::new(|| Host::start(|_| NativeProtocol::new(Rc::new(router()))));
+
+impl Host {
+    /// A server in memory on one shard.
+    pub fn start(protocol: impl Fn(&Shard) -> NativeProtocol + Send + Sync + 'static) -> Self {
+        let io = MemoryIo::new(1, Faults::default());
+        let config = NetConfig {
+            io: Arc::new(io.clone()),
+            ..NetConfig::default()
+        };
+        let server = Server::builder(config)
+            // Time passes only when there is nothing else to do.
+            .on_shard(|_| tokio::time::pause())
+            .listen(Address::Memory(NAME.into()), protocol)
+            .start()
+            .expect("nothing else listens there");
+        Self { server, io }
+    }
+
+    /// As [`exchange`], with this server.
+    pub fn exchange(&self, bytes: &[u8], cut: usize) -> Vec<u8> {
+        let host = self;
+        let ends = || {
+            let reasons = host.server.counters()[0].closed.list();
+            reasons.iter().map(|(_, count)| count).sum::<u64>()
+        };
+        let before = ends();
+        let (done, answer) = mpsc::channel();
+        let (io, bytes) = (host.io.clone(), bytes.to_vec());
+        let job = move |shard: &Shard| {
+            let task = shard.clone();
+            shard.spawn(Label::OTHER, async move {
+                let received = converse(&io, &bytes, cut).await;
+                let limit = task.now() + Duration::from_secs(5);
+                while task.slot_figures() != (0, 0) {
+                    assert!(task.now() < limit, "the connection's slot is not released");
+                    task.sleep(Duration::from_millis(1)).await;
+                }
+                let _ = done.send(received);
+            });
+        };
+        host.server
+            .remote()
+            .run_on(ShardId(0), job)
+            .expect("the mailbox is empty");
+        let received = answer
+            .recv_timeout(Duration::from_secs(20))
+            .expect("the connection hangs");
+        assert_eq!(host.server.counters()[0].panics.get(), 0);
+        assert_eq!(ends(), before + 1);
+        received
+    }
+}
 
 /// Sends `bytes` in pieces of `cut` on a connection of its own, ends that
 /// side, and answers all that came back. The connection is gone then, and it
 /// has ended exactly once.
 pub fn exchange(bytes: &[u8], cut: usize) -> Vec<u8> {
-    let host = &*HOST;
-    let ends = || {
-        let reasons = host.server.counters()[0].closed.list();
-        reasons.iter().map(|(_, count)| count).sum::<u64>()
-    };
-    let before = ends();
-    let (done, answer) = mpsc::channel();
-    let (io, bytes) = (host.io.clone(), bytes.to_vec());
-    let job = move |shard: &Shard| {
-        let task = shard.clone();
-        shard.spawn(Label::OTHER, async move {
-            let received = converse(&io, &bytes, cut).await;
-            let limit = task.now() + Duration::from_secs(5);
-            while task.slot_figures() != (0, 0) {
-                assert!(task.now() < limit, "the connection's slot is not released");
-                task.sleep(Duration::from_millis(1)).await;
-            }
-            let _ = done.send(received);
-        });
-    };
-    host.server
-        .remote()
-        .run_on(ShardId(0), job)
-        .expect("the mailbox is empty");
-    let received = answer
-        .recv_timeout(Duration::from_secs(20))
-        .expect("the connection hangs");
-    assert_eq!(host.server.counters()[0].panics.get(), 0);
-    assert_eq!(ends(), before + 1);
-    received
+    HOST.exchange(bytes, cut)
 }
 
 async fn converse(io: &MemoryIo, bytes: &[u8], cut: usize) -> Vec<u8> {
