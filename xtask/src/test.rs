@@ -15,6 +15,9 @@ use crate::{environment, install};
 /// The integration test that holds a crate's loom models.
 const LOOM_TEST: &str = "loom";
 
+/// The crate whose tests run in both placements: see `WAYSTATION_TEST_PLACEMENT` in them.
+const SPLIT_PACKAGE: &str = "waystation-net";
+
 /// Cases of each property in a long run; proptest's own default is 256.
 const PROPERTY_CASES_LONG: &str = "4096";
 
@@ -128,11 +131,33 @@ fn plan(tests: &[String]) -> Result<Plan> {
     Ok(plan)
 }
 
-/// The cargo calls of a run: the workspace, then each crate that has loom models.
+/// The cargo calls of a run: the workspace, the network core in split placement, then each crate
+/// that has loom models.
 fn commands(metadata: &Metadata, plan: &Plan, is_long: bool, filters: &[String]) -> Vec<Command> {
+    let workspace = tests(&["--workspace"], plan, is_long, filters);
+    let mut split = tests(
+        &["--package", SPLIT_PACKAGE, "--tests"],
+        plan,
+        is_long,
+        filters,
+    );
+    split.env("WAYSTATION_TEST_PLACEMENT", "split");
+    let with_models = metadata.members().filter(|package| {
+        package
+            .test_file(LOOM_TEST)
+            .is_some_and(|file| may_match(file, filters))
+    });
+    let models = with_models.map(|package| loom(metadata, package.name.as_str(), filters));
+    [workspace, split].into_iter().chain(models).collect()
+}
+
+/// One run of ordinary tests.
+fn tests(packages: &[&str], plan: &Plan, is_long: bool, filters: &[String]) -> Command {
     let mut workspace = environment::cargo();
     workspace
-        .args(["test", "--workspace", "--locked", "--no-fail-fast", "--"])
+        .arg("test")
+        .args(packages)
+        .args(["--locked", "--no-fail-fast", "--"])
         .args(filters);
     for (test, _) in &plan.left_out {
         workspace.args(["--skip", test]);
@@ -146,34 +171,24 @@ fn commands(metadata: &Metadata, plan: &Plan, is_long: bool, filters: &[String])
             .env("WAYSTATION_TEST_LONG", "1")
             .env("PROPTEST_CASES", PROPERTY_CASES_LONG);
     }
-    let with_models = metadata.members().filter(|package| {
-        package
-            .test_file(LOOM_TEST)
-            .is_some_and(|file| may_match(file, filters))
-    });
-    let models = with_models.map(|package| {
-        let mut command = environment::cargo();
-        command
-            .args([
-                "test",
-                "--locked",
-                "--release",
-                "--test",
-                LOOM_TEST,
-                "--package",
-            ])
-            .args([package.name.as_str(), "--"])
-            .args(filters)
-            // A folder of its own: the flag changes every crate, and the next ordinary build
-            // would compile all of them again.
-            .env(
-                "CARGO_TARGET_DIR",
-                metadata.target_directory.join(LOOM_TEST),
-            )
-            .env("RUSTFLAGS", loom_flags(environment::variable("RUSTFLAGS")));
-        command
-    });
-    std::iter::once(workspace).chain(models).collect()
+    workspace
+}
+
+/// The run of a crate's loom models.
+fn loom(metadata: &Metadata, package: &str, filters: &[String]) -> Command {
+    let mut command = environment::cargo();
+    command
+        .args(["test", "--locked", "--release", "--test", LOOM_TEST])
+        .args(["--package", package, "--"])
+        .args(filters)
+        // A folder of its own: the flag changes every crate, and the next ordinary build would
+        // compile all of them again.
+        .env(
+            "CARGO_TARGET_DIR",
+            metadata.target_directory.join(LOOM_TEST),
+        )
+        .env("RUSTFLAGS", loom_flags(environment::variable("RUSTFLAGS")));
+    command
 }
 
 /// True when a filter may name a test in this file. To know it for sure the models would have to be
@@ -259,25 +274,43 @@ mod tests {
             ..Plan::default()
         };
         let commands = commands(&Metadata::default(), &plan, false, &["page".to_owned()]);
-        assert_eq!(commands.len(), 1);
-        let arguments = arguments(&commands[0]);
-        let own = arguments
-            .iter()
-            .position(|argument| *argument == "--")
-            .unwrap();
-        assert_eq!(
-            arguments[own + 1..],
-            ["page", "--skip", "page::needs_chromium_x"]
-        );
+        assert_eq!(commands.len(), 2);
+        for command in &commands {
+            let arguments = arguments(command);
+            let own = arguments
+                .iter()
+                .position(|argument| *argument == "--")
+                .unwrap();
+            assert_eq!(
+                arguments[own + 1..],
+                ["page", "--skip", "page::needs_chromium_x"]
+            );
+        }
     }
 
     #[test]
     fn each_crate_with_models_gets_a_run_with_its_own_folder() {
         let commands = commands(&with_models("mailbox"), &Plan::default(), false, &[]);
-        assert_eq!(commands.len(), 2);
-        assert!(arguments(&commands[1]).contains(&"mailbox"));
-        let variables: Vec<_> = commands[1].get_envs().map(|(name, _)| name).collect();
-        assert!(variables.contains(&std::ffi::OsStr::new("CARGO_TARGET_DIR")));
+        assert_eq!(commands.len(), 3);
+        assert!(arguments(&commands[2]).contains(&"mailbox"));
+        assert!(variables(&commands[2]).contains(&"CARGO_TARGET_DIR"));
+    }
+
+    /// The network core ran its tests in one placement only, and the other broke.
+    #[test]
+    fn the_network_core_is_tested_in_both_placements() {
+        let commands = commands(&Metadata::default(), &Plan::default(), false, &[]);
+        assert!(arguments(&commands[0]).contains(&"--workspace"));
+        assert!(!variables(&commands[0]).contains(&"WAYSTATION_TEST_PLACEMENT"));
+        assert!(arguments(&commands[1]).contains(&SPLIT_PACKAGE));
+        assert!(variables(&commands[1]).contains(&"WAYSTATION_TEST_PLACEMENT"));
+    }
+
+    fn variables(command: &Command) -> Vec<&str> {
+        command
+            .get_envs()
+            .filter_map(|(name, _)| name.to_str())
+            .collect()
     }
 
     #[test]

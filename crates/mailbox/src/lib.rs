@@ -11,7 +11,9 @@
 //! consumer is polled with a [`Waker`](std::task::Waker) or blocks its thread;
 //! loom models in `tests/loom.rs` prove that no message and no wake-up is lost.
 //!
-//! The main types are [`Sender`] and [`Receiver`], made by [`mailbox`].
+//! The main types are [`Sender`] and [`Receiver`], made by [`mailbox`]. A
+//! [`Doorbell`] says once, and not for each item, that a queue elsewhere has
+//! something in it.
 //!
 //! ```
 //! use waystation_mailbox::{TrySendError, mailbox};
@@ -30,11 +32,13 @@
 //! assert_eq!(receiver.try_recv_batch(&mut batch), None);
 //! ```
 
+mod doorbell;
 mod receiver;
 mod sender;
 mod shared;
 mod sync;
 
+pub use doorbell::Doorbell;
 pub use receiver::Receiver;
 pub use sender::{Sender, TrySendError};
 pub use shared::Counters;

@@ -73,6 +73,32 @@ impl<T> Sender<T> {
         Ok(())
     }
 
+    /// Queues the messages of `batch` in their order, under one lock and with
+    /// at most one wake-up, and answers how many. What does not fit, or comes
+    /// when the receiver is gone, stays in `batch` and counts as refused.
+    ///
+    /// Cost: one lock and a move for each message; one wake-up if the receiver
+    /// waits, which is the dear part.
+    pub fn try_send_batch(&self, batch: &mut Vec<T>) -> usize {
+        let mut state = self.shared.lock();
+        let room = if state.receiver_gone {
+            0
+        } else {
+            state.capacity - state.queue.len()
+        };
+        let count = batch.len().min(room);
+        state.counters.refused += (batch.len() - count) as u64;
+        state.counters.sent += count as u64;
+        if count == 0 {
+            return 0;
+        }
+        state.queue.extend(batch.drain(..count));
+        let waiter = state.take_waiter();
+        drop(state);
+        self.shared.wake(waiter);
+        count
+    }
+
     /// Messages queued now.
     pub fn len(&self) -> usize {
         self.shared.lock().queue.len()

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use loom::sync::Notify;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread;
-use waystation_mailbox::{Receiver, TrySendError, mailbox};
+use waystation_mailbox::{Doorbell, Receiver, TrySendError, mailbox};
 
 /// Runs a model of three threads under every interleaving with at most three
 /// preemptions: a second, where the unbounded search takes minutes (and was made
@@ -137,5 +137,60 @@ fn a_full_mailbox_counts_what_it_refuses() {
         assert_eq!(all.len(), 1);
         let counters = sender.counters();
         assert_eq!((taken, counters.sent, counters.refused), (1, 1, 1));
+    });
+}
+
+/// A batch wakes once; what did not fit stays with the producer, in order.
+#[test]
+fn a_batch_is_taken_in_whole_and_wakes_or_stays_with_its_producer() {
+    check(|| {
+        let (sender, mut receiver) = mailbox(3);
+        let other = sender.clone();
+        let batches = thread::spawn(move || {
+            let mut batch = vec![1, 2];
+            assert_eq!(sender.try_send_batch(&mut batch), 2);
+            assert!(batch.is_empty());
+        });
+        let single = thread::spawn(move || other.try_send(9).unwrap());
+        let mut all = Vec::new();
+        while receive(&mut receiver, &mut all).is_some() {}
+        let of_batch: Vec<i32> = all.iter().copied().filter(|&n| n < 9).collect();
+        assert_eq!((all.len(), of_batch), (3, vec![1, 2]));
+        batches.join().unwrap();
+        single.join().unwrap();
+    });
+}
+
+/// Two producers put one item each into a queue and ring; the messages that
+/// they owe are answered on a third thread, as a lane does. The consumer, which
+/// changes threads in between, gets both items.
+#[test]
+fn nothing_put_in_before_a_ring_is_missed() {
+    check(|| {
+        let bell = Arc::new(Doorbell::new(0));
+        let queue = Arc::new(AtomicUsize::new(0));
+        let producers = [(); 2].map(|()| {
+            let (bell, queue) = (Arc::clone(&bell), Arc::clone(&queue));
+            thread::spawn(move || {
+                queue.fetch_add(1, Ordering::Relaxed);
+                if bell.ring().is_some() {
+                    bell.answer();
+                }
+            })
+        });
+        let parker = Arc::new(Parker(Notify::new()));
+        let waker = Waker::from(Arc::clone(&parker));
+        let cx = Context::from_waker(&waker);
+        bell.settle(1);
+        loop {
+            bell.register(&cx);
+            if queue.load(Ordering::Relaxed) == 2 {
+                break;
+            }
+            parker.0.wait();
+        }
+        for producer in producers {
+            producer.join().unwrap();
+        }
     });
 }

@@ -95,6 +95,24 @@ fn a_full_mailbox_refuses_and_hands_the_message_back() {
 }
 
 #[test]
+fn what_does_not_fit_of_a_batch_stays_with_its_sender() {
+    let (sender, mut receiver) = mailbox(3);
+    let mut batch = vec![1, 2];
+    assert_eq!(sender.try_send_batch(&mut batch), 2);
+    batch.extend([3, 4, 5]);
+    assert_eq!(sender.try_send_batch(&mut batch), 1);
+    assert_eq!(batch, [4, 5]);
+    let counters = sender.counters();
+    assert_eq!((counters.sent, counters.refused), (3, 2));
+    let mut all = Vec::new();
+    assert_eq!(receiver.try_recv_batch(&mut all), Some(3));
+    assert_eq!(all, [1, 2, 3]);
+    drop(receiver);
+    assert_eq!(sender.try_send_batch(&mut batch), 0);
+    assert_eq!((batch, sender.is_closed()), (vec![4, 5], true));
+}
+
+#[test]
 fn the_end_comes_after_the_last_message_and_wakes() {
     let (sender, mut receiver) = mailbox(4);
     let other = sender.clone();

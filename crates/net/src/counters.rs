@@ -121,6 +121,12 @@ counters! {
     calls_in_flight: Gauge "waystation_net_calls_in_flight",
     /// Answers that came after their call had ended. They are discarded.
     late_answers: Counter "waystation_net_late_answers",
+    /// Sockets that this I/O shard of a split server serves now.
+    split_pumps: Gauge "waystation_net_split_sockets",
+    /// Times that a socket was not read because its receive queue was full.
+    split_paused: Counter "waystation_net_split_paused",
+    /// Heartbeats that the I/O side answered for its workers.
+    split_heartbeats: Counter "waystation_net_split_heartbeats",
     /// Connections made to upstreams.
     connects: Counter "waystation_net_connects",
     /// Attempts to connect to an upstream that failed.

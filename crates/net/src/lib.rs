@@ -36,6 +36,7 @@ mod protocol;
 mod server;
 mod shard;
 mod signals;
+mod split;
 
 pub use self::clock::{MonotonicClock, unix_time};
 pub use self::conn::{
@@ -53,3 +54,4 @@ pub use self::shard::{
     TaskInfo, WaitsFor, current_wait, describe_task, until, waiting,
 };
 pub use self::signals::{Termination, wait_for_termination};
+pub use self::split::Heartbeat;

@@ -28,6 +28,10 @@ pub const HOME_BYTES_MAX: usize = 16 * 1024;
 /// socket is no longer read, unless the decoder itself waits for more.
 pub const INPUT_QUEUE_BYTES: usize = 64 * 1024;
 
+/// Answers to heartbeats that wait to be written on a connection of a split
+/// server, in bytes. At this level its socket is no longer read.
+pub const HEARTBEAT_ANSWER_BYTES: usize = 8 * 1024;
+
 /// Bytes asked of the kernel by one read into an empty buffer.
 pub const READ_CHUNK_BYTES: usize = 16 * 1024;
 

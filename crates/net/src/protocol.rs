@@ -5,6 +5,7 @@ use std::rc::Rc;
 use futures_util::future::LocalBoxFuture;
 
 use crate::conn::{CloseReason, Conn, Transport};
+use crate::split::Heartbeat;
 
 /// Where a connection belongs, judged by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,15 @@ pub trait Protocol: 'static {
     /// Whether [`Protocol::home`] wants to see bytes at all.
     fn has_home(&self) -> bool {
         false
+    }
+
+    /// How the I/O side of a split server answers heartbeats on a connection
+    /// of this protocol while its worker computes; by default not at all.
+    fn heartbeat() -> Option<Box<dyn Heartbeat>>
+    where
+        Self: Sized,
+    {
+        None
     }
 
     /// A connection has been opened, before its first message.

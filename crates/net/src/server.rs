@@ -2,26 +2,24 @@
 
 mod accept;
 mod shard_loop;
+mod start;
 
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use waystation_base::ShardId;
-use waystation_mailbox::{Receiver, mailbox};
 
 use crate::conn::SlowReader;
 use crate::counters::Counters;
 use crate::io::{Address, DetachedListener, Io, SystemIo};
 use crate::limits;
 use crate::protocol::Protocol;
-use crate::shard::{
-    Beat, BlockedReports, Mail, Remote, RemoteError, Shard, ShardParts, Target, watch,
-};
+use crate::shard::{Beat, BlockedReports, Mail, Remote, RemoteError, Shard, watch};
+use crate::split::MakeHeartbeat;
 
 /// Bounds of each connection. See [`limits`] for what happens at each.
 #[derive(Debug, Clone)]
@@ -59,8 +57,14 @@ impl Default for ConnectionLimits {
 /// Settings of a server.
 #[derive(Clone)]
 pub struct NetConfig {
-    /// Threads with an event loop each; at least 1.
+    /// Threads with an event loop each that run handlers; at least 1.
     pub shards: u16,
+    /// Threads that do nothing but I/O for the others. 0 is *shared*
+    /// placement: each shard does its own. From 1 on it is *split* placement:
+    /// a handler makes no I/O system call, and heartbeats are answered while
+    /// it computes, for a hand-off from thread to thread for each batch of
+    /// messages.
+    pub io_shards: u16,
     /// Accepted connections open at once, over all shards.
     pub connections_max: usize,
     /// Bounds of each connection.
@@ -80,6 +84,7 @@ impl Default for NetConfig {
     fn default() -> Self {
         Self {
             shards: 1,
+            io_shards: 0,
             connections_max: limits::CONNECTIONS_MAX,
             connection: ConnectionLimits::default(),
             drain: limits::DRAIN,
@@ -133,7 +138,13 @@ enum Source {
 pub struct ServerBuilder {
     config: NetConfig,
     init: Vec<Init>,
-    listeners: Vec<(Source, Factory)>,
+    listeners: Vec<(Source, Spoken)>,
+}
+
+/// What is spoken on a listener.
+struct Spoken {
+    factory: Factory,
+    heartbeat: MakeHeartbeat,
 }
 
 impl ServerBuilder {
@@ -171,8 +182,11 @@ impl ServerBuilder {
         source: Source,
         factory: impl Fn(&Shard) -> P + Send + Sync + 'static,
     ) -> Self {
-        let factory: Factory = Arc::new(move |shard| Rc::new(factory(shard)));
-        self.listeners.push((source, factory));
+        let spoken = Spoken {
+            factory: Arc::new(move |shard| Rc::new(factory(shard))),
+            heartbeat: P::heartbeat,
+        };
+        self.listeners.push((source, spoken));
         self
     }
 
@@ -182,64 +196,7 @@ impl ServerBuilder {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub fn start(self) -> Result<Server, StartError> {
-        if self.config.shards == 0 {
-            return Err(StartError::NoShards);
-        }
-        let mut bound = Vec::new();
-        let mut factories = Vec::new();
-        for (source, factory) in self.listeners {
-            bound.push(bind(&*self.config.io, source)?);
-            factories.push(factory);
-        }
-        let addresses = bound.iter().map(|listener| listener.address()).collect();
-        let config = Arc::new(self.config);
-        let mut targets = Vec::new();
-        let mut receivers = Vec::new();
-        for _ in 0..config.shards {
-            let (mail, receiver) = mailbox(limits::MAILBOX_MESSAGES);
-            targets.push(Target {
-                mail,
-                load: Arc::new(AtomicUsize::new(0)),
-            });
-            receivers.push(receiver);
-        }
-        let remote = Remote::new(targets);
-        let mut server = Server::new(addresses, remote, config.drain);
-        let mut seeds = waystation_base::Rng::from_seed(config.seed);
-        let mut listeners = Some(bound);
-        let mut starting = Vec::new();
-        for (index, receiver) in receivers.into_iter().enumerate() {
-            let id = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
-            let parts = ShardParts {
-                id,
-                config: config.clone(),
-                beat: server.add_beat(),
-                counters: server.add_counters(),
-                remote: server.remote.clone(),
-                seed: seeds.next_u64(),
-            };
-            let setup = Setup {
-                parts,
-                receiver,
-                init: self.init.clone(),
-                factories: factories.clone(),
-                listeners: listeners.take().unwrap_or_default(),
-            };
-            let (thread, started) =
-                start_thread(setup).map_err(|error| StartError::Shard(id, error))?;
-            server.threads.push(thread);
-            starting.push((id, started));
-        }
-        for (id, started) in starting {
-            started
-                .recv()
-                .unwrap_or_else(|_| Err(io::Error::other("its start panicked")))
-                .map_err(|error| StartError::Shard(id, error))?;
-        }
-        server
-            .start_monitor()
-            .map_err(|e| StartError::Shard(ShardId(0), e))?;
-        Ok(server)
+        start::start(self)
     }
 }
 
@@ -252,31 +209,12 @@ fn bind(io: &dyn Io, source: Source) -> Result<Box<dyn DetachedListener>, StartE
     }
 }
 
-/// Everything that a shard's thread starts with.
-pub(crate) struct Setup {
-    pub(crate) parts: ShardParts,
-    pub(crate) receiver: Receiver<Mail>,
-    pub(crate) init: Vec<Init>,
-    pub(crate) factories: Vec<Factory>,
-    /// The first shard accepts for all.
-    pub(crate) listeners: Vec<Box<dyn DetachedListener>>,
-}
-
-/// Starts a shard's thread. What it says when it serves, or cannot, comes by
-/// the receiver.
-fn start_thread(setup: Setup) -> io::Result<(JoinHandle<()>, mpsc::Receiver<io::Result<()>>)> {
-    let name = format!("shard-{}", setup.parts.id.0);
-    let (starting, started) = mpsc::channel();
-    let thread = std::thread::Builder::new()
-        .name(name)
-        .spawn(move || shard_loop::run(setup, &starting))?;
-    Ok((thread, started))
-}
-
 /// A running server. Dropping it without [`Server::drain`] drains it too.
 pub struct Server {
     addresses: Vec<Address>,
     remote: Remote,
+    /// Reaches the I/O shards of split placement.
+    io_remote: Remote,
     drain: Duration,
     counters: Vec<Arc<Counters>>,
     beats: Vec<Arc<Beat>>,
@@ -296,10 +234,11 @@ impl Server {
         }
     }
 
-    fn new(addresses: Vec<Address>, remote: Remote, drain: Duration) -> Self {
+    fn new(addresses: Vec<Address>, remote: Remote, io_remote: Remote, drain: Duration) -> Self {
         Self {
             addresses,
             remote,
+            io_remote,
             drain,
             counters: Vec::new(),
             beats: Vec::new(),
@@ -344,7 +283,7 @@ impl Server {
         &self.remote
     }
 
-    /// The counters of each shard.
+    /// The counters of each shard, those of I/O shards at the end.
     pub fn counters(&self) -> &[Arc<Counters>] {
         &self.counters
     }
@@ -362,14 +301,16 @@ impl Server {
     }
 
     fn stop(&mut self) {
-        for index in 0..self.remote.shards() {
-            let shard = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
-            // A full mailbox must not make a shard run for ever; its shard
-            // empties it. One that has ended needs no drain.
-            while let Err(RemoteError::Full(_)) =
-                self.remote.post(shard, Mail::Drain { within: self.drain })
-            {
-                std::thread::park_timeout(Duration::from_millis(1));
+        for remote in [&self.remote, &self.io_remote] {
+            for index in 0..remote.shards() {
+                let shard = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
+                // A full mailbox must not make a shard run for ever; its shard
+                // empties it. One that has ended needs no drain.
+                while let Err(RemoteError::Full(_)) =
+                    remote.post(shard, Mail::Drain { within: self.drain })
+                {
+                    std::thread::park_timeout(Duration::from_millis(1));
+                }
             }
         }
         // The monitor ends first: it may look only at threads that exist. A

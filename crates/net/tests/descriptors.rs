@@ -46,7 +46,7 @@ fn limit_descriptors(current: Option<u64>) {
 
 fn without_descriptors() {
     let (server, address) = start_tcp(NetConfig::default(), |_| common::echo_router());
-    let errors = &server.counters()[0].accept_errors;
+    let errors = &common::accepting(&server).accept_errors;
     let usual = getrlimit(Resource::Nofile).current;
     run(async {
         let mut resident = connect(address).await;
@@ -68,7 +68,7 @@ fn without_descriptors() {
         let pauses = took.as_millis() / ACCEPT_PAUSE.as_millis();
         assert!(seen <= pauses + 1, "{seen} attempts in {pauses} pauses");
         resident.check_echo().await;
-        assert_eq!(server.counters()[0].accepted.get(), 1);
+        assert_eq!(common::accepting(&server).accepted.get(), 1);
 
         limit_descriptors(usual);
         for client in &mut clients {
@@ -76,6 +76,9 @@ fn without_descriptors() {
         }
         resident.check_echo().await;
     });
-    assert_eq!(server.counters()[0].accepted.get(), 1 + CLIENTS as u64);
+    assert_eq!(
+        common::accepting(&server).accepted.get(),
+        1 + CLIENTS as u64
+    );
     server.drain();
 }

@@ -361,7 +361,7 @@ fn the_shards_own_things_end_with_it() {
 #[test]
 fn a_drain_under_load_answers_what_it_took() {
     let memory = Setup::default().start(|_| common::echo_router());
-    let counters = memory.server.counters()[0].clone();
+    let counters = common::accepting(&memory.server).clone();
     let io = memory.io.clone();
     run(async {
         let mut peers: Vec<_> = (0..50).map(|_| Peer::new(io.dial(NAME).unwrap())).collect();

@@ -24,7 +24,7 @@ fn a_listener_is_handed_over() {
     let address = bound.local_addr().unwrap();
     let serve = |fd: OwnedFd| {
         let listener = listener_from_fd(fd).unwrap();
-        Server::builder(NetConfig::default())
+        common::builder(NetConfig::default(), false)
             .listen_on(listener, |_| {
                 NativeProtocol::new(Rc::new(common::echo_router()))
             })
@@ -40,7 +40,7 @@ fn a_listener_is_handed_over() {
         // Who knocks between the two waits in the socket's own queue.
         let mut peer = common::connect(address).await;
         peer.check_echo().await;
-        assert_eq!(new.counters()[0].accepted.get(), 1);
+        assert_eq!(common::accepting(&new).accepted.get(), 1);
     });
 }
 

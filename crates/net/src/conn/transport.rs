@@ -82,6 +82,13 @@ impl Transport {
         &mut self.input
     }
 
+    /// Whether heartbeats of the peer are answered before they come here.
+    pub(crate) fn answers_heartbeats(&self) -> bool {
+        self.stream
+            .as_ref()
+            .is_some_and(|stream| stream.answers_heartbeats())
+    }
+
     pub(super) fn shard(&self) -> &Shard {
         self.conn.shard()
     }
@@ -286,11 +293,15 @@ impl Transport {
     /// Writes until everything has left or the peer takes no more.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, CloseReason> {
         let shard = self.conn.shard();
+        let mut wrote = false;
         loop {
             let mut output = self.conn.shared.output.borrow_mut();
             if output.len() == 0 {
                 output.rest(shard);
                 self.blocked = None;
+                if let Some(stream) = self.stream.as_mut().filter(|_| wrote) {
+                    stream.mark_whole();
+                }
                 return Ok(Poll::Ready(()));
             }
             let Some(stream) = &mut self.stream else {
@@ -299,6 +310,7 @@ impl Transport {
             match output.poll_write(&mut **stream, cx) {
                 Poll::Ready(Ok(count)) => {
                     drop(output);
+                    wrote = true;
                     let counters = shard.counters();
                     counters.writes.add(1);
                     counters.bytes_out.add(count as u64);

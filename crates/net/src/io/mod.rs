@@ -36,6 +36,17 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
     /// # Errors
     /// What the event loop answers; the connection is lost then.
     fn detach(self: Box<Self>) -> io::Result<Box<dyn DetachedStream>>;
+
+    /// Says that everything written so far ends with a whole message. Only
+    /// there may someone else put messages in between, as the I/O side of a
+    /// split server does with answers to heartbeats.
+    fn mark_whole(&mut self) {}
+
+    /// Whether the heartbeats of the peer are answered already when they are
+    /// read from this stream.
+    fn answers_heartbeats(&self) -> bool {
+        false
+    }
 }
 
 /// A stream on its way between two event loops.

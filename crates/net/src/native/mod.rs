@@ -3,6 +3,7 @@
 
 mod calls;
 mod dispatch;
+mod heartbeat;
 mod http;
 mod protocol;
 mod router;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use futures_util::future::LocalBoxFuture;
 use waystation_wire::{FirstByte, Header, Status, classify, encode_into};
 
+use super::heartbeat::NativeHeartbeat;
 use super::http;
 use super::router::Router;
 use super::session::NativeSession;
@@ -14,6 +15,7 @@ use crate::conn::{CloseReason, Conn, Filled, Framing};
 use crate::limits::REFUSAL_WAIT;
 use crate::protocol::{Home, Protocol, Slot};
 use crate::shard::until;
+use crate::split::Heartbeat;
 
 /// Serves native frames, HTTP and WebSocket on one port.
 pub struct NativeProtocol {
@@ -65,6 +67,10 @@ impl Protocol for NativeProtocol {
         self.router.home.is_some()
     }
 
+    fn heartbeat() -> Option<Box<dyn Heartbeat>> {
+        Some(Box::new(NativeHeartbeat::default()))
+    }
+
     fn on_open(&self, conn: &Conn) {
         // Nobody knows yet what the peer speaks.
         conn.set_framing(Framing::Mute);
@@ -106,8 +112,10 @@ async fn serve(router: &Rc<Router>, slot: &mut Slot) -> Result<CloseReason, Clos
     match first_byte(slot).await? {
         FirstByte::Native => {
             slot.conn().set_framing(Framing::Raw);
-            let mut session = NativeSession::new(router.clone(), None);
-            Ok(slot.transport()?.run(&mut session).await)
+            let transport = slot.transport()?;
+            let mut session = NativeSession::new(router.clone(), None)
+                .with_pings_answered(transport.answers_heartbeats());
+            Ok(transport.run(&mut session).await)
         }
         FirstByte::Http => {
             if !http::serve(router, slot).await? {

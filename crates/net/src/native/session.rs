@@ -25,6 +25,8 @@ pub(crate) struct NativeSession {
     assembler: Assembler,
     client: Option<Client>,
     ahead: Ahead,
+    /// Whether pings are answered before they come here.
+    pings_answered: bool,
 }
 
 /// How far frames were looked at that wait behind a handler, in bytes from the
@@ -62,7 +64,14 @@ impl NativeSession {
             assembler: Assembler::new(),
             client,
             ahead: Ahead::default(),
+            pings_answered: false,
         }
+    }
+
+    /// Leaves pings alone: the I/O side answers them.
+    pub(crate) fn with_pings_answered(mut self, answered: bool) -> Self {
+        self.pings_answered = answered;
+        self
     }
 
     /// Handles the frames at the front of `bytes`. Answers how many bytes
@@ -151,7 +160,7 @@ impl NativeSession {
                 return dispatch(&self.router, conn, Inbound { header, body });
             }
             Kind::Reply => self.complete(conn, header, body),
-            Kind::Ping => pong(conn, header),
+            Kind::Ping => self.pong(conn, header),
             Kind::Pong => {}
             Kind::Cancel => self.router.control.on_cancel(conn, header.call),
             Kind::GoAway => {
@@ -181,7 +190,7 @@ impl NativeSession {
     /// may be what the handler waits for.
     fn act_ahead(&mut self, conn: &Conn, header: &Header, body: &[u8], end: usize) {
         match header.kind {
-            Kind::Ping => pong(conn, header),
+            Kind::Ping => self.pong(conn, header),
             Kind::Cancel => self.router.control.on_cancel(conn, header.call),
             Kind::Reply if header.has_more() => self.ahead.pieces = true,
             Kind::Reply if !self.ahead.pieces && self.assembler.is_idle() => {
@@ -192,14 +201,16 @@ impl NativeSession {
         }
     }
 
+    fn pong(&self, conn: &Conn, ping: &Header) {
+        if !self.pings_answered {
+            // A full output is the slow reader's own fault.
+            let _ = conn.send(&encode_header(&Header::pong(ping.call)));
+        }
+    }
+
     pub(crate) fn is_mid_message(&self) -> bool {
         !self.assembler.is_idle()
     }
-}
-
-fn pong(conn: &Conn, ping: &Header) {
-    // A full output is the slow reader's own fault.
-    let _ = conn.send(&encode_header(&Header::pong(ping.call)));
 }
 
 /// Tells the peer that this process goes away.

@@ -5,11 +5,13 @@ use std::io;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use super::shard_loop::accept_here;
+use waystation_base::ShardId;
+
+use super::shard_loop::{Protocols, accept_here};
 use crate::io::DetachedListener;
 use crate::limits::{ACCEPT_PAUSE, REFUSALS_MAX};
-use crate::protocol::Protocol;
-use crate::shard::{Arrival, Mail, Shard, WaitsFor, waiting};
+use crate::shard::{Arrival, Mail, Remote, Shard, WaitsFor, waiting};
+use crate::split::{MakeHeartbeat, serve_accepted};
 
 /// Connections accepted before other tasks get their turn.
 const ACCEPTS_PER_TURN: u32 = 64;
@@ -19,7 +21,7 @@ pub(super) async fn run(
     shard: Shard,
     index: usize,
     listener: Box<dyn DetachedListener>,
-    protocols: Rc<[Rc<dyn Protocol>]>,
+    spread: Rc<Spread>,
 ) {
     let address = listener.address();
     let mut listener = match listener.attach() {
@@ -50,7 +52,7 @@ pub(super) async fn run(
                     refused: false,
                 };
                 next = next.wrapping_add(1);
-                spread(&shard, arrival, next, &protocols);
+                spread.give(&shard, arrival, next);
                 in_turn += 1;
                 if in_turn >= ACCEPTS_PER_TURN {
                     in_turn = 0;
@@ -62,25 +64,89 @@ pub(super) async fn run(
     }
 }
 
-/// Gives a connection to the shard with the fewest. Those that are only told
-/// of the limit are counted apart: they must not keep others out.
-fn spread(shard: &Shard, mut arrival: Arrival, next: usize, protocols: &Rc<[Rc<dyn Protocol>]>) {
-    let remote = shard.remote();
-    arrival.refused = remote.load_sum() >= shard.config().connections_max;
-    if arrival.refused && remote.refusing().load(Ordering::Relaxed) >= REFUSALS_MAX {
-        // Dropping the stream closes it.
-        shard.counters().refused.add(1);
-        return;
+/// Where accepted connections go.
+pub(super) enum Spread {
+    /// To the shards, this one among them, which do their own I/O.
+    Shared(Protocols),
+    /// Their sockets to the I/O shards, this one among them, and the rest to
+    /// the workers.
+    Split {
+        /// Of each listener.
+        heartbeats: Vec<MakeHeartbeat>,
+        /// Reaches the I/O shards.
+        io: Remote,
+    },
+}
+
+impl Spread {
+    /// Gives a connection to the shard with the fewest. Those that are only
+    /// told of the limit are counted apart: they must not keep others out.
+    fn give(&self, shard: &Shard, mut arrival: Arrival, next: usize) {
+        let remote = shard.remote();
+        arrival.refused = remote.load_sum() >= shard.config().connections_max;
+        if arrival.refused && remote.refusing().load(Ordering::Relaxed) >= REFUSALS_MAX {
+            // Dropping the stream closes it.
+            shard.counters().refused.add(1);
+            return;
+        }
+        let home = remote.least_loaded(next % remote.shards());
+        remote
+            .place(home, arrival.refused)
+            .fetch_add(1, Ordering::Relaxed);
+        match self {
+            Self::Shared(protocols) if home == shard.id() => accept_here(shard, arrival, protocols),
+            Self::Shared(_) => post(shard, home, arrival),
+            Self::Split { heartbeats, io } => {
+                let Some(&heartbeat) = heartbeats.get(arrival.listener) else {
+                    return;
+                };
+                let index = next % io.shards();
+                if index + remote.shards() == usize::from(shard.id().0) {
+                    return split(shard, home, arrival, heartbeat);
+                }
+                let refused = arrival.refused;
+                let serve = move |shard: &Shard| split(shard, home, arrival, heartbeat);
+                let target = ShardId(u16::try_from(index).unwrap_or(0));
+                if io.run_on(target, serve).is_err() {
+                    release(shard, home, refused);
+                    shard.counters().refused.add(1);
+                }
+            }
+        }
     }
-    let home = remote.least_loaded(next % remote.shards());
-    let place = remote.place(home, arrival.refused);
-    place.fetch_add(1, Ordering::Relaxed);
-    if home == shard.id() {
-        accept_here(shard, arrival, protocols);
-    } else if remote.post(home, Mail::Connection(arrival)).is_err() {
-        place.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Serves an accepted connection's socket here and gives the rest to its
+/// worker.
+fn split(shard: &Shard, home: ShardId, mut arrival: Arrival, heartbeat: MakeHeartbeat) {
+    match serve_accepted(shard, arrival.stream, heartbeat) {
+        Ok(stream) => {
+            arrival.stream = stream;
+            post(shard, home, arrival);
+        }
+        Err(error) => {
+            release(shard, home, arrival.refused);
+            shard.counters().accept_errors.add(1);
+            tracing::warn!(%error, "an accepted connection could not join its I/O shard");
+        }
+    }
+}
+
+fn post(shard: &Shard, home: ShardId, arrival: Arrival) {
+    let refused = arrival.refused;
+    if shard
+        .remote()
+        .post(home, Mail::Connection(arrival))
+        .is_err()
+    {
+        release(shard, home, refused);
         shard.counters().refused.add(1);
     }
+}
+
+fn release(shard: &Shard, home: ShardId, refused: bool) {
+    let place = shard.remote().place(home, refused);
+    place.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// A failed accept must not spin: without file descriptors the listener stays

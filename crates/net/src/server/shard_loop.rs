@@ -12,12 +12,20 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use waystation_base::{Moment, ShardId};
 use waystation_mailbox::Receiver;
 
-use super::{Setup, accept};
+use super::accept::{self, Spread};
+use super::start::{Role, Setup};
 use crate::conn::{CloseReason, Conn, Transport};
 use crate::io::Stream;
 use crate::limits::{HOME_BYTES_MAX, HOME_WAIT, OFFLOAD_THREADS};
 use crate::protocol::{Home, Protocol, Slot};
 use crate::shard::{Arrival, Label, Mail, Shard, ShardTurn, WaitsFor, until, waiting};
+
+/// A shard's protocols, by listener.
+pub(super) type Protocols = Rc<[Rc<dyn Protocol>]>;
+
+/// I/O shards end this long after the workers' deadline at the latest: those
+/// flush for half a second after it.
+const IO_AFTER_WORKERS: Duration = Duration::from_millis(750);
 
 /// Runs a shard until it has drained. `started` hears whether it could start;
 /// it is dropped without a word when its start panics.
@@ -48,32 +56,62 @@ async fn serve(setup: Setup, started: &Sender<io::Result<()>>) -> Shard {
     let Setup {
         parts,
         receiver,
-        init,
-        factories,
+        role,
+        lane,
         listeners,
     } = setup;
     let shard = Shard::enter(parts);
-    for init in init {
-        init(&shard);
+    if let Some(lane) = lane {
+        lane.enter(&shard);
     }
-    let protocols: Rc<[Rc<dyn Protocol>]> = factories.iter().map(|make| make(&shard)).collect();
+    let (protocols, spread) = match role {
+        Role::Worker { init, factories } => {
+            for init in init {
+                init(&shard);
+            }
+            let protocols: Protocols = factories.iter().map(|make| make(&shard)).collect();
+            (protocols.clone(), Spread::Shared(protocols))
+        }
+        Role::Io { heartbeats, io } => (Rc::default(), Spread::Split { heartbeats, io }),
+    };
+    let does_io_only = matches!(spread, Spread::Split { .. });
+    let spread = Rc::new(spread);
     for (index, listener) in listeners.into_iter().enumerate() {
-        let accepting = accept::run(shard.clone(), index, listener, protocols.clone());
+        let accepting = accept::run(shard.clone(), index, listener, spread.clone());
         shard.spawn(Label::of("accept"), accepting);
     }
     // Who waits for it is there: it waits for nothing else.
     let _ = started.send(Ok(()));
     let drain = mail(&shard, receiver, &protocols).await;
-    drained(&shard, drain).await;
+    if does_io_only {
+        sockets_end(&shard, drain).await;
+    } else {
+        drained(&shard, drain).await;
+    }
     shard
 }
 
+/// Waits until the workers, which drain, have let go of their sockets.
+async fn sockets_end(shard: &Shard, deadline: Moment) {
+    shard.begin_drain(deadline).await;
+    let ended = async {
+        while shard.has_handlers() {
+            shard.sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if until(shard, deadline + IO_AFTER_WORKERS, ended)
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            shard = shard.id().0,
+            "sockets were left when the drain ended"
+        );
+    }
+}
+
 /// Delivers mail until a drain is ordered; the drain itself needs mail too.
-async fn mail(
-    shard: &Shard,
-    mut receiver: Receiver<Mail>,
-    protocols: &Rc<[Rc<dyn Protocol>]>,
-) -> Moment {
+async fn mail(shard: &Shard, mut receiver: Receiver<Mail>, protocols: &Protocols) -> Moment {
     let mut batch = Vec::new();
     loop {
         let count = poll_fn(|cx| receiver.poll_recv_batch(cx, &mut batch)).await;
@@ -98,11 +136,7 @@ async fn mail(
 
 /// Handles a batch in a turn of its own, so that the monitor sees a message
 /// that blocks.
-fn deliver_batch(
-    shard: &Shard,
-    batch: &mut Vec<Mail>,
-    protocols: &Rc<[Rc<dyn Protocol>]>,
-) -> Option<Duration> {
+fn deliver_batch(shard: &Shard, batch: &mut Vec<Mail>, protocols: &Protocols) -> Option<Duration> {
     let _turn = ShardTurn::begin(shard, Label::of("mail"), None);
     let mut drain = None;
     for mail in batch.drain(..) {
@@ -113,7 +147,7 @@ fn deliver_batch(
 }
 
 /// Handles one message; answers the time for a drain when it orders one.
-fn deliver(shard: &Shard, mail: Mail, protocols: &Rc<[Rc<dyn Protocol>]>) -> Option<Duration> {
+fn deliver(shard: &Shard, mail: Mail, protocols: &Protocols) -> Option<Duration> {
     match mail {
         Mail::Connection(arrival) => accept_here(shard, arrival, protocols),
         Mail::Send { to, message } => match shard.connection(to) {
@@ -158,7 +192,7 @@ impl Drop for Place {
 }
 
 /// Starts a connection that this shard was given.
-pub(super) fn accept_here(shard: &Shard, arrival: Arrival, protocols: &Rc<[Rc<dyn Protocol>]>) {
+pub(super) fn accept_here(shard: &Shard, arrival: Arrival, protocols: &Protocols) {
     let place = Place {
         shard: shard.clone(),
         refused: arrival.refused,

@@ -63,9 +63,10 @@ pub(crate) struct Target {
 }
 
 impl Remote {
-    pub(crate) fn new(targets: Vec<Target>) -> Self {
+    /// `threads` are all that drain together.
+    pub(crate) fn new(targets: Vec<Target>, threads: u16) -> Self {
         Self {
-            hooks: Arc::new(AtomicUsize::new(targets.len())),
+            hooks: Arc::new(AtomicUsize::new(usize::from(threads))),
             shards: targets.into(),
             refusing: Arc::default(),
         }

@@ -148,7 +148,19 @@ pub(crate) fn start_tcp(
     (server, address)
 }
 
-pub(crate) fn builder(config: NetConfig, paused: bool) -> waystation_net::ServerBuilder {
+/// Whether the tests run in split placement, where they can: the same suite
+/// must pass in both. `cargo xtask test` runs it twice.
+pub(crate) fn is_split() -> bool {
+    #[allow(clippy::disallowed_methods, reason = "the test run says it, no user")]
+    std::env::var("WAYSTATION_TEST_PLACEMENT").is_ok_and(|placement| placement == "split")
+}
+
+pub(crate) fn builder(mut config: NetConfig, paused: bool) -> waystation_net::ServerBuilder {
+    if is_split() && !paused {
+        // A clock that jumps when its own thread is idle would not wait for
+        // the other thread, so those tests have shared placement only.
+        config.io_shards = config.io_shards.max(1);
+    }
     Server::builder(config).on_shard(move |_| {
         if paused {
             tokio::time::pause();
@@ -164,6 +176,16 @@ impl Memory {
     pub(crate) fn counters(&self) -> &Counters {
         &self.server.counters()[0]
     }
+}
+
+/// The counters of the shard that accepts.
+pub(crate) fn accepting(server: &Server) -> &Arc<Counters> {
+    let first = if is_split() {
+        server.remote().shards()
+    } else {
+        0
+    };
+    &server.counters()[first]
 }
 
 /// How often connections ended for that reason, on all shards.
