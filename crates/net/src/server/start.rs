@@ -106,8 +106,13 @@ pub(super) fn start(builder: ServerBuilder) -> Result<Server, StartError> {
         config.shards
     });
     setups[first_io].listeners = bound;
-    start_threads(&mut server, setups)?;
-    Ok(server)
+    match start_threads(&mut server, setups) {
+        Ok(()) => Ok(server),
+        Err(error) => {
+            server.remote.forget_hooks();
+            Err(error)
+        }
+    }
 }
 
 /// Starts the threads and waits until all of them serve.

@@ -1,7 +1,7 @@
 //! Messages to connections and shards from any thread.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,7 +52,7 @@ pub struct Remote {
     shards: Arc<[Target]>,
     refusing: Arc<AtomicUsize>,
     /// Shards whose drain hooks have not all run.
-    hooks: Arc<AtomicUsize>,
+    hooks: Arc<AtomicIsize>,
 }
 
 #[derive(Clone)]
@@ -66,7 +66,9 @@ impl Remote {
     /// `threads` are all that drain together.
     pub(crate) fn new(targets: Vec<Target>, threads: u16) -> Self {
         Self {
-            hooks: Arc::new(AtomicUsize::new(usize::from(threads))),
+            hooks: Arc::new(AtomicIsize::new(
+                isize::try_from(threads).unwrap_or(isize::MAX),
+            )),
             shards: targets.into(),
             refusing: Arc::default(),
         }
@@ -157,8 +159,14 @@ impl Remote {
         &self.shards[usize::from(shard.0)].load
     }
 
-    pub(crate) fn hooks(&self) -> &AtomicUsize {
+    pub(crate) fn hooks(&self) -> &AtomicIsize {
         &self.hooks
+    }
+
+    /// No drain waits for the hooks of other shards any more: some of them
+    /// never started, so nobody has been served.
+    pub(crate) fn forget_hooks(&self) {
+        self.hooks.store(0, Ordering::Release);
     }
 
     /// Connections above the limit that are being told so.

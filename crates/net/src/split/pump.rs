@@ -28,7 +28,7 @@ const COPY_BYTES_MAX: usize = 2048;
 ///
 /// The worker receives the same bytes, heartbeats included, and must leave
 /// those unanswered that this answers: see
-/// [`Stream::answers_heartbeats`](crate::Stream::answers_heartbeats).
+/// [`Stream::answers_heartbeats`].
 pub trait Heartbeat {
     /// Looks at the next received bytes, and appends to `answers` whole
     /// messages that answer the heartbeats in them. They go out between two
