@@ -106,13 +106,9 @@ pub(super) fn start(builder: ServerBuilder) -> Result<Server, StartError> {
         config.shards
     });
     setups[first_io].listeners = bound;
-    match start_threads(&mut server, setups) {
-        Ok(()) => Ok(server),
-        Err(error) => {
-            server.remote.forget_hooks();
-            Err(error)
-        }
-    }
+    let started = start_threads(&mut server, setups);
+    started.inspect_err(|_| server.remote.forget_hooks())?;
+    Ok(server)
 }
 
 /// Starts the threads and waits until all of them serve.
