@@ -40,6 +40,7 @@
 pub mod limits;
 
 mod backoff;
+mod gate;
 mod ids;
 mod moment;
 mod name;
@@ -49,6 +50,7 @@ mod slots;
 mod wheel;
 
 pub use backoff::{Backoff, BackoffConfig};
+pub use gate::Gate;
 pub use ids::{
     CallId, ConnName, Epoch, FencingToken, MessageId, ParseIdError, Seq, ShardId, Sid, SidSource,
     SiteId, TraceId,

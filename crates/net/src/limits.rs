@@ -44,6 +44,10 @@ pub const OUTPUT_HIGH_WATER_BYTES: usize = 256 * 1024;
 /// that finds the output below its high-water mark passes in any case.
 pub const OUTPUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Bytes of an answer that finds room in the output of a connection in any
+/// case. Above it the bound on the output holds.
+pub const SHORT_ANSWER_BYTES: usize = 8 * 1024;
+
 /// A connection whose output makes no progress for this long is closed.
 pub const WRITE_STALL: Duration = Duration::from_secs(30);
 
@@ -98,6 +102,13 @@ pub const STACK_FRAMES: usize = 64;
 
 /// Distinct task labels of a process. Above it further ones read `other`.
 pub const LABELS_MAX: usize = 4096;
+
+/// Lines of one kind that a shard logs of its peers in [`LOG_PERIOD`]. The next
+/// one that is logged says how many were not.
+pub const LOG_LINES: u32 = 5;
+
+/// See [`LOG_LINES`].
+pub const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// Free buffers that a shard keeps for reuse. Above it they are freed.
 pub const POOLED_BUFFERS: usize = 64;

@@ -15,6 +15,9 @@ use crate::demo::{
 use crate::event::{Event, PATIENCE};
 use crate::states::Ordering;
 
+/// Bytes that [`Act::Large`] adds.
+const LARGE: usize = 20_000;
+
 /// What a test sees and steers of handlers. Clones share it.
 #[derive(Clone, Default)]
 pub struct Stage {
@@ -70,6 +73,11 @@ impl Stage {
                 Act::PanicInDrop => traps.push(Trap),
                 Act::Block => self.block(),
                 Act::KeepCtx => keep(ctx),
+                Act::Leave => {
+                    ctx.close_after_answer();
+                    return Err(Status::conflict("as it was told"));
+                }
+                Act::Large => report.filler.push_str(&"x".repeat(LARGE)),
                 Act::Push => {
                     let peer = ctx.peer().expect("scripts come from peers");
                     let pushed = shop::push_note(&peer, &Parcel::default());

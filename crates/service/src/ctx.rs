@@ -30,6 +30,7 @@ pub(crate) struct Context {
     contexts: Rc<Contexts>,
     pub(crate) place: Cell<usize>,
     cancelled: Cell<bool>,
+    closes: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// The error that the request ended with, if it did.
     ended_as: OnceCell<Status>,
@@ -77,6 +78,7 @@ impl Ctx {
             contexts: contexts.clone(),
             place: Cell::new(usize::MAX),
             cancelled: Cell::new(false),
+            closes: Cell::new(false),
             waker: RefCell::new(None),
             ended_as: OnceCell::new(),
         });
@@ -157,6 +159,18 @@ impl Ctx {
             conn: self.shared.conn.clone(),
         };
         Self::open(&self.shared.shard, &self.shared.contexts, opening)
+    }
+
+    /// Ends the connection when this request has been answered: unlike
+    /// [`Peer::close`], after which nothing more leaves, its answer included.
+    /// Over HTTP, where each answer may be a connection's last, it does
+    /// nothing.
+    pub fn close_after_answer(&self) {
+        self.shared.closes.set(true);
+    }
+
+    pub(crate) fn closes(&self) -> bool {
+        self.shared.closes.get()
     }
 
     /// The handler may answer this long after the deadline.

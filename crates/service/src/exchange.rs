@@ -3,8 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use waystation_net::Shard;
 use waystation_net::native::Started;
+use waystation_net::{CloseReason, Conn, Shard};
 use waystation_wire::Status as Code;
 
 use crate::contexts::{Admitted, Contexts, Outcome};
@@ -26,6 +26,12 @@ pub(crate) trait Wire: 'static {
     /// The request ends so. Called exactly once for each; `ctx` is missing
     /// when it was not admitted.
     fn handle_answer(self, contexts: &Contexts, ctx: Option<&Ctx>, answer: Answer);
+
+    /// The connection whose output takes the answer, where the framework has
+    /// to wait for room in it.
+    fn conn(&self) -> Option<&Conn> {
+        None
+    }
 
     /// What it means that the request was dropped while it ran.
     fn dropped(&self) -> Status {
@@ -94,12 +100,30 @@ struct Exchange<W: Wire> {
 impl<W: Wire> Exchange<W> {
     async fn run(mut self, answering: Answering) {
         let answer = answering.await;
+        let answer = self.with_room(answer).await;
         self.end(answer);
+    }
+
+    /// An answer waits, as far as the request has time, until the peer has
+    /// taken what is before it. A refusal needs no room.
+    async fn with_room(&self, answer: Answer) -> Answer {
+        let conn = self.wire.as_ref().and_then(Wire::conn);
+        let Some(conn) = conn.filter(|conn| answer.is_ok() && conn.is_behind()) else {
+            return answer;
+        };
+        self.ctx.set_state("answering");
+        let room = self.ctx.run(async {
+            // On a connection that has ended meanwhile nobody waits.
+            let _ = conn.writable().await;
+            Ok(())
+        });
+        room.await.and(answer)
     }
 
     fn end(&mut self, answer: Answer) {
         let Some(wire) = self.wire.take() else { return };
         self.ctx.leave();
+        let answer = answer.map_err(Status::shortened);
         let outcome = match &answer {
             _ if self.ctx.is_cancelled() => Outcome::Cancelled,
             Ok(_) => Outcome::Answered,
@@ -112,7 +136,11 @@ impl<W: Wire> Exchange<W> {
         self.contexts.ended(self.ctx.age(), outcome);
         // The answer tells of the requests that stay.
         drop(self.admitted.take());
+        let last = wire.conn().filter(|_| self.ctx.closes()).cloned();
         wire.handle_answer(&self.contexts, Some(&self.ctx), answer);
+        if let Some(conn) = last {
+            conn.close(CloseReason::Local);
+        }
     }
 }
 

@@ -21,6 +21,9 @@ pub const MACHINE_STEPS: u32 = 1000;
 /// Requests of one connection handled at once, where order does not matter.
 pub const CONCURRENCY: u32 = 256;
 
+/// Bytes of the reason that an error tells its caller. What is longer is cut.
+pub const REASON_BYTES: usize = 1024;
+
 /// Latencies that the median in replies is taken from.
 pub const LATENCY_WINDOW: usize = 64;
 

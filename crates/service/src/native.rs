@@ -6,8 +6,8 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use waystation_base::{CallId, Sid};
-use waystation_net::native::{Control, Handler, Inbound, Started, reply};
-use waystation_net::{CloseReason, Conn, Label};
+use waystation_net::native::{Control, Handler, Inbound, Started, refuse, reply};
+use waystation_net::{CloseReason, Conn, Label, SendError};
 use waystation_wire::{Flags, Header, Kind, MESSAGE_LEN_MAX};
 
 use crate::contexts::Contexts;
@@ -136,12 +136,28 @@ impl NativeWire {
             .with_sid(sid)
             .with_trace(self.header.trace)
             .with_load(contexts.load());
-        // A connection that is gone, or too slow, counts it itself.
-        let _ = reply(&self.conn, &header, &body);
+        let sent = if code.is_ok() {
+            reply(&self.conn, &header, &body)
+        } else {
+            refuse(&self.conn, &header, &body)
+        };
+        delivered(&self.conn, sent);
+    }
+}
+
+/// An answer that found no room has ended its connection: its caller would
+/// wait for ever. One that is gone already counts that itself.
+pub(crate) fn delivered(conn: &Conn, sent: Result<(), SendError>) {
+    if let Err(SendError::Full(_)) = sent {
+        conn.close(CloseReason::SlowReader);
     }
 }
 
 impl Wire for NativeWire {
+    fn conn(&self) -> Option<&Conn> {
+        (self.header.kind == Kind::Request).then_some(&self.conn)
+    }
+
     fn handle_begin(&self, ctx: &Ctx) {
         if self.header.kind == Kind::Request {
             Calls::of(&self.conn).open(self.header.call, ctx);

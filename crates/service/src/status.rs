@@ -4,6 +4,8 @@ use std::fmt;
 
 use waystation_wire::Status as Code;
 
+use crate::limits::REASON_BYTES;
+
 /// Why a request failed, or was refused.
 ///
 /// The codes are those of the native frame; over HTTP they become the nearest
@@ -75,6 +77,14 @@ impl Status {
     /// What went wrong, for people.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// The same with a message of at most [`REASON_BYTES`]: a refusal has to
+    /// find room where an answer does not.
+    pub(crate) fn shortened(mut self) -> Self {
+        let end = self.message.floor_char_boundary(REASON_BYTES);
+        self.message.truncate(end);
+        self
     }
 
     pub(crate) fn into_message(self) -> String {

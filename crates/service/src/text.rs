@@ -21,6 +21,7 @@ use crate::contexts::Contexts;
 use crate::ctx::{Ctx, Opening};
 use crate::exchange::{Answer, Incoming, Wire, begin};
 use crate::method::Format;
+use crate::native::delivered;
 use crate::peer::SpeaksText;
 use crate::router::Routes;
 use crate::status::Status;
@@ -67,8 +68,7 @@ impl TextGate {
             unreadable(call, format!("not an envelope: {error}"))
         })?;
         if let Some(ping) = envelope.ping {
-            // A connection that is gone counts it itself.
-            let _ = conn.send_text(&format!("{{\"pong\":{ping}}}"));
+            delivered(conn, conn.send_short_text(&format!("{{\"pong\":{ping}}}")));
             return Ok(None);
         }
         let call = envelope.call;
@@ -124,6 +124,10 @@ struct TextWire {
 }
 
 impl Wire for TextWire {
+    fn conn(&self) -> Option<&Conn> {
+        Some(&self.conn)
+    }
+
     fn handle_answer(self, _: &Contexts, _: Option<&Ctx>, answer: Answer) {
         send(&self.conn, self.call, answer);
     }
@@ -133,16 +137,16 @@ fn send(conn: &Conn, call: u64, answer: Answer) {
     let text = answer.and_then(|body| {
         String::from_utf8(body).map_err(|_| Status::internal("the answer is not text"))
     });
-    let text = match text {
-        Ok(body) => format!("{{\"call\":{call},\"body\":{body}}}"),
+    let sent = match text {
+        Ok(body) => conn.send_text(&format!("{{\"call\":{call},\"body\":{body}}}")),
         Err(status) => {
+            let status = status.shortened();
             let error = serde_json::json!({
                 "call": call,
                 "error": { "code": status.code().name(), "message": status.message() },
             });
-            error.to_string()
+            conn.send_short_text(&error.to_string())
         }
     };
-    // A connection that is gone, or too slow, counts it itself.
-    let _ = conn.send_text(&text);
+    delivered(conn, sent);
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use waystation_base::hash64;
-use waystation_net::{Address, NetConfig, unix_time};
+use waystation_net::{Address, NetConfig, SlowReader, unix_time};
 use waystation_service::Router;
 
 use crate::error::Error;
@@ -82,12 +82,17 @@ impl RoleConfig {
         let now = unix_time().as_nanos().to_le_bytes();
         let seed = hash64(&now) ^ u64::from(std::process::id());
         tracing::info!(seed, "randomness starts here");
-        NetConfig {
+        let mut net = NetConfig {
             shards: self.serving.shards,
             drain: self.serving.drain,
             seed,
             ..NetConfig::default()
-        }
+        };
+        // A connection between roles carries everyone's requests, and a user
+        // who reads slowly is served from the history: who is slow waits, and
+        // only a peer that takes nothing at all is disconnected.
+        net.connection.slow_reader = SlowReader::Refuse;
+        net
     }
 
     /// Gives a router the role's bounds.

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use waystation_base::{ConnName, Moment};
+use waystation_base::{ConnName, Gate, Moment};
 
 pub(crate) use self::buffer::Buffers;
 pub use self::buffer::Input;
@@ -25,6 +25,7 @@ pub use self::send::{SendError, SlowReader};
 pub use self::session::{Session, Turn};
 pub use self::transport::{Filled, Transport};
 use crate::io::Address;
+use crate::limits::{LOG_LINES, LOG_PERIOD};
 use crate::shard::{Shard, Waiters, WaitsFor, waiting};
 
 fn ready_if(ready: bool) -> Poll<()> {
@@ -33,6 +34,11 @@ fn ready_if(ready: bool) -> Poll<()> {
     } else {
         Poll::Pending
     }
+}
+
+thread_local! {
+    /// A flood of slow readers is no flood of the log.
+    static SLOW_READERS: RefCell<Gate> = const { RefCell::new(Gate::new(LOG_LINES, LOG_PERIOD)) };
 }
 
 /// How messages are put on the stream.
@@ -322,6 +328,9 @@ impl Conn {
         }
         let shard = self.shard();
         self.close(reason);
+        if reason == CloseReason::SlowReader {
+            self.warn_of_slow_reader();
+        }
         self.shared.output.borrow_mut().clear(shard);
         let counters = shard.counters();
         counters.connections_open.sub(1);
@@ -331,6 +340,20 @@ impl Conn {
         // Outside the borrow, since the last owner's drop releases the slot.
         let taken = shard.slots().borrow_mut().close(self.name());
         drop(taken);
+    }
+
+    /// What waited for this peer is lost: whoever runs the process should
+    /// know which peer that is.
+    fn warn_of_slow_reader(&self) {
+        let now = self.shard().now();
+        let Some(unsaid) = SLOW_READERS.with_borrow_mut(|gate| gate.pass(now)) else {
+            return;
+        };
+        let waiting_bytes = self.output_len();
+        tracing::warn!(
+            conn = %self.name(), peer = %self.peer(), waiting_bytes, unsaid,
+            "closed a peer that does not read what it is sent"
+        );
     }
 
     /// The last hook has seen the connection.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use waystation_base::ConnName;
 
 use super::{CloseReason, Conn, Framing};
+use crate::limits::SHORT_ANSWER_BYTES;
 use crate::native::websocket;
 use crate::shard::{WaitsFor, waiting};
 
@@ -38,6 +39,13 @@ pub enum SlowReader {
     Refuse,
 }
 
+/// Whether a message may pass the bound on the output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    Kept,
+    Passed,
+}
+
 impl Conn {
     /// Says what happens when the peer does not read fast enough.
     pub fn set_slow_reader(&self, policy: SlowReader) {
@@ -59,7 +67,7 @@ impl Conn {
     /// # Errors
     /// [`SendError`]; nothing is sent then.
     pub fn send_bytes(&self, message: &Bytes) -> Result<(), SendError> {
-        self.admit(message.len())?;
+        self.admit(message.len(), Bound::Kept)?;
         let mut output = self.shared.output.borrow_mut();
         if self.is_websocket() {
             websocket::put_head(output.tail(self.shard()), websocket::BINARY, message.len());
@@ -84,7 +92,36 @@ impl Conn {
         length: usize,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), SendError> {
-        self.admit(length)?;
+        self.admit(length, Bound::Kept)?;
+        self.put_with(length, write);
+        Ok(())
+    }
+
+    /// Like [`Conn::send_with`], for a short answer to a request of this peer:
+    /// a refusal, a timeout, a sign of life. It finds room in any case, so
+    /// that no request stays without an answer on a connection that lives. A
+    /// peer that is behind is not read, so that at most as many such answers
+    /// pass the bound as requests of it are in progress
+    /// ([`HANDLERS_PER_CONNECTION`](crate::limits::HANDLERS_PER_CONNECTION)).
+    /// On a connection that this side made, which is always read, and above
+    /// [`SHORT_ANSWER_BYTES`] the bound holds.
+    ///
+    /// # Errors
+    /// [`SendError`]; `write` is not called then.
+    ///
+    /// # Panics
+    /// When `write` uses this connection.
+    pub fn send_short_with(
+        &self,
+        length: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), SendError> {
+        self.admit(length, self.bound_of_answer(length))?;
+        self.put_with(length, write);
+        Ok(())
+    }
+
+    fn put_with(&self, length: usize, write: impl FnOnce(&mut Vec<u8>)) {
         let mut output = self.shared.output.borrow_mut();
         if self.is_websocket() {
             let mut message = Vec::with_capacity(length);
@@ -97,7 +134,6 @@ impl Conn {
         }
         drop(output);
         self.sent();
-        Ok(())
     }
 
     /// Like [`Conn::send_with`], for many messages at once: `write` appends
@@ -117,7 +153,7 @@ impl Conn {
         write: impl FnOnce(&mut Vec<u8>) -> u64,
     ) -> Result<(), SendError> {
         assert!(!self.is_websocket(), "a WebSocket message is one message");
-        self.admit(length)?;
+        self.admit(length, Bound::Kept)?;
         let mut output = self.shared.output.borrow_mut();
         let count = Torn::whole(output.tail(self.shard()), write);
         drop(output);
@@ -134,7 +170,23 @@ impl Conn {
     /// # Errors
     /// [`SendError`]; nothing is sent then.
     pub fn send_text(&self, text: &str) -> Result<(), SendError> {
-        self.admit(text.len())?;
+        self.admit(text.len(), Bound::Kept)?;
+        self.put_text(text);
+        Ok(())
+    }
+
+    /// Like [`Conn::send_text`], for a short answer to a request of this peer,
+    /// as [`Conn::send_short_with`] has it.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing is sent then.
+    pub fn send_short_text(&self, text: &str) -> Result<(), SendError> {
+        self.admit(text.len(), self.bound_of_answer(text.len()))?;
+        self.put_text(text);
+        Ok(())
+    }
+
+    fn put_text(&self, text: &str) {
         let mut output = self.shared.output.borrow_mut();
         let tail = output.tail(self.shard());
         if self.is_websocket() {
@@ -143,7 +195,6 @@ impl Conn {
         tail.extend_from_slice(text.as_bytes());
         drop(output);
         self.sent();
-        Ok(())
     }
 
     /// Puts raw bytes of the transport itself on the stream, such as a
@@ -157,7 +208,15 @@ impl Conn {
         }
     }
 
-    fn admit(&self, length: usize) -> Result<(), SendError> {
+    fn bound_of_answer(&self, length: usize) -> Bound {
+        if self.is_accepted() && length <= SHORT_ANSWER_BYTES {
+            Bound::Passed
+        } else {
+            Bound::Kept
+        }
+    }
+
+    fn admit(&self, length: usize, bound: Bound) -> Result<(), SendError> {
         let counters = self.shard().counters();
         if !self.is_open() {
             counters.stale_sends.add(1);
@@ -171,7 +230,7 @@ impl Conn {
         let queued = self.output_len();
         // A peer that keeps up gets a message of any size: a large answer
         // behind a small one makes it no slow reader.
-        let behind = queued >= limits.output_high_water;
+        let behind = queued >= limits.output_high_water && bound == Bound::Kept;
         if behind && queued.saturating_add(length) > limits.output_bytes_max {
             counters.output_refused.add(1);
             if self.shared.slow_reader.get() == SlowReader::Close {
@@ -187,8 +246,9 @@ impl Conn {
         self.wake_driver();
     }
 
-    /// Whether the output has reached its high-water mark.
-    pub(crate) fn is_behind(&self) -> bool {
+    /// Whether the output has reached its high-water mark. Whoever has much to
+    /// send waits for [`Conn::writable`] then.
+    pub fn is_behind(&self) -> bool {
         self.output_len() >= self.shard().config().connection.output_high_water
     }
 

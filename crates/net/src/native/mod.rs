@@ -15,6 +15,6 @@ pub use self::calls::{Answer, CallError};
 pub use self::http::HttpHandler;
 pub use self::protocol::NativeProtocol;
 pub use self::router::{
-    Control, Handler, Inbound, RouteError, Router, Started, TextHandler, reply, reply_error,
+    Control, Handler, Inbound, RouteError, Router, Started, TextHandler, refuse, reply, reply_error,
 };
 pub use self::upstream::{Call, Upstream, UpstreamConfig, UpstreamEvents, UpstreamState};

@@ -187,6 +187,23 @@ pub fn reply(conn: &Conn, header: &Header, body: &[u8]) -> Result<(), SendError>
     })
 }
 
+/// Answers a request with a refusal, which finds room in any case, see
+/// [`Conn::send_short_with`].
+///
+/// # Errors
+/// [`SendError`]; a reason over 64 MiB is left out.
+pub fn refuse(conn: &Conn, header: &Header, reason: &[u8]) -> Result<(), SendError> {
+    let reason = if reason.len() > MESSAGE_LEN_MAX {
+        &[]
+    } else {
+        reason
+    };
+    conn.send_short_with(frames_len(reason.len()), |out| {
+        // The length was checked above.
+        let _ = encode_into(header, reason, out);
+    })
+}
+
 /// Answers a request with an error, its reason as text.
 ///
 /// # Errors
@@ -200,8 +217,5 @@ pub fn reply_error(
     let header = Header::reply(request.call, request.message, status)
         .with_sid(request.sid)
         .with_trace(request.trace);
-    conn.send_with(frames_len(reason.len()), |out| {
-        // A reason is far below the limit of a message.
-        let _ = encode_into(&header, reason.as_bytes(), out);
-    })
+    refuse(conn, &header, reason.as_bytes())
 }

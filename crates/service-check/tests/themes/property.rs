@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use prost::Message;
 use waystation_base::CallId;
-use waystation_net::{Address, Faults, MemoryIo};
+use waystation_net::{Address, Faults, MemoryIo, SlowReader};
 use waystation_service::{App, Code, ContextInfo, MessageId, Method};
 use waystation_service_check::demo::shop::method::{Act as Acting, Note};
 use waystation_service_check::demo::{Act, Script};
@@ -49,6 +49,8 @@ struct Case {
     leaves: bool,
     /// The caller is a browser: text over WebSocket.
     text: bool,
+    /// What is to become of a caller that reads slowly.
+    slow_reader: SlowReader,
 }
 
 /// The deadline of requests that bring none: what waits for ever ends then.
@@ -65,6 +67,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => Just(Act::PanicInDrop),
         3 => Just(Act::Call),
         1 => Just(Act::KeepCtx),
+        3 => Just(Act::Large),
     ];
     // The depot calls nobody: one call in a script at most.
     prop::collection::vec(act, 0..4).prop_map(|mut acts| {
@@ -94,13 +97,16 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 fn faults() -> impl Strategy<Value = Faults> {
     let share = || prop_oneof![Just(0.0), Just(0.3)];
     let cut = prop_oneof![3 => Just(0.0), 1 => Just(0.02)];
-    (share(), share(), share(), cut).prop_map(|(short, spurious, delay, cut)| Faults {
-        short,
-        spurious,
-        delay,
-        cut,
-        ..Faults::default()
-    })
+    let capacity = prop_oneof![Just(Faults::default().capacity), Just(4000)];
+    (share(), share(), share(), cut, capacity).prop_map(
+        |(short, spurious, delay, cut, capacity)| Faults {
+            short,
+            spurious,
+            delay,
+            cut,
+            capacity,
+        },
+    )
 }
 
 fn cases() -> impl Strategy<Value = Case> {
@@ -108,9 +114,10 @@ fn cases() -> impl Strategy<Value = Case> {
         prop_oneof![Just(1_u32), Just(3), Just(256)],
         prop_oneof![Just(2_usize), Just(1000)],
     );
-    let rest = (prop::bool::weighted(0.2), prop::bool::weighted(0.3));
+    let policy = prop_oneof![Just(SlowReader::Close), Just(SlowReader::Refuse)];
+    let rest = (prop::bool::weighted(0.2), prop::bool::weighted(0.3), policy);
     (any::<u64>(), moves(), bounds, faults(), rest).prop_map(
-        |(seed, moves, (concurrency, in_flight), faults, (leaves, text))| Case {
+        |(seed, moves, (concurrency, in_flight), faults, (leaves, text, slow_reader))| Case {
             seed,
             moves,
             concurrency,
@@ -118,6 +125,7 @@ fn cases() -> impl Strategy<Value = Case> {
             faults,
             leaves,
             text,
+            slow_reader,
         },
     )
 }
@@ -276,6 +284,7 @@ fn check_answers(case: &Case, seen: &Transcript) -> Result<(), TestCaseError> {
     }
     let answered = seen.is_complete() || seen.lost || case.leaves;
     prop_assert!(answered, "{seen:?}");
+    prop_assert!(!seen.lost || case.faults.cut > 0.0, "{seen:?}");
     Ok(())
 }
 
@@ -304,7 +313,12 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
     let dir = tempfile::tempdir().expect("a folder");
     let socket = dir.path().join("shop.sock");
     let (concurrency, in_flight) = (case.concurrency, case.in_flight);
-    let shop = shop_under(config(&io), &stage, move |router| {
+    let mut config = config(&io);
+    // A large answer or two are more than a slow reader's share.
+    config.connection.output_high_water = 16_000;
+    config.connection.output_bytes_max = 48_000;
+    config.connection.slow_reader = case.slow_reader;
+    let shop = shop_under(config, &stage, move |router| {
         router.concurrency(concurrency);
         router.limits(in_flight, DEADLINE);
     });
@@ -356,6 +370,7 @@ fn the_property_sees_missing_and_double_answers() {
         faults: Faults::default(),
         leaves: false,
         text: false,
+        slow_reader: SlowReader::Close,
     };
     let with = |answers: &[(u64, &[Code])]| Transcript {
         answers: answers

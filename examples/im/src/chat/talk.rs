@@ -1,7 +1,7 @@
 //! One user's chat: what commands do, and what is shown.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::{Rc, Weak};
 use std::sync::mpsc::{SyncSender, TrySendError};
 
@@ -18,7 +18,7 @@ use crate::client::{CURSORS_MAX, Client, Delivery, Events, Outgoing, SessionEven
 use crate::im::entry::method;
 use crate::im::{
     Conversation, ConversationsRequest, CreateGroupRequest, HistoryRequest, MarkReadRequest,
-    MembersRequest, PresenceRequest, SendReply, SendRequest, UserPresence,
+    MembersRequest, Message, PresenceRequest, SendReply, SendRequest, UserPresence,
 };
 use crate::store::direct_conversation;
 
@@ -268,25 +268,44 @@ impl Talk {
             return Ok(());
         };
         self.sends_done().await;
-        let request = HistoryRequest {
-            conversation,
-            before_seq: Some(u64::MAX),
-            limit: count,
-            ..HistoryRequest::default()
-        };
-        let deadline = self.deadline();
-        let page = self
-            .client()
-            .request::<method::History>(&request, deadline)
-            .await?;
-        if page.messages.is_empty() {
+        let messages = self.newest(&conversation, count).await?;
+        if messages.is_empty() {
             self.tell("no messages yet");
         }
-        for message in &page.messages {
-            let line = show::message(message, Some(&request.conversation), &self.user);
+        for message in &messages {
+            let line = show::message(message, Some(&conversation), &self.user);
             self.show(line);
         }
         Ok(())
+    }
+
+    /// The last messages of a conversation, page after page.
+    async fn newest(&self, conversation: &str, count: u32) -> Result<VecDeque<Message>, Status> {
+        let wanted = usize::try_from(count).unwrap_or(usize::MAX);
+        let mut messages = VecDeque::new();
+        loop {
+            let left = wanted.saturating_sub(messages.len());
+            let first = messages
+                .front()
+                .map_or(u64::MAX, |first: &Message| first.seq);
+            let request = HistoryRequest {
+                conversation: conversation.to_owned(),
+                before_seq: Some(first),
+                limit: u32::try_from(left).unwrap_or(count),
+                ..HistoryRequest::default()
+            };
+            let deadline = self.deadline();
+            let page = self
+                .client()
+                .request::<method::History>(&request, deadline)
+                .await?;
+            for message in page.messages.into_iter().rev() {
+                messages.push_front(message);
+            }
+            if !page.more || messages.len() >= wanted {
+                return Ok(messages);
+            }
+        }
     }
 
     async fn who(&self, users: Vec<String>) -> Result<(), Status> {

@@ -368,6 +368,7 @@ impl entry::Entry for Service {
         let skip = room.messages.len().saturating_sub(keep);
         Ok(HistoryReply {
             messages: room.messages[skip..].to_vec(),
+            more: skip > 0,
         })
     }
 

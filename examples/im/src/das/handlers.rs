@@ -88,21 +88,18 @@ impl Das for DataAccess {
             page,
             limit: page_size(request.limit, HISTORY_PAGE, limits::HISTORY_PAGE_MAX),
         };
-        let messages = self
-            .store
-            .history(query)
-            .await?
-            .into_iter()
-            .map(|stored| Message {
-                conversation: conversation.clone(),
-                seq: stored.seq,
-                sender: stored.sender,
-                client_id: stored.client_id,
-                body: stored.body,
-                at_ms: stored.at_ms,
-            });
+        let page = self.store.history(query).await?;
+        let messages = page.messages.into_iter().map(|stored| Message {
+            conversation: conversation.clone(),
+            seq: stored.seq,
+            sender: stored.sender,
+            client_id: stored.client_id,
+            body: stored.body,
+            at_ms: stored.at_ms,
+        });
         Ok(HistoryReply {
             messages: messages.collect(),
+            more: page.more,
         })
     }
 

@@ -6,23 +6,11 @@ use std::time::Duration;
 use waystation_net::Label;
 use waystation_service::{Ctx, Peer, Push, PushError, Retry, Status};
 
+use super::limits::{FETCHERS_PER_SESSION, PAGE, PAUSE, PAUSE_MAX, STEP};
 use super::session::{Missing, Offer, Session};
 use super::shard::EntryShard;
 use crate::im::client::method::Deliver;
 use crate::im::{Message, UserHistory};
-
-/// Messages asked for by one step of a fetch.
-const PAGE: u32 = 100;
-
-/// Time for one step of a fetch, retries included.
-const STEP: Duration = Duration::from_secs(5);
-
-/// The pause after a step that failed grows by this with each failure, up to
-/// [`PAUSE_MAX`]. A fetch goes on for as long as its connection lives.
-const PAUSE: Duration = Duration::from_millis(200);
-
-/// The longest pause between two steps of a fetch.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 impl EntryShard {
     /// Logic tells of a message for some users here.
@@ -59,15 +47,20 @@ impl EntryShard {
         }
     }
 
-    /// Starts a task that delivers what is missing of a conversation. The
-    /// session is marked as fetching already.
+    /// Has what is missing of a conversation delivered, beside at most
+    /// [`FETCHERS_PER_SESSION`] others of this session. The conversation is
+    /// marked as fetching already.
     pub(super) fn start_fetch(&self, session: &Rc<Session>, conversation: String) {
         let Some(state) = self.strong() else { return };
+        if !session.enqueue(conversation, FETCHERS_PER_SESSION) {
+            return;
+        }
         let session = session.clone();
-        self.shard().spawn(Label::of("fetch missed messages"), async move {
-            waystation_net::describe_task(format!("{} {conversation}", session.uid()));
+        let label = Label::of("fetch missed messages");
+        self.shard().spawn(label, async move {
+            waystation_net::describe_task(session.uid().to_owned());
             let mut pause = Duration::ZERO;
-            while let Some(missing) = session.fetch_from(&conversation) {
+            while let Some((conversation, missing)) = session.next_fetch() {
                 match fetch(&state, &session, &conversation, missing).await {
                     Ok(()) => pause = Duration::ZERO,
                     Err(status) => {
@@ -76,19 +69,28 @@ impl EntryShard {
                         state.shard().sleep(pause).await;
                     }
                 }
+                session.requeue(conversation);
             }
         });
     }
 }
 
-/// Fetches one page and delivers it, as fast as the peer reads.
+/// Fetches one page and delivers it, when the peer has read what is before it:
+/// so no page waits for a slow reader, in memory or on the way.
 async fn fetch(
     state: &Rc<EntryShard>,
     session: &Rc<Session>,
     conversation: &str,
     missing: Missing,
 ) -> Result<(), Status> {
+    let gone = |_| Status::cancelled("the connection has ended");
+    let Ok(conn) = state.shard().connection(session.conn()) else {
+        session.end();
+        return Ok(());
+    };
+    conn.writable().await.map_err(gone)?;
     let ctx = Ctx::background(state.shard(), "fetch missed messages", STEP);
+    let turn = state.fetch_turn(&ctx).await?;
     let request = UserHistory {
         uid: session.uid().to_owned(),
         conversation: conversation.to_owned(),
@@ -101,19 +103,15 @@ async fn fetch(
             state.logic(conversation)?.history(&ctx, &request).await
         })
         .await?;
+    drop(turn);
     if page.messages.is_empty() {
         session.fetch_found_none(conversation, missing);
     }
+    let peer = Peer::new(conn);
     for message in &page.messages {
-        let gone = |_| Status::cancelled("the connection has ended");
-        let Ok(conn) = state.shard().connection(session.conn()) else {
-            session.end();
-            return Ok(());
-        };
-        conn.writable().await.map_err(gone)?;
-        match Peer::new(conn).push::<Deliver>(message) {
+        match peer.push::<Deliver>(message) {
             Ok(()) => session.delivered(conversation, message.seq),
-            // It filled up meanwhile: this page's rest is fetched again.
+            // Others filled it meanwhile: this page's rest is fetched again.
             Err(PushError::Full(_)) => return Ok(()),
             Err(error) => return Err(Status::cancelled(error.to_string())),
         }

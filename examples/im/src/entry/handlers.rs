@@ -1,11 +1,11 @@
 //! What clients ask of Entry.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use waystation_net::{Conn, Label};
 use waystation_service::{Ctx, Peer, Retry, Status};
 
+use super::limits::{CURSORS_MAX, DEVICE_BYTES_MAX, TRY, WATCHED_MAX};
 use super::session::Session;
 use super::shard::{EntryShard, session};
 use crate::im::entry::Entry;
@@ -18,19 +18,6 @@ use crate::im::{
     UserSend,
 };
 use crate::store::{ConversationName, check_uid, direct_conversation};
-
-/// Time for one Logic to answer before another try, so that one that hangs
-/// does not take a request's whole time.
-const TRY: Duration = Duration::from_secs(2);
-
-/// Users that one connection may watch.
-const WATCHED_MAX: usize = 2000;
-
-/// Conversations that a client may name at login.
-const CURSORS_MAX: usize = 10_000;
-
-/// Bytes of a device's name.
-const DEVICE_BYTES_MAX: usize = 64;
 
 /// The methods, one instance for each listener and shard.
 pub(super) struct Front {
@@ -143,8 +130,9 @@ impl Entry for Front {
         let conversations = match self.state.conversations(ctx, &uid).await {
             Ok(conversations) => conversations,
             Err(status) => {
-                // Half a login would miss messages: the client starts anew.
-                peer.close();
+                // Half a login would miss messages: the client starts anew,
+                // when it has heard why.
+                ctx.close_after_answer();
                 return Err(status);
             }
         };

@@ -2,12 +2,13 @@
 //! a connection was made.
 
 use std::rc::{Rc, Weak};
-use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
 use waystation_net::native::{Upstream, UpstreamEvents};
 use waystation_net::{Address, Conn, Label};
 use waystation_service::{Channel, Ctx, Peer, Push, Retry, Router, Status};
 
+use super::limits::{ATTACH, LOOK, LOOK_PAUSE, LOOKS_AT_ONCE};
 use super::session::Session;
 use super::shard::EntryShard;
 use crate::im::client::method::PresenceChanged;
@@ -16,15 +17,6 @@ use crate::im::logic::LogicClient;
 use crate::im::{
     AttachRequest, Conversation, FanoutMessage, Pushed, UserConversations, UserPresence,
 };
-
-/// Time to tell a Logic who is here.
-const ATTACH: Duration = Duration::from_secs(5);
-
-/// Time to look at all conversations of one user.
-const LOOK: Duration = Duration::from_secs(10);
-
-/// The pause before looking again where it failed.
-const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// A channel to one Logic that handles what it pushes.
 pub(super) fn logic_channel(state: &Rc<EntryShard>, address: Address) -> Channel {
@@ -132,14 +124,13 @@ async fn tell_and_look(state: &Rc<EntryShard>, address: &Address) {
 async fn look_at_all(state: &Rc<EntryShard>, channel: &Channel) {
     let mut sessions = state.sessions();
     while channel.is_up() && !sessions.is_empty() {
-        let mut failed = Vec::new();
-        for session in sessions {
-            if let Err(status) = state.look(&session).await {
-                tracing::warn!(uid = session.uid(), %status, "cannot look for missed messages");
-                failed.push(session);
-            }
-        }
-        sessions = failed;
+        let looks = stream::iter(sessions).map(|session| async move {
+            let status = state.look(&session).await.err()?;
+            tracing::warn!(uid = session.uid(), %status, "cannot look for missed messages");
+            Some(session)
+        });
+        let looked = looks.buffer_unordered(LOOKS_AT_ONCE);
+        sessions = looked.filter_map(std::future::ready).collect().await;
         sessions.retain(|session| state.shard().connection(session.conn()).is_ok());
         if !sessions.is_empty() {
             state.shard().sleep(LOOK_PAUSE).await;

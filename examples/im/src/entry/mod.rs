@@ -16,6 +16,7 @@
 
 mod delivery;
 mod handlers;
+mod limits;
 mod link;
 mod session;
 mod shard;
@@ -23,7 +24,7 @@ mod shard;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use waystation_net::{Address, CloseReason, SlowReader};
+use waystation_net::{Address, CloseReason};
 use waystation_service::{App, Peer};
 
 use self::handlers::Front;
@@ -87,8 +88,6 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let role = &config.role;
     let mut net = role.net();
     net.connections_max = config.connections_max;
-    // A user who reads slowly is served from the history, not disconnected.
-    net.connection.slow_reader = SlowReader::Refuse;
     let logic = config.logic.clone();
     let mut app = App::builder(role.name("entry"), net)
         .admin(role.admin("entry"))

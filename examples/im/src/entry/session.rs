@@ -1,7 +1,7 @@
 //! One logged-in connection, and how far each conversation is delivered.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use waystation_base::ConnName;
 
@@ -44,6 +44,11 @@ pub(super) struct Session {
     device: String,
     conn: ConnName,
     cursors: RefCell<HashMap<String, Cursor>>,
+    /// Conversations of which a page is to be fetched: each that is marked as
+    /// fetching is here once, or in the hands of a fetcher.
+    queue: RefCell<VecDeque<String>>,
+    /// Tasks that fetch.
+    fetchers: Cell<usize>,
     /// Until the login is answered, nothing is pushed.
     ready: Cell<bool>,
     ended: Cell<bool>,
@@ -57,6 +62,8 @@ impl Session {
             device,
             conn,
             cursors: RefCell::default(),
+            queue: RefCell::default(),
+            fetchers: Cell::new(0),
             ready: Cell::new(false),
             ended: Cell::new(false),
             watched: RefCell::default(),
@@ -145,9 +152,36 @@ impl Session {
         self.exists(conversation, seq)
     }
 
+    /// Puts a conversation that was marked as fetching behind the others. True
+    /// when one more fetcher is to be started, of at most `most`.
+    pub(super) fn enqueue(&self, conversation: String, most: usize) -> bool {
+        self.queue.borrow_mut().push_back(conversation);
+        let more = self.fetchers.get() < most;
+        self.fetchers.set(self.fetchers.get() + usize::from(more));
+        more
+    }
+
+    /// What a fetcher does next; `None` when it has ended.
+    pub(super) fn next_fetch(&self) -> Option<(String, Missing)> {
+        loop {
+            let Some(conversation) = self.queue.borrow_mut().pop_front() else {
+                self.fetchers.set(self.fetchers.get() - 1);
+                return None;
+            };
+            if let Some(missing) = self.fetch_from(&conversation) {
+                return Some((conversation, missing));
+            }
+        }
+    }
+
+    /// A page of the conversation was fetched, or tried to: others come first.
+    pub(super) fn requeue(&self, conversation: String) {
+        self.queue.borrow_mut().push_back(conversation);
+    }
+
     /// Where a fetch goes on, or `None` when nothing is missing any more; the
     /// fetch has ended then.
-    pub(super) fn fetch_from(&self, conversation: &str) -> Option<Missing> {
+    fn fetch_from(&self, conversation: &str) -> Option<Missing> {
         let mut cursors = self.cursors.borrow_mut();
         let cursor = cursors.get_mut(conversation)?;
         if cursor.known > cursor.delivered && !self.ended.get() {
@@ -233,6 +267,35 @@ mod tests {
         let mut missing = session.make_ready();
         missing.sort();
         assert_eq!(missing, ["g:x", "g:y"]);
+    }
+
+    /// Who came back to a thousand conversations had a task and a page in
+    /// memory for each, all at once.
+    #[test]
+    fn conversations_are_fetched_a_few_at_a_time_and_in_turn() {
+        let session = session();
+        let names = ["g:a", "g:b", "g:c"];
+        for name in names {
+            session.exists(name, 2);
+        }
+        assert_eq!(session.make_ready().len(), 3);
+        let started = names.map(|name| session.enqueue(name.to_owned(), 2));
+        assert_eq!(started, [true, true, false]);
+        let (first, _) = session.next_fetch().unwrap();
+        session.delivered(&first, 1);
+        session.requeue(first);
+        let order: Vec<String> = std::iter::from_fn(|| {
+            let (name, missing) = session.next_fetch()?;
+            session.delivered(&name, missing.known);
+            Some(name)
+        })
+        .collect();
+        assert_eq!(order, ["g:b", "g:c", "g:a"], "each gets its turn");
+        assert!(
+            session.next_fetch().is_none(),
+            "the second fetcher ends, too"
+        );
+        assert!(session.enqueue("g:d".to_owned(), 2), "one may start again");
     }
 
     /// A message that became known while a fetch found nothing was forgotten

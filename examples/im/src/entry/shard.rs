@@ -4,10 +4,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use waystation_base::ConnName;
-use waystation_net::{Address, Shard};
-use waystation_service::{Channel, Group, Locks, Peer, Status};
+use waystation_net::{Address, Shard, WaitsFor, until, waiting};
+use waystation_service::{Channel, Ctx, Group, Locks, Peer, Status};
 
+use super::limits::FETCHES_AT_ONCE;
 use super::link::logic_channel;
 use super::session::Session;
 use crate::im::UserRequest;
@@ -22,6 +24,8 @@ pub(super) struct EntryShard {
     logics: RefCell<Option<Group>>,
     /// Messages of one connection to one conversation go on in their order.
     pub(super) sends: Locks<(ConnName, String)>,
+    /// Places for fetches of missed messages.
+    fetches: Semaphore,
     this: Weak<Self>,
 }
 
@@ -33,6 +37,7 @@ impl EntryShard {
             users: RefCell::default(),
             logics: RefCell::new(None),
             sends: Locks::default(),
+            fetches: Semaphore::new(FETCHES_AT_ONCE),
             this: this.clone(),
         });
         let channels: Vec<Channel> = logics
@@ -68,6 +73,18 @@ impl EntryShard {
         Ok(LogicClient::new(
             self.logics().by_key(key.as_bytes())?.clone(),
         ))
+    }
+
+    /// One of the places for fetches, until it is dropped.
+    ///
+    /// # Errors
+    /// [`Status`] when none was free before the deadline.
+    pub(super) async fn fetch_turn(&self, ctx: &Ctx) -> Result<SemaphorePermit<'_>, Status> {
+        let turn = waiting(WaitsFor::plain("its turn to fetch"), self.fetches.acquire());
+        match until(&self.shard, ctx.deadline(), turn).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(Status::overloaded("too many fetches are in progress")),
+        }
     }
 
     /// Remembers that a user is on a connection.

@@ -1,9 +1,13 @@
 //! Logic's methods.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
-use waystation_service::{Channel, Ctx, Locks, Peer, Push, Retry, Status};
+use waystation_base::ConnName;
+use waystation_net::{CloseReason, Shard, until};
+use waystation_service::{Channel, Ctx, Locks, Peer, Push, PushError, Retry, Status};
 
+use super::limits::{FANOUT_BEHIND_BYTES, FANOUT_WAIT, PRESENCE_MAX};
 use super::presence::Presence;
 use crate::im::das::DasClient;
 use crate::im::link::method as push;
@@ -14,9 +18,6 @@ use crate::im::{
     SendReply, UserConversations, UserCreateGroup, UserHistory, UserMarkRead, UserMembers,
     UserPresence, UserRemoveMember, UserRequest, UserSend,
 };
-
-/// Users whose presence can be asked for at once.
-const PRESENCE_MAX: usize = 1000;
 
 /// The rules, one instance for each shard.
 pub(super) struct Rules {
@@ -42,21 +43,19 @@ impl Rules {
         self.announce(peer, &left, false);
     }
 
-    /// Gives a stored message to every Entry that has a member on it.
-    fn fan_out(&self, ctx: &Ctx, message: &Message, members: &[String]) {
+    /// Gives a stored message to every Entry that has a member on it, as fast
+    /// as they take it. The message is stored: however this ends, they are
+    /// told.
+    async fn fan_out(&self, ctx: &Ctx, message: &Message, members: &[String]) {
         let routes = self.presence.borrow().route(members.iter());
-        for (entry, recipients) in routes {
-            let Ok(conn) = ctx.shard().connection(entry) else {
-                continue;
-            };
-            let fanout = FanoutMessage {
-                message: Some(message.clone()),
-                recipients,
-            };
-            // An Entry that does not keep up is disconnected; it fetches
-            // what it missed when it is back.
-            let _ = Peer::new(conn).push::<push::Fanout>(&fanout);
-        }
+        let fan_out = FanOut {
+            shard: ctx.shard(),
+            message,
+            routes,
+        };
+        let deadline = ctx.deadline().min(ctx.shard().now() + FANOUT_WAIT);
+        // One that has no room by then is disconnected when it is told.
+        let _ = until(ctx.shard(), deadline, fan_out.room()).await;
     }
 
     /// Tells every Entry that users came or left.
@@ -110,6 +109,48 @@ impl Rules {
             self.das.append(ctx, request).await
         })
         .await
+    }
+}
+
+/// A stored message on its way to the Entries that are to be told of it, which
+/// happens when this is dropped.
+struct FanOut<'a> {
+    shard: &'a Shard,
+    message: &'a Message,
+    routes: HashMap<ConnName, Vec<String>>,
+}
+
+impl FanOut<'_> {
+    /// Waits until no Entry is far behind.
+    async fn room(&self) {
+        for entry in self.routes.keys() {
+            if let Ok(conn) = self.shard.connection(*entry)
+                && conn.output_len() >= FANOUT_BEHIND_BYTES
+            {
+                // One that ends meanwhile is told nothing.
+                let _ = conn.writable().await;
+            }
+        }
+    }
+}
+
+impl Drop for FanOut<'_> {
+    fn drop(&mut self) {
+        for (entry, recipients) in self.routes.drain() {
+            let Ok(conn) = self.shard.connection(entry) else {
+                continue;
+            };
+            let fanout = FanoutMessage {
+                message: Some(self.message.clone()),
+                recipients,
+            };
+            let peer = Peer::new(conn);
+            if let Err(PushError::Full(_)) = peer.push::<push::Fanout>(&fanout) {
+                // It would miss the message. When it is back it looks for
+                // what it missed.
+                peer.conn().close(CloseReason::SlowReader);
+            }
+        }
     }
 }
 
@@ -173,7 +214,7 @@ impl Logic for Rules {
                 at_ms: stored.at_ms,
             }
         };
-        self.fan_out(ctx, &message, &stored.members);
+        self.fan_out(ctx, &message, &stored.members).await;
         Ok(SendReply {
             conversation: message.conversation,
             seq: stored.seq,

@@ -4,6 +4,7 @@
 //! online is told again by each Entry when it connects.
 
 mod handlers;
+mod limits;
 mod presence;
 
 use std::rc::Rc;

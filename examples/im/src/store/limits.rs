@@ -25,6 +25,11 @@ pub const GROUP_MEMBERS_MAX: usize = 1_024;
 /// shorter looks like the end.
 pub const HISTORY_PAGE_MAX: usize = 200;
 
+/// Bytes of text at which a page of history ends, though fewer messages came
+/// than were asked for; the page says that there are more. Large pages for many
+/// readers at once would fill the connections that all users share.
+pub const HISTORY_PAGE_BYTES: usize = 256 * 1024;
+
 /// Most entries of one page of conversations. Refused beyond it, as above.
 pub const CONVERSATIONS_PAGE_MAX: usize = 500;
 

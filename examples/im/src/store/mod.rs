@@ -79,6 +79,6 @@ pub use name::{ConversationName, check_uid, direct_conversation, group_conversat
 pub use operation::{
     AddMembers, Append, Appended, ChatReader, ChatStore, ConversationState, ConversationsQuery,
     CreateGroup, GroupCreated, HistoryPage, HistoryQuery, MarkRead, MemberRemoved, MembersAdded,
-    ReadMarked, RemoveMember, StoredMessage, WriteOperation, WriteOutcome,
+    MessagePage, ReadMarked, RemoveMember, StoredMessage, WriteOperation, WriteOutcome,
 };
 pub use sqlite::SqliteStore;

@@ -39,7 +39,7 @@ pub trait ChatReader: Send {
     /// # Errors
     /// [`StoreError::NotMember`], [`StoreError::NoSuchConversation`],
     /// [`StoreError::InvalidName`], [`StoreError::TooLarge`], [`StoreError::Storage`].
-    fn history(&mut self, query: &HistoryQuery) -> Result<Vec<StoredMessage>, StoreError>;
+    fn history(&mut self, query: &HistoryQuery) -> Result<MessagePage, StoreError>;
 
     /// The uids of a conversation's members, in byte order. O(members).
     ///
@@ -226,8 +226,18 @@ pub struct HistoryQuery {
     pub conversation: String,
     /// From where, in which direction.
     pub page: HistoryPage,
-    /// Most messages, up to 200. A shorter page is the last in its direction.
+    /// Most messages, up to 200.
     pub limit: usize,
+}
+
+/// Messages of one conversation, in ascending order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MessagePage {
+    /// Those asked for, or fewer when they are large: a page ends at
+    /// [`HISTORY_PAGE_BYTES`](super::limits::HISTORY_PAGE_BYTES) of text.
+    pub messages: Vec<StoredMessage>,
+    /// There are more in the same direction.
+    pub more: bool,
 }
 
 /// Where a page of history lies. Both forms are answered in ascending order.

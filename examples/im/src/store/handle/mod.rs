@@ -21,8 +21,8 @@ use super::limits::{
 };
 use super::operation::{
     AddMembers, Append, Appended, ChatReader, ChatStore, ConversationState, ConversationsQuery,
-    CreateGroup, GroupCreated, HistoryQuery, MarkRead, MemberRemoved, MembersAdded, ReadMarked,
-    RemoveMember, StoredMessage, WriteOperation, WriteOutcome,
+    CreateGroup, GroupCreated, HistoryQuery, MarkRead, MemberRemoved, MembersAdded, MessagePage,
+    ReadMarked, RemoveMember, WriteOperation, WriteOutcome,
 };
 use super::sqlite::SqliteStore;
 pub use counters::StoreCounters;
@@ -210,7 +210,7 @@ impl StoreHandle {
     ///
     /// # Errors
     /// Those, and [`StoreError::Overloaded`], [`StoreError::Closed`].
-    pub async fn history(&self, query: HistoryQuery) -> Result<Vec<StoredMessage>, StoreError> {
+    pub async fn history(&self, query: HistoryQuery) -> Result<MessagePage, StoreError> {
         self.read(move |reader| reader.history(&query)).await
     }
 

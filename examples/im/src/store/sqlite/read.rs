@@ -5,10 +5,11 @@ use rusqlite::{Connection, OptionalExtension as _, Params, params};
 use super::rooms::find;
 use super::{check_access, to_integer, to_number};
 use crate::store::error::StoreError;
-use crate::store::limits::{CONVERSATIONS_PAGE_MAX, HISTORY_PAGE_MAX};
+use crate::store::limits::{CONVERSATIONS_PAGE_MAX, HISTORY_PAGE_BYTES, HISTORY_PAGE_MAX};
 use crate::store::name::{ConversationName, check_uid};
 use crate::store::operation::{
-    ChatReader, ConversationState, ConversationsQuery, HistoryPage, HistoryQuery, StoredMessage,
+    ChatReader, ConversationState, ConversationsQuery, HistoryPage, HistoryQuery, MessagePage,
+    StoredMessage,
 };
 
 /// Reads a `SQLite` file while another connection writes to it.
@@ -51,7 +52,7 @@ impl ChatReader for SqliteReader {
         Ok(states.collect::<Result<_, _>>()?)
     }
 
-    fn history(&mut self, query: &HistoryQuery) -> Result<Vec<StoredMessage>, StoreError> {
+    fn history(&mut self, query: &HistoryQuery) -> Result<MessagePage, StoreError> {
         StoreError::check_size("page in messages", query.limit, HISTORY_PAGE_MAX)?;
         check_access(&query.conversation, &query.uid)?;
         // One transaction, so that membership and messages are of the same moment.
@@ -63,15 +64,16 @@ impl ChatReader for SqliteReader {
         match query.page {
             HistoryPage::After(seq) => {
                 let from = to_integer(seq.saturating_add(1).max(joined_seq));
-                messages(
+                page(
                     &transaction,
                     "SELECT seq, sender, client_id, body, at_ms FROM message
                      WHERE conversation_id = ?1 AND seq >= ?2 ORDER BY seq LIMIT ?3",
-                    params![conversation.id, from, limit(query.limit)],
+                    params![conversation.id, from, limit(query.limit + 1)],
+                    query.limit,
                 )
             }
             HistoryPage::Before(seq) => {
-                let mut newest_first = messages(
+                let mut newest_first = page(
                     &transaction,
                     "SELECT seq, sender, client_id, body, at_ms FROM message
                      WHERE conversation_id = ?1 AND seq >= ?2 AND seq < ?3
@@ -80,10 +82,11 @@ impl ChatReader for SqliteReader {
                         conversation.id,
                         to_integer(joined_seq),
                         to_integer(seq),
-                        limit(query.limit)
+                        limit(query.limit + 1)
                     ],
+                    query.limit,
                 )?;
-                newest_first.reverse();
+                newest_first.messages.reverse();
                 Ok(newest_first)
             }
         }
@@ -114,22 +117,34 @@ fn joined_seq(connection: &Connection, id: i64, uid: &str) -> Result<Option<u64>
         .optional()?)
 }
 
-fn messages(
+/// The first `most` rows, or fewer when they are large; one row beyond them
+/// tells that there are more.
+fn page(
     connection: &Connection,
     sql: &str,
     parameters: impl Params,
-) -> Result<Vec<StoredMessage>, StoreError> {
+    most: usize,
+) -> Result<MessagePage, StoreError> {
     let mut statement = connection.prepare_cached(sql)?;
-    let messages = statement.query_map(parameters, |row| {
-        Ok(StoredMessage {
+    let mut rows = statement.query(parameters)?;
+    let mut page = MessagePage::default();
+    let mut bytes = 0_usize;
+    while let Some(row) = rows.next()? {
+        if page.messages.len() >= most || bytes >= HISTORY_PAGE_BYTES {
+            page.more = true;
+            break;
+        }
+        let message = StoredMessage {
             seq: to_number(row, 0)?,
             sender: row.get(1)?,
             client_id: row.get(2)?,
             body: row.get(3)?,
             at_ms: to_number(row, 4)?,
-        })
-    })?;
-    Ok(messages.collect::<Result<_, _>>()?)
+        };
+        bytes += message.body.len();
+        page.messages.push(message);
+    }
+    Ok(page)
 }
 
 /// A page's length, checked against its bound before.

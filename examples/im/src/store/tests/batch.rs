@@ -163,7 +163,7 @@ fn a_reader_sees_every_batch_that_returned() {
             page: HistoryPage::Before(u64::MAX),
             limit: 1,
         };
-        assert_eq!(reader.history(&query).unwrap()[0].seq, number);
+        assert_eq!(reader.history(&query).unwrap().messages[0].seq, number);
     }
 }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::*;
-use crate::store::{Appended, ChatReader, ChatStore, StoreHandle, StoreOptions};
+use crate::store::{Appended, ChatReader, ChatStore, MessagePage, StoreHandle, StoreOptions};
 
 /// Far more than anything here takes; only a failing test waits for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -110,8 +110,8 @@ impl ChatReader for NoReader {
         panic!("the test lets this reader panic");
     }
 
-    fn history(&mut self, _: &HistoryQuery) -> Result<Vec<StoredMessage>, StoreError> {
-        Ok(Vec::new())
+    fn history(&mut self, _: &HistoryQuery) -> Result<MessagePage, StoreError> {
+        Ok(MessagePage::default())
     }
 
     fn members(&mut self, conversation: &str) -> Result<Vec<String>, StoreError> {
@@ -208,7 +208,7 @@ fn every_read_works_through_the_handle() {
         assert_eq!(members, ["alice", "bob"]);
         let states = store.conversations(conversations).await.unwrap();
         assert_eq!(states[0].unread, 1);
-        let messages = store.history(history).await.unwrap();
+        let messages = store.history(history).await.unwrap().messages;
         assert_eq!(messages[0].client_id, "1");
         let refused = store.members("g:none".to_owned()).await;
         assert!(matches!(

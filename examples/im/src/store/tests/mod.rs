@@ -115,7 +115,8 @@ impl TestStore {
             page,
             limit,
         };
-        self.store.reader().unwrap().history(&query)
+        let page = self.store.reader().unwrap().history(&query)?;
+        Ok(page.messages)
     }
 
     /// All messages that a member can see, page by page.
@@ -137,10 +138,10 @@ fn whole_history(file: &Path, uid: &str, conversation: &str) -> Vec<StoredMessag
             limit: 200,
         };
         let page = reader.history(&query).unwrap();
-        if page.is_empty() {
+        messages.extend(page.messages);
+        if !page.more {
             return messages;
         }
-        messages.extend(page);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Pages of history and of conversations.
 
 use super::*;
+use crate::store::limits;
 
 fn numbers(page: Result<Vec<StoredMessage>, StoreError>) -> Vec<u64> {
     page.unwrap()
@@ -32,6 +33,35 @@ fn history_pages_in_both_directions() {
     assert!(page(HistoryPage::Before(1), 3).is_empty());
     assert!(page(HistoryPage::Before(0), 3).is_empty());
     assert!(page(HistoryPage::After(0), 0).is_empty());
+}
+
+/// A page was bounded by its messages alone: a hundred of the largest were 3 MiB,
+/// and a few readers of such pages at once filled the connection that all users of
+/// a Logic share.
+#[test]
+fn a_page_ends_by_its_bytes_and_says_that_there_are_more() {
+    let mut chat = TestStore::new();
+    for id in 1..=20_u64 {
+        let mut large = message("d:alice:bob", "alice", &id.to_string());
+        large.body = "x".repeat(limits::BODY_BYTES_MAX);
+        chat.append(large).unwrap();
+    }
+    let read = |page| {
+        let query = HistoryQuery {
+            uid: "bob".to_owned(),
+            conversation: "d:alice:bob".to_owned(),
+            page,
+            limit: 200,
+        };
+        let page = chat.store.reader().unwrap().history(&query).unwrap();
+        (numbers(Ok(page.messages)), page.more)
+    };
+    assert_eq!(read(HistoryPage::After(0)), ((1..=8).collect(), true));
+    assert_eq!(read(HistoryPage::After(8)), ((9..=16).collect(), true));
+    assert_eq!(read(HistoryPage::After(16)), ((17..=20).collect(), false));
+    assert_eq!(read(HistoryPage::Before(21)), ((13..=20).collect(), true));
+    assert_eq!(read(HistoryPage::Before(9)), ((1..=8).collect(), false));
+    assert_eq!(chat.whole_history("bob", "d:alice:bob").len(), 20);
 }
 
 #[test]

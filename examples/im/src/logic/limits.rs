@@ -1,0 +1,15 @@
+//! Every bound of Logic, with what happens when it is reached.
+
+use std::time::Duration;
+
+/// Users whose presence can be asked for at once. Above it the request is
+/// refused.
+pub(super) const PRESENCE_MAX: usize = 1000;
+
+/// Bytes that wait for an Entry above which who sends a message to its users
+/// waits, so that senders go as fast as their readers.
+pub(super) const FANOUT_BEHIND_BYTES: usize = 1024 * 1024;
+
+/// How long such a sender waits. An Entry that has no room for the message
+/// then is disconnected; it looks for what it missed when it is back.
+pub(super) const FANOUT_WAIT: Duration = Duration::from_secs(1);
