@@ -39,6 +39,9 @@ struct Args {
     /// Bytes of all keys and values together, in MiB; what would pass it is refused
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     memory: u32,
+    /// Threads that do nothing but I/O, beside the one that runs commands; with 0 it does its own
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=64))]
+    io_shards: u16,
 }
 
 fn main() -> ExitCode {
@@ -57,7 +60,11 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let memory = args.memory as usize * 1024 * 1024;
     // One shard, so that all clients see the same keys: a shard shares nothing
     // with another. The closure runs on the shard's own thread.
-    let server = Server::builder(NetConfig::default())
+    let config = NetConfig {
+        io_shards: args.io_shards,
+        ..NetConfig::default()
+    };
+    let server = Server::builder(config)
         .listen(args.listen.clone(), move |_shard| {
             RespProtocol::new(Rc::new(Store::new(memory)))
         })

@@ -73,7 +73,16 @@ fn read(stream: &mut TcpStream, length: usize) -> String {
 
 #[test]
 fn pipelined_requests_are_answered_in_order() {
-    let program = Program::start(&[]);
+    answers_in_order(&Program::start(&[]));
+}
+
+/// The same with the sockets on threads of their own.
+#[test]
+fn pipelined_requests_are_answered_in_order_beside_their_io() {
+    answers_in_order(&Program::start(&["--io-shards", "2"]));
+}
+
+fn answers_in_order(program: &Program) {
     let requests = "PING\r\n*1\r\n$4\r\nping\r\n\r\nPING  hello\n\
         *3\r\n$3\r\nSET\r\n$1\r\nk\r\n$2\r\nv\n\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n\
         get none\r\nincr n\r\nincr n\r\nset n x\r\nincr n\r\ndel k n k\r\n\
