@@ -103,12 +103,25 @@ counters! {
     messages_out: Counter "waystation_net_messages_out",
     /// Messages for a connection that was gone, or that takes none.
     stale_sends: Counter "waystation_net_stale_sends",
+    /// Bytes received and not handled, messages that came in part included.
+    received_bytes: Gauge "waystation_net_received_bytes",
+    /// Bytes that wait to be written.
+    queued_bytes: Gauge "waystation_net_queued_bytes",
+    /// Times that a connection's output reached its high-water mark.
+    output_high: Counter "waystation_net_output_high",
     /// Messages refused because a connection's output was full.
     output_refused: Counter "waystation_net_output_refused",
     /// Messages that arrived through the shard's mailbox.
     mailbox_in: Counter "waystation_net_mailbox_in",
+    /// Timer functions that a shard called.
+    alarms: Counter "waystation_net_alarms",
     /// Handlers that panicked; each answered an error.
     panics: Counter "waystation_net_panics",
+    /// HTTP callers that left before their answer; their requests were
+    /// cancelled.
+    callers_left: Counter "waystation_net_callers_left",
+    /// WebSocket handshakes refused because of the page that asked.
+    origins_refused: Counter "waystation_net_origins_refused",
     /// Messages whose id no handler knows.
     unrouted: Counter "waystation_net_unrouted",
     /// Calls started on upstreams.
@@ -127,6 +140,21 @@ counters! {
     split_paused: Counter "waystation_net_split_paused",
     /// Heartbeats that the I/O side answered for its workers.
     split_heartbeats: Counter "waystation_net_split_heartbeats",
+    /// Calls that received datagrams.
+    udp_reads: Counter "waystation_net_udp_reads",
+    /// Calls that sent datagrams.
+    udp_writes: Counter "waystation_net_udp_writes",
+    /// Datagrams received.
+    udp_in: Counter "waystation_net_udp_in",
+    /// Datagrams sent.
+    udp_out: Counter "waystation_net_udp_out",
+    /// Datagrams that were not sent: the queue was full, they were too large,
+    /// or the system refused them.
+    udp_dropped: Counter "waystation_net_udp_dropped",
+    /// Received datagrams that were larger than they may be.
+    udp_too_large: Counter "waystation_net_udp_too_large",
+    /// Errors of UDP sockets, such as word that nobody listens at a peer.
+    udp_errors: Counter "waystation_net_udp_errors",
     /// Connections made to upstreams.
     connects: Counter "waystation_net_connects",
     /// Attempts to connect to an upstream that failed.
@@ -161,5 +189,5 @@ closed! {
     peer, truncated, local, reset, slow_reader, idle, frame_timeout, protocol, bad_magic, unknown_version,
     unknown_kind, unknown_flags, too_large, message_too_large, too_many_partials,
     too_many_partial_bytes, more_on_control, empty_more, unknown_protocol, refused, draining, keepalive,
-    handler_panic, home, http, websocket, stalled, unasked,
+    handler_panic, home, http, websocket, stalled, unasked, memory,
 }

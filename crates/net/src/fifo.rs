@@ -211,6 +211,14 @@ impl<C: FifoCodec> Fifo<C> {
         self.shared.links.iter().filter(|link| link.is_up()).count()
     }
 
+    /// Waits until one of its connections is up.
+    ///
+    /// # Errors
+    /// [`FifoError::Closed`].
+    pub async fn connected(&self) -> Result<(), FifoError> {
+        self.link().await.map(drop)
+    }
+
     /// Sends one whole, encoded request and waits for its answer, until the
     /// deadline. Without a connection it waits for one first. When the future
     /// is dropped after the request was sent, its answer is discarded.

@@ -7,7 +7,9 @@
 //! that leaves in one write a turn, and a [name](waystation_base::ConnName)
 //! that never comes to mean another peer. [`native`] speaks the frames of
 //! crate `wire` (beside HTTP and WebSocket on the same port) and makes calls
-//! to [upstreams](native::Upstream).
+//! to [upstreams](native::Upstream). [`fifo`] calls servers that answer in
+//! order, [`udp`] sends and receives datagrams, and [`Blocking`] lets threads
+//! outside wait for what a shard does.
 //!
 //! The crate leaves out what requests mean: contexts, deadlines of handlers,
 //! typed messages and retries are in crate `service`.
@@ -25,6 +27,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod blocking;
 mod clock;
 mod conn;
 mod counters;
@@ -37,21 +40,25 @@ mod server;
 mod shard;
 mod signals;
 mod split;
+pub mod udp;
 
+pub use self::blocking::{Blocking, BlockingCallError, BlockingError};
 pub use self::clock::{MonotonicClock, unix_time};
 pub use self::conn::{
-    CloseReason, Conn, Filled, HandlerGuard, Input, SendError, Session, SlowReader, Transport, Turn,
+    CloseReason, Conn, Filled, HandlerGuard, Input, OutputLevel, SendError, Session, SlowReader,
+    Transport, Turn,
 };
 pub use self::counters::{ClosedCounters, Counter, Counters, Kind, Sample};
 pub use self::io::{
-    Address, AddressError, Connecting, DetachedListener, DetachedStream, Faults, Io, Listener,
-    MemoryIo, MemoryStream, Stream, SystemIo, listener_from_fd,
+    Address, AddressError, Batch, Connecting, DatagramOptions, Datagrams, DetachedDatagrams,
+    DetachedListener, DetachedStream, Faults, Io, Listener, MemoryIo, MemoryStream, Outgoing,
+    Stream, SystemIo, TcpKeepalive, listener_from_fd,
 };
 pub use self::protocol::{Home, Protocol, Slot};
 pub use self::server::{ConnectionLimits, NetConfig, Server, ServerBuilder, StartError};
 pub use self::shard::{
-    BlockedReport, BlockedReports, Elapsed, Label, OffloadError, Remote, RemoteError, Shard, Sleep,
-    TaskInfo, WaitsFor, current_wait, describe_task, until, waiting,
+    Alarm, BlockedReport, BlockedReports, Elapsed, Label, OffloadError, Remote, RemoteError, Shard,
+    Sleep, TaskInfo, WaitsFor, current_wait, describe_task, until, waiting,
 };
 pub use self::signals::{Termination, wait_for_termination};
 pub use self::split::Heartbeat;

@@ -35,9 +35,23 @@ pub const HEARTBEAT_ANSWER_BYTES: usize = 8 * 1024;
 /// Bytes asked of the kernel by one read into an empty buffer.
 pub const READ_CHUNK_BYTES: usize = 16 * 1024;
 
+/// Bytes that a connection may hold of what it received, messages that came
+/// in part included. Above it the connection is closed, with the reason
+/// `memory`. The largest message fits.
+pub const RECEIVED_BYTES_MAX: usize = 66 * 1024 * 1024;
+
+/// Bytes that all connections of a shard may hold together, received or to be
+/// written. Above it the connections that hold most are closed, with the
+/// reason `memory`, until the rest fits.
+pub const SHARD_BYTES_MAX: usize = 256 * 1024 * 1024;
+
 /// Bytes of output waiting in a connection above which its handlers are
 /// suspended and its socket is no longer read.
 pub const OUTPUT_HIGH_WATER_BYTES: usize = 256 * 1024;
+
+/// Bytes of output at which a connection that was above its high-water mark is
+/// said to be drained; at most half of that mark.
+pub const OUTPUT_LOW_WATER_BYTES: usize = 64 * 1024;
 
 /// Bytes of output that a connection may hold at all. What would pass it is
 /// refused, and the slow-reader policy decides on the connection. One message
@@ -54,6 +68,16 @@ pub const WRITE_STALL: Duration = Duration::from_secs(30);
 /// A connection from which nothing was read for this long is closed.
 pub const IDLE: Duration = Duration::from_secs(90);
 
+/// A TCP connection on which nothing moved for this long is probed by the
+/// system, so that a peer whose machine is gone is found.
+pub const TCP_KEEPALIVE_IDLE: Duration = Duration::from_mins(1);
+
+/// The pause between two such probes.
+pub const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Such probes without an answer after which the connection is lost.
+pub const TCP_KEEPALIVE_PROBES: u32 = 3;
+
 /// A frame must be complete this long after its first byte.
 pub const FRAME_WAIT: Duration = Duration::from_secs(30);
 
@@ -62,6 +86,10 @@ pub const CLOSE_FLUSH: Duration = Duration::from_secs(1);
 
 /// Messages that wait in a shard's mailbox. Above it the sender is refused.
 pub const MAILBOX_MESSAGES: usize = 65_536;
+
+/// The shortest period of a repeating timer of a shard. A shorter one is
+/// made this long.
+pub const ALARM_PERIOD_MIN: Duration = Duration::from_millis(1);
 
 /// Messages a connection handles before other tasks get their turn.
 pub const MESSAGES_PER_TURN: u32 = 256;
@@ -90,6 +118,14 @@ pub const OFFLOAD_QUEUE: usize = 1024;
 
 /// Threads of the offload pool of a shard.
 pub const OFFLOAD_THREADS: usize = 4;
+
+/// What threads asked of one client on a shard and has not begun. Above it
+/// they are refused.
+pub const BLOCKING_QUEUE: usize = 1024;
+
+/// How much longer than its deadline a thread waits for a shard, which has
+/// the same deadline and says more. Only a shard that is stuck uses it up.
+pub const BLOCKING_GRACE: Duration = Duration::from_millis(100);
 
 /// A handler that does not yield for this long is reported with its stack.
 pub const BLOCKED_AFTER: Duration = Duration::from_millis(100);
@@ -141,3 +177,19 @@ pub const FIFO_STALL: Duration = Duration::from_secs(10);
 /// Answers that may come unasked on a lease, such as messages of a
 /// subscription, before someone waits for them. Above it the lease is closed.
 pub const FIFO_SPARE_MAX: usize = 4096;
+
+/// Bytes that fit a UDP datagram over IPv4. A larger one is refused.
+pub const UDP_PAYLOAD_MAX: usize = 65_507;
+
+/// Bytes of the largest datagram that is received. A larger one is dropped.
+pub const UDP_DATAGRAM_BYTES: usize = UDP_PAYLOAD_MAX;
+
+/// Datagrams received or sent by one system call.
+pub const UDP_BATCH: usize = 32;
+
+/// Bytes that wait in a UDP socket to be sent. Above it what is sent is
+/// refused, and while any wait nothing more is received.
+pub const UDP_QUEUE_BYTES: usize = 1024 * 1024;
+
+/// Calls in flight of one UDP client. Above it a call is refused.
+pub const UDP_IN_FLIGHT_MAX: usize = 65_536;

@@ -15,7 +15,7 @@ use waystation_base::ShardId;
 
 use crate::conn::SlowReader;
 use crate::counters::Counters;
-use crate::io::{Address, DetachedListener, Io, SystemIo};
+use crate::io::{Address, DetachedListener, Io, SystemIo, TcpKeepalive};
 use crate::limits;
 use crate::protocol::Protocol;
 use crate::shard::{Beat, BlockedReports, Mail, Remote, RemoteError, Shard, watch};
@@ -26,8 +26,13 @@ use crate::split::MakeHeartbeat;
 pub struct ConnectionLimits {
     /// Bytes received ahead of the handler.
     pub input_queue: usize,
+    /// Bytes held of what was received, messages that came in part included.
+    pub received_max: usize,
     /// Bytes of output above which the connection's own handlers wait.
     pub output_high_water: usize,
+    /// Bytes of output at which a connection above that mark counts as
+    /// drained; at most half of it.
+    pub output_low_water: usize,
     /// Bytes of output above which messages are refused.
     pub output_bytes_max: usize,
     /// What becomes of a connection whose output is full.
@@ -38,18 +43,23 @@ pub struct ConnectionLimits {
     pub idle: Duration,
     /// Time from a frame's first byte to its last.
     pub frame_wait: Duration,
+    /// The system's own signs of life on TCP; none leaves them off.
+    pub tcp_keepalive: Option<TcpKeepalive>,
 }
 
 impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             input_queue: limits::INPUT_QUEUE_BYTES,
+            received_max: limits::RECEIVED_BYTES_MAX,
             output_high_water: limits::OUTPUT_HIGH_WATER_BYTES,
+            output_low_water: limits::OUTPUT_LOW_WATER_BYTES,
             output_bytes_max: limits::OUTPUT_BYTES_MAX,
             slow_reader: SlowReader::Close,
             write_stall: limits::WRITE_STALL,
             idle: limits::IDLE,
             frame_wait: limits::FRAME_WAIT,
+            tcp_keepalive: Some(TcpKeepalive::default()),
         }
     }
 }
@@ -69,6 +79,13 @@ pub struct NetConfig {
     pub connections_max: usize,
     /// Bounds of each connection.
     pub connection: ConnectionLimits,
+    /// Bytes that all connections of a shard hold together, received or to be
+    /// written. Above it those that hold most are closed.
+    pub shard_bytes_max: usize,
+    /// Whether an HTTP caller that closed its side may still be reading. By
+    /// default it is taken to have left: its request is cancelled, and counted
+    /// as `callers_left`.
+    pub http_half_close: bool,
     /// How long a drain may take.
     pub drain: Duration,
     /// Where randomness starts; the same seed gives the same jitter.
@@ -87,6 +104,8 @@ impl Default for NetConfig {
             io_shards: 0,
             connections_max: limits::CONNECTIONS_MAX,
             connection: ConnectionLimits::default(),
+            shard_bytes_max: limits::SHARD_BYTES_MAX,
+            http_half_close: false,
             drain: limits::DRAIN,
             seed: 0,
             first_generation: 1,

@@ -13,7 +13,7 @@ use common::{Memory, NAME, Peer, Setup, closed, connect, eventually, on_shard, r
 use futures_util::future::LocalBoxFuture;
 use http::{Method, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use waystation_net::native::{HttpHandler, Router};
+use waystation_net::native::{HttpHandler, Origins, Router};
 use waystation_net::{Conn, NetConfig, SendError};
 
 /// Answers with what it was asked; `/slow` after a minute.
@@ -138,7 +138,13 @@ fn refusals_keep_the_connection_where_they_can() {
             (get("/nothing"), 404),
         ] {
             peer.write(request.as_bytes()).await;
-            assert_eq!(response(&mut peer).await.0, status, "{request}");
+            let (code, body) = response(&mut peer).await;
+            assert_eq!(code, status, "{request}");
+            // Callers of methods read one shape of errors only.
+            assert!(
+                body.starts_with(r#"{"code":""#) && body.ends_with("\"}\n"),
+                "{body}"
+            );
         }
         peer.write(b"NONSENSE\r\n\r\n").await;
         assert_eq!(response(&mut peer).await.0, 400);
@@ -170,8 +176,11 @@ fn what_is_too_large_is_said_to_be() {
             });
             let (status, text) = response(&mut peer).await;
             assert_eq!(
-                (status, text.as_str()),
-                (413, "the body is larger than 1 MiB\n")
+                (status, text.trim_end()),
+                (
+                    413,
+                    r#"{"code":"too_large","message":"the body is larger than 1 MiB"}"#
+                )
             );
             drop(sender.await);
         }
@@ -262,5 +271,114 @@ fn messages_to_everyone_do_not_reach_http() {
         assert_eq!(response(&mut http).await, (200, "GET /b 0\n".into()));
         silent.write(get("/c").as_bytes()).await;
         assert_eq!(response(&mut silent).await, (200, "GET /c 0\n".into()));
+    });
+}
+
+/// A page of any other site could open a WebSocket with its visitor's cookies.
+#[test]
+fn only_pages_that_may_open_a_websocket_do() {
+    let ask = |origins: Origins, origin: &str| {
+        let memory = Setup::default().start(move |_| {
+            let mut router = router();
+            router.set_origins(origins.clone());
+            router
+        });
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nhost: chat.example:7080\r\nconnection: Upgrade\r\n\
+             upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{origin}\r\n"
+        );
+        let status = run(async {
+            let mut peer = memory.dial();
+            peer.write(request.as_bytes()).await;
+            response(&mut peer).await.0
+        });
+        (status, memory.counters().origins_refused.get())
+    };
+    let listed = Origins::parse("https://other.example").unwrap();
+    assert_eq!(ask(Origins::Same, ""), (101, 0));
+    assert_eq!(
+        ask(Origins::Same, "origin: http://chat.example:7080\r\n"),
+        (101, 0)
+    );
+    assert_eq!(
+        ask(Origins::Same, "origin: https://other.example\r\n"),
+        (403, 1)
+    );
+    assert_eq!(
+        ask(listed.clone(), "origin: https://other.example\r\n"),
+        (101, 0)
+    );
+    assert_eq!(ask(listed, "origin: https://evil.example\r\n"), (403, 1));
+    assert_eq!(ask(Origins::Any, "origin: null\r\n"), (101, 0));
+}
+
+/// Callers went away while their requests were handled, and all of it was done
+/// for nobody.
+#[test]
+fn a_caller_that_leaves_cancels_its_request() {
+    let memory = Setup::default().start(|_| router());
+    let baseline = common::figures(&memory.server);
+    run(async {
+        let mut peer = memory.dial();
+        peer.write(get("/slow").as_bytes()).await;
+        let begun = &memory.counters().messages_in;
+        eventually("it is handled", || begun.get() == 1);
+    });
+    common::back_at(&memory.server, &baseline);
+    assert_eq!(memory.counters().callers_left.get(), 1);
+    assert_eq!(closed(&memory.server, "http"), 1);
+}
+
+/// Some programs close their side when they have asked, and read on.
+#[test]
+fn a_caller_that_only_closes_its_side_is_answered_where_that_is_allowed() {
+    let mut setup = Setup::paused();
+    setup.config.http_half_close = true;
+    let Memory { io, server } = setup.start(|_| router());
+    on_shard(&server, 0, move |_| {
+        Box::pin(async move {
+            let mut peer = Peer::new(io.dial(NAME).unwrap());
+            peer.write(get("/slow").as_bytes()).await;
+            peer.stream.shutdown().await.unwrap();
+            assert_eq!(response(&mut peer).await, (200, "GET /slow 0\n".into()));
+        })
+    });
+    assert_eq!(server.counters()[0].callers_left.get(), 0);
+}
+
+/// Between two requests the library's buffers are freed and made anew: what
+/// was read of the next request in the meantime must not be lost, wherever the
+/// stream is cut.
+#[test]
+fn requests_are_found_wherever_the_stream_is_cut() {
+    let Memory { io, server } = Setup::paused().start(|_| router());
+    on_shard(&server, 0, move |shard| {
+        Box::pin(async move {
+            let post = "POST /b HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello";
+            let all = [post, &get("/c"), post].concat();
+            for cut in 1..all.len() {
+                let mut peer = Peer::new(io.dial(NAME).unwrap());
+                peer.write(&all.as_bytes()[..cut]).await;
+                shard.sleep(Duration::from_millis(5)).await;
+                peer.write(&all.as_bytes()[cut..]).await;
+                for expected in ["POST /b 5\n", "GET /c 0\n", "POST /b 5\n"] {
+                    assert_eq!(response(&mut peer).await, (200, expected.into()), "{cut}");
+                }
+            }
+            // A refusal that leaves a body unread: what follows is no request.
+            let mut peer = Peer::new(io.dial(NAME).unwrap());
+            let smuggled = get("/smuggled");
+            let head = format!(
+                "POST /ws HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+                smuggled.len()
+            );
+            peer.write(head.as_bytes()).await;
+            assert_eq!(response(&mut peer).await.0, 405);
+            // The connection may be closed by now.
+            let _ = peer.stream.write_all(smuggled.as_bytes()).await;
+            let rest = peer.rest().await;
+            assert!(!String::from_utf8_lossy(&rest).contains("/smuggled"));
+        })
     });
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderValue;
 use waystation_base::MessageId;
-use waystation_net::native::{Control, NativeProtocol, Router as NativeRouter};
+use waystation_net::native::{Control, NativeProtocol, Origins, Router as NativeRouter};
 use waystation_net::{CloseReason, Conn, Home, Shard};
 
 use crate::contexts::Contexts;
@@ -64,6 +64,7 @@ pub struct Router {
     methods: HashMap<MessageId, Rc<dyn Endpoint>>,
     pages: HashMap<&'static str, Page>,
     websocket: Option<String>,
+    origins: Origins,
     concurrency: u32,
     on_open: Option<OpenHook>,
     on_close: Option<CloseHook>,
@@ -86,6 +87,7 @@ impl Router {
             methods: HashMap::new(),
             pages: HashMap::new(),
             websocket: None,
+            origins: Origins::Same,
             concurrency: limits::CONCURRENCY,
             on_open: None,
             on_close: None,
@@ -156,6 +158,12 @@ impl Router {
         self.websocket = Some(path.into());
     }
 
+    /// Says which pages may open a WebSocket; by default those of the same
+    /// host and port.
+    pub fn websocket_origins(&mut self, origins: Origins) {
+        self.origins = origins;
+    }
+
     /// How many requests of one connection are handled at once; 1 keeps
     /// their answers in order. The default is
     /// [`CONCURRENCY`](crate::limits::CONCURRENCY).
@@ -215,6 +223,7 @@ impl Router {
         if let Some(path) = self.websocket {
             native.set_websocket_path(path);
         }
+        native.set_origins(self.origins);
         if let Some(home) = self.home {
             native.set_home(home);
         }

@@ -62,6 +62,11 @@ impl Input {
         self.buffer.len() - self.start
     }
 
+    /// Bytes of memory that it holds.
+    pub(crate) fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Whether nothing is there.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -114,19 +119,24 @@ impl Input {
 
     /// The buffer with room for at least one read.
     pub(crate) fn room(&mut self, shard: &Shard) -> &mut Vec<u8> {
+        self.room_of(shard.buffers())
+    }
+
+    fn room_of(&mut self, buffers: &Buffers) -> &mut Vec<u8> {
         if self.buffer.capacity() == 0 {
-            self.buffer = shard.buffers().take();
+            self.buffer = buffers.take();
         }
         if self.start > 0 && (self.is_empty() || self.start >= READ_CHUNK_BYTES) {
             self.buffer.drain(..self.start);
             self.start = 0;
         }
-        let missing = self
-            .wanted
-            .saturating_sub(self.len())
-            .max(READ_CHUNK_BYTES / 4);
-        if self.buffer.capacity() - self.buffer.len() < missing {
-            self.buffer.reserve(missing.max(READ_CHUNK_BYTES));
+        let missing = self.wanted.saturating_sub(self.len());
+        let spare = self.buffer.capacity() - self.buffer.len();
+        if spare < missing.clamp(1, READ_CHUNK_BYTES / 4) {
+            // What a peer announces costs it nothing: the buffer grows with
+            // what has come, to about twice that.
+            let grown = missing.min(self.len().max(4 * READ_CHUNK_BYTES));
+            self.buffer.reserve(grown.max(READ_CHUNK_BYTES));
         }
         &mut self.buffer
     }
@@ -152,6 +162,21 @@ mod tests {
         assert_eq!((input.bytes(), input.wanted()), (&[3][..], 0));
         input.consume(9);
         assert!(input.is_empty());
+    }
+
+    /// Eighty bytes that announced a frame of 1 MiB took 1 MiB.
+    #[test]
+    fn the_buffer_grows_with_what_has_come() {
+        let mut input = Input::with(vec![0; 80]);
+        while input.len() < 1 << 20 {
+            input.want(1 << 20);
+            let held = input.len();
+            let buffer = input.room_of(&Buffers::default());
+            assert!(buffer.capacity() > held);
+            assert!(buffer.capacity() <= 2 * held + 6 * READ_CHUNK_BYTES);
+            let full = buffer.capacity();
+            buffer.resize(full, 0);
+        }
     }
 
     #[test]

@@ -26,7 +26,10 @@ pub(super) struct Ending {
 impl CloseReason {
     /// Nothing can be written any more, or nobody reads it.
     fn is_abrupt(self) -> bool {
-        matches!(self, Self::Reset | Self::SlowReader | Self::Keepalive)
+        matches!(
+            self,
+            Self::Reset | Self::SlowReader | Self::Keepalive | Self::Memory
+        )
     }
 
     /// The peer may be sending. Closing a TCP socket with bytes unread resets
@@ -82,6 +85,7 @@ impl Transport {
         self.stream = None;
         self.input.take_off(usize::MAX);
         self.input.rest(self.conn.shard());
+        self.conn.hold_received(0);
         self.conn.finish(ending.reason);
         Poll::Ready(())
     }

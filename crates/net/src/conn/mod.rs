@@ -4,6 +4,7 @@
 mod buffer;
 mod ending;
 mod output;
+mod pressure;
 mod reason;
 mod send;
 mod session;
@@ -20,13 +21,14 @@ use waystation_base::{ConnName, Gate, Moment};
 pub(crate) use self::buffer::Buffers;
 pub use self::buffer::Input;
 use self::output::Output;
+pub use self::pressure::OutputLevel;
 pub use self::reason::CloseReason;
 pub use self::send::{SendError, SlowReader};
 pub use self::session::{Session, Turn};
 pub use self::transport::{Filled, Transport};
 use crate::io::Address;
 use crate::limits::{LOG_LINES, LOG_PERIOD};
-use crate::shard::{Shard, Waiters, WaitsFor, waiting};
+use crate::shard::{Held, Shard, Waiters, WaitsFor, waiting};
 
 fn ready_if(ready: bool) -> Poll<()> {
     if ready {
@@ -63,6 +65,11 @@ pub(crate) struct ConnShared {
     opened: Moment,
     received: Cell<Moment>,
     output: RefCell<Output>,
+    /// Bytes counted in the shard's memory: received, and to be written.
+    held: [Cell<usize>; 2],
+    /// The output reached its high-water mark and has not drained since.
+    output_high: Cell<bool>,
+    reading_paused: Cell<bool>,
     framing: Cell<Framing>,
     /// Set when the connection is to end; the driver acts on it.
     closing: Cell<Option<CloseReason>>,
@@ -82,6 +89,9 @@ pub(crate) struct ConnShared {
 
 impl Drop for ConnShared {
     fn drop(&mut self) {
+        // A handler that outlived its socket may have held something since.
+        let received = self.held[0].get();
+        self.shard.held_changes(Held::Received, received, 0);
         // The last owner is gone: only now may the slot serve another peer.
         let mut slots = self.shard.slots().borrow_mut();
         if slots.release(self.name).is_ok() {
@@ -120,6 +130,9 @@ impl Conn {
                     opened,
                     received: Cell::new(opened),
                     output: RefCell::default(),
+                    held: Default::default(),
+                    output_high: Cell::new(false),
+                    reading_paused: Cell::new(false),
                     framing: Cell::default(),
                     closing: Cell::new(None),
                     closed: Cell::new(false),
@@ -332,6 +345,9 @@ impl Conn {
             self.warn_of_slow_reader();
         }
         self.shared.output.borrow_mut().clear(shard);
+        self.hold_queued();
+        // Also when its task was lost with all that it held.
+        self.hold_received(0);
         let counters = shard.counters();
         counters.connections_open.sub(1);
         counters.connections_closing.add(1);

@@ -36,6 +36,9 @@ pub enum CloseReason {
     Http,
     /// The peer broke the WebSocket protocol.
     WebSocket,
+    /// It held more bytes than a connection may, or most of those of a shard
+    /// that holds too many.
+    Memory,
 }
 
 impl CloseReason {
@@ -67,6 +70,7 @@ impl CloseReason {
             Self::Home => "home",
             Self::Http => "http",
             Self::WebSocket => "websocket",
+            Self::Memory => "memory",
         }
     }
 }

@@ -160,6 +160,7 @@ impl Conn {
         if count > 0 {
             self.shard().counters().messages_out.add(count);
             self.wake_driver();
+            self.output_grew();
         }
         Ok(())
     }
@@ -205,6 +206,7 @@ impl Conn {
             output.tail(self.shard()).extend_from_slice(bytes);
             drop(output);
             self.wake_driver();
+            self.hold_queued();
         }
     }
 
@@ -226,6 +228,11 @@ impl Conn {
             counters.stale_sends.add(1);
             return Err(SendError::Mute(self.name()));
         }
+        self.shard().make_room(length);
+        if !self.is_open() {
+            // It held most of what the shard holds.
+            return Err(SendError::Closed(self.name()));
+        }
         let limits = &self.shard().config().connection;
         let queued = self.output_len();
         // A peer that keeps up gets a message of any size: a large answer
@@ -244,6 +251,7 @@ impl Conn {
     fn sent(&self) {
         self.shard().counters().messages_out.add(1);
         self.wake_driver();
+        self.output_grew();
     }
 
     /// Whether the output has reached its high-water mark. Whoever has much to
@@ -275,6 +283,18 @@ impl Conn {
             Poll::Ready(Ok(()))
         });
         waiting(WaitsFor::plain("slow reader"), ready).await
+    }
+}
+
+impl Conn {
+    /// Waits until the output is below its high-water mark, then sends one
+    /// message: a writer of much that goes as fast as its peer reads.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing is sent then.
+    pub async fn write(&self, message: &[u8]) -> Result<(), SendError> {
+        self.writable().await?;
+        self.send(message)
     }
 }
 

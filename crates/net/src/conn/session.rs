@@ -47,6 +47,19 @@ pub trait Session {
         let _ = (conn, reason);
     }
 
+    /// Whether someone waits for more of what this peer sends although its
+    /// handler is busy, such as for the answer to a call on this connection.
+    /// It overrides the bound on input that waits and a pause of reading:
+    /// otherwise both would wait for ever.
+    fn has_reader(&self) -> bool {
+        false
+    }
+
+    /// Bytes that are held outside `input`, such as of messages in part.
+    fn held_len(&self) -> usize {
+        0
+    }
+
     /// Whether a message has begun and is incomplete outside `input`.
     fn is_mid_message(&self) -> bool {
         false

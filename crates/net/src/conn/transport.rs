@@ -43,6 +43,8 @@ pub struct Transport {
     /// The peer sends nothing more.
     pub(super) ended: bool,
     pub(super) ending: Option<Ending>,
+    /// Bytes that the session holds outside the input.
+    held: usize,
     drain_told: Option<Moment>,
     /// When the incomplete message at hand began, and the input's progress
     /// then: a stream that is always in the middle of some message is fine.
@@ -65,6 +67,7 @@ impl Transport {
             input: Input::with(head),
             ended: false,
             ending: None,
+            held: 0,
             drain_told: None,
             partial: None,
             timer,
@@ -113,6 +116,7 @@ impl Transport {
             self.conn.shared.driver_runs.set(true);
             let turn = session.handle_input(&self.conn, &mut self.input);
             self.conn.shared.driver_runs.set(false);
+            self.hold(session.held_len());
             match turn? {
                 Turn::Suspended(handler) => self.beside(handler, session).await?,
                 Turn::Yield => {
@@ -132,7 +136,10 @@ impl Transport {
             Some(since) if since.1 == progress => Some(since),
             _ => Some((self.shard().now(), progress)),
         };
-        match self.fill().await? {
+        if partial {
+            self.check_held()?;
+        }
+        match self.wait(partial).await? {
             Filled::Bytes => Ok(()),
             Filled::Drain => {
                 session.handle_drain(&self.conn);
@@ -155,20 +162,48 @@ impl Transport {
         self.drain_told = None;
     }
 
-    /// Waits for more input. Output that arrives meanwhile is written.
+    /// Waits for more input, though reading be paused. Output that arrives
+    /// meanwhile is written.
     ///
     /// # Errors
     /// The reason to close the connection.
     pub async fn fill(&mut self) -> Result<Filled, CloseReason> {
-        waiting(WaitsFor::plain("input"), poll_fn(|cx| self.poll_fill(cx))).await
+        self.wait(true).await
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Filled, CloseReason>> {
+    /// Waits for more input; `needs` it, or only takes it.
+    async fn wait(&mut self, needs: bool) -> Result<Filled, CloseReason> {
+        let filled = poll_fn(|cx| self.poll_fill(cx, needs));
+        waiting(WaitsFor::plain("input"), filled).await
+    }
+
+    /// Tells the shard what this connection holds, `held` of it outside the
+    /// input.
+    fn hold(&mut self, held: usize) {
+        self.held = held;
+        self.conn.hold_received(self.input.capacity() + held);
+    }
+
+    /// Whether it may hold more, for one message or while someone waits.
+    fn check_held(&self) -> Result<(), CloseReason> {
+        let most = self.shard().config().connection.received_max;
+        if self.input.len() + self.held > most {
+            return Err(CloseReason::Memory);
+        }
+        self.conn.close_reason().map_or(Ok(()), Err)
+    }
+
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        needs: bool,
+    ) -> Poll<Result<Filled, CloseReason>> {
         self.conn.register_driver(cx);
         if let Some(reason) = self.conn.close_reason() {
             return Poll::Ready(Err(reason));
         }
-        if self.poll_write(cx)?.is_ready() && self.poll_read(cx)?.is_ready() {
+        let reads = needs || !self.conn.is_reading_paused();
+        if self.poll_write(cx)?.is_ready() && reads && self.poll_read(cx)?.is_ready() {
             let filled = if self.ended {
                 Filled::End
             } else {
@@ -208,8 +243,10 @@ impl Transport {
         let alive = self.conn.received().max(self.taken);
         let mut first = (alive + limits.idle, CloseReason::Idle);
         // It waits for us, not we for it; or it still takes what we send, and
-        // the limit on that holds; or we connected, and ask for signs of life.
-        if self.conn.handlers() > 0 || self.blocked.is_some() || !self.conn.is_accepted() {
+        // the limit on that holds; or we do not listen; or we connected, and
+        // ask for signs of life.
+        let silenced = self.blocked.is_some() || self.conn.is_reading_paused();
+        if self.conn.handlers() > 0 || silenced || !self.conn.is_accepted() {
             first.0 = Moment::FAR_FUTURE;
         }
         if let Some((since, _)) = self.partial {
@@ -258,6 +295,7 @@ impl Transport {
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(CloseReason::Reset)),
                 Poll::Pending => {
                     self.input.rest(shard);
+                    self.conn.hold_received(self.input.capacity() + self.held);
                     return Poll::Pending;
                 }
             }
@@ -281,6 +319,7 @@ impl Transport {
             buffer.set_len(filled + count);
         }
         self.conn.set_received(shard.now());
+        self.conn.hold_received(self.input.capacity() + self.held);
         self.ended = count == 0;
         let counters = shard.counters();
         if count > 0 {
@@ -317,6 +356,7 @@ impl Transport {
                     if self.blocked.take().is_some() {
                         self.taken = shard.now();
                     }
+                    self.conn.output_shrank();
                     if !self.conn.is_behind() {
                         self.conn.wake_waiters();
                     }
@@ -397,9 +437,8 @@ impl Transport {
                 self.conn.shared.driver_runs.set(false);
             }
             let writes = self.poll_write(cx)?;
-            let limits = &self.shard().config().connection;
-            let full = self.input.len() >= limits.input_queue.max(self.input.wanted());
-            if writes.is_pending() || full || self.ended {
+            let reads = self.reads_ahead(session)?;
+            if writes.is_pending() || !reads || self.ended {
                 break;
             }
             match self.poll_read(cx) {
@@ -414,6 +453,22 @@ impl Transport {
             return Err(CloseReason::SlowReader);
         }
         Ok(())
+    }
+
+    /// Whether to read what comes behind the message whose handler runs. A
+    /// reader that waits overrides what otherwise pauses reading, up to the
+    /// bound on what a connection holds.
+    fn reads_ahead(&self, session: &impl Session) -> Result<bool, CloseReason> {
+        let queue = self.shard().config().connection.input_queue;
+        let paused = self.input.len() >= queue || self.conn.is_reading_paused();
+        if !paused {
+            return Ok(true);
+        }
+        let waits = self.input.len() < self.input.wanted() || session.has_reader();
+        if waits {
+            self.check_held()?;
+        }
+        Ok(waits)
     }
 
     /// Writes what can be written now.

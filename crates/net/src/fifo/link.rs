@@ -303,7 +303,8 @@ async fn connect(shard: &Shard, config: &FifoConfig) -> io::Result<(Conn, Box<dy
     let connecting = shard.io().connect(&config.address);
     let connecting = waiting(WaitsFor::plain("connect"), connecting);
     let connected = until(shard, shard.now() + config.connect_wait, connecting).await;
-    let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let mut stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    shard.tune(&mut *stream);
     let conn = Conn::open(shard, config.address.clone(), false)
         .ok_or_else(|| io::Error::other("the shard has no slot left"))?;
     conn.set_slow_reader(SlowReader::Refuse);

@@ -1,4 +1,4 @@
-//! Streams in memory, with the faults that real sockets have: short reads and
+//! Streams (and datagrams) in memory, with the faults that real sockets have: short reads and
 //! writes, readiness that turns out to be none, delayed delivery, cuts.
 //!
 //! Everything random comes from the seed, so a failing schedule replays.
@@ -13,7 +13,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use waystation_base::Rng;
 
-use super::{Address, Connecting, DetachedListener, DetachedStream, Io, Listener, Stream};
+use super::memory_datagram::{self, Inbox};
+use super::{
+    Address, Connecting, DatagramOptions, DetachedDatagrams, DetachedListener, DetachedStream, Io,
+    Listener, Stream,
+};
 
 /// How badly the streams of a [`MemoryIo`] behave.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +33,12 @@ pub struct Faults {
     pub cut: f64,
     /// Bytes that a direction holds before its writer has to wait.
     pub capacity: usize,
+    /// Probability that a datagram is lost.
+    pub loss: f64,
+    /// Probability that a datagram arrives twice.
+    pub duplicate: f64,
+    /// Probability that a datagram overtakes the one before it.
+    pub reorder: f64,
 }
 
 impl Default for Faults {
@@ -39,6 +49,9 @@ impl Default for Faults {
             delay: 0.0,
             cut: 0.0,
             capacity: 64 * 1024,
+            loss: 0.0,
+            duplicate: 0.0,
+            reorder: 0.0,
         }
     }
 }
@@ -55,10 +68,11 @@ pub struct MemoryIo {
     shared: Arc<Mutex<Network>>,
 }
 
-struct Network {
+pub(super) struct Network {
     listeners: HashMap<String, Arc<Mutex<Backlog>>>,
-    faults: Faults,
-    rng: Rng,
+    pub(super) inboxes: HashMap<String, Arc<Mutex<Inbox>>>,
+    pub(super) faults: Faults,
+    pub(super) rng: Rng,
     clients: u64,
 }
 
@@ -70,7 +84,7 @@ struct Backlog {
 }
 
 /// A test's own mutexes are never poisoned in a way that matters.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -79,6 +93,7 @@ impl MemoryIo {
     pub fn new(seed: u64, faults: Faults) -> Self {
         let network = Network {
             listeners: HashMap::new(),
+            inboxes: HashMap::new(),
             faults,
             rng: Rng::from_seed(seed),
             clients: 0,
@@ -147,6 +162,26 @@ impl Io for MemoryIo {
             _ => Err(io::ErrorKind::Unsupported.into()),
         };
         Box::pin(async move { Ok(Box::new(result?) as Box<dyn Stream>) })
+    }
+
+    fn bind_datagrams(
+        &self,
+        address: &Address,
+        _: &DatagramOptions,
+    ) -> io::Result<Box<dyn DetachedDatagrams>> {
+        match address {
+            Address::Memory(name) => memory_datagram::bind(&self.shared, name, None),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    fn connect_datagrams(&self, to: &Address) -> io::Result<Box<dyn DetachedDatagrams>> {
+        let name = {
+            let mut network = lock(&self.shared);
+            network.clients += 1;
+            format!("client-{}", network.clients)
+        };
+        memory_datagram::bind(&self.shared, &name, Some(to.clone()))
     }
 }
 

@@ -6,16 +6,23 @@
 //! [attached](DetachedStream::attach) to that of the other.
 
 mod address;
+mod datagram;
 mod memory;
+mod memory_datagram;
 mod system;
+mod system_datagram;
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::limits;
+
 pub use self::address::{Address, AddressError};
+pub use self::datagram::{Batch, Datagrams, DetachedDatagrams, Outgoing};
 pub use self::memory::{Faults, MemoryIo, MemoryStream};
 pub use self::system::{SystemIo, listener_from_fd};
 
@@ -30,6 +37,15 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
 
     /// Who is at the other end, for people.
     fn peer(&self) -> Address;
+
+    /// Lets the system probe a peer that is silent, where it can.
+    ///
+    /// # Errors
+    /// What the system answers.
+    fn set_keepalive(&mut self, keepalive: &TcpKeepalive) -> io::Result<()> {
+        let _ = keepalive;
+        Ok(())
+    }
 
     /// Takes the stream off this thread's event loop.
     ///
@@ -94,4 +110,59 @@ pub trait Io: Send + Sync + 'static {
 
     /// Connects. The caller puts a deadline on it.
     fn connect(&self, address: &Address) -> Connecting;
+
+    /// Binds a datagram socket.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AddrInUse`] when the address is taken, and whatever
+    /// else the system answers.
+    fn bind_datagrams(
+        &self,
+        address: &Address,
+        options: &DatagramOptions,
+    ) -> io::Result<Box<dyn DetachedDatagrams>> {
+        let _ = (address, options);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Makes a datagram socket that sends to one peer and hears from it alone.
+    ///
+    /// # Errors
+    /// What the system answers.
+    fn connect_datagrams(&self, to: &Address) -> io::Result<Box<dyn DetachedDatagrams>> {
+        let _ = to;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// The system's own signs of life on a TCP connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpKeepalive {
+    /// Silence before the first probe, in whole seconds.
+    pub idle: Duration,
+    /// The pause between two probes, in whole seconds.
+    pub interval: Duration,
+    /// Probes without an answer after which the connection is lost.
+    pub probes: u32,
+}
+
+impl Default for TcpKeepalive {
+    fn default() -> Self {
+        Self {
+            idle: limits::TCP_KEEPALIVE_IDLE,
+            interval: limits::TCP_KEEPALIVE_INTERVAL,
+            probes: limits::TCP_KEEPALIVE_PROBES,
+        }
+    }
+}
+
+/// How a datagram socket is bound.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DatagramOptions {
+    /// Several sockets of this user may have the address; each peer's
+    /// datagrams go to one of them.
+    pub shared: bool,
+    /// Bytes that the kernel keeps until they are received; the system's own
+    /// default without it.
+    pub receive_buffer: Option<usize>,
 }

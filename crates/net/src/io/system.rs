@@ -8,12 +8,15 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{Address, Connecting, DetachedListener, DetachedStream, Io, Listener, Stream};
+use super::{
+    Address, Connecting, DatagramOptions, DetachedDatagrams, DetachedListener, DetachedStream, Io,
+    Listener, Stream, TcpKeepalive, system_datagram,
+};
 
 /// Connections that the kernel keeps for us until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -55,6 +58,18 @@ impl Io for SystemIo {
             }),
             Address::Memory(_) => Box::pin(async { Err(io::ErrorKind::Unsupported.into()) }),
         }
+    }
+
+    fn bind_datagrams(
+        &self,
+        address: &Address,
+        options: &DatagramOptions,
+    ) -> io::Result<Box<dyn DetachedDatagrams>> {
+        system_datagram::bind(address, options)
+    }
+
+    fn connect_datagrams(&self, to: &Address) -> io::Result<Box<dyn DetachedDatagrams>> {
+        system_datagram::connect(to)
     }
 }
 
@@ -123,7 +138,7 @@ fn is_stale(path: &Path) -> io::Result<bool> {
     }
 }
 
-fn local_tcp(socket: &Socket) -> io::Result<Address> {
+pub(super) fn local_tcp(socket: &Socket) -> io::Result<Address> {
     let local = socket.local_addr()?;
     local
         .as_socket()
@@ -190,7 +205,7 @@ fn detached(socket: Socket, peer: &SockAddr) -> io::Result<Box<dyn DetachedStrea
 }
 
 macro_rules! system_stream {
-    ($attached:ident, $tokio:ty, $detached:ident, $std:ty) => {
+    ($attached:ident, $tokio:ty, $detached:ident, $std:ty, $keepalive:path) => {
         struct $attached {
             stream: $tokio,
             peer: Address,
@@ -218,6 +233,10 @@ macro_rules! system_stream {
 
             fn peer(&self) -> Address {
                 self.peer.clone()
+            }
+
+            fn set_keepalive(&mut self, keepalive: &TcpKeepalive) -> io::Result<()> {
+                $keepalive(&self.stream, keepalive)
             }
 
             fn detach(self: Box<Self>) -> io::Result<Box<dyn DetachedStream>> {
@@ -273,10 +292,31 @@ macro_rules! system_stream {
     };
 }
 
-system_stream!(Tcp, TcpStream, DetachedTcp, std::net::TcpStream);
+fn keepalive_of_tcp(stream: &TcpStream, keepalive: &TcpKeepalive) -> io::Result<()> {
+    let settings = socket2::TcpKeepalive::new()
+        .with_time(keepalive.idle)
+        .with_interval(keepalive.interval)
+        .with_retries(keepalive.probes);
+    SockRef::from(stream).set_tcp_keepalive(&settings)
+}
+
+/// Both ends are on this machine: a peer that is gone has closed its end.
+#[allow(clippy::unnecessary_wraps, reason = "its sibling may fail")]
+fn keepalive_of_unix(_: &UnixStream, _: &TcpKeepalive) -> io::Result<()> {
+    Ok(())
+}
+
+system_stream!(
+    Tcp,
+    TcpStream,
+    DetachedTcp,
+    std::net::TcpStream,
+    keepalive_of_tcp
+);
 system_stream!(
     Unix,
     UnixStream,
     DetachedUnix,
-    std::os::unix::net::UnixStream
+    std::os::unix::net::UnixStream,
+    keepalive_of_unix
 );

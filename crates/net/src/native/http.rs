@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -9,28 +10,29 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::LocalBoxFuture;
-use http::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
-};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::rt::{ReadBufCursor, Sleep, Timer};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use tokio::io::ReadBuf;
-use tungstenite::handshake::derive_accept_key;
 use waystation_base::Moment;
+use waystation_wire::Status;
 
 use super::router::Router;
+use super::upgrade::upgrade;
 use crate::conn::{CloseReason, Conn, Transport};
 use crate::io::Stream;
 use crate::limits::{HTTP_BODY_BYTES, HTTP_HEAD_BYTES, HTTP_HEADERS};
 use crate::protocol::Slot;
-use crate::shard::{Shard, WaitsFor, until, waiting};
+use crate::shard::{WaitsFor, until, waiting};
+
+/// What hyper holds while it reads and writes, about.
+const HTTP_BUFFERS: usize = 16 * 1024;
 
 /// Handles HTTP requests whose body has been read whole.
 pub trait HttpHandler: 'static {
@@ -44,51 +46,105 @@ pub trait HttpHandler: 'static {
 
 /// The whole answer to a connection above the limit.
 pub(crate) fn refusal() -> Vec<u8> {
-    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n\
-      content-type: text/plain\r\ncontent-length: 21\r\n\r\ntoo many connections\n"
-        .to_vec()
+    let body = fault_body(Status::Overloaded, "too many connections");
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 /// Serves HTTP until the connection ends (false) or has become WebSocket
 /// (true), its transport put back then.
+///
+/// hyper's buffers live while a request does: between requests the connection
+/// waits without them.
 pub(crate) async fn serve(router: &Rc<Router>, slot: &mut Slot) -> Result<bool, CloseReason> {
     let transport = slot.take().ok_or(CloseReason::Reset)?;
-    let (conn, stream, mut input) = transport.into_parts().ok_or(CloseReason::Reset)?;
-    let shard = conn.shard().clone();
-    let progress = Rc::new(Cell::new(shard.now()));
+    let (conn, mut stream, mut input) = transport.into_parts().ok_or(CloseReason::Reset)?;
+    let mut head = input.take();
+    let mut limit = Limit::new(&conn);
+    let ended = loop {
+        let burst = Box::pin(burst(router, &mut limit, stream, head)).await;
+        (stream, head) = (burst.stream, burst.rest);
+        match burst.ended {
+            Ok(After::Waits) if head.is_empty() => match limit.request_begins(&mut *stream).await {
+                Ok(true) => {}
+                other => break other,
+            },
+            Ok(After::Waits) => {}
+            Ok(end) => break Ok(end == After::Upgraded),
+            Err(reason) => break Err(reason),
+        }
+    };
+    slot.put(Transport::new(conn, stream, head));
+    ended
+}
+
+/// What came of some requests in a row.
+struct Burst {
+    stream: Box<dyn Stream>,
+    /// Bytes that were read and belong to what follows.
+    rest: Vec<u8>,
+    ended: Result<After, CloseReason>,
+}
+
+/// What follows some requests in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// All were answered, and the peer may send another.
+    Waits,
+    /// The connection is now WebSocket.
+    Upgraded,
+    /// HTTP is over.
+    Over,
+}
+
+/// Serves requests until none is left to answer.
+async fn burst(
+    router: &Rc<Router>,
+    limit: &mut Limit<'_>,
+    stream: Box<dyn Stream>,
+    head: Vec<u8>,
+) -> Burst {
+    let conn = limit.conn.clone();
+    let config = conn.shard().config().clone();
+    let state = limit.state.clone();
+    state.begin_burst();
+    conn.hold_received(HTTP_BUFFERS);
     let io = HttpStream {
         stream,
-        head: input.take(),
+        head,
         start: 0,
         conn: conn.clone(),
-        progress: progress.clone(),
+        state: state.clone(),
     };
-    let upgraded = Rc::new(Cell::new(false));
-    let state = (router.clone(), conn.clone(), upgraded.clone());
+    let parts = (router.clone(), conn.clone(), state.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let (router, conn, upgraded) = state.clone();
-        let answered =
-            async move { Ok::<_, Infallible>(answer(&router, &conn, request, &upgraded).await) };
+        let (router, conn, state) = parts.clone();
+        let answered = async move {
+            state.begun.set(state.begun.get() + 1);
+            let response = answer(&router, &conn, request, &state).await;
+            state.answered();
+            Ok::<_, Infallible>(response)
+        };
         Box::pin(answered) as LocalBoxFuture<'static, _>
     });
-    let idle = shard.config().connection.idle;
     let mut served = http1::Builder::new()
         .timer(LoopTimer)
-        .header_read_timeout(shard.config().connection.frame_wait.min(idle))
+        .header_read_timeout(config.connection.frame_wait.min(config.connection.idle))
         .max_headers(HTTP_HEADERS)
         .max_buf_size(HTTP_HEAD_BYTES)
-        .half_close(true)
+        .half_close(config.http_half_close)
         .serve_connection(io, service);
-    let mut limit = Limit {
-        conn: &conn,
-        progress: &progress,
-        idle,
-        sleep: None,
-        told: false,
-    };
     let run = poll_fn(|cx| {
         if let Poll::Ready(result) = served.poll_without_shutdown(cx) {
-            return Poll::Ready(result.map_err(|_| CloseReason::Http));
+            let ended = result.map(|()| After::Over);
+            return Poll::Ready(ended.map_err(|_| CloseReason::Http));
+        }
+        if state.is_idle() {
+            return Poll::Ready(Ok(After::Waits));
         }
         if limit.drain_begins(cx) {
             Pin::new(&mut served).graceful_shutdown();
@@ -96,25 +152,113 @@ pub(crate) async fn serve(router: &Rc<Router>, slot: &mut Slot) -> Result<bool, 
         }
         limit.poll(cx).map(Err)
     });
-    let result = waiting(WaitsFor::plain("HTTP"), run).await;
+    let mut ended = waiting(WaitsFor::plain("HTTP"), run).await;
+    if ended.is_err() && state.begun.get() > state.ended.get() {
+        conn.shard().counters().callers_left.add(1);
+    }
+    if ended == Ok(After::Over) && state.upgraded.get() {
+        ended = Ok(After::Upgraded);
+    }
+    conn.hold_received(0);
     let parts = served.into_parts();
-    let mut head = parts.read_buf.to_vec();
-    head.extend_from_slice(&parts.io.head[parts.io.start..]);
-    slot.put(Transport::new(conn, parts.io.stream, head));
-    result?;
-    Ok(upgraded.get())
+    let mut rest = parts.read_buf.to_vec();
+    rest.extend_from_slice(&parts.io.head[parts.io.start..]);
+    Burst {
+        stream: parts.io.stream,
+        rest,
+        ended,
+    }
+}
+
+/// How far hyper has come with the requests of a connection.
+struct State {
+    /// When bytes last moved.
+    progress: Cell<Moment>,
+    upgraded: Cell<bool>,
+    /// Requests whose handling has begun, and has ended.
+    begun: Cell<u64>,
+    ended: Cell<u64>,
+    /// Nothing was written since the last answer was given.
+    silent: Cell<bool>,
+    /// Something was written that may not have left.
+    unsent: Cell<bool>,
+    /// A body was not read to its end: where the next request begins, only
+    /// hyper knows.
+    astray: Cell<bool>,
+}
+
+impl State {
+    fn begin_burst(&self) {
+        self.begun.set(0);
+        self.ended.set(0);
+        self.silent.set(true);
+        self.unsent.set(false);
+        self.astray.set(false);
+    }
+
+    fn answered(&self) {
+        self.ended.set(self.ended.get() + 1);
+        self.silent.set(true);
+    }
+
+    /// All that was asked is answered, and every byte of it has left. hyper
+    /// gives an answer to the stream in the same turn, head and body at once,
+    /// and flushes behind it.
+    fn is_idle(&self) -> bool {
+        self.begun.get() > 0
+            && self.begun.get() == self.ended.get()
+            && !self.silent.get()
+            && !self.unsent.get()
+            && !self.astray.get()
+            && !self.upgraded.get()
+    }
 }
 
 /// The limits of a connection that hyper drives.
 struct Limit<'a> {
     conn: &'a Conn,
-    progress: &'a Cell<Moment>,
+    state: Rc<State>,
     idle: Duration,
     sleep: Option<crate::shard::Sleep>,
     told: bool,
 }
 
-impl Limit<'_> {
+impl<'a> Limit<'a> {
+    fn new(conn: &'a Conn) -> Self {
+        let shard = conn.shard();
+        Self {
+            conn,
+            state: Rc::new(State {
+                progress: Cell::new(shard.now()),
+                upgraded: Cell::new(false),
+                begun: Cell::new(0),
+                ended: Cell::new(0),
+                silent: Cell::new(true),
+                unsent: Cell::new(false),
+                astray: Cell::new(false),
+            }),
+            idle: shard.config().connection.idle,
+            sleep: None,
+            told: false,
+        }
+    }
+
+    /// Waits without a buffer for the next request; false when none comes,
+    /// since the process goes away.
+    async fn request_begins(&mut self, stream: &mut dyn Stream) -> Result<bool, CloseReason> {
+        let begins = poll_fn(|cx| {
+            if self.drain_begins(cx) || self.told {
+                return Poll::Ready(Ok(false));
+            }
+            match stream.poll_read_ready(cx) {
+                Poll::Ready(Ok(())) => Poll::Ready(Ok(true)),
+                Poll::Ready(Err(_)) => Poll::Ready(Err(CloseReason::Reset)),
+                Poll::Pending => self.poll(cx).map(Err),
+            }
+        });
+        waiting(WaitsFor::plain("HTTP"), begins).await
+    }
+
     /// True once, when the process begins to go away.
     fn drain_begins(&mut self, cx: &Context<'_>) -> bool {
         self.conn.register_driver(cx);
@@ -133,9 +277,9 @@ impl Limit<'_> {
             let shard = self.conn.shard();
             if self.conn.handlers() > 0 {
                 // It waits for us, not we for it.
-                self.progress.set(shard.now());
+                self.state.progress.set(shard.now());
             }
-            let at = self.progress.get() + self.idle;
+            let at = self.state.progress.get() + self.idle;
             if shard.now() >= at {
                 return Poll::Ready(CloseReason::Idle);
             }
@@ -148,31 +292,45 @@ impl Limit<'_> {
     }
 }
 
-fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Bytes> {
-    let mut response = Response::new(text.into());
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+/// An error in the shape that all have: `{"code":"…","message":"…"}`.
+/// `message` needs no escapes.
+pub(super) fn fault(code: StatusCode, status: Status, message: &str) -> Response<Bytes> {
+    let mut response = Response::new(fault_body(status, message).into());
+    *response.status_mut() = code;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
     response
+}
+
+fn fault_body(status: Status, message: &str) -> String {
+    format!(r#"{{"code":"{}","message":"{message}"}}"#, status.name()) + "\n"
 }
 
 async fn answer(
     router: &Rc<Router>,
     conn: &Conn,
     request: Request<Incoming>,
-    upgraded: &Cell<bool>,
+    state: &State,
 ) -> Response<Full<Bytes>> {
-    conn.shard().counters().messages_in.add(1);
+    let counters = conn.shard().counters();
+    counters.messages_in.add(1);
     let websocket = router.websocket_path.as_deref() == Some(request.uri().path());
     let response = if websocket {
-        let response = upgrade(&request);
-        upgraded.set(response.status() == StatusCode::SWITCHING_PROTOCOLS);
+        // Its body is not read.
+        state.astray.set(true);
+        let response = upgrade(&request, &router.origins);
+        if response.status() == StatusCode::FORBIDDEN {
+            counters.origins_refused.add(1);
+        }
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        state.upgraded.set(upgraded);
         response
     } else {
-        match whole_body(conn.shard(), request).await {
-            Err(refusal) => refusal,
+        match whole_body(conn, request).await {
+            Err(refusal) => {
+                state.astray.set(true);
+                refusal
+            }
             Ok(request) => match &router.http {
                 Some(handler) => {
                     let guard = conn.handler_guard();
@@ -180,98 +338,57 @@ async fn answer(
                     drop(guard);
                     response
                 }
-                None => plain(StatusCode::NOT_FOUND, "nothing is served over HTTP here\n"),
+                None => fault(
+                    StatusCode::NOT_FOUND,
+                    Status::NotFound,
+                    "nothing is served over HTTP here",
+                ),
             },
         }
     };
+    conn.hold_received(HTTP_BUFFERS);
     conn.shard().counters().messages_out.add(1);
     response.map(Full::new)
 }
 
-/// Reads the body, within its bounds of size and time.
+/// Reads the body, within its bounds of size and time. The connection holds
+/// its bytes until the answer.
 async fn whole_body(
-    shard: &Shard,
+    conn: &Conn,
     request: Request<Incoming>,
 ) -> Result<Request<Bytes>, Response<Bytes>> {
     let (head, body) = request.into_parts();
-    let deadline = shard.now() + shard.config().connection.frame_wait;
-    match until(
-        shard,
-        deadline,
-        Limited::new(body, HTTP_BODY_BYTES).collect(),
-    )
-    .await
-    {
-        Ok(Ok(body)) => Ok(Request::from_parts(head, body.to_bytes())),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(plain(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "the body is larger than 1 MiB\n",
-        )),
-        Ok(Err(_)) => Err(plain(StatusCode::BAD_REQUEST, "the body is broken\n")),
-        Err(_) => Err(plain(
-            StatusCode::REQUEST_TIMEOUT,
-            "the body did not come in time\n",
-        )),
-    }
-}
-
-fn has_token(headers: &HeaderMap, name: http::HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .any(|value| {
-            value
-                .split(',')
-                .any(|part| part.trim().eq_ignore_ascii_case(token))
-        })
-}
-
-/// The answer to a WebSocket handshake (RFC 6455, 4.2): 101 when it is one.
-fn upgrade<B>(request: &Request<B>) -> Response<Bytes> {
-    let headers = request.headers();
-    if request.method() != Method::GET {
-        let mut refusal = plain(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "a WebSocket begins with GET\n",
-        );
-        refusal
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET"));
-        return refusal;
-    }
-    if headers
-        .get(SEC_WEBSOCKET_VERSION)
-        .is_none_or(|version| version != "13")
-    {
-        let mut refusal = plain(
-            StatusCode::UPGRADE_REQUIRED,
-            "this port speaks WebSocket 13\n",
-        );
-        refusal
-            .headers_mut()
-            .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-        refusal
-            .headers_mut()
-            .insert(UPGRADE, HeaderValue::from_static("websocket"));
-        return refusal;
-    }
-    let key = headers.get(SEC_WEBSOCKET_KEY);
-    let asked =
-        has_token(headers, CONNECTION, "upgrade") && has_token(headers, UPGRADE, "websocket");
-    let accept = key
-        .filter(|_| asked)
-        .and_then(|key| HeaderValue::from_str(&derive_accept_key(key.as_bytes())).ok());
-    let Some(accept) = accept else {
-        return plain(StatusCode::BAD_REQUEST, "this is no WebSocket handshake\n");
+    let mut body = Limited::new(body, HTTP_BODY_BYTES);
+    let collected = async {
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                bytes.extend_from_slice(&data);
+                conn.hold_received(HTTP_BUFFERS + bytes.capacity());
+            }
+        }
+        Ok::<_, Box<dyn Error + Send + Sync>>(bytes.freeze())
     };
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    response
+    let shard = conn.shard();
+    let deadline = shard.now() + shard.config().connection.frame_wait;
+    match until(shard, deadline, collected).await {
+        Ok(Ok(body)) => Ok(Request::from_parts(head, body)),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(fault(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            Status::TooLarge,
+            "the body is larger than 1 MiB",
+        )),
+        Ok(Err(_)) => Err(fault(
+            StatusCode::BAD_REQUEST,
+            Status::InvalidRequest,
+            "the body is broken",
+        )),
+        Err(_) => Err(fault(
+            StatusCode::REQUEST_TIMEOUT,
+            Status::DeadlineExceeded,
+            "the body did not come in time",
+        )),
+    }
 }
 
 /// A stream as hyper wants it, with the bytes that were read before.
@@ -280,7 +397,7 @@ struct HttpStream {
     head: Vec<u8>,
     start: usize,
     conn: Conn,
-    progress: Rc<Cell<Moment>>,
+    state: Rc<State>,
 }
 
 impl hyper::rt::Read for HttpStream {
@@ -297,7 +414,10 @@ impl hyper::rt::Read for HttpStream {
             this.start += count;
             return Poll::Ready(Ok(()));
         }
-        this.head = Vec::new();
+        if this.head.capacity() > 0 {
+            let head = std::mem::take(&mut this.head);
+            this.conn.shard().buffers().give(head);
+        }
         this.start = 0;
         let mut bytes = [0_u8; 4096];
         let room = buffer.remaining().min(bytes.len());
@@ -310,7 +430,7 @@ impl hyper::rt::Read for HttpStream {
             counters.reads.add(1);
             counters.bytes_in.add(filled.len() as u64);
             this.conn.set_received(shard.now());
-            this.progress.set(shard.now());
+            this.state.progress.set(shard.now());
         }
         buffer.put_slice(filled);
         Poll::Ready(Ok(()))
@@ -323,17 +443,21 @@ impl hyper::rt::Write for HttpStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.state.unsent.set(true);
         let count = std::task::ready!(Pin::new(&mut *self.stream).poll_write(cx, bytes))?;
+        self.state.silent.set(false);
         let shard = self.conn.shard();
         let counters = shard.counters();
         counters.writes.add(1);
         counters.bytes_out.add(count as u64);
-        self.progress.set(shard.now());
+        self.state.progress.set(shard.now());
         Poll::Ready(Ok(count))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream).poll_flush(cx)
+        std::task::ready!(Pin::new(&mut *self.stream).poll_flush(cx))?;
+        self.state.unsent.set(false);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

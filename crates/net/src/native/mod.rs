@@ -8,6 +8,7 @@ mod http;
 mod protocol;
 mod router;
 mod session;
+mod upgrade;
 mod upstream;
 pub(crate) mod websocket;
 
@@ -17,4 +18,5 @@ pub use self::protocol::NativeProtocol;
 pub use self::router::{
     Control, Handler, Inbound, RouteError, Router, Started, TextHandler, refuse, reply, reply_error,
 };
+pub use self::upgrade::Origins;
 pub use self::upstream::{Call, Upstream, UpstreamConfig, UpstreamEvents, UpstreamState};

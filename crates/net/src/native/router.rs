@@ -8,6 +8,7 @@ use waystation_base::{CallId, MessageId};
 use waystation_wire::{Header, MESSAGE_LEN_MAX, Status, encode_into, frames_len};
 
 use super::http::HttpHandler;
+use super::upgrade::Origins;
 use crate::conn::{CloseReason, Conn, SendError};
 use crate::limits::HANDLERS_PER_CONNECTION;
 use crate::protocol::Home;
@@ -92,6 +93,7 @@ pub struct Router {
     pub(crate) text: Option<Rc<dyn TextHandler>>,
     pub(crate) http: Option<Rc<dyn HttpHandler>>,
     pub(crate) websocket_path: Option<String>,
+    pub(crate) origins: Origins,
     pub(crate) control: Rc<dyn Control>,
     pub(crate) home: Option<HomeRule>,
     pub(crate) concurrency: u32,
@@ -105,6 +107,7 @@ impl Default for Router {
             text: None,
             http: None,
             websocket_path: None,
+            origins: Origins::Same,
             control: Rc::new(NoControl),
             home: None,
             concurrency: 1,
@@ -151,6 +154,12 @@ impl Router {
     /// Accepts WebSocket upgrades on this path.
     pub fn set_websocket_path(&mut self, path: impl Into<String>) {
         self.websocket_path = Some(path.into());
+    }
+
+    /// Says which pages may open a WebSocket here; by default those of the same
+    /// host and port.
+    pub fn set_origins(&mut self, origins: Origins) {
+        self.origins = origins;
     }
 
     /// Sets what else happens on connections.

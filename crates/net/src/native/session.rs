@@ -210,6 +210,11 @@ impl NativeSession {
         }
     }
 
+    /// Bytes of messages in part.
+    pub(crate) fn held_len(&self) -> usize {
+        self.assembler.held_len()
+    }
+
     pub(crate) fn is_mid_message(&self) -> bool {
         !self.assembler.is_idle()
     }
@@ -249,5 +254,15 @@ impl Session for NativeSession {
 
     fn is_mid_message(&self) -> bool {
         Self::is_mid_message(self)
+    }
+
+    fn has_reader(&self) -> bool {
+        self.client
+            .as_ref()
+            .is_some_and(|client| client.calls.any_sent())
+    }
+
+    fn held_len(&self) -> usize {
+        Self::held_len(self)
     }
 }

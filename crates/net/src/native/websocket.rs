@@ -21,8 +21,7 @@ pub(crate) const TEXT: u8 = 0x81;
 /// First byte of a whole binary message.
 pub(crate) const BINARY: u8 = 0x82;
 
-/// What the library reads at once. Its buffer stays for the connection's
-/// life, so it is small.
+/// What the library reads at once.
 const READ_BYTES: usize = 2048;
 
 /// Writes the head of a server's message of `length` bytes (RFC 6455, 5.2:
@@ -42,10 +41,22 @@ pub(crate) fn put_head(out: &mut Vec<u8>, first: u8, length: usize) {
     }
 }
 
+/// The library's state of a connection that is between messages.
+fn new_context() -> Box<WebSocketContext> {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BYTES)
+        .write_buffer_size(0)
+        .max_message_size(Some(WEBSOCKET_MESSAGE_BYTES))
+        .max_frame_size(Some(WEBSOCKET_MESSAGE_BYTES));
+    Box::new(WebSocketContext::new(Role::Server, Some(config)))
+}
+
 /// One WebSocket connection.
 pub(crate) struct WebSocketSession {
     router: Rc<Router>,
-    context: WebSocketContext,
+    /// The library's state and buffers, while the peer is in the middle of
+    /// something: between messages a connection holds none.
+    context: Option<Box<WebSocketContext>>,
     frames: NativeSession,
     /// A binary message that is not handled to its end.
     pending: Option<(Vec<u8>, usize)>,
@@ -56,13 +67,8 @@ pub(crate) struct WebSocketSession {
 
 impl WebSocketSession {
     pub(crate) fn new(router: Rc<Router>) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BYTES)
-            .write_buffer_size(0)
-            .max_message_size(Some(WEBSOCKET_MESSAGE_BYTES))
-            .max_frame_size(Some(WEBSOCKET_MESSAGE_BYTES));
         Self {
-            context: WebSocketContext::new(Role::Server, Some(config)),
+            context: None,
             frames: NativeSession::new(router.clone(), None),
             router,
             pending: None,
@@ -125,10 +131,11 @@ impl Session for WebSocketSession {
                 input,
                 bounds: &mut self.bounds,
             };
-            let read = self.context.read(&mut pipe);
+            let context = self.context.get_or_insert_with(new_context);
+            let read = context.read(&mut pipe);
             // Pongs and the answer to a close frame go out here; the end of
             // the handshake comes with the next read.
-            let _ = self.context.flush(&mut pipe);
+            let _ = context.flush(&mut pipe);
             match read {
                 Ok(message) => {
                     if let Some(turn) = self.handle_message(conn, message)? {
@@ -136,6 +143,7 @@ impl Session for WebSocketSession {
                     }
                 }
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.rest();
                     return Ok(Turn::NeedMore);
                 }
                 Err(Error::ConnectionClosed | Error::AlreadyClosed) => {
@@ -175,12 +183,37 @@ impl Session for WebSocketSession {
         self.say_why(conn, code);
     }
 
+    fn held_len(&self) -> usize {
+        let pending = self
+            .pending
+            .as_ref()
+            .map_or(0, |(bytes, _)| bytes.capacity());
+        let library = if self.context.is_some() {
+            READ_BYTES
+        } else {
+            0
+        };
+        library + self.bounds.held + pending + self.frames.held_len()
+    }
+
     fn is_mid_message(&self) -> bool {
         self.bounds.is_inside() || self.frames.is_mid_message()
     }
 }
 
 impl WebSocketSession {
+    /// Frees the library's buffers between messages: it has read all that
+    /// came, and that ended with a whole message.
+    fn rest(&mut self) {
+        let quiet = self
+            .context
+            .as_ref()
+            .is_some_and(|context| context.can_write());
+        if quiet && !self.bounds.is_inside() {
+            self.context = None;
+        }
+    }
+
     /// Sends the close frame that RFC 6455, 5.5.1 asks for, once. The
     /// connection ends in any case.
     fn say_why(&mut self, conn: &Conn, code: CloseCode) {
@@ -193,9 +226,8 @@ impl WebSocketSession {
             bounds: &mut self.bounds,
         };
         let reason = "".into();
-        let _ = self
-            .context
-            .close(&mut pipe, Some(CloseFrame { code, reason }));
+        let context = self.context.get_or_insert_with(new_context);
+        let _ = context.close(&mut pipe, Some(CloseFrame { code, reason }));
     }
 }
 
@@ -210,12 +242,15 @@ struct Bounds {
     payload: u64,
     /// More frames of the same message follow.
     continues: bool,
+    /// Bytes that have come of a message that is not complete.
+    held: usize,
 }
 
 impl Bounds {
     /// Takes the next bytes of the stream; true when a frame ended in them.
     fn pass(&mut self, mut bytes: &[u8]) -> bool {
         let mut ended = false;
+        self.held = self.held.saturating_add(bytes.len());
         while !bytes.is_empty() {
             if self.payload > 0 {
                 let step = self.payload.min(bytes.len() as u64);
@@ -231,6 +266,9 @@ impl Bounds {
                 self.begin_payload();
             }
             ended |= self.payload == 0;
+        }
+        if !self.is_inside() {
+            self.held = 0;
         }
         ended
     }

@@ -208,7 +208,10 @@ pub(super) fn accept_here(shard: &Shard, arrival: Arrival, protocols: &Protocols
         refused,
     } = arrival;
     let stream = match stream.attach() {
-        Ok(stream) => stream,
+        Ok(mut stream) => {
+            shard.tune(&mut *stream);
+            stream
+        }
         Err(error) => {
             shard.counters().accept_errors.add(1);
             tracing::warn!(%error, "an accepted connection could not join its shard");

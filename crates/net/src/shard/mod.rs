@@ -3,7 +3,9 @@
 //! What runs on a shard shares state by `Rc` and needs no locks. Other
 //! threads reach it through its mailbox, by [`Remote`].
 
+mod alarm;
 mod label;
+mod memory;
 mod monitor;
 mod offload;
 mod remote;
@@ -24,7 +26,9 @@ use std::time::Duration;
 use futures_util::future::LocalBoxFuture;
 use waystation_base::{Clock, ConnName, Moment, Rng, ShardId, Slots, Stale};
 
+pub use self::alarm::Alarm;
 pub use self::label::Label;
+pub(crate) use self::memory::{Held, Memory};
 pub(crate) use self::monitor::{Beat, watch};
 pub use self::monitor::{BlockedReport, BlockedReports};
 use self::offload::Offload;
@@ -41,7 +45,7 @@ pub(crate) use self::waiters::Waiters;
 use crate::clock::MonotonicClock;
 use crate::conn::{Buffers, Conn, ConnShared};
 use crate::counters::Counters;
-use crate::io::Io;
+use crate::io::{Io, Stream};
 use crate::server::NetConfig;
 
 /// A handle of the shard that this thread runs. Clones share it; it cannot
@@ -67,6 +71,7 @@ struct Inner {
     offload: Offload,
     connections: RefCell<Slots<Rc<ConnShared>>>,
     buffers: Buffers,
+    memory: Memory,
     counters: Arc<Counters>,
     remote: Remote,
     rng: RefCell<Rng>,
@@ -113,6 +118,7 @@ impl Shard {
             timers: Timers::new(MonotonicClock.now()),
             offload: Offload::new(),
             buffers: Buffers::default(),
+            memory: Memory::default(),
             counters: parts.counters,
             remote: parts.remote,
             rng: RefCell::new(Rng::from_seed(parts.seed)),
@@ -374,6 +380,20 @@ impl Shard {
 
     pub(crate) fn buffers(&self) -> &Buffers {
         &self.inner.buffers
+    }
+
+    /// Gives a new stream the settings of all streams.
+    pub(crate) fn tune(&self, stream: &mut dyn Stream) {
+        if let Some(keepalive) = &self.config().connection.tcp_keepalive
+            && let Err(error) = stream.set_keepalive(keepalive)
+        {
+            // The peer may have reset already; that is found in any case.
+            tracing::debug!(peer = %stream.peer(), %error, "no keep-alive");
+        }
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.inner.memory
     }
 
     pub(crate) fn tasks(&self) -> &Tasks {

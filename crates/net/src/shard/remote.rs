@@ -129,6 +129,25 @@ impl Remote {
         self.post(shard, Mail::Run(Box::new(job)))
     }
 
+    /// Runs `job` on every shard. It must not block. Tries all shards, and
+    /// answers the first error.
+    ///
+    /// # Errors
+    /// [`RemoteError`] of the first shard that could not take it.
+    pub fn run_on_all(
+        &self,
+        job: impl Fn(&Shard) + Send + Sync + 'static,
+    ) -> Result<(), RemoteError> {
+        let job = Arc::new(job);
+        let mut result = Ok(());
+        for index in 0..self.shards.len() {
+            let shard = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
+            let job = job.clone();
+            result = result.and(self.run_on(shard, move |shard| job(shard)));
+        }
+        result
+    }
+
     pub(crate) fn post(&self, shard: ShardId, mail: Mail) -> Result<(), RemoteError> {
         let target = self
             .shards

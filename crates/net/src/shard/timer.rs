@@ -3,15 +3,24 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use waystation_base::{Clock, DeadlineKey, Moment, Wheel};
 
-use super::Shard;
+use super::{Shard, alarm};
 use crate::clock::MonotonicClock;
 
+/// What happens when a moment comes.
+enum Due {
+    /// A task goes on.
+    Wake(Waker),
+    /// A function is called.
+    Call(Rc<alarm::Entry>),
+}
+
 pub(crate) struct Timers {
-    wheel: RefCell<Wheel<Waker>>,
+    wheel: RefCell<Wheel<Due>>,
     /// When the driver wakes by itself.
     armed: Cell<Moment>,
     driver: RefCell<Option<Waker>>,
@@ -30,8 +39,12 @@ impl Timers {
         self.wheel.borrow().len()
     }
 
-    fn insert(&self, at: Moment, waker: Waker) -> DeadlineKey {
-        let key = self.wheel.borrow_mut().insert(at, waker);
+    pub(super) fn insert_alarm(&self, at: Moment, alarm: Rc<alarm::Entry>) -> DeadlineKey {
+        self.insert(at, Due::Call(alarm))
+    }
+
+    fn insert(&self, at: Moment, due: Due) -> DeadlineKey {
+        let key = self.wheel.borrow_mut().insert(at, due);
         if at < self.armed.get()
             && let Some(driver) = self.driver.borrow_mut().take()
         {
@@ -40,17 +53,22 @@ impl Timers {
         key
     }
 
-    fn cancel(&self, key: DeadlineKey) {
-        let waker = self.wheel.borrow_mut().cancel(key);
+    pub(super) fn cancel(&self, key: DeadlineKey) {
+        let due = self.wheel.borrow_mut().cancel(key);
         // A waker's drop may run a task's drop, which may come back here.
-        drop(waker);
+        drop(due);
     }
 
-    fn fire(&self, now: Moment) {
+    /// One after another, each taken off the wheel just before: what runs may
+    /// still cancel the next.
+    fn fire(&self, shard: &Shard, now: Moment) {
         loop {
             let expired = self.wheel.borrow_mut().poll_expired(now);
-            let Some(waker) = expired else { return };
-            waker.wake();
+            match expired {
+                Some(Due::Wake(waker)) => waker.wake(),
+                Some(Due::Call(alarm)) => alarm.fire(shard),
+                None => return,
+            }
         }
     }
 
@@ -58,7 +76,7 @@ impl Timers {
     pub(crate) async fn drive(shard: Shard) {
         let timers = shard.timers();
         loop {
-            timers.fire(MonotonicClock.now());
+            timers.fire(&shard, MonotonicClock.now());
             let next = timers.wheel.borrow().poll_timeout();
             timers.armed.set(next.unwrap_or(Moment::FAR_FUTURE));
             let earlier = std::future::poll_fn(|cx| {
@@ -132,7 +150,10 @@ impl Future for Sleep {
         }
         self.disarm();
         let waker = cx.waker().clone();
-        let key = self.shard.timers().insert(self.at, waker.clone());
+        let key = self
+            .shard
+            .timers()
+            .insert(self.at, Due::Wake(waker.clone()));
         self.entry = Some((key, waker));
         Poll::Pending
     }

@@ -12,7 +12,10 @@ use super::lanes::Outbox;
 use super::pipe::Pipe;
 use super::pump::Pump;
 use super::stream::DetachedSplit;
-use crate::io::{Address, Connecting, DetachedListener, DetachedStream, Io, Stream};
+use crate::io::{
+    Address, Connecting, DatagramOptions, DetachedDatagrams, DetachedListener, DetachedStream, Io,
+    Stream,
+};
 use crate::shard::{Label, Remote, Shard};
 
 /// Connects on the I/O shards, in turn, for the workers.
@@ -66,6 +69,20 @@ impl Io for SplitIo {
             let split = connected.await.map_err(lost)??;
             Box::new(split).attach()
         })
+    }
+
+    // Datagrams have no stream to put a queue before: their sockets are on the
+    // shard that uses them.
+    fn bind_datagrams(
+        &self,
+        address: &Address,
+        options: &DatagramOptions,
+    ) -> io::Result<Box<dyn DetachedDatagrams>> {
+        self.inner.bind_datagrams(address, options)
+    }
+
+    fn connect_datagrams(&self, to: &Address) -> io::Result<Box<dyn DetachedDatagrams>> {
+        self.inner.connect_datagrams(to)
     }
 }
 

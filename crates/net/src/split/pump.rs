@@ -68,9 +68,10 @@ impl Pump {
         shard: &Shard,
         outbox: Rc<Outbox>,
         pipe: Arc<Pipe>,
-        stream: Box<dyn Stream>,
+        mut stream: Box<dyn Stream>,
         heartbeat: Option<Box<dyn Heartbeat>>,
     ) -> Self {
+        shard.tune(&mut *stream);
         shard.counters().split_pumps.add(1);
         // The drain of an I/O shard waits for its pumps.
         shard.count_handler(1);

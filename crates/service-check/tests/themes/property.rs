@@ -105,6 +105,7 @@ fn faults() -> impl Strategy<Value = Faults> {
             delay,
             cut,
             capacity,
+            ..Faults::default()
         },
     )
 }

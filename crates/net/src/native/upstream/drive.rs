@@ -72,7 +72,8 @@ async fn connect(shared: &Shared) -> io::Result<(Conn, Box<dyn Stream>)> {
         waiting(WaitsFor::plain("connect"), connecting),
     )
     .await;
-    let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let mut stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    shard.tune(&mut *stream);
     let peer = shared.config.address.clone();
     let conn = Conn::open(shard, peer, false)
         .ok_or_else(|| io::Error::other("the shard has no slot left"))?;

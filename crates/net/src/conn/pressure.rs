@@ -1,0 +1,103 @@
+//! What a connection holds, what its output tells, and when it is not read.
+
+use std::rc::Rc;
+
+use super::Conn;
+use crate::shard::Held;
+
+/// What the output of a connection has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputLevel {
+    /// It has reached its high-water mark: whoever writes should wait.
+    High,
+    /// It was at its high-water mark and has drained: writers may go on.
+    Drained,
+}
+
+type OnOutput = Box<dyn Fn(&Conn, OutputLevel)>;
+
+struct Hook(OnOutput);
+
+impl Conn {
+    /// Calls `hook` each time that the output reaches its high-water mark and
+    /// each time that it has drained after that, in turn; replaces the hook
+    /// before. It is called within the send or the write that did it, may send
+    /// itself, and goes with the connection; after the connection's end it is
+    /// not called.
+    ///
+    /// Writers that await [`Conn::write`] or [`Conn::writable`], and the
+    /// connection's own handlers, are suspended meanwhile without it.
+    pub fn on_output(&self, hook: impl Fn(&Self, OutputLevel) + 'static) {
+        self.set_property(Rc::new(Hook(Box::new(hook))));
+    }
+
+    fn tell(&self, level: OutputLevel) {
+        if let Some(hook) = self.property::<Hook>() {
+            (hook.0)(self, level);
+        }
+    }
+
+    /// Something was put into the output.
+    pub(super) fn output_grew(&self) {
+        self.hold_queued();
+        if !self.shared.output_high.get() && self.is_behind() {
+            self.shared.output_high.set(true);
+            self.shard().counters().output_high.add(1);
+            self.tell(OutputLevel::High);
+        }
+    }
+
+    /// Something left the output.
+    pub(super) fn output_shrank(&self) {
+        self.hold_queued();
+        if !self.shared.output_high.get() {
+            return;
+        }
+        let limits = &self.shard().config().connection;
+        let low = limits.output_low_water.min(limits.output_high_water / 2);
+        if self.output_len() <= low {
+            self.shared.output_high.set(false);
+            self.tell(OutputLevel::Drained);
+        }
+    }
+
+    /// Stops reading from the peer, for as long as nobody waits for more of
+    /// what it sends: a message that has begun is read to its end, a handler
+    /// that awaits an answer on this very connection gets it, and so does a
+    /// protocol that calls [`Transport::fill`](super::Transport::fill). The
+    /// idle limit does not count meanwhile. The end of the peer is seen only
+    /// when reading goes on.
+    pub fn pause_reading(&self) {
+        self.shared.reading_paused.set(true);
+    }
+
+    /// Reads again.
+    pub fn resume_reading(&self) {
+        if self.shared.reading_paused.replace(false) {
+            self.wake_driver();
+        }
+    }
+
+    /// Whether [`Conn::pause_reading`] was called last.
+    pub fn is_reading_paused(&self) -> bool {
+        self.shared.reading_paused.get()
+    }
+
+    /// Bytes that it holds: received and not handled, and to be written.
+    pub fn held_bytes(&self) -> usize {
+        let [received, queued] = &self.shared.held;
+        received.get() + queued.get()
+    }
+
+    /// It holds so many bytes of what it received.
+    pub(crate) fn hold_received(&self, bytes: usize) {
+        let before = self.shared.held[0].replace(bytes);
+        self.shard().held_changes(Held::Received, before, bytes);
+    }
+
+    pub(super) fn hold_queued(&self) {
+        let bytes = self.output_len();
+        let before = self.shared.held[1].replace(bytes);
+        self.shard().held_changes(Held::Queued, before, bytes);
+    }
+}
