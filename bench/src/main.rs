@@ -32,7 +32,8 @@ enum Benchmark {
     /// The chat under load: messages a second, latency, and each layer's share
     Chat(chat::Args),
     /// The deadline wheel beside a binary heap and tokio's timers
-    Wheel(wheel::Args),
+    #[command(alias = "wheel")]
+    Timers(wheel::Args),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +54,6 @@ fn run(cli: &Cli) -> Result<()> {
     );
     match &cli.benchmark {
         Benchmark::Chat(args) => chat::run(args),
-        Benchmark::Wheel(args) => wheel::run(args),
+        Benchmark::Timers(args) => wheel::run(args),
     }
 }

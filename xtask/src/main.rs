@@ -52,7 +52,7 @@ enum Task {
         filters: Vec<String>,
     },
     /// Run one benchmark in the release profile.
-    #[command(after_help = "Example:\n  cargo xtask bench wheel")]
+    #[command(after_help = "Example:\n  cargo xtask bench timers")]
     Bench {
         /// The benchmark's name, then its own arguments.
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]

@@ -1,4 +1,4 @@
-//! `bench wheel`: the deadline wheel of `waystation-base` beside other timers.
+//! `bench timers`: the deadline wheel of `waystation-base` beside other timers.
 
 mod delay_queue;
 mod heap;
@@ -23,11 +23,11 @@ use rounds::Plan;
 
 /// Introduction of the results file.
 const BENCHMARK: Benchmark = Benchmark {
-    name: "wheel",
+    name: "timers",
     about: include_str!("about.md"),
 };
 
-/// `bench wheel`.
+/// `bench timers`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Rounds; in each, every timer has its turn
@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Where randomness starts
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// The results file [default: bench/results/wheel.md]
+    /// The results file [default: bench/results/timers.md]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }

@@ -35,7 +35,38 @@ pub(super) fn blocks(plan: &Plan, measured: &Measured) -> Vec<Block> {
     vec![
         Block::Text(conditions),
         Block::Table("Cost of one operation".to_owned(), table),
+        Block::Table("Bars".to_owned(), bars(measured)),
     ]
+}
+
+/// What the wheel is to cost with all deadlines pending, in CPU nanoseconds.
+const BARS: [(&str, f64); 4] = [
+    ("insert, after in order", 5.0),
+    ("insert, after random", 5.0),
+    ("cancel, in order", 40.0),
+    ("cancel, random", 40.0),
+];
+
+/// Whether the wheel's medians are below the bars.
+fn bars(measured: &Measured) -> Table {
+    let mut table = Table::new(&[
+        ("operation of the wheel", Align::Left),
+        ("CPU ns, median", Align::Right),
+        ("bar", Align::Right),
+        ("", Align::Left),
+    ]);
+    for (operation, bar) in BARS {
+        let series = OPERATIONS
+            .iter()
+            .position(|name| *name == operation)
+            .and_then(|index| Summary::of(&measured.timers[0].cpu_ns[index]));
+        if let Some(cost) = series {
+            let verdict = if cost.median < bar { "met" } else { "missed" };
+            let cells = [figure(cost.median), figure(bar), verdict.to_owned()];
+            table.row(std::iter::once(operation.to_owned()).chain(cells));
+        }
+    }
+    table
 }
 
 /// The figures of one timer's operation; none without rounds.

@@ -44,7 +44,7 @@ const PLACES: usize = LEVELS as usize * SLOTS;
 /// (seven times) before it comes; a short deadline never. Entries that share a
 /// slot move in one poll: at a million with random deadlines within 30 s that
 /// is up to 140,000, about 30 ms. Memory: 4 KiB, and for the most entries
-/// pending at once their values with 32 bytes each; it does not shrink.
+/// pending at once their values with 40 bytes each; it does not shrink.
 ///
 /// ```
 /// use std::time::Duration;

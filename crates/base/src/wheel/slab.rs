@@ -1,9 +1,8 @@
-//! The wheel's entries: a slab of nodes in doubly linked lists.
+//! The wheel's entries: a slab of nodes in doubly linked lists, the links apart
+//! from the contents.
 //!
-//! Queues of small items in place of the lists, with a cancel that leaves its
-//! item behind, were measured as well: entries move down three times as fast
-//! then, but a cancel costs two to three times as much, and most deadlines are
-//! cancelled. Links apart from contents made no difference.
+//! What else was measured, and how much it took, stands in
+//! `bench/results/timers.md`.
 
 use std::num::NonZeroU32;
 
@@ -39,13 +38,20 @@ impl List {
     }
 }
 
-/// A node: 24 bytes and the value. A cancel touches three nodes at random
-/// places in memory, so its cost is that of the cache misses; with a value of 8
-/// bytes two nodes share a cache line.
+/// A node's neighbours in its list. A cancel touches those of three nodes at
+/// random places in memory, so its cost is that of the cache misses: at a
+/// million nodes all links are 8 MB, which caches hold, with the contents
+/// between them they were 32.
+#[derive(Clone, Copy, Debug)]
+struct Links {
+    prev: u32,
+    next: u32,
+}
+
+/// What a node holds: 24 bytes and the value.
 #[derive(Debug)]
 struct Node<T> {
     pending: Option<Pending<T>>,
-    next: u32,
     /// Grows when the entry goes, so that keys of it become stale.
     generation: u32,
 }
@@ -54,7 +60,6 @@ struct Node<T> {
 struct Pending<T> {
     value: T,
     tick: u64,
-    prev: u32,
     /// Which list the node is in, plus one. That it is never zero lets the
     /// `Option` around this take no room.
     place_plus_one: NonZeroU32,
@@ -63,6 +68,8 @@ struct Pending<T> {
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     nodes: Vec<Node<T>>,
+    /// As many as nodes.
+    links: Vec<Links>,
     /// The keys that the free nodes will have next. Kept apart from the nodes,
     /// so that an insert only writes to its node: a free list through the nodes
     /// costs a cache miss per insert once they are scattered.
@@ -77,6 +84,7 @@ impl<T> Slab<T> {
     pub(super) const fn new(first_generation: u32) -> Self {
         Self {
             nodes: Vec::new(),
+            links: Vec::new(),
             free: Vec::new(),
             first_generation,
             len: 0,
@@ -111,12 +119,11 @@ impl<T> Slab<T> {
             pending: Some(Pending {
                 value,
                 tick,
-                prev,
                 place_plus_one: encode_place(place),
             }),
-            next: NIL,
             generation: key.generation,
         };
+        self.links[key.index as usize] = Links { prev, next: NIL };
         self.len += 1;
         self.set_next(prev, list, key.index);
         list.tail = key.index;
@@ -134,8 +141,11 @@ impl<T> Slab<T> {
         let generation = self.first_generation;
         self.nodes.push(Node {
             pending: None,
-            next: NIL,
             generation,
+        });
+        self.links.push(Links {
+            prev: NIL,
+            next: NIL,
         });
         #[expect(clippy::cast_possible_truncation, reason = "compared just above")]
         DeadlineKey {
@@ -153,7 +163,7 @@ impl<T> Slab<T> {
             return None;
         }
         let pending = node.pending.take()?;
-        let (prev, next) = (pending.prev, node.next);
+        let Links { prev, next } = self.links[key.index as usize];
         self.free(key);
         let place = decode_place(pending.place_plus_one);
         let list = &mut lists[place];
@@ -168,7 +178,8 @@ impl<T> Slab<T> {
         let index = list.head;
         let node = self.nodes.get_mut(index as usize)?;
         let pending = node.pending.take()?;
-        let (next, generation) = (node.next, node.generation);
+        let generation = node.generation;
+        let next = self.links[index as usize].next;
         self.free(DeadlineKey { index, generation });
         list.head = next;
         self.set_prev(next, list, NIL);
@@ -182,7 +193,7 @@ impl<T> Slab<T> {
         let index = list.head;
         let node = self.nodes.get(index as usize)?;
         // The next node's `prev` is written when that one is linked again.
-        list.head = node.next;
+        list.head = self.links[index as usize].next;
         Some((index, node.pending.as_ref()?.tick))
     }
 
@@ -190,12 +201,10 @@ impl<T> Slab<T> {
     #[inline]
     pub(super) fn link_back(&mut self, list: &mut List, index: u32, place: usize) {
         let prev = list.tail;
-        let node = &mut self.nodes[index as usize];
-        node.next = NIL;
-        if let Some(pending) = &mut node.pending {
-            pending.prev = prev;
+        if let Some(pending) = &mut self.nodes[index as usize].pending {
             pending.place_plus_one = encode_place(place);
         }
+        self.links[index as usize] = Links { prev, next: NIL };
         self.set_next(prev, list, index);
         list.tail = index;
     }
@@ -204,7 +213,7 @@ impl<T> Slab<T> {
     #[inline]
     fn free(&mut self, key: DeadlineKey) {
         self.len -= 1;
-        // A node whose generations are used up is not used again: 32 bytes lost
+        // A node whose generations are used up is not used again: 40 bytes lost
         // in 2^32 uses, so that a stale key never fits again.
         if let Some(generation) = key.generation.checked_add(1) {
             self.nodes[key.index as usize].generation = generation;
@@ -215,8 +224,8 @@ impl<T> Slab<T> {
     /// Makes `next` follow the node `prev`, or head `list` when there is none.
     #[inline]
     fn set_next(&mut self, prev: u32, list: &mut List, next: u32) {
-        match self.nodes.get_mut(prev as usize) {
-            Some(node) => node.next = next,
+        match self.links.get_mut(prev as usize) {
+            Some(links) => links.next = next,
             None => list.head = next,
         }
     }
@@ -224,12 +233,8 @@ impl<T> Slab<T> {
     /// Makes `prev` precede the node `next`, or end `list` when there is none.
     #[inline]
     fn set_prev(&mut self, next: u32, list: &mut List, prev: u32) {
-        match self.nodes.get_mut(next as usize) {
-            Some(node) => {
-                if let Some(pending) = &mut node.pending {
-                    pending.prev = prev;
-                }
-            }
+        match self.links.get_mut(next as usize) {
+            Some(links) => links.prev = prev,
             None => list.tail = prev,
         }
     }
@@ -249,9 +254,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_adds_24_bytes_to_its_value() {
-        assert_eq!(size_of::<Node<u64>>(), 32);
-        assert_eq!(size_of::<Node<std::task::Waker>>(), 40);
+    fn an_entry_adds_32_bytes_to_its_value() {
+        assert_eq!(size_of::<Node<u64>>() + size_of::<Links>(), 40);
+        assert_eq!(size_of::<Node<std::task::Waker>>() + size_of::<Links>(), 48);
     }
 
     #[test]
