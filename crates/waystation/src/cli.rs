@@ -121,7 +121,7 @@ pub(crate) struct CtxArgs {
 }
 
 /// `config`.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Print every setting, its value and who set it
     #[command(after_help = "\
@@ -134,6 +134,19 @@ Examples:
 Examples:
   waystation --config waystation.toml config check")]
     Check,
+    /// Print the configuration that a file of Lars amounts to
+    #[command(after_help = "\
+Takes the file of a Lars dns, reporter or agent. Settings that mean nothing here
+are named in comments; all faults are listed with their lines, with exit code 2.
+
+Examples:
+  waystation config import-lars lars_lb_agent.conf > waystation.toml
+  waystation config import-lars lars_dns.conf --json")]
+    ImportLars {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 impl Cli {

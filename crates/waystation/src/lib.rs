@@ -56,6 +56,10 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         clap_complete::generate(shell, &mut Cli::command(), "waystation", &mut script);
         return Ok(out.write_all(&script).context("cannot print")?);
     }
+    if let Command::Config(ConfigCommand::ImportLars { file }) = &cli.command {
+        let imported = config::import_lars(file)?;
+        return Ok(imported.print(cli.json, &mut out).context("cannot print")?);
+    }
     let config = load(cli);
     if let Command::Config(ConfigCommand::Check) = cli.command {
         return check(config, cli.json, &mut out);

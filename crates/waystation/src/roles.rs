@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use waystation_im as im;
 use waystation_net::Address;
+use waystation_net::native::Origins;
 
 use crate::cli::{ImCommand, RoleArgs};
 use crate::config::Config;
@@ -100,9 +101,12 @@ fn unix_url(path: &Path) -> OsString {
 
 /// What the sections of all roles have in common.
 macro_rules! serving {
-    ($section:expr, $shards:expr) => {
+    ($config:expr, $section:expr, $shards:expr) => {
         im::Serving {
             shards: $shards,
+            connection: $config.net.connection(),
+            shard_bytes_max: $config.net.shard_bytes_max,
+            http_half_close: $config.net.http_half_close,
             requests_max: $section.requests_max,
             deadline_default: Duration::from_millis($section.deadline_default_ms),
             drain: Duration::from_millis($section.drain_ms),
@@ -117,7 +121,11 @@ macro_rules! serving {
 pub(crate) fn run(command: &ImCommand, config: &Config, as_json: bool) -> Result<(), Failure> {
     let result = match command {
         ImCommand::Das(args) => im::das::run(&im::das::Config {
-            role: role(config, args, serving!(config.das, config.das.shards)),
+            role: role(
+                config,
+                args,
+                serving!(config, config.das, config.das.shards),
+            ),
             store: im::store::StoreOptions {
                 batch_operations_max: config.das.batch_operations_max,
                 readers: config.das.readers,
@@ -125,15 +133,17 @@ pub(crate) fn run(command: &ImCommand, config: &Config, as_json: bool) -> Result
             },
         }),
         ImCommand::Logic(args) => im::logic::run(&im::logic::Config {
-            role: role(config, &args.role, serving!(config.logic, 1)),
+            role: role(config, &args.role, serving!(config, config.logic, 1)),
             das: address("--das", &args.das)?,
         }),
         ImCommand::Entry(args) => im::entry::run(&im::entry::Config {
             role: role(
                 config,
                 &args.role,
-                serving!(config.entry, config.entry.shards),
+                serving!(config, config.entry, config.entry.shards),
             ),
+            origins: Origins::parse(&config.entry.websocket_origins)
+                .map_err(|part| anyhow!("entry.websocket_origins: `{part}` is no origin"))?,
             listen: vec![args.listen.into()],
             logic: addresses("--logic", &args.logic)?,
             connections_max: config.entry.connections_max,

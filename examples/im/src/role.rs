@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use waystation_base::hash64;
-use waystation_net::{Address, NetConfig, SlowReader, unix_time};
+use waystation_net::{Address, ConnectionLimits, NetConfig, SlowReader, unix_time};
 use waystation_service::Router;
 
 use crate::error::Error;
@@ -31,6 +31,12 @@ pub struct Serving {
     pub deadline_default: Duration,
     /// How long a drain may take.
     pub drain: Duration,
+    /// Bounds of each connection.
+    pub connection: ConnectionLimits,
+    /// Bytes that all connections of a thread hold together.
+    pub shard_bytes_max: usize,
+    /// Whether an HTTP caller that closed its side may still be reading.
+    pub http_half_close: bool,
 }
 
 impl Default for Serving {
@@ -40,6 +46,9 @@ impl Default for Serving {
             requests_max: waystation_service::limits::REQUESTS_IN_FLIGHT,
             deadline_default: waystation_service::limits::DEADLINE_DEFAULT,
             drain: waystation_net::limits::DRAIN,
+            connection: ConnectionLimits::default(),
+            shard_bytes_max: waystation_net::limits::SHARD_BYTES_MAX,
+            http_half_close: false,
         }
     }
 }
@@ -85,6 +94,9 @@ impl RoleConfig {
         let mut net = NetConfig {
             shards: self.serving.shards,
             drain: self.serving.drain,
+            connection: self.serving.connection.clone(),
+            shard_bytes_max: self.serving.shard_bytes_max,
+            http_half_close: self.serving.http_half_close,
             seed,
             ..NetConfig::default()
         };

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use toml::Value;
+use waystation_net::native::Origins;
 
 /// A group of fields: one `[table]` of the file.
 #[derive(Debug)]
@@ -63,6 +64,12 @@ pub(crate) enum Kind {
     Address,
     /// A path, not empty.
     Path,
+    /// A number from 0 to 1.
+    Share,
+    /// `SCHEME://…`, or empty.
+    Url,
+    /// `same`, `any` or origins with commas between them.
+    Origins,
     /// One of these words.
     Choice(&'static [&'static str]),
 }
@@ -74,6 +81,8 @@ pub(crate) enum Literal {
     Bool(bool),
     /// A whole number.
     Integer(i64),
+    /// A number from 0 to 1.
+    Share(f64),
     /// A string.
     Text(&'static str),
 }
@@ -84,6 +93,7 @@ impl Literal {
         match self {
             Self::Bool(value) => Value::Boolean(value),
             Self::Integer(value) => Value::Integer(value),
+            Self::Share(value) => Value::Float(value),
             Self::Text(value) => Value::String(value.to_owned()),
         }
     }
@@ -97,6 +107,11 @@ impl Kind {
             Self::Integer { unit, .. } => format!("a whole number of {unit}"),
             Self::Address => "an address such as \"127.0.0.1:7070\"".to_owned(),
             Self::Path => "a path in quotes".to_owned(),
+            Self::Share => "a number from 0 to 1".to_owned(),
+            Self::Url => "a URL such as \"mysql://user@host/name\"".to_owned(),
+            Self::Origins => {
+                "\"same\", \"any\" or origins such as \"https://chat.example.org\"".to_owned()
+            }
             Self::Choice(words) => format!("one of {}", quoted(words)),
         }
     }
@@ -108,6 +123,9 @@ impl Kind {
             Self::Integer { min, max, .. } => format!("{min} to {max}"),
             Self::Address => "any local `IP:PORT`".to_owned(),
             Self::Path => "not empty".to_owned(),
+            Self::Share => "0 to 1".to_owned(),
+            Self::Url => "`SCHEME://…`, or empty".to_owned(),
+            Self::Origins => "`same`, `any`, or `SCHEME://HOST[:PORT]` with commas".to_owned(),
             Self::Choice(words) => {
                 let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
                 words.join(", ")
@@ -122,6 +140,9 @@ impl Kind {
             Self::Integer { unit, .. } => unit,
             Self::Address => "address",
             Self::Path => "path",
+            Self::Share => "share",
+            Self::Url => "URL",
+            Self::Origins => "origins",
             Self::Choice(_) => "word",
         }
     }
@@ -147,6 +168,21 @@ impl Kind {
                 Ok(_) => Ok(()),
                 Err(_) => Err(format!("`{text}` is not {}", self.expected())),
             },
+            (Self::Share, Value::Float(_) | Value::Integer(_)) => match share_of(value) {
+                Some(_) => Ok(()),
+                None => Err(format!("{value} is not {}", self.expected())),
+            },
+            (Self::Url, Value::String(text)) => {
+                if text.is_empty() || text.contains("://") {
+                    Ok(())
+                } else {
+                    Err(format!("`{text}` is not {}", self.expected()))
+                }
+            }
+            (Self::Origins, Value::String(text)) => match Origins::parse(text) {
+                Ok(_) => Ok(()),
+                Err(part) => Err(format!("`{part}` is not {}", self.expected())),
+            },
             (Self::Choice(words), Value::String(text)) => {
                 if words.contains(&text.as_str()) {
                     Ok(())
@@ -170,11 +206,24 @@ impl Kind {
         let value = match self {
             Self::Bool => text.parse().map(Value::Boolean).ok(),
             Self::Integer { .. } => text.parse().map(Value::Integer).ok(),
-            Self::Address | Self::Path | Self::Choice(_) => Some(Value::String(text.to_owned())),
+            Self::Share => text.parse().map(Value::Float).ok(),
+            Self::Address | Self::Path | Self::Url | Self::Origins | Self::Choice(_) => {
+                Some(Value::String(text.to_owned()))
+            }
         };
         let value = value.ok_or_else(|| format!("`{text}` is not {}", self.expected()))?;
         self.check(&value).map(|()| value)
     }
+}
+
+fn share_of(value: &Value) -> Option<f64> {
+    let number = match value {
+        Value::Float(number) => *number,
+        Value::Integer(0) => 0.0,
+        Value::Integer(1) => 1.0,
+        _ => return None,
+    };
+    (0.0..=1.0).contains(&number).then_some(number)
 }
 
 /// The word of `known` that `wrong` was probably meant to be: the nearest by
@@ -219,7 +268,7 @@ macro_rules! section {
         }
     ) => {
         $(#[doc = $about])*
-        #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+        #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
         #[serde(deny_unknown_fields)]
         pub(crate) struct $name {
             $( $(#[doc = $doc])* pub(crate) $key: $type, )*

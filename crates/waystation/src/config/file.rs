@@ -27,7 +27,8 @@ pub(super) fn read(
     }
 }
 
-fn text_of(path: &Path) -> Result<String, Fault> {
+/// Reads a whole file, within the bound on its size.
+pub(super) fn bytes_of(path: &Path) -> Result<Vec<u8>, Fault> {
     let whole_file = |message: String| Fault {
         origin: start_of(path),
         message,
@@ -41,6 +42,11 @@ fn text_of(path: &Path) -> Result<String, Fault> {
             "larger than {CONFIG_FILE_BYTES_MAX} bytes"
         )));
     }
+    Ok(bytes)
+}
+
+fn text_of(path: &Path) -> Result<String, Fault> {
+    let bytes = bytes_of(path)?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let place = Place {

@@ -9,6 +9,12 @@ mod environment;
 mod fault;
 mod field;
 mod file;
+mod import_lars;
+#[allow(
+    dead_code,
+    reason = "the commands that read them come with their crates"
+)]
+mod lars_sections;
 #[cfg(test)]
 mod reference;
 mod sections;
@@ -23,16 +29,23 @@ use toml::Value;
 pub(crate) use environment::{Variable, variables};
 pub(crate) use fault::{Fault, Faults, Origin};
 pub(crate) use field::{Section, did_you_mean};
-pub(crate) use sections::{Console, Das, Entry, LOG_LEVELS, Log, Logic, Up};
+pub(crate) use import_lars::import as import_lars;
+use lars_sections::{Agent, Lars, Report, Route};
+pub(crate) use sections::{Console, Das, Entry, LOG_LEVELS, Log, Logic, Net, Up};
 pub(crate) use show::show;
 
 /// Every section, in the order of the reference page.
 pub(crate) const SECTIONS: &[&Section] = &[
     &Up::SECTION,
     &Console::SECTION,
+    &Net::SECTION,
     &Entry::SECTION,
     &Logic::SECTION,
     &Das::SECTION,
+    &Route::SECTION,
+    &Report::SECTION,
+    &Agent::SECTION,
+    &Lars::SECTION,
     &Log::SECTION,
 ];
 
@@ -79,6 +92,8 @@ pub(crate) struct Config {
     pub(crate) up: Up,
     /// `[console]`.
     pub(crate) console: Console,
+    /// `[net]`.
+    pub(crate) net: Net,
     /// `[entry]`.
     pub(crate) entry: Entry,
     /// `[logic]`.
@@ -109,6 +124,7 @@ impl Config {
 
         let up: Option<Up> = typed(&Up::SECTION, &values, &mut faults);
         let console = typed(&Console::SECTION, &values, &mut faults);
+        let net: Option<Net> = typed(&Net::SECTION, &values, &mut faults);
         let entry = typed(&Entry::SECTION, &values, &mut faults);
         let logic = typed(&Logic::SECTION, &values, &mut faults);
         let das = typed(&Das::SECTION, &values, &mut faults);
@@ -116,21 +132,29 @@ impl Config {
         if let Some(up) = &up {
             place_faults(Up::SECTION.name, up.validate(), &values, &mut faults);
         }
-        match (up, console, entry, logic, das, log) {
-            (Some(up), Some(console), Some(entry), Some(logic), Some(das), Some(log))
-                if faults.is_empty() =>
-            {
-                Ok(Self {
-                    up,
-                    console,
-                    entry,
-                    logic,
-                    das,
-                    log,
-                    values,
-                    file: sources.file,
-                })
-            }
+        if let Some(net) = &net {
+            place_faults(Net::SECTION.name, net.validate(), &values, &mut faults);
+        }
+        match (up, console, net, entry, logic, das, log) {
+            (
+                Some(up),
+                Some(console),
+                Some(net),
+                Some(entry),
+                Some(logic),
+                Some(das),
+                Some(log),
+            ) if faults.is_empty() => Ok(Self {
+                up,
+                console,
+                net,
+                entry,
+                logic,
+                das,
+                log,
+                values,
+                file: sources.file,
+            }),
             _ => {
                 faults.sort();
                 Err(Faults(faults))

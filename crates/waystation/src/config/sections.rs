@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use waystation_net::{ConnectionLimits, TcpKeepalive};
+
 use super::field::{Kind, section};
 
 /// The levels of `--log`, from silence to everything.
@@ -138,6 +140,101 @@ impl Console {
 }
 
 section! {
+    /// Connections of all roles: their bounds, and when one is given up.
+    struct Net as "net" {
+        /// A connection from which nothing came for so long is closed.
+        idle_ms: u64 = Integer(90_000), Kind::Integer { unit: "ms", min: 100, max: 86_400_000 },
+            "peers that are gone hold a connection for longer";
+        /// A message must be complete so long after its first byte.
+        frame_timeout_ms: u64 = Integer(30_000), Kind::Integer { unit: "ms", min: 100, max: 3_600_000 },
+            "slow senders hold memory for longer";
+        /// A connection whose peer takes nothing of what waits for it for so
+        /// long is closed.
+        write_stall_ms: u64 = Integer(30_000), Kind::Integer { unit: "ms", min: 100, max: 3_600_000 },
+            "peers that do not read hold memory for longer";
+        /// Bytes read ahead of a handler that is busy.
+        input_queue_bytes: usize = Integer(65_536), Kind::Integer { unit: "bytes", min: 1_024, max: 67_108_864 },
+            "so much memory for each connection with a busy handler";
+        /// Bytes that a connection may hold of what it received, messages that
+        /// came in part included; above it, it is closed. A message cannot be
+        /// larger.
+        received_bytes_max: usize = Integer(69_206_016), Kind::Integer { unit: "bytes", min: 65_536, max: 1_073_741_824 },
+            "so much memory for one connection";
+        /// Bytes of output at which the connection's own handlers wait for its
+        /// peer.
+        output_high_water_bytes: usize = Integer(262_144), Kind::Integer { unit: "bytes", min: 1_024, max: 67_108_864 },
+            "so much memory for each peer that reads slowly";
+        /// Bytes of output at which a connection counts as drained after that;
+        /// at most half of `output_high_water_bytes`.
+        output_low_water_bytes: usize = Integer(65_536), Kind::Integer { unit: "bytes", min: 0, max: 33_554_432 },
+            "a lower value lets writers rest for longer, a higher one wakes them more often";
+        /// Bytes of output above which messages are refused.
+        output_bytes_max: usize = Integer(4_194_304), Kind::Integer { unit: "bytes", min: 1_024, max: 1_073_741_824 },
+            "so much memory for each peer that does not read";
+        /// Bytes that all connections of a thread hold together, received or
+        /// to be written. Above it the connections that hold most are closed.
+        shard_bytes_max: usize = Integer(268_435_456), Kind::Integer { unit: "bytes", min: 1_048_576, max: 1_099_511_627_776 },
+            "so much memory for each thread";
+        /// Silence on a TCP connection before the system probes the peer; 0
+        /// leaves such probes off.
+        tcp_keepalive_s: u32 = Integer(60), Kind::Integer { unit: "s", min: 0, max: 32_767 },
+            "machines that are gone are found later";
+        /// The pause between two such probes.
+        tcp_keepalive_interval_s: u32 = Integer(10), Kind::Integer { unit: "s", min: 1, max: 32_767 },
+            "machines that are gone are found later";
+        /// Such probes without an answer after which the connection is lost.
+        tcp_keepalive_probes: u32 = Integer(3), Kind::Integer { unit: "probes", min: 1, max: 127 },
+            "machines that are gone are found later";
+        /// Whether an HTTP caller that has closed its side may still be
+        /// reading. Otherwise its request is cancelled.
+        http_half_close: bool = Bool(false), Kind::Bool,
+            "requests of callers that left are handled to their end";
+    }
+}
+
+impl Net {
+    /// Faults that concern more than one field; each begins with the key that
+    /// should change.
+    pub(crate) fn validate(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.output_high_water_bytes > self.output_bytes_max {
+            faults.push(format!(
+                "output_high_water_bytes: {} is more than output_bytes_max, {}",
+                self.output_high_water_bytes, self.output_bytes_max
+            ));
+        }
+        if self.input_queue_bytes > self.received_bytes_max {
+            faults.push(format!(
+                "input_queue_bytes: {} is more than received_bytes_max, {}",
+                self.input_queue_bytes, self.received_bytes_max
+            ));
+        }
+        faults
+    }
+
+    /// The bounds of each connection.
+    pub(crate) fn connection(&self) -> ConnectionLimits {
+        let probes = |probes| TcpKeepalive {
+            idle: Duration::from_secs(self.tcp_keepalive_s.into()),
+            interval: Duration::from_secs(self.tcp_keepalive_interval_s.into()),
+            probes,
+        };
+        ConnectionLimits {
+            input_queue: self.input_queue_bytes,
+            received_max: self.received_bytes_max,
+            output_high_water: self.output_high_water_bytes,
+            output_low_water: self.output_low_water_bytes,
+            output_bytes_max: self.output_bytes_max,
+            write_stall: Duration::from_millis(self.write_stall_ms),
+            idle: Duration::from_millis(self.idle_ms),
+            frame_wait: Duration::from_millis(self.frame_timeout_ms),
+            tcp_keepalive: (self.tcp_keepalive_s > 0).then(|| probes(self.tcp_keepalive_probes)),
+            ..ConnectionLimits::default()
+        }
+    }
+}
+
+section! {
     /// The chat's Entry: it holds the users' connections.
     struct Entry as "entry" {
         /// Threads that serve users, each with connections of its own to every
@@ -147,6 +244,11 @@ section! {
         /// Users' connections at a time; one more is told so and closed.
         connections_max: usize = Integer(16_384), Kind::Integer { unit: "connections", min: 1, max: 1_000_000 },
             "a file descriptor and some KiB each";
+        /// Which pages may open a WebSocket: those of the same host and port
+        /// (`same`), all (`any`), or also these, with commas between them.
+        /// Programs that are no browsers always may.
+        websocket_origins: String = Text("same"), Kind::Origins,
+            "a page that may can speak for whoever visits it";
         /// Requests in progress on a thread; one more is refused at once.
         requests_max: usize = Integer(16_384), Kind::Integer { unit: "requests", min: 1, max: 1_000_000 },
             "memory for each, and longer waits before a refusal";

@@ -24,6 +24,7 @@ mod shard;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use waystation_net::native::Origins;
 use waystation_net::{Address, CloseReason};
 use waystation_service::{App, Peer};
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub logic: Vec<Address>,
     /// Users' connections at once.
     pub connections_max: usize,
+    /// Which pages may open a WebSocket.
+    pub origins: Origins,
 }
 
 /// Users' connections at once, unless it is set otherwise. One more is told
@@ -92,8 +95,10 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let mut app = App::builder(role.name("entry"), net)
         .admin(role.admin("entry"))
         .on_shard(move |shard| EntryShard::start(shard, &logic));
+    let origins = config.origins.clone();
     for address in config.listen.iter().cloned().chain([role.service("entry")]) {
         let limits = role.clone();
+        let origins = origins.clone();
         app = app.listen(address, move |router| {
             limits.limit(router);
             let state = router
@@ -104,6 +109,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
                 router.page(path, content_type, Bytes::from_static(body));
             }
             router.websocket("/ws");
+            router.websocket_origins(origins.clone());
             let closed = state.clone();
             router.on_close(move |peer: &Peer, _: CloseReason| closed.session_ended(peer));
             entry::register(router, Rc::new(Front::new(state)))

@@ -1,0 +1,100 @@
+//! The sections of the parts that take over from Lars. `config import-lars`
+//! fills them from Lars' own files.
+
+use std::net::SocketAddr;
+
+use super::field::{Kind, section};
+
+section! {
+    /// The route server, `waystation route serve`: which hosts serve what.
+    struct Route as "route" {
+        /// Where agents ask, by Lars' protocol and natively.
+        listen: SocketAddr = Text("127.0.0.1:7778"), Kind::Address,
+            "an address that is not loopback shows routes to the network";
+        /// Threads that serve.
+        shards: u16 = Integer(1), Kind::Integer { unit: "threads", min: 1, max: 256 },
+            "a thread";
+        /// Connections at a time; one more is told so and closed.
+        connections_max: usize = Integer(16_384), Kind::Integer { unit: "connections", min: 1, max: 1_000_000 },
+            "a file descriptor and some KiB each";
+        /// Where routes are stored: `sqlite://PATH`, `mysql://…` or
+        /// `postgres://…`; empty for a file below `up.dir`.
+        store: String = Text(""), Kind::Url,
+            "none";
+    }
+}
+
+section! {
+    /// The report server, `waystation report serve`: call statistics.
+    struct Report as "report" {
+        /// Where agents report, by Lars' protocol and natively.
+        listen: SocketAddr = Text("127.0.0.1:7779"), Kind::Address,
+            "an address that is not loopback takes reports from the network";
+        /// Threads that serve.
+        shards: u16 = Integer(1), Kind::Integer { unit: "threads", min: 1, max: 256 },
+            "a thread";
+        /// Connections at a time; one more is told so and closed.
+        connections_max: usize = Integer(16_384), Kind::Integer { unit: "connections", min: 1, max: 1_000_000 },
+            "a file descriptor and some KiB each";
+        /// Where statistics are stored: `sqlite://PATH` or `mysql://…`; empty
+        /// for a file below `up.dir`.
+        store: String = Text(""), Kind::Url,
+            "none";
+        /// Threads that write to the store.
+        writers: u16 = Integer(1), Kind::Integer { unit: "threads", min: 1, max: 64 },
+            "a thread and a database connection each";
+    }
+}
+
+section! {
+    /// The agent of a host, `waystation agent`: it answers the callers there.
+    struct Agent as "agent" {
+        /// The route server.
+        route: SocketAddr = Text("127.0.0.1:7778"), Kind::Address,
+            "none";
+        /// The report server.
+        report: SocketAddr = Text("127.0.0.1:7779"), Kind::Address,
+            "none";
+    }
+}
+
+section! {
+    /// The balance of services that are asked for by Lars' protocol, under
+    /// Lars' own names.
+    struct Lars as "lars" {
+        /// Picks between two of overloaded hosts.
+        probe_num: u32 = Integer(10), Kind::Integer { unit: "picks", min: 0, max: 1_000_000 },
+            "a lower value sends more calls to hosts that are overloaded";
+        /// Successes that an idle host begins with.
+        init_succ_cnt: u32 = Integer(180), Kind::Integer { unit: "calls", min: 0, max: 1_000_000 },
+            "a higher value takes more errors before a host is overloaded";
+        /// Errors that an overloaded host begins with.
+        init_err_cnt: u32 = Integer(5), Kind::Integer { unit: "calls", min: 0, max: 1_000_000 },
+            "a higher value takes more successes before a host is idle";
+        /// Above this share of errors an idle host is overloaded.
+        err_rate: f64 = Share(0.1), Kind::Share,
+            "a higher value keeps failing hosts for longer";
+        /// Above this share of successes an overloaded host is idle.
+        succ_rate: f64 = Share(0.5), Kind::Share,
+            "a higher value keeps hosts away for longer";
+        /// Errors in a row that overload an idle host.
+        contin_err_limit: u32 = Integer(15), Kind::Integer { unit: "calls", min: 1, max: 1_000_000 },
+            "a higher value keeps failing hosts for longer";
+        /// Successes in a row that make an overloaded host idle.
+        contin_succ_limit: u32 = Integer(15), Kind::Integer { unit: "calls", min: 1, max: 1_000_000 },
+            "a higher value keeps hosts away for longer";
+        /// From this real share of errors in a window an idle host is
+        /// overloaded.
+        window_err_rate: f64 = Share(0.7), Kind::Share,
+            "a higher value keeps failing hosts for longer";
+        /// Length of an idle host's window.
+        idle_timeout_s: u32 = Integer(15), Kind::Integer { unit: "s", min: 1, max: 86_400 },
+            "a higher value forgets errors later";
+        /// How long a host stays overloaded at most.
+        overload_timeout_s: u32 = Integer(15), Kind::Integer { unit: "s", min: 1, max: 86_400 },
+            "a higher value keeps hosts away for longer";
+        /// The age at which a route is asked for again.
+        update_timeout_s: u32 = Integer(15), Kind::Integer { unit: "s", min: 1, max: 86_400 },
+            "a higher value leaves lost pushes unnoticed for longer";
+    }
+}
