@@ -15,11 +15,11 @@ use std::task::{Context, Poll};
 
 use proptest::prelude::*;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use waystation_base::CallId;
+use waystation_base::{CallId, Clock};
 use waystation_net::native::{NativeProtocol, Router, Upstream, UpstreamConfig, reply};
 use waystation_net::{
     Address, Connecting, DetachedListener, DetachedStream, Faults, Io, Listener, MemoryIo,
-    NetConfig, Server, Stream,
+    MonotonicClock, NetConfig, Server, Stream,
 };
 use waystation_wire::{Header, Kind, encode_header};
 
@@ -50,7 +50,8 @@ fn computing_router(go_on: &Arc<AtomicBool>) -> impl Fn() -> Router + Send + Syn
         let mut router = echo_router();
         let go_on = go_on.clone();
         on(&mut router, "test/Computes", move |conn, message| {
-            while !go_on.load(Ordering::Acquire) {
+            let most = MonotonicClock.now() + common::WAIT;
+            while !go_on.load(Ordering::Acquire) && MonotonicClock.now() < most {
                 std::hint::spin_loop();
             }
             let _ = reply(conn, &answer_to(message.header), b"computed");
@@ -92,6 +93,59 @@ fn heartbeats_are_answered_while_a_handler_computes() {
     });
     let io_shard = &server.counters()[1];
     assert_eq!(io_shard.split_heartbeats.get(), 6);
+}
+
+/// A browser's or a proxy's WebSocket pings are heartbeats, too.
+#[test]
+fn websocket_pings_are_answered_while_a_handler_computes() {
+    let io = MemoryIo::new(5, Faults::default());
+    let go_on = Arc::new(AtomicBool::new(false));
+    let native = computing_router(&go_on);
+    let server = start(split(1, 1, io.clone()), move || {
+        let mut router = native();
+        router.set_websocket_path("/ws");
+        router
+    });
+    // RFC 6455, 5.2: masked by a client, here with zeros.
+    let frame = |first: u8, payload: &[u8]| {
+        let mut frame = vec![
+            first,
+            0x80 | u8::try_from(payload.len()).unwrap(),
+            0,
+            0,
+            0,
+            0,
+        ];
+        frame.extend(payload);
+        frame
+    };
+    run(async {
+        let mut peer = Peer::new(io.dial(NAME).unwrap());
+        let upgrade = b"GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\n\
+            upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+            sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        peer.write(upgrade).await;
+        peer.until(b"\r\n\r\n").await;
+        let request = common::request(1, "test/Computes", b"");
+        peer.write(&frame(0x82, &request)).await;
+        for payload in [&b"one"[..], b"two"] {
+            peer.write(&frame(0x89, payload)).await;
+            while peer.received.len() < 2 + payload.len() {
+                assert!(peer.read().await);
+            }
+            assert_eq!(peer.received[..2], [0x8A, 3]);
+            assert_eq!(peer.received.split_off(2), payload);
+            peer.received.clear();
+        }
+        go_on.store(true, Ordering::Release);
+        // Its answer comes next: no ping was answered twice.
+        while peer.received.len() < 2 + waystation_wire::HEADER_LEN + 8 {
+            assert!(peer.read().await);
+        }
+        assert_eq!(peer.received[0], 0x82);
+        assert!(peer.received.ends_with(b"computed"));
+    });
+    assert_eq!(server.counters()[1].split_heartbeats.get(), 2);
 }
 
 /// Threads that used a stream.

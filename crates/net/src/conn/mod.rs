@@ -81,6 +81,8 @@ pub(crate) struct ConnShared {
     driver: RefCell<Option<Waker>>,
     handlers: Cell<u32>,
     slow_reader: Cell<SlowReader>,
+    /// A WebSocket's pings are answered before they come here.
+    pings_answered: Cell<bool>,
     waiters: Waiters,
     properties: RefCell<Option<Box<Properties>>>,
     /// The last hook has run.
@@ -141,6 +143,7 @@ impl Conn {
                     driver: RefCell::new(None),
                     handlers: Cell::new(0),
                     slow_reader: Cell::new(shard.config().connection.slow_reader),
+                    pings_answered: Cell::new(false),
                     waiters: Waiters::default(),
                     properties: RefCell::new(None),
                     forgotten: Cell::new(false),
@@ -201,6 +204,11 @@ impl Conn {
     /// [`SendError::Mute`].
     pub fn takes_messages(&self) -> bool {
         self.is_open() && self.shared.framing.get() != Framing::Mute
+    }
+
+    /// Whether the pings of this WebSocket are answered before they come here.
+    pub(crate) fn are_pings_answered(&self) -> bool {
+        self.shared.pings_answered.get()
     }
 
     pub(crate) fn set_framing(&self, framing: Framing) {

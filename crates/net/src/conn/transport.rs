@@ -303,7 +303,7 @@ impl Transport {
         let buffer = self.input.room(shard);
         let filled = buffer.len();
         let mut read = ReadBuf::uninit(buffer.spare_capacity_mut());
-        let Poll::Ready(result) = Pin::new(stream).poll_read(cx, &mut read) else {
+        let Poll::Ready(result) = Pin::new(&mut *stream).poll_read(cx, &mut read) else {
             // The readiness was spurious.
             self.input.rest(shard);
             return Poll::Pending;
@@ -311,6 +311,10 @@ impl Transport {
         let count = read.filled().len();
         if result.is_err() {
             return Poll::Ready(Err(CloseReason::Reset));
+        }
+        if self.conn.is_websocket() && !self.conn.are_pings_answered() {
+            let answered = stream.answers_websocket_pings();
+            self.conn.shared.pings_answered.set(answered);
         }
         #[allow(unsafe_code, reason = "the bytes were written by the read")]
         // SAFETY: `ReadBuf` over the spare capacity has `count` bytes filled,

@@ -63,6 +63,16 @@ pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
     fn answers_heartbeats(&self) -> bool {
         false
     }
+
+    /// Says that the connection becomes a WebSocket behind the bytes read so
+    /// far. Called before the peer is told.
+    fn begin_websocket(&mut self) {}
+
+    /// Whether the pings of that WebSocket are answered already when they are
+    /// read from this stream.
+    fn answers_websocket_pings(&self) -> bool {
+        false
+    }
 }
 
 /// A stream on its way between two event loops.

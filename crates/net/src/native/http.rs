@@ -78,6 +78,10 @@ pub(crate) async fn serve(router: &Rc<Router>, slot: &mut Slot) -> Result<bool, 
             Err(reason) => break Err(reason),
         }
     };
+    if ended == Ok(true) {
+        // The answer to the handshake is out; messages begin here.
+        stream.mark_whole();
+    }
     slot.put(Transport::new(conn, stream, head));
     ended
 }
@@ -444,6 +448,10 @@ impl hyper::rt::Write for HttpStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.state.unsent.set(true);
+        if self.state.upgraded.get() {
+            // Before the peer can know.
+            self.stream.begin_websocket();
+        }
         let count = std::task::ready!(Pin::new(&mut *self.stream).poll_write(cx, bytes))?;
         self.state.silent.set(false);
         let shard = self.conn.shard();

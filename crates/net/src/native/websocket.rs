@@ -11,6 +11,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
 use super::dispatch::dispatch_text;
+use super::heartbeat::PONG;
 use super::router::Router;
 use super::session::{NativeSession, send_go_away};
 use crate::conn::{CloseReason, Conn, Input, Session, Turn};
@@ -336,7 +337,11 @@ impl Read for Pipe<'_> {
 
 impl Write for Pipe<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.conn.send_control(bytes);
+        // The library writes its own control frames only, each by itself.
+        let answered = self.conn.are_pings_answered() && bytes.first() == Some(&PONG);
+        if !answered {
+            self.conn.send_control(bytes);
+        }
         Ok(bytes.len())
     }
 

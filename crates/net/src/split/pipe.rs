@@ -34,6 +34,12 @@ pub(super) struct Inbound {
     pub(super) end: Option<End>,
     /// The socket is not read until there is room.
     pub(super) paused: bool,
+    /// Bytes that the worker has taken.
+    pub(super) taken: u64,
+    /// The worker says: behind so many bytes the connection is a WebSocket.
+    pub(super) websocket_from: Option<u64>,
+    /// The socket's end says: that WebSocket's pings are answered.
+    pub(super) websocket_answered: bool,
 }
 
 impl Inbound {

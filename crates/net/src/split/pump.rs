@@ -34,6 +34,13 @@ pub trait Heartbeat {
     /// messages that answer the heartbeats in them. They go out between two
     /// messages of the worker. Answers how many heartbeats were answered.
     fn look(&mut self, received: &[u8], answers: &mut Vec<u8>) -> u64;
+
+    /// The connection has become a WebSocket behind everything that was looked
+    /// at. True when its pings (RFC 6455, 5.5.2) are answered from here on; by
+    /// default they are not.
+    fn begin_websocket(&mut self) -> bool {
+        false
+    }
 }
 
 /// The socket's end of a pipe.
@@ -44,6 +51,8 @@ pub(super) struct Pump {
     stream: Box<dyn Stream>,
     heartbeat: Option<Box<dyn Heartbeat>>,
     answers: Vec<u8>,
+    /// Bytes received so far.
+    received: u64,
     /// What is being written, and how much of it has been.
     writing: Vec<u8>,
     written: usize,
@@ -83,6 +92,7 @@ impl Pump {
             stream,
             heartbeat,
             answers: Vec::new(),
+            received: 0,
             writing: Vec::new(),
             written: 0,
             read_ended: false,
@@ -244,6 +254,11 @@ impl Pump {
 
     fn received(&mut self, buffer: Vec<u8>) {
         if let Some(heartbeat) = &mut self.heartbeat {
+            if self.pipe.inbound().websocket_from.take() == Some(self.received) {
+                let answers = heartbeat.begin_websocket();
+                self.pipe.inbound().websocket_answered = answers;
+            }
+            self.received += buffer.len() as u64;
             let answered = heartbeat.look(&buffer, &mut self.answers);
             self.shard.counters().split_heartbeats.add(answered);
         }

@@ -86,6 +86,7 @@ impl SplitStream {
         let start = inbound.start;
         buffer.put_slice(&inbound.bytes[start..start + count]);
         inbound.start += count;
+        inbound.taken += count as u64;
         let resumes = inbound.paused && inbound.len() <= pipe.window / 2;
         if resumes {
             inbound.paused = false;
@@ -175,6 +176,19 @@ impl Stream for SplitStream {
 
     fn answers_heartbeats(&self) -> bool {
         self.heartbeats
+    }
+
+    fn begin_websocket(&mut self) {
+        if let Some(pipe) = &self.pipe {
+            let mut inbound = pipe.inbound();
+            inbound.websocket_from = Some(inbound.taken);
+        }
+    }
+
+    fn answers_websocket_pings(&self) -> bool {
+        self.pipe
+            .as_ref()
+            .is_some_and(|pipe| pipe.inbound().websocket_answered)
     }
 }
 

@@ -1,8 +1,12 @@
 //! Pings, answered where the socket is while the worker computes.
 
+mod websocket;
+
 use waystation_base::CallId;
 use waystation_wire::{Decoded, HEADER_LEN, Header, Kind, decode, encode_header};
 
+pub(super) use self::websocket::PONG;
+use self::websocket::{Broken, Frames};
 use crate::split::Heartbeat;
 
 /// Where a header has the length of its body: `docs/formats/native-frame.md`.
@@ -14,8 +18,9 @@ const KIND: usize = 2;
 /// Follows the frames of one connection and answers its pings. It decides by
 /// the same decoder as the worker, which leaves exactly those unanswered.
 ///
-/// On a connection that speaks HTTP or WebSocket, and behind a broken frame,
-/// it answers nothing.
+/// On a connection that speaks HTTP, and behind a broken frame, it answers
+/// nothing; of one that became a WebSocket it answers that protocol's pings,
+/// not those in its messages.
 #[derive(Default)]
 pub(super) struct NativeHeartbeat {
     /// The beginning of a header whose end has not come.
@@ -26,6 +31,9 @@ pub(super) struct NativeHeartbeat {
     ping: Option<CallId>,
     /// These are no native frames.
     blind: bool,
+    /// The last bytes of what is no native frame: an HTTP head, perhaps.
+    tail: [u8; 4],
+    websocket: Option<Frames>,
 }
 
 impl NativeHeartbeat {
@@ -72,6 +80,16 @@ impl NativeHeartbeat {
 
 impl Heartbeat for NativeHeartbeat {
     fn look(&mut self, received: &[u8], answers: &mut Vec<u8>) -> u64 {
+        for &byte in &received[received.len().saturating_sub(4)..] {
+            self.tail.rotate_left(1);
+            self.tail[3] = byte;
+        }
+        if let Some(frames) = &mut self.websocket {
+            return frames.look(received, answers).unwrap_or_else(|Broken| {
+                self.websocket = None;
+                0
+            });
+        }
         let mut rest = received;
         let mut answered = 0;
         while !rest.is_empty() && !self.blind {
@@ -89,6 +107,14 @@ impl Heartbeat for NativeHeartbeat {
             }
         }
         answered
+    }
+
+    fn begin_websocket(&mut self) -> bool {
+        // A client that sent frames before it was told that it may is served
+        // by the worker: here nobody knows where they begin.
+        let begins = self.blind && self.tail == *b"\r\n\r\n";
+        self.websocket = begins.then(Frames::default);
+        begins
     }
 }
 
