@@ -80,7 +80,9 @@ pub struct NetConfig {
     /// Bounds of each connection.
     pub connection: ConnectionLimits,
     /// Bytes that all connections of a shard hold together, received or to be
-    /// written. Above it those that hold most are closed.
+    /// written. Above it those that hold most are closed. In split placement
+    /// this is about the workers; what waits between them and the sockets has
+    /// bounds of its own.
     pub shard_bytes_max: usize,
     /// Whether an HTTP caller that closed its side may still be reading. By
     /// default it is taken to have left: its request is cancelled, and counted

@@ -2,7 +2,10 @@
 //!
 //! The deadline may be given in the header `waystation-deadline-ms`; the
 //! answer names the request's id in `waystation-sid`. Errors are
-//! `{"code":"…","message":"…"}` with the nearest HTTP status.
+//! `{"code":"…","message":"…"}` with the nearest HTTP status. A caller that
+//! closes its side is taken to have left: its handler is dropped and its
+//! request ends as cancelled, unless
+//! [`http_half_close`](waystation_net::NetConfig::http_half_close) is set.
 
 use std::cell::RefCell;
 use std::rc::Rc;

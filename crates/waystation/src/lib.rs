@@ -1,7 +1,7 @@
 //! The one binary: command line, configuration, supervisor, console.
 //!
 //! What it leaves out: the roles themselves, which are libraries that
-//! [`roles`] calls. It is a library so that it compiles beside the roles'
+//! `roles` calls. It is a library so that it compiles beside the roles'
 //! code generation, which a binary would wait for; `main.rs` only calls
 //! [`main`].
 

@@ -66,7 +66,8 @@ impl Conn {
     /// that awaits an answer on this very connection gets it, and so does a
     /// protocol that calls [`Transport::fill`](super::Transport::fill). The
     /// idle limit does not count meanwhile. The end of the peer is seen only
-    /// when reading goes on.
+    /// when reading goes on. While a connection speaks HTTP it is read in any
+    /// case.
     pub fn pause_reading(&self) {
         self.shared.reading_paused.set(true);
     }

@@ -1,6 +1,6 @@
 //! Methods and pages over HTTP, at their edges.
 
-use waystation_service_check::{HttpPeer, Stage, block_on, memory, shop_with};
+use waystation_service_check::{HttpPeer, Stage, block_on, memory, shop, shop_with};
 
 const ERROR: &str = r#"{"code":""#;
 
@@ -124,4 +124,20 @@ fn json_that_nests_too_deep_is_refused() {
         );
         assert_eq!(peer.post("/demo.Shop/Echo", &deep).await.status, 400);
     });
+}
+
+/// A caller went away, and its handler worked on for nobody.
+#[test]
+fn a_caller_that_leaves_ends_its_request() {
+    let (io, stage) = (memory(), Stage::default());
+    let app = shop(&io, &stage).start().unwrap();
+    block_on(async {
+        let mut peer = HttpPeer::dial(&io, "shop");
+        peer.request("POST /demo.Shop/Act", r#"{"acts":["ACT_FOREVER"]}"#)
+            .await;
+        stage.begun.happened(1).await;
+        drop(peer);
+        stage.gone.happened(1).await;
+    });
+    app.drain();
 }
