@@ -1,7 +1,7 @@
 //! The project's own tasks, called as `cargo xtask TASK`.
 //!
 //! `tidy` proves the rules that no compiler checks, `check` runs every static check, `test` runs
-//! every test with the external components it needs, `bench` runs one benchmark. The crate leaves
+//! every test with the external components it needs, `bench` runs one benchmark, `sim` one simulation. The crate leaves
 //! out everything that a plain `cargo` call does already.
 
 mod bench;
@@ -11,6 +11,7 @@ mod environment;
 mod install;
 mod metadata;
 mod process;
+mod sim;
 mod summary;
 mod test;
 mod tidy;
@@ -58,6 +59,16 @@ enum Task {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run one simulation in the release profile.
+    #[command(
+        after_help = "Examples:\n  cargo xtask sim balance --save bench/results/balance-sim.md\n  \
+                      cargo xtask sim membership --seeds 10000"
+    )]
+    Sim {
+        /// The simulation's name, then its own arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -66,6 +77,7 @@ fn main() -> ExitCode {
         Task::Check { fuzz } => check::run(fuzz),
         Task::Test { long, filters } => test::run(long, &filters),
         Task::Bench { arguments } => bench::run(&arguments),
+        Task::Sim { arguments } => sim::run(&arguments),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,9 +1,10 @@
-//! Runs a seeded world over many seeds; a failure prints the command that
-//! replays it.
+//! Seeded worlds in virtual time.
 //!
-//! `cargo run -p waystation-sim -- membership --seeds 10000`, or `--seed 7` for
-//! one.
+//! `cargo xtask sim membership --seeds 10000` runs many worlds, `--seed 7` one;
+//! a failure prints the command that replays it. `cargo xtask sim balance`
+//! compares policies and prints tables.
 
+mod balance;
 mod membership;
 
 use std::ops::Range;
@@ -14,8 +15,11 @@ const SEEDS_DEFAULT: u64 = 1000;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("balance", rest)) = arguments.split_first().map(|(a, b)| (a.as_str(), b)) {
+        return balance::main(rest);
+    }
     let Some(seeds) = parse(&arguments) else {
-        eprintln!("{USAGE}");
+        eprintln!("{USAGE}\n       waystation-sim {}", balance::USAGE);
         return ExitCode::from(2);
     };
     let count = seeds.end - seeds.start;
