@@ -230,16 +230,19 @@ fn a_full_pool_refuses_also_when_nobody_waits() {
     let figures = on_shard(&memory.server, 0, move |shard| {
         Box::pin(async move {
             let mut jobs = tokio::task::JoinSet::new();
+            let started = Arc::new(AtomicBool::new(false));
             for _ in 0..OFFLOAD_QUEUE {
-                let (shard, gate) = (shard.clone(), gate.clone());
+                let (shard, gate, started) = (shard.clone(), gate.clone(), started.clone());
                 jobs.spawn_local(async move {
-                    // Poisoned or closed: either way the gate is open.
-                    shard
-                        .offload("gate", move || drop(gate.lock().map(|g| g.recv())))
-                        .await
+                    let job = move || {
+                        started.store(true, Ordering::Relaxed);
+                        // Poisoned or closed: either way the gate is open.
+                        drop(gate.lock().map(|g| g.recv()));
+                    };
+                    shard.offload("gate", job).await
                 });
             }
-            while shard.load_figures().2 < OFFLOAD_QUEUE {
+            while shard.load_figures().2 < OFFLOAD_QUEUE || !started.load(Ordering::Relaxed) {
                 tokio::task::yield_now().await;
             }
             let full = shard.offload("late", || ()).await;

@@ -104,6 +104,7 @@ macro_rules! serving {
     ($config:expr, $section:expr, $shards:expr) => {
         im::Serving {
             shards: $shards,
+            io_shards: $config.net.io_shards,
             connection: $config.net.connection(),
             shard_bytes_max: $config.net.shard_bytes_max,
             http_half_close: $config.net.http_half_close,

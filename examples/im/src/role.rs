@@ -25,6 +25,8 @@ pub struct RoleConfig {
 pub struct Serving {
     /// Threads that serve; at least 1.
     pub shards: u16,
+    /// Threads that do nothing but I/O for those; 0 for none.
+    pub io_shards: u16,
     /// Requests in progress on a thread; one more is refused at once.
     pub requests_max: usize,
     /// The deadline of a request that brings none.
@@ -43,6 +45,7 @@ impl Default for Serving {
     fn default() -> Self {
         Self {
             shards: 1,
+            io_shards: 0,
             requests_max: waystation_service::limits::REQUESTS_IN_FLIGHT,
             deadline_default: waystation_service::limits::DEADLINE_DEFAULT,
             drain: waystation_net::limits::DRAIN,
@@ -93,6 +96,7 @@ impl RoleConfig {
         tracing::info!(seed, "randomness starts here");
         let mut net = NetConfig {
             shards: self.serving.shards,
+            io_shards: self.serving.io_shards,
             drain: self.serving.drain,
             connection: self.serving.connection.clone(),
             shard_bytes_max: self.serving.shard_bytes_max,

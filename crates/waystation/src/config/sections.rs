@@ -142,6 +142,12 @@ impl Console {
 section! {
     /// Connections of all roles: their bounds, and when one is given up.
     struct Net as "net" {
+        /// Threads of each process that do nothing but I/O. With 0 a thread
+        /// does the I/O of its own connections; from 1 on handlers run on
+        /// threads without I/O, and heartbeats are answered while they
+        /// compute.
+        io_shards: u16 = Integer(0), Kind::Integer { unit: "threads", min: 0, max: 64 },
+            "a thread each, and a hand-off for each batch of messages";
         /// A connection from which nothing came for so long is closed.
         idle_ms: u64 = Integer(90_000), Kind::Integer { unit: "ms", min: 100, max: 86_400_000 },
             "peers that are gone hold a connection for longer";
