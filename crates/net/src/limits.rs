@@ -81,6 +81,10 @@ pub const TCP_KEEPALIVE_PROBES: u32 = 3;
 /// A frame must be complete this long after its first byte.
 pub const FRAME_WAIT: Duration = Duration::from_secs(30);
 
+/// A message that comes in several frames must be complete this long after its
+/// first byte. The largest, of 64 MiB, needs 1.1 MB/s.
+pub const MESSAGE_WAIT: Duration = Duration::from_mins(1);
+
 /// How long a connection that we close may take to accept the last output.
 pub const CLOSE_FLUSH: Duration = Duration::from_secs(1);
 

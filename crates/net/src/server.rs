@@ -45,6 +45,8 @@ pub struct ConnectionLimits {
     pub frame_wait: Duration,
     /// The system's own signs of life on TCP; none leaves them off.
     pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Time from the first byte of a message in several frames to its last.
+    pub message_wait: Duration,
 }
 
 impl Default for ConnectionLimits {
@@ -60,6 +62,7 @@ impl Default for ConnectionLimits {
             idle: limits::IDLE,
             frame_wait: limits::FRAME_WAIT,
             tcp_keepalive: Some(TcpKeepalive::default()),
+            message_wait: limits::MESSAGE_WAIT,
         }
     }
 }

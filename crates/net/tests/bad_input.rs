@@ -8,7 +8,7 @@ mod common;
 use common::{Memory, NAME, Peer, Setup, closed, eventually, on_shard, request, run};
 use tokio::io::AsyncWriteExt;
 use waystation_base::{CallId, MessageId};
-use waystation_net::limits::{FRAME_WAIT, IDLE};
+use waystation_net::limits::{FRAME_WAIT, IDLE, MESSAGE_WAIT};
 use waystation_net::{NetConfig, Server, StartError};
 use waystation_wire::{Flags, Header, Kind, Status, encode_header};
 
@@ -216,6 +216,42 @@ fn a_stream_that_always_ends_within_a_frame_is_fine() {
         })
     });
     assert_eq!(closed(&server, "frame_timeout"), 0);
+    server.drain();
+}
+
+/// Any whole frame gave an incomplete message another half minute: a peer that
+/// sent pings, or a byte of it now and then, had a megabyte held for ever,
+/// without a login.
+#[test]
+fn a_message_in_pieces_must_be_completed_in_time_whatever_comes_between() {
+    let Memory { io, server } = Setup::paused().start(|_| common::echo_router());
+    on_shard(&server, 0, move |shard| {
+        Box::pin(async move {
+            let ping = encode_header(&Header::ping(CallId(9))).to_vec();
+            for between in [ping, piece(1, b"more")] {
+                let mut peer = Peer::new(io.dial(NAME).unwrap());
+                peer.write(&piece(1, &[b'z'; 1000])).await;
+                let started = shard.now();
+                while shard.now() < started + MESSAGE_WAIT * 2 {
+                    if peer.stream.write_all(&between).await.is_err() {
+                        break;
+                    }
+                    shard.sleep(FRAME_WAIT / 3).await;
+                }
+                assert!(shard.now() >= started + MESSAGE_WAIT);
+                assert!(shard.now() < started + MESSAGE_WAIT * 2, "it was closed");
+            }
+            // A message that ends makes room for the next.
+            let mut peer = Peer::new(io.dial(NAME).unwrap());
+            for call in 1..=8 {
+                peer.write(&piece(call, b"bo")).await;
+                shard.sleep(FRAME_WAIT / 2).await;
+                peer.write(&request(call, "test/Echo", b"dy")).await;
+                assert_eq!(peer.answer().await, Some((call, b"body".to_vec())));
+            }
+        })
+    });
+    eventually("both are counted", || closed(&server, "frame_timeout") == 2);
     server.drain();
 }
 

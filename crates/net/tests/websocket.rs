@@ -12,7 +12,7 @@ use common::{Memory, NAME, Notes, Peer, Setup, closed, eventually, on, on_shard,
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use waystation_base::{CallId, ShardId};
-use waystation_net::limits::{FRAME_WAIT, WEBSOCKET_MESSAGE_BYTES};
+use waystation_net::limits::{FRAME_WAIT, MESSAGE_WAIT, WEBSOCKET_MESSAGE_BYTES};
 use waystation_net::native::{Router, Started, TextHandler};
 use waystation_net::{CloseReason, Conn, Label, MemoryStream, Shard};
 use waystation_wire::{Decoded, HEADER_LEN, Header, Kind, decode, encode_header};
@@ -333,6 +333,40 @@ fn a_message_must_be_completed_in_time() {
         })
     });
     eventually("all are counted", || closed(&server, "frame_timeout") == 3);
+    server.drain();
+}
+
+/// A ping between two fragments gave the message another half minute, again
+/// and again.
+#[test]
+fn a_message_in_fragments_must_be_completed_in_time_whatever_comes_between() {
+    let Memory { io, server } = Setup::paused().start(|_| router());
+    on_shard(&server, 0, move |shard| {
+        Box::pin(async move {
+            let ping = frame(FIN | PING, b"p");
+            for between in [ping, frame(CONTINUED, b"more")] {
+                let mut peer = Peer::new(io.dial(NAME).unwrap());
+                peer.write(HANDSHAKE).await;
+                shake(&mut peer).await;
+                // One that ended before it does not count.
+                peer.write(&frame(TEXT, b"x")).await;
+                shard.sleep(FRAME_WAIT / 2).await;
+                peer.write(&frame(FIN | CONTINUED, b"y")).await;
+                assert_eq!(next(&mut peer).await, Some((FIN | TEXT, b"XY".to_vec())));
+                peer.write(&frame(TEXT, b"{")).await;
+                let started = shard.now();
+                while shard.now() < started + MESSAGE_WAIT * 2 {
+                    if peer.stream.write_all(&between).await.is_err() {
+                        break;
+                    }
+                    shard.sleep(FRAME_WAIT / 3).await;
+                }
+                assert!(shard.now() >= started + MESSAGE_WAIT);
+                assert!(shard.now() < started + MESSAGE_WAIT * 2, "it was closed");
+            }
+        })
+    });
+    eventually("both are counted", || closed(&server, "frame_timeout") == 2);
     server.drain();
 }
 

@@ -287,6 +287,41 @@ mod tests {
         out
     }
 
+    /// A head that left out fields which were zero was shorter then, and its
+    /// reader took the body from the wrong place.
+    #[test]
+    fn a_zero_field_leaves_the_head_its_size() {
+        let zeroes: [fn(&mut Header); 9] = [
+            |header| header.message = MessageId::default(),
+            |header| header.call = CallId::default(),
+            |header| header.sid = Sid::default(),
+            |header| header.trace = TraceId::default(),
+            |header| header.deadline_left = None,
+            |header| header.load.in_flight = 0,
+            |header| header.load.latency_us = 0,
+            |header| header.site = SiteId::default(),
+            |header| header.fencing = FencingToken::default(),
+        ];
+        let mut header = Header::request(MessageId(7), CallId(8))
+            .with_sid(Sid(9))
+            .with_trace(TraceId(10))
+            .with_deadline_left(Some(Duration::from_millis(11)))
+            .with_site(SiteId(12))
+            .with_fencing(FencingToken(13));
+        (header.load.in_flight, header.load.latency_us) = (14, 15);
+        for zero in zeroes {
+            // One after another, until all are zero.
+            zero(&mut header);
+            let bytes = encoded(&header, b"body");
+            assert_eq!(bytes.len(), HEADER_LEN + 4);
+            let Ok(Decoded::Frame(read)) = decode(&bytes) else {
+                panic!("{header:?} is not read back");
+            };
+            assert_eq!(read, Header { body_len: 4, ..header });
+            assert_eq!(&bytes[HEADER_LEN..read.frame_len()], b"body");
+        }
+    }
+
     #[test]
     fn a_fault_is_named_as_soon_as_its_byte_is_there() {
         let good = encoded(&Header::push(MessageId(1)), b"");

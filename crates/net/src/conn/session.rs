@@ -1,6 +1,7 @@
 //! What a protocol does with received bytes.
 
 use futures_util::future::LocalBoxFuture;
+use waystation_base::Moment;
 
 use super::{CloseReason, Conn, Input};
 
@@ -58,6 +59,12 @@ pub trait Session {
     /// Bytes that are held outside `input`, such as of messages in part.
     fn held_len(&self) -> usize {
         0
+    }
+
+    /// When the oldest message began that comes in several frames and is not
+    /// complete. Other frames between its own do not give it more time.
+    fn unfinished_since(&self) -> Option<Moment> {
+        None
     }
 
     /// Whether a message has begun and is incomplete outside `input`.

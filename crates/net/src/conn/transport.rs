@@ -49,6 +49,9 @@ pub struct Transport {
     /// When the incomplete message at hand began, and the input's progress
     /// then: a stream that is always in the middle of some message is fine.
     partial: Option<(Moment, u64)>,
+    /// When the oldest message began that comes in several frames and is not
+    /// complete.
+    unfinished: Option<Moment>,
     timer: Sleep,
     /// When output last made progress, while some is waiting.
     blocked: Option<Moment>,
@@ -70,6 +73,7 @@ impl Transport {
             held: 0,
             drain_told: None,
             partial: None,
+            unfinished: None,
             timer,
             blocked: None,
         }
@@ -130,6 +134,7 @@ impl Transport {
 
     async fn more(&mut self, session: &mut impl Session) -> Result<(), CloseReason> {
         let partial = !self.input.is_empty() || session.is_mid_message();
+        self.unfinished = session.unfinished_since();
         let progress = self.input.progress();
         self.partial = match self.partial {
             _ if !partial => None,
@@ -254,6 +259,10 @@ impl Transport {
                 first,
                 (since + limits.frame_wait, CloseReason::FrameTimeout),
             );
+        }
+        if let Some(since) = self.unfinished {
+            let end = since + limits.message_wait;
+            first = first_of(first, (end, CloseReason::FrameTimeout));
         }
         if let Some(since) = self.blocked {
             first = first_of(first, (since + limits.write_stall, CloseReason::SlowReader));
@@ -486,6 +495,8 @@ impl Transport {
     }
 
     async fn below_high_water(&mut self) -> Result<(), CloseReason> {
+        // It is we who do not read.
+        (self.partial, self.unfinished) = (None, None);
         let ready = poll_fn(|cx| {
             self.conn.register_driver(cx);
             if let Some(reason) = self.conn.close_reason() {

@@ -8,6 +8,7 @@ mod http;
 mod protocol;
 mod router;
 mod session;
+mod unfinished;
 mod upgrade;
 mod upstream;
 pub(crate) mod websocket;

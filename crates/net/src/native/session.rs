@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use waystation_base::Moment;
 use waystation_wire::{
     Assembler, Decoded, FRAME_LEN_MAX, HEADER_LEN, Header, Kind, decode, encode_header,
 };
@@ -10,6 +11,7 @@ use waystation_wire::{
 use super::calls::{Answer, Calls};
 use super::dispatch::dispatch;
 use super::router::{Inbound, Router};
+use super::unfinished::Unfinished;
 use crate::conn::{CloseReason, Conn, Input, Session, Turn};
 use crate::limits::MESSAGES_PER_TURN;
 
@@ -23,6 +25,7 @@ pub(crate) struct Client {
 pub(crate) struct NativeSession {
     router: Rc<Router>,
     assembler: Assembler,
+    unfinished: Unfinished,
     client: Option<Client>,
     ahead: Ahead,
     /// Whether pings are answered before they come here.
@@ -62,6 +65,7 @@ impl NativeSession {
         Self {
             router,
             assembler: Assembler::new(),
+            unfinished: Unfinished::default(),
             client,
             ahead: Ahead::default(),
             pings_answered: false,
@@ -128,15 +132,21 @@ impl NativeSession {
         body: &[u8],
         done: bool,
     ) -> Result<Option<Turn>, CloseReason> {
-        if header.kind == Kind::Cancel {
-            self.assembler.cancel(header.call);
+        if header.kind == Kind::Cancel && self.assembler.cancel(header.call) {
+            self.unfinished.cancel(header.call);
         }
         if self.assembler.is_idle() && !header.has_more() {
             return Ok(self.handle_message(conn, header, body, done));
         }
         match self.assembler.push(*header, Bytes::copy_from_slice(body)) {
-            Ok(Some((header, body))) => Ok(self.handle_message(conn, &header, &body, done)),
-            Ok(None) => Ok(None),
+            Ok(Some((header, body))) => {
+                self.unfinished.ends(&header);
+                Ok(self.handle_message(conn, &header, &body, done))
+            }
+            Ok(None) => {
+                self.unfinished.goes_on(header, conn.shard().now());
+                Ok(None)
+            }
             Err(error) => {
                 tracing::debug!(conn = %conn.name(), %error, "bad continuation");
                 Err(CloseReason::Protocol(error.reason()))
@@ -215,6 +225,10 @@ impl NativeSession {
         self.assembler.held_len()
     }
 
+    pub(crate) fn unfinished_since(&self) -> Option<Moment> {
+        self.unfinished.since()
+    }
+
     pub(crate) fn is_mid_message(&self) -> bool {
         !self.assembler.is_idle()
     }
@@ -250,6 +264,10 @@ impl Session for NativeSession {
 
     fn handle_drain(&mut self, conn: &Conn) {
         send_go_away(conn);
+    }
+
+    fn unfinished_since(&self) -> Option<Moment> {
+        Self::unfinished_since(self)
     }
 
     fn is_mid_message(&self) -> bool {

@@ -9,6 +9,7 @@ use tungstenite::error::{CapacityError, Error};
 use tungstenite::protocol::frame::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use waystation_base::Moment;
 
 use super::dispatch::dispatch_text;
 use super::heartbeat::PONG;
@@ -197,6 +198,15 @@ impl Session for WebSocketSession {
         library + self.bounds.held + pending + self.frames.held_len()
     }
 
+    fn unfinished_since(&self) -> Option<Moment> {
+        let frames = self.frames.unfinished_since();
+        self.bounds
+            .continued_since()
+            .into_iter()
+            .chain(frames)
+            .min()
+    }
+
     fn is_mid_message(&self) -> bool {
         self.bounds.is_inside() || self.frames.is_mid_message()
     }
@@ -243,6 +253,10 @@ struct Bounds {
     payload: u64,
     /// More frames of the same message follow.
     continues: bool,
+    /// Messages in several frames that were begun.
+    continued: u64,
+    /// The last of them, and when it was.
+    since: Option<(u64, Moment)>,
     /// Bytes that have come of a message that is not complete.
     held: usize,
 }
@@ -300,9 +314,24 @@ impl Bounds {
         };
         let is_control = self.head[0] & 0x08 != 0;
         if !is_control {
+            let begins = self.head[0] & 0x0F != 0;
             self.continues = self.head[0] & 0x80 == 0;
+            self.continued += u64::from(self.continues && begins);
         }
         self.head_len = 0;
+    }
+
+    /// Something has come by now.
+    fn note(&mut self, now: Moment) {
+        if self.continues && self.since.map(|(begun, _)| begun) != Some(self.continued) {
+            self.since = Some((self.continued, now));
+        }
+    }
+
+    /// When the message began of which further frames follow.
+    fn continued_since(&self) -> Option<Moment> {
+        let (_, since) = self.since?;
+        self.continues.then_some(since)
     }
 
     fn is_inside(&self) -> bool {
@@ -327,6 +356,7 @@ impl Read for Pipe<'_> {
         let bytes = &self.input.bytes()[..count];
         buffer[..count].copy_from_slice(bytes);
         let ended = self.bounds.pass(bytes);
+        self.bounds.note(self.conn.shard().now());
         self.input.take_off(count);
         if ended {
             self.input.mark_progress();
