@@ -1,17 +1,17 @@
 //! Calls to other services.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use prost::Message;
-use waystation_base::{FencingToken, MessageId, SiteId, hash64, rendezvous};
+use waystation_base::{CallId, FencingToken, MessageId, Moment, SiteId, hash64, rendezvous};
 use waystation_net::native::{
     Call, CallError, Router as NativeRouter, Upstream, UpstreamConfig, UpstreamEvents,
     UpstreamState,
 };
-use waystation_net::{Address, Label, Shard};
-use waystation_wire::Load;
+use waystation_net::{Address, CloseReason, Conn, Label, Shard};
+use waystation_wire::{Header, Load, encode_header};
 
 use crate::ctx::Ctx;
 use crate::method::Method;
@@ -22,6 +22,24 @@ struct Shared {
     upstream: Upstream,
     labels: RefCell<HashMap<MessageId, Label>>,
     load: RefCell<Load>,
+    /// When the last call began that ended without any sign of life since.
+    silent: Cell<Option<Moment>>,
+}
+
+/// Asks for a sign of life on each new connection: whoever picks between
+/// callees wants to know whether this one answers.
+struct Hello(Rc<dyn UpstreamEvents>);
+
+impl UpstreamEvents for Hello {
+    fn on_up(&self, upstream: &Upstream, conn: &Conn) {
+        // One that has ended already has no life.
+        let _ = conn.send(&encode_header(&Header::ping(CallId(0))));
+        self.0.on_up(upstream, conn);
+    }
+
+    fn on_down(&self, upstream: &Upstream, reason: CloseReason) {
+        self.0.on_down(upstream, reason);
+    }
 }
 
 /// A way to one instance of a service. Clones share its connection.
@@ -36,8 +54,9 @@ pub struct Channel {
 impl Channel {
     /// A channel to `address`; it connects at once and again when it must.
     pub fn new(shard: &Shard, address: Address) -> Self {
-        let router = Rc::new(NativeRouter::new());
-        Self::from_upstream(Upstream::new(shard, UpstreamConfig::new(address), router))
+        struct Quiet;
+        impl UpstreamEvents for Quiet {}
+        Self::with_pushes(shard, address, NativeRouter::new(), Rc::new(Quiet))
     }
 
     /// A channel that also handles what the other side pushes, and is told
@@ -49,6 +68,7 @@ impl Channel {
         events: Rc<dyn UpstreamEvents>,
     ) -> Self {
         let config = UpstreamConfig::new(address);
+        let events = Rc::new(Hello(events));
         Self::from_upstream(Upstream::with_events(
             shard,
             config,
@@ -57,12 +77,14 @@ impl Channel {
         ))
     }
 
-    /// A channel over an upstream of one's own making.
+    /// A channel over an upstream of one's own making. Nothing asks for signs
+    /// of life before its keep-alive does, see [`Channel::is_up`].
     pub fn from_upstream(upstream: Upstream) -> Self {
         let shared = Shared {
             upstream,
             labels: RefCell::default(),
             load: RefCell::default(),
+            silent: Cell::new(None),
         };
         Self {
             shared: Rc::new(shared),
@@ -74,9 +96,29 @@ impl Channel {
         &self.shared.upstream
     }
 
-    /// Whether it has a connection.
+    /// Whether the other side answers: it has a connection, on which it has
+    /// given a sign of life, also since the last call that it left without
+    /// one. A process that hangs accepts connections nevertheless: its kernel
+    /// does.
     pub fn is_up(&self) -> bool {
+        self.is_connected()
+            && self.shared.upstream.conn().is_some_and(|conn| {
+                let silent = self.shared.silent.get();
+                conn.received() > silent.unwrap_or_default().max(conn.opened())
+            })
+    }
+
+    /// Whether it has a connection, at whose other end may be nobody.
+    pub fn is_connected(&self) -> bool {
         self.shared.upstream.state() == UpstreamState::Up
+    }
+
+    /// A call that began then had no answer in time.
+    fn note_silence(&self, began: Moment) {
+        let silent = |conn: Conn| conn.received() < began;
+        if self.shared.upstream.conn().is_some_and(silent) {
+            self.shared.silent.set(Some(began));
+        }
     }
 
     /// The load that the other side told with its last answer.
@@ -114,7 +156,13 @@ impl Channel {
             fencing: FencingToken::default(),
         };
         let body = request.encode_to_vec();
-        let answer = self.shared.upstream.call(&call, &body).await?;
+        let began = ctx.shard().now();
+        let answer = self.shared.upstream.call(&call, &body).await;
+        let answer = answer.inspect_err(|error| {
+            if *error == CallError::Timeout {
+                self.note_silence(began);
+            }
+        })?;
         *self.shared.load.borrow_mut() = answer.header.load;
         if !answer.header.status.is_ok() {
             let message = String::from_utf8_lossy(&answer.body).into_owned();
@@ -161,9 +209,10 @@ impl Group {
         self.channels.iter().map(|(_, channel)| channel)
     }
 
-    /// The member that a key belongs to: the same one as long as it is up;
-    /// when it is not, its keys, and no others, go to the members that are.
-    /// With none up, the member they belong to.
+    /// The member that a key belongs to: the same one as long as it is up
+    /// ([`Channel::is_up`]); when it is not, its keys, and no others, go to
+    /// the members that are. With none up, to one that has a connection; with
+    /// none of these, the member they belong to.
     ///
     /// # Errors
     /// [`Status`] `unavailable` when the group is empty.
@@ -171,6 +220,7 @@ impl Group {
         let key = hash64(key);
         let all = || self.channels.iter().map(|(hash, channel)| (channel, *hash));
         rendezvous(key, all().filter(|(channel, _)| channel.is_up()))
+            .or_else(|| rendezvous(key, all().filter(|(channel, _)| channel.is_connected())))
             .or_else(|| rendezvous(key, all()))
             .ok_or_else(|| Status::unavailable("no instance is known"))
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 use slab::Slab;
-use waystation_base::{Sid, SidSource};
+use waystation_base::{Moment, Sid, SidSource};
 use waystation_net::Shard;
 use waystation_wire::{Load, Status as Code};
 
+use crate::budget::Budget;
 use crate::ctx::Context;
 use crate::latency::Latency;
 use crate::limits::{DEADLINE_DEFAULT, LISTED, REQUESTS_IN_FLIGHT};
@@ -56,6 +57,7 @@ pub(crate) struct RequestCounts {
     pub(crate) timeouts: u64,
     pub(crate) cancelled: u64,
     pub(crate) retries: u64,
+    pub(crate) retries_refused: u64,
 }
 
 /// The requests in progress of one shard, one table for all its listeners.
@@ -63,6 +65,7 @@ pub(crate) struct Contexts {
     list: RefCell<Slab<Weak<Context>>>,
     sids: RefCell<SidSource>,
     latency: RefCell<Latency>,
+    budget: RefCell<Budget>,
     counts: Cell<RequestCounts>,
     most: Cell<usize>,
     deadline_default: Cell<Duration>,
@@ -85,6 +88,7 @@ impl Contexts {
                 &random.to_le_bytes(),
             ))),
             latency: RefCell::default(),
+            budget: RefCell::default(),
             counts: Cell::default(),
             most: Cell::new(REQUESTS_IN_FLIGHT),
             deadline_default: Cell::new(DEADLINE_DEFAULT),
@@ -149,20 +153,39 @@ impl Contexts {
         self.count(|counts| counts.timeouts += 1);
     }
 
+    /// A step begins that may be tried again.
+    pub(crate) fn begin_step(&self, now: Moment) {
+        self.budget.borrow_mut().begin(now);
+    }
+
+    /// Whether a step may be tried again; it counts as a retry then.
+    pub(crate) fn may_retry(&self, now: Moment) -> bool {
+        let may = self.budget.borrow_mut().take(now);
+        self.count(|counts| {
+            if may {
+                counts.retries += 1;
+            } else {
+                counts.retries_refused += 1;
+            }
+        });
+        may
+    }
+
     pub(crate) fn counts(&self) -> RequestCounts {
         self.counts.get()
     }
 
     /// Counts a request that has ended. An error at once says nothing of how
     /// long requests take, and would make a host that fails look fast.
-    pub(crate) fn ended(&self, took: Duration, outcome: Outcome) {
+    /// `took` is missing where nobody waited for an answer.
+    pub(crate) fn ended(&self, took: Option<Duration>, outcome: Outcome) {
         let (telling, change): (bool, fn(&mut RequestCounts)) = match outcome {
             Outcome::Answered => (true, |counts| counts.answered += 1),
             Outcome::Cancelled => (true, |counts| counts.cancelled += 1),
             Outcome::Failed(Code::DeadlineExceeded) => (true, |counts| counts.failed += 1),
             Outcome::Failed(_) => (false, |counts| counts.failed += 1),
         };
-        if telling {
+        if let (true, Some(took)) = (telling, took) {
             self.latency.borrow_mut().add(took);
         }
         self.count(change);
@@ -201,7 +224,7 @@ pub(crate) enum Outcome {
     Cancelled,
 }
 
-fn info(context: &Rc<Context>, shard: &Shard, now: waystation_base::Moment) -> ContextInfo {
+fn info(context: &Rc<Context>, shard: &Shard, now: Moment) -> ContextInfo {
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let left = i64::try_from(millis(context.deadline.saturating_since(now))).unwrap_or(i64::MAX);
     let over = i64::try_from(millis(now.saturating_since(context.deadline))).unwrap_or(i64::MAX);

@@ -27,6 +27,12 @@ pub(crate) trait Wire: 'static {
     /// when it was not admitted.
     fn handle_answer(self, contexts: &Contexts, ctx: Option<&Ctx>, answer: Answer);
 
+    /// Whether the request is answered at all. How long one takes that is not
+    /// says nothing of how long a caller waits.
+    fn is_answered(&self) -> bool {
+        true
+    }
+
     /// The connection whose output takes the answer, where the framework has
     /// to wait for room in it.
     fn conn(&self) -> Option<&Conn> {
@@ -133,7 +139,8 @@ impl<W: Wire> Exchange<W> {
                 Outcome::Failed(status.code())
             }
         };
-        self.contexts.ended(self.ctx.age(), outcome);
+        let took = wire.is_answered().then(|| self.ctx.age());
+        self.contexts.ended(took, outcome);
         // The answer tells of the requests that stay.
         drop(self.admitted.take());
         let last = wire.conn().filter(|_| self.ctx.closes()).cloned();

@@ -119,6 +119,7 @@
 
 mod admin;
 mod app;
+mod budget;
 mod channel;
 mod contexts;
 mod ctx;

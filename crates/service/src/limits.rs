@@ -47,6 +47,28 @@ pub const LISTED: usize = 10_000;
 /// them, and says why.
 pub const ADMIN_WAIT: Duration = Duration::from_secs(1);
 
+/// Tries of one step, the first included, unless it says otherwise. Then its
+/// last failure stands.
+pub const RETRY_TRIES: u32 = 10;
+
+/// Retries of a shard in each hundred steps of the last
+/// [`RETRY_WINDOW_SECONDS`], beside [`RETRY_PER_SECOND`]. Above it a step that
+/// fails is not tried again, and counted.
+pub const RETRY_SHARE_PERCENT: u64 = 20;
+
+/// Retries of a shard in a second that are allowed whatever its traffic.
+pub const RETRY_PER_SECOND: u64 = 10;
+
+/// The window in which steps and their retries are counted, in seconds.
+pub const RETRY_WINDOW_SECONDS: u32 = 10;
+
+/// Lines of one kind that a shard logs of its handlers in [`LOG_PERIOD`]. The
+/// next one that is logged says how many were not.
+pub const LOG_LINES: u32 = 5;
+
+/// See [`LOG_LINES`].
+pub const LOG_PERIOD: Duration = Duration::from_secs(10);
+
 /// Pauses between retries of a step: the first, and the longest.
 pub const RETRY_PAUSE: (Duration, Duration) =
     (Duration::from_millis(5), Duration::from_millis(200));

@@ -124,7 +124,7 @@ const fn number(count: u64) -> f64 {
     count as f64
 }
 
-const FAMILIES: [Family; 14] = families! {
+const FAMILIES: [Family; 15] = families! {
     "waystation_requests_started" Counter "Requests admitted."
         |f| number(f.counts.started);
     "waystation_requests_answered" Counter "Requests answered well."
@@ -141,6 +141,8 @@ const FAMILIES: [Family; 14] = families! {
         |f| number(f.counts.timeouts);
     "waystation_requests_retries" Counter "Steps that were tried again."
         |f| number(f.counts.retries);
+    "waystation_requests_retries_refused" Counter "Steps that were not tried again, to spare the callee."
+        |f| number(f.counts.retries_refused);
     "waystation_requests_in_flight" Gauge "Requests in progress."
         |f| number(f.requests as u64);
     "waystation_contexts" Gauge "Request contexts, those of parts and of background work included."

@@ -154,6 +154,10 @@ pub(crate) fn delivered(conn: &Conn, sent: Result<(), SendError>) {
 }
 
 impl Wire for NativeWire {
+    fn is_answered(&self) -> bool {
+        self.header.kind == Kind::Request
+    }
+
     fn conn(&self) -> Option<&Conn> {
         (self.header.kind == Kind::Request).then_some(&self.conn)
     }

@@ -7,7 +7,7 @@ use waystation_net::{WaitsFor, waiting};
 
 use crate::contexts::Contexts;
 use crate::ctx::Ctx;
-use crate::limits::RETRY_PAUSE;
+use crate::limits::{RETRY_PAUSE, RETRY_TRIES};
 use crate::status::Status;
 use waystation_wire::Status as Code;
 
@@ -25,11 +25,13 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// For a step that may be repeated freely: until the deadline.
+    /// For a step that may be repeated freely: at most
+    /// [`RETRY_TRIES`] times, and until the
+    /// deadline.
     pub fn idempotent() -> Self {
         let (pause, pause_max) = RETRY_PAUSE;
         Self {
-            tries: u32::MAX,
+            tries: RETRY_TRIES,
             pause,
             pause_max,
             idempotent: true,
@@ -63,8 +65,9 @@ impl Retry {
 }
 
 impl Ctx {
-    /// Runs a step until it succeeds, fails for good, or the tries or the
-    /// deadline end. Only failures that another try may mend are tried again
+    /// Runs a step until it succeeds, fails for good, or the tries, the
+    /// deadline or the shard's budget of retries end
+    /// ([`RETRY_SHARE_PERCENT`](crate::limits::RETRY_SHARE_PERCENT)). Only failures that another try may mend are tried again
     /// (`Status::code` says).
     ///
     /// # Errors
@@ -81,6 +84,8 @@ impl Ctx {
         };
         let mut backoff = Backoff::new(config, self.shard().random());
         let mut tries = 0;
+        let contexts = Contexts::of(self.shard());
+        contexts.begin_step(self.shard().now());
         loop {
             let status = match step().await {
                 Ok(value) => return Ok(value),
@@ -91,7 +96,9 @@ impl Ctx {
             if tries >= retry.tries || !retry.allows(&status) || self.time_left() <= pause {
                 return Err(status);
             }
-            Contexts::of(self.shard()).count(|counts| counts.retries += 1);
+            if !contexts.may_retry(self.shard().now()) {
+                return Err(status);
+            }
             waiting(WaitsFor::plain("the next try"), self.shard().sleep(pause)).await;
         }
     }

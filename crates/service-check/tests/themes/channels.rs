@@ -11,7 +11,7 @@ use waystation_net::{Address, Label, MemoryIo, Shard};
 use waystation_service::{App, Channel, Code, Ctx, Group, Method, PushError, Router};
 use waystation_service_check::demo::shop::method::{Act as Acting, Note};
 use waystation_service_check::demo::shop::{self, ShopClient};
-use waystation_service_check::demo::{Act, Parcel};
+use waystation_service_check::demo::{Act, Parcel, Report};
 use waystation_service_check::{
     Event, NativeListener, NativePeer, ShopService, Stage, block_on, client, config, memory,
     run_on, shop,
@@ -87,6 +87,62 @@ fn the_keys_of_a_lost_member_move_and_no_others() {
     restart.join().unwrap().drain();
     second.drain();
     third.drain();
+}
+
+/// A Logic that hung took its connections and answered nothing: its kernel
+/// accepts for it. Its conversations failed for as long as it hung.
+#[test]
+fn a_member_that_gives_no_sign_of_life_is_left_out_until_it_does() {
+    let (io, stage) = (memory(), Stage::default());
+    let network = io.clone();
+    let shop = shop(&io, &stage).start().unwrap();
+    let client = client(&io);
+    let (tell, told) = (Event::default(), Event::default());
+    let (wakes, woke) = (tell.clone(), told.clone());
+    let callee = std::thread::spawn(move || {
+        block_on(async {
+            // The client finds it once it listens.
+            let mut hung = NativeListener::bind(&network, "hung");
+            let mut peer = hung.accept().await;
+            // It answers what it was asked first, then hangs.
+            let (request, _) = peer.receive_kind(Kind::Request).await;
+            peer.reply(&request, &Report::default()).await;
+            wakes.happened(1).await;
+            peer.send(&Header::push(Note::ID), &[]).await;
+            woke.happened(1).await;
+        });
+    });
+    run_on(&client, move |shard| async move {
+        let members = ["hung", "shop"].map(|name| channel(&shard, name));
+        let group = Group::new(members.clone());
+        until_it_is(&members[1], true, &shard).await;
+        members[0].upstream().up().await.unwrap();
+        let all = |name: &str| homes(&group).values().all(|home| home == name);
+        assert!(all("memory:shop"), "nobody has answered for the other yet");
+        let ask = |channel: &Channel, time: u64| {
+            let ctx = Ctx::background(&shard, "test", Duration::from_millis(time));
+            let shop = ShopClient::new(channel.clone());
+            async move {
+                shop.act(&ctx, &script(&[]))
+                    .await
+                    .map_err(|status| status.code())
+            }
+        };
+        assert!(ask(&members[0], 10_000).await.is_ok());
+        assert!(!all("memory:shop"), "it has its keys");
+        // The moment of its answer has to pass.
+        shard.sleep(Duration::from_millis(5)).await;
+        let missed = ask(&members[0], 20).await;
+        assert_eq!(missed, Err(Code::DeadlineExceeded));
+        assert!(all("memory:shop"), "it hangs");
+        tell.raise();
+        until_it_is(&members[0], true, &shard).await;
+        assert!(!all("memory:shop"), "it is back by itself");
+        told.raise();
+    });
+    callee.join().unwrap();
+    client.drain();
+    shop.drain();
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! A request in steps: what the answers, the losses and the silences of a
 //! callee do to it, as an async function and as a state machine.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use prost::Message;
 use waystation_base::CallId;
 use waystation_net::Address;
-use waystation_service::{App, Channel, Code, Ctx, Method, Retry, Status};
+use waystation_service::{App, Channel, Code, Ctx, Method, Retry, Status, limits};
 use waystation_service_check::demo::depot::DepotClient;
 use waystation_service_check::demo::depot::method::{Charge, Reserve};
 use waystation_service_check::demo::shop::method::Order;
@@ -395,6 +396,42 @@ fn tries_are_bounded() {
         (Err(Code::Overloaded), 1),
         "it is tried at least once"
     );
+}
+
+/// Entry and Logic each tried again for as long as a request had time: a Das
+/// in trouble got many times its load. All steps of a shard share a budget.
+#[test]
+fn a_callee_in_trouble_gets_little_more_than_its_load() {
+    const STEPS: u64 = 400;
+    let app = client(&memory());
+    let asked = run_on(&app, |shard| async move {
+        let ctx = Ctx::background(&shard, "test", Duration::from_mins(1));
+        let asked = Cell::new(0);
+        for _ in 0..STEPS {
+            let step = async || -> Result<(), Status> {
+                asked.set(asked.get() + 1);
+                Err(Status::unavailable("in trouble"))
+            };
+            let retry = Retry {
+                pause: Duration::ZERO,
+                ..Retry::idempotent()
+            };
+            ctx.retry(&retry, step).await.unwrap_err();
+        }
+        asked.get()
+    });
+    // The test may take more than one window on a slow machine.
+    let most = STEPS + STEPS / 5 + 100 * 2;
+    assert!((STEPS + 100..=most).contains(&asked), "{asked}");
+    app.drain();
+}
+
+/// A step is not tried for ever, however much time its request has.
+#[test]
+fn tries_have_a_bound_of_their_own() {
+    const BUSY: &[Try] = &[Try::Refuse(Code::Unavailable); limits::RETRY_TRIES as usize];
+    let result = try_step(Retry::idempotent(), BUSY);
+    assert_eq!(result, (Err(Code::Unavailable), limits::RETRY_TRIES));
 }
 
 /// Without a bound of its own a retry ends with its request.
