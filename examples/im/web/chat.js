@@ -308,8 +308,8 @@ function open(c) {
   if (!c) return;
   byId("text").value = c.draft;
   c.draft = "";
-  // Nobody is told of a group's members, so they are asked for by adding none.
-  if (c.isGroup) chat.addMembers(c, []).catch(() => {});
+  // Nobody is told when a group changes, so its members are asked for.
+  if (c.isGroup) chat.askMembers(c).catch(() => {});
   // On a touch screen the keyboard would cover what was just opened.
   if (!matchMedia("(pointer: coarse)").matches) byId("text").focus();
 }

@@ -217,7 +217,12 @@ export class Chat {
     return this.#join(group);
   }
 
-  /** Adds people to a group; with nobody to add it tells who is in it. Rejects with CallError. */
+  /** Asks who is in a group. Rejects with CallError. */
+  async askMembers(c) {
+    return this.#join(await this.link.call("Members", { conversation: c.name }));
+  }
+
+  /** Adds people to a group. Rejects with CallError. */
   async addMembers(c, members) {
     const group = await this.link.call("AddMembers", { conversation: c.name, members });
     return this.#join(group);

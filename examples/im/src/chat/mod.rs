@@ -88,8 +88,9 @@ pub enum Error {
     /// Entry is away, or does not let this user in.
     #[error("{}", .0.message())]
     Login(Status),
-    /// These messages have no acknowledgement: they were refused, or given up.
-    #[error("messages that were not sent: {count}")]
+    /// These lines of input came to nothing: messages that were refused or
+    /// given up, and what is no line or no command.
+    #[error("lines that were not sent: {count}")]
     NotSent {
         /// How many.
         count: u64,
@@ -246,7 +247,7 @@ async fn converse(
         match understand(line) {
             Ok(Command::Quit) => break,
             Ok(command) => talk.perform(command).await,
-            Err(mistake) => talk.show(format!("! {}", show::clean(&mistake))),
+            Err(mistake) => talk.reject(&mistake),
         }
     }
     let quiet = async {

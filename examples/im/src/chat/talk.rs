@@ -102,6 +102,12 @@ impl Talk {
         }
     }
 
+    /// A line of input is none.
+    pub(super) fn reject(&self, mistake: &str) {
+        self.failed.set(self.failed.get() + 1);
+        self.complain(mistake);
+    }
+
     fn complain(&self, what: &str) {
         self.show(format!("! {}", show::clean(what)));
     }

@@ -314,7 +314,7 @@ impl Shared {
         // its login.
         let upstream = self.channel.upstream();
         let is_open = || upstream.conn().is_some_and(|conn| conn.is_open());
-        *self.login.borrow() == Login::Done && self.channel.is_up() && is_open()
+        *self.login.borrow() == Login::Done && self.channel.is_connected() && is_open()
     }
 
     async fn ready(&self) -> Result<(), Status> {
@@ -414,7 +414,7 @@ impl Shared {
     }
 
     async fn log_in(&self, session: u32) {
-        if self.session.get() != session || !self.channel.is_up() {
+        if self.session.get() != session || !self.channel.is_connected() {
             return;
         }
         let resumed = self.resumable.get();

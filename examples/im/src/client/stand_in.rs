@@ -13,9 +13,9 @@ use waystation_service::{Ctx, Peer, Router, Status};
 
 use crate::im::{
     Conversation, ConversationsReply, ConversationsRequest, CreateGroupRequest, GroupReply,
-    HistoryReply, HistoryRequest, LoginReply, LoginRequest, MarkReadReply, MarkReadRequest,
-    MembersRequest, Message, PresenceReply, PresenceRequest, RemoveMemberRequest, SendReply,
-    SendRequest, UserPresence, client, entry,
+    GroupRequest, HistoryReply, HistoryRequest, LoginReply, LoginRequest, MarkReadReply,
+    MarkReadRequest, MembersRequest, Message, PresenceReply, PresenceRequest, RemoveMemberRequest,
+    SendReply, SendRequest, UserPresence, client, entry,
 };
 use crate::store::{ConversationName, check_uid};
 
@@ -384,6 +384,18 @@ impl entry::Entry for Service {
         Ok(MarkReadReply {
             read_seq: request.seq,
             unread: 0,
+        })
+    }
+
+    async fn members(&self, ctx: &Ctx, request: GroupRequest) -> Result<GroupReply, Status> {
+        uid_of(ctx)?;
+        let state = self.state.borrow();
+        let room = state.rooms.get(&request.conversation);
+        let room = room.ok_or_else(|| Status::not_found("no such conversation"))?;
+        Ok(GroupReply {
+            members: room.members.clone(),
+            conversation: request.conversation,
+            changed: false,
         })
     }
 

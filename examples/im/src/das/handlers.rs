@@ -1,13 +1,17 @@
 //! Das' methods: each is one operation of the store.
 
-use waystation_net::unix_time;
+use std::cell::RefCell;
+
+use waystation_base::{Clock, Gate};
+use waystation_net::{MonotonicClock, unix_time};
+use waystation_service::limits::{LOG_LINES, LOG_PERIOD};
 use waystation_service::{Ctx, Status};
 
 use crate::im::das::Das;
 use crate::im::{
     AppendReply, AppendRequest, Conversation, ConversationsReply, GroupReply, HistoryReply,
-    MarkReadReply, Message, UserConversations, UserCreateGroup, UserHistory, UserMarkRead,
-    UserMembers, UserRemoveMember,
+    MarkReadReply, Message, UserConversations, UserCreateGroup, UserGroup, UserHistory,
+    UserMarkRead, UserMembers, UserRemoveMember,
 };
 use crate::store::{
     AddMembers, Append, ConversationsQuery, CreateGroup, HistoryPage, HistoryQuery, MarkRead,
@@ -16,6 +20,12 @@ use crate::store::{
 
 /// Messages in a page of history when the asker does not say.
 const HISTORY_PAGE: u32 = 100;
+
+thread_local! {
+    /// A disk that is full fails every write: it is told a few times, since
+    /// the log may be on the same disk.
+    static FAILURES: RefCell<Gate> = const { RefCell::new(Gate::new(LOG_LINES, LOG_PERIOD)) };
+}
 
 /// The methods over one store.
 pub(super) struct DataAccess {
@@ -42,7 +52,11 @@ impl From<StoreError> for Status {
             // The disk or the file is at fault, and may recover: nothing was
             // acknowledged, so it may be tried again.
             other => {
-                tracing::error!(error = &other as &dyn std::error::Error, "the store failed");
+                let now = MonotonicClock.now();
+                if let Some(unsaid) = FAILURES.with_borrow_mut(|gate| gate.pass(now)) {
+                    let error = &other as &dyn std::error::Error;
+                    tracing::error!(error, unsaid, "the store failed");
+                }
                 Self::unavailable(text)
             }
         }
@@ -190,6 +204,21 @@ impl Das for DataAccess {
             conversation,
             members: removed.members,
             changed: removed.removed,
+        })
+    }
+
+    async fn members(&self, _: &Ctx, request: UserGroup) -> Result<GroupReply, Status> {
+        let UserGroup { uid, conversation } = request;
+        let members = self.store.members(conversation.clone()).await?;
+        if !members.contains(&uid) {
+            return Err(Status::permission_denied(format!(
+                "{uid} is not a member of {conversation}"
+            )));
+        }
+        Ok(GroupReply {
+            conversation,
+            members,
+            changed: false,
         })
     }
 }

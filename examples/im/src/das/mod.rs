@@ -32,6 +32,10 @@ pub struct Config {
 /// How long what is queued may take to reach the disk at the end.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
+/// Commits in a row that the storage failed, from which on Das says that it is
+/// not healthy. One that succeeds ends that.
+const FAILING_MAX: u64 = 3;
+
 /// Serves until SIGTERM or SIGINT, then drains.
 ///
 /// # Errors
@@ -51,10 +55,11 @@ fn start(config: &Config, store: &StoreHandle) -> Result<App, Error> {
     let app = App::builder(role.name("das"), role.net())
         .admin(role.admin("das"))
         .health(Arc::new(move || {
-            if watched.is_open() {
-                Ok(())
-            } else {
-                Err("the store is closed".to_owned())
+            let failing = watched.counters().failing;
+            match (watched.is_open(), failing) {
+                (false, _) => Err("the store is closed".to_owned()),
+                (true, 0..FAILING_MAX) => Ok(()),
+                (true, _) => Err(format!("the last {failing} commits failed")),
             }
         }))
         .metrics(Arc::new(move |page| metrics(page, &counted)))

@@ -2,20 +2,22 @@
 
 use std::rc::Rc;
 
+use futures_util::future::join_all;
 use waystation_net::{Conn, Label};
 use waystation_service::{Ctx, Peer, Retry, Status};
 
-use super::limits::{CURSORS_MAX, DEVICE_BYTES_MAX, TRY, WATCHED_MAX};
+use super::limits::{CURSORS_MAX, DEVICE_BYTES_MAX, PRESENCE_MAX, TRY, WATCHED_MAX};
+use super::link::attach;
 use super::session::Session;
 use super::shard::{EntryShard, session};
 use crate::im::entry::Entry;
 use crate::im::logic::LogicClient;
 use crate::im::{
-    ConversationsReply, ConversationsRequest, CreateGroupRequest, GroupReply, HistoryReply,
-    HistoryRequest, LoginReply, LoginRequest, MarkReadReply, MarkReadRequest, MembersRequest,
-    PresenceReply, PresenceRequest, RemoveMemberRequest, SendReply, SendRequest, UserConversations,
-    UserCreateGroup, UserHistory, UserMarkRead, UserMembers, UserRemoveMember, UserRequest,
-    UserSend,
+    ConversationsReply, ConversationsRequest, CreateGroupRequest, GroupReply, GroupRequest,
+    HistoryReply, HistoryRequest, LoginReply, LoginRequest, MarkReadReply, MarkReadRequest,
+    MembersRequest, PresenceReply, PresenceRequest, RemoveMemberRequest, SendReply, SendRequest,
+    UserConversations, UserCreateGroup, UserGroup, UserHistory, UserMarkRead, UserMembers,
+    UserRemoveMember, UserRequest, UserSend,
 };
 use crate::store::{ConversationName, check_uid, direct_conversation};
 
@@ -56,26 +58,38 @@ impl Front {
         .await
     }
 
-    /// Tells every Logic that is up that a user is here.
+    /// Tells every Logic that a user is here. One that does not answer is told
+    /// when it does, and nobody waits for that.
     async fn announce(&self, ctx: &Ctx, uid: &str) {
         let request = UserRequest {
             uid: uid.to_owned(),
         };
         let part = ctx.within(TRY);
-        for channel in self.state.logics().channels() {
-            if channel.is_up() {
-                // One that fails is on its way down, and is told again when
-                // it is back.
-                let _ = LogicClient::new(channel.clone())
-                    .online(&part, &request)
-                    .await;
+        let group = self.state.logics();
+        let (part, request) = (&part, &request);
+        let told = group.channels().map(|channel| async move {
+            let logic = LogicClient::new(channel.clone());
+            let answers = channel.is_up() && logic.online(part, request).await.is_ok();
+            if !answers && channel.is_connected() {
+                attach(&self.state, channel.upstream().address().clone());
             }
-        }
+        });
+        join_all(told).await;
     }
 }
 
 fn valid_uid(uid: &str) -> Result<(), Status> {
     check_uid(uid).map_err(|error| Status::invalid_request(error.to_string()))
+}
+
+/// Checks the users that someone asks for: how many, and each name.
+fn check_watched(uids: &[String]) -> Result<(), Status> {
+    if uids.len() > PRESENCE_MAX {
+        return Err(Status::too_large(format!(
+            "at most {PRESENCE_MAX} users at once"
+        )));
+    }
+    uids.iter().try_for_each(|uid| valid_uid(uid))
 }
 
 /// The conversation that a message goes to.
@@ -257,17 +271,28 @@ impl Entry for Front {
         .await
     }
 
+    async fn members(&self, ctx: &Ctx, request: GroupRequest) -> Result<GroupReply, Status> {
+        let group = UserGroup {
+            uid: Self::user(ctx, request.uid)?,
+            conversation: request.conversation,
+        };
+        self.ask(ctx, &group.conversation, async |logic, ctx| {
+            logic.members(ctx, &group).await
+        })
+        .await
+    }
+
     async fn presence(&self, ctx: &Ctx, request: PresenceRequest) -> Result<PresenceReply, Status> {
         let uid = Self::user(ctx, request.uid)?;
+        // Before anything of it is kept.
+        check_watched(&request.uids)?;
         if request.watch
             && let Some(session) = ctx.peer().as_ref().and_then(session)
+            && !session.watch(&request.uids, WATCHED_MAX)
         {
-            if session.watched() + request.uids.len() > WATCHED_MAX {
-                return Err(Status::too_large(format!(
-                    "at most {WATCHED_MAX} users are watched"
-                )));
-            }
-            session.watch(&request.uids);
+            return Err(Status::too_large(format!(
+                "at most {WATCHED_MAX} users are watched"
+            )));
         }
         let query = PresenceRequest {
             uid: String::new(),
@@ -294,5 +319,22 @@ impl Front {
                     }
                 }
             });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use waystation_service::Code;
+
+    /// Names to watch were kept before anyone looked at them: a client made
+    /// Entry hold a megabyte for each of two thousand.
+    #[test]
+    fn names_to_watch_are_checked_before_they_are_kept() {
+        let watch = |uids: Vec<String>| check_watched(&uids).map_err(|status| status.code());
+        assert_eq!(watch(vec!["ada".into(), "bob".into()]), Ok(()));
+        assert_eq!(watch(vec!["x".repeat(1 << 20)]), Err(Code::InvalidRequest));
+        let many = (0..=PRESENCE_MAX).map(|n| format!("u{n}")).collect();
+        assert_eq!(watch(many), Err(Code::TooLarge));
     }
 }

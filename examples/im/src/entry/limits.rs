@@ -9,6 +9,9 @@ pub(super) const TRY: Duration = Duration::from_secs(2);
 /// Users that one connection may watch. Above it the request is refused.
 pub(super) const WATCHED_MAX: usize = 2000;
 
+/// Users that one request may ask for. Above it it is refused.
+pub(super) const PRESENCE_MAX: usize = 1000;
+
 /// Conversations that a client may name at login. Above it it is refused.
 pub(super) const CURSORS_MAX: usize = 10_000;
 

@@ -81,42 +81,48 @@ struct Events {
 
 impl UpstreamEvents for Events {
     fn on_up(&self, upstream: &Upstream, _: &Conn) {
-        let Some(state) = self.state.upgrade() else {
-            return;
-        };
-        let address = upstream.address().clone();
-        state
-            .shard()
-            .clone()
-            .spawn(Label::of("attach to Logic"), async move {
-                tell_and_look(&state, &address).await;
-            });
+        if let Some(state) = self.state.upgrade() {
+            attach(&state, upstream.address().clone());
+        }
     }
 }
 
-/// Tells a Logic who is here, then finds what was missed while it was away.
-async fn tell_and_look(state: &Rc<EntryShard>, address: &Address) {
-    let group = state.logics();
-    let channel = group
-        .channels()
-        .find(|channel| channel.upstream().address() == address);
-    let Some(channel) = channel else { return };
-    let ctx = Ctx::background(state.shard(), "attach to Logic", ATTACH);
-    let logic = LogicClient::new(channel.clone());
-    let attached = ctx
-        .retry(&Retry::idempotent(), async || {
-            // Read anew for each try: users come and go meanwhile.
-            logic
-                .attach(&ctx, &AttachRequest { uids: state.uids() })
-                .await
-        })
-        .await;
-    match attached {
-        Ok(reply) => tracing::info!(logic = %address, users = reply.users, "attached"),
-        // The connection is lost again; the next one begins anew.
-        Err(status) => return tracing::warn!(logic = %address, %status, "not attached"),
+/// Has a Logic told who is here, once more if that is under way already, and
+/// what was missed looked for.
+pub(super) fn attach(state: &Rc<EntryShard>, address: Address) {
+    if !state.begin_attach(&address) {
+        return;
     }
-    look_at_all(state, channel).await;
+    let (shard, state) = (state.shard().clone(), state.clone());
+    shard.spawn(Label::of("attach to Logic"), async move {
+        let group = state.logics();
+        let mut channels = group.channels();
+        let Some(channel) = channels.find(|channel| *channel.upstream().address() == address)
+        else {
+            return;
+        };
+        while state.goes_on_attaching(&address, channel.is_connected()) {
+            if let Err(status) = tell(&state, channel).await {
+                tracing::warn!(logic = %address, %status, "not attached");
+                state.attach_again(&address);
+                state.shard().sleep(LOOK_PAUSE).await;
+            }
+        }
+        look_at_all(&state, channel).await;
+    });
+}
+
+/// Tells a Logic who is here.
+async fn tell(state: &Rc<EntryShard>, channel: &Channel) -> Result<(), Status> {
+    let ctx = Ctx::background(state.shard(), "attach to Logic", ATTACH);
+    // The list is that of this moment: who comes later is told beside it.
+    let request = AttachRequest { uids: state.uids() };
+    let reply = LogicClient::new(channel.clone())
+        .attach(&ctx, &request)
+        .await?;
+    let logic = channel.upstream().address();
+    tracing::info!(%logic, users = reply.users, "attached");
+    Ok(())
 }
 
 /// Looks for missed messages of every session, for as long as it takes or the

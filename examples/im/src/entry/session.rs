@@ -202,16 +202,20 @@ impl Session {
         }
     }
 
-    pub(super) fn watch(&self, uids: &[String]) {
-        self.watched.borrow_mut().extend(uids.iter().cloned());
+    /// Watches these users beside those watched before, each counted once.
+    /// False, and nothing is watched, when they would be more than `most`.
+    pub(super) fn watch(&self, uids: &[String], most: usize) -> bool {
+        let mut watched = self.watched.borrow_mut();
+        let new: HashSet<&String> = uids.iter().filter(|uid| !watched.contains(*uid)).collect();
+        let fits = watched.len() + new.len() <= most;
+        if fits {
+            watched.extend(new.into_iter().cloned());
+        }
+        fits
     }
 
     pub(super) fn watches(&self, uid: &str) -> bool {
         self.watched.borrow().contains(uid)
-    }
-
-    pub(super) fn watched(&self) -> usize {
-        self.watched.borrow().len()
     }
 }
 
@@ -257,6 +261,24 @@ mod tests {
         session.delivered("g:x", 4);
         assert_eq!(session.fetch_from("g:x"), None);
         assert_eq!(session.offer("g:x", 5), Offer::Push);
+    }
+
+    /// Who asked for the same users again was refused in the end.
+    #[test]
+    fn a_user_watched_again_counts_once() {
+        let session = session();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let names: [Vec<String>; 3] = [
+            names(&["ada", "bob", "ada"]),
+            names(&["bob", "eve"]),
+            names(&["zoe"]),
+        ];
+        for _ in 0..5 {
+            assert!(session.watch(&names[0], 3));
+            assert!(session.watch(&names[1], 3));
+        }
+        assert!(!session.watch(&names[2], 3));
+        assert!(session.watches("eve") && !session.watches("zoe"));
     }
 
     #[test]

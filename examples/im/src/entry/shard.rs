@@ -24,6 +24,9 @@ pub(super) struct EntryShard {
     logics: RefCell<Option<Group>>,
     /// Messages of one connection to one conversation go on in their order.
     pub(super) sends: Locks<(ConnName, String)>,
+    /// Each Logic that is being told who is here, and whether to tell it (once
+    /// more) after that.
+    attaching: RefCell<HashMap<Address, bool>>,
     /// Places for fetches of missed messages.
     fetches: Semaphore,
     this: Weak<Self>,
@@ -37,6 +40,7 @@ impl EntryShard {
             users: RefCell::default(),
             logics: RefCell::new(None),
             sends: Locks::default(),
+            attaching: RefCell::default(),
             fetches: Semaphore::new(FETCHES_AT_ONCE),
             this: this.clone(),
         });
@@ -73,6 +77,29 @@ impl EntryShard {
         Ok(LogicClient::new(
             self.logics().by_key(key.as_bytes())?.clone(),
         ))
+    }
+
+    /// A Logic is to be told who is here. False when somebody does it already,
+    /// who does it once more then.
+    pub(super) fn begin_attach(&self, logic: &Address) -> bool {
+        let mut attaching = self.attaching.borrow_mut();
+        attaching.insert(logic.clone(), true).is_none()
+    }
+
+    /// Whoever tells a Logic failed, and tells it again.
+    pub(super) fn attach_again(&self, logic: &Address) {
+        self.attaching.borrow_mut().insert(logic.clone(), true);
+    }
+
+    /// Whether a Logic is to be told (once more). With the connection lost it
+    /// is told when there is another.
+    pub(super) fn goes_on_attaching(&self, logic: &Address, connected: bool) -> bool {
+        let mut attaching = self.attaching.borrow_mut();
+        let again = attaching.insert(logic.clone(), false).unwrap_or(false) && connected;
+        if !again {
+            attaching.remove(logic);
+        }
+        again
     }
 
     /// One of the places for fetches, until it is dropped.

@@ -15,8 +15,8 @@ use crate::im::logic::Logic;
 use crate::im::{
     AppendReply, AppendRequest, AttachReply, AttachRequest, ConversationsReply, FanoutMessage,
     GroupReply, HistoryReply, MarkReadReply, Message, PresenceReply, PresenceRequest, Pushed,
-    SendReply, UserConversations, UserCreateGroup, UserHistory, UserMarkRead, UserMembers,
-    UserPresence, UserRemoveMember, UserRequest, UserSend,
+    SendReply, UserConversations, UserCreateGroup, UserGroup, UserHistory, UserMarkRead,
+    UserMembers, UserPresence, UserRemoveMember, UserRequest, UserSend,
 };
 
 /// The rules, one instance for each shard.
@@ -273,6 +273,13 @@ impl Logic for Rules {
     ) -> Result<GroupReply, Status> {
         ctx.retry(&Retry::idempotent(), async || {
             self.das.remove_member(ctx, &request).await
+        })
+        .await
+    }
+
+    async fn members(&self, ctx: &Ctx, request: UserGroup) -> Result<GroupReply, Status> {
+        ctx.retry(&Retry::idempotent(), async || {
+            self.das.members(ctx, &request).await
         })
         .await
     }

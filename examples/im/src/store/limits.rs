@@ -20,6 +20,11 @@ pub const BODY_BYTES_MAX: usize = 32 * 1024;
 /// raising this makes appends to large groups slower.
 pub const GROUP_MEMBERS_MAX: usize = 1_024;
 
+/// Most conversations of one user. Who would come into one more is refused as
+/// [`TooLarge`](super::StoreError::TooLarge), also as the other side of a direct
+/// conversation: a connection keeps a cursor for each, and a login lists them all.
+pub const CONVERSATIONS_MAX: usize = 2_000;
+
 /// Most messages of one page of history. A higher limit is refused as
 /// [`TooLarge`](super::StoreError::TooLarge), because a page that is silently
 /// shorter looks like the end.

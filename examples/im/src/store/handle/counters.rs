@@ -26,6 +26,8 @@ pub struct StoreCounters {
     pub errors: u64,
     /// Of `errors`, those for which the storage is to blame.
     pub storage_errors: u64,
+    /// Batches in a row, up to the last, in which the storage failed a write.
+    pub failing: u64,
     /// Reads that the queue accepted.
     pub reads: u64,
     /// Reads waiting now.
@@ -44,6 +46,7 @@ pub(super) struct Counters {
     duplicates: AtomicU64,
     errors: AtomicU64,
     storage_errors: AtomicU64,
+    failing: AtomicU64,
     reads: AtomicU64,
     overloads: AtomicU64,
 }
@@ -68,6 +71,12 @@ impl Counters {
         add(&self.commits, 1);
         add(&self.batch_size_sum, size);
         self.batch_size_max.fetch_max(size, Ordering::Relaxed);
+        let failed = |result: &_| matches!(result, Err(StoreError::Storage(_)));
+        if results.iter().any(failed) {
+            add(&self.failing, 1);
+        } else {
+            self.failing.store(0, Ordering::Relaxed);
+        }
         for result in results {
             match result {
                 Ok(WriteOutcome::Appended(appended)) if appended.duplicate => {
@@ -96,6 +105,7 @@ impl Counters {
             duplicates: read(&self.duplicates),
             errors: read(&self.errors),
             storage_errors: read(&self.storage_errors),
+            failing: read(&self.failing),
             reads: read(&self.reads),
             read_queue_length: read_queue_length as u64,
             overloads: read(&self.overloads),
@@ -105,4 +115,23 @@ impl Counters {
 
 fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Das whose disk was full stayed healthy while every write failed.
+    #[test]
+    fn failing_batches_are_counted_until_one_succeeds() {
+        let counters = Counters::default();
+        let failing = || counters.snapshot(0, 0).failing;
+        let storage = || Err(StoreError::from(rusqlite::Error::InvalidQuery));
+        for expected in 1..=3 {
+            counters.count_batch(&[storage(), storage()]);
+            assert_eq!(failing(), expected);
+        }
+        counters.count_batch(&[Err(StoreError::Overloaded)]);
+        assert_eq!(failing(), 0, "a refusal is not the storage's fault");
+    }
 }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::check_access;
 use super::read::members_of;
-use super::rooms::{Conversation, find, insert_conversation, insert_member};
+use super::rooms::{Conversation, check_place_for, find, insert_conversation, insert_member};
 use crate::store::error::StoreError;
 use crate::store::limits::GROUP_MEMBERS_MAX;
 use crate::store::operation::{
@@ -28,6 +28,9 @@ pub(super) fn create(
             created: false,
             members: members_of(connection, existing.id)?,
         });
+    }
+    for uid in &members {
+        check_place_for(connection, uid)?;
     }
     let group = insert_conversation(connection, &conversation)?;
     connection
@@ -59,6 +62,9 @@ pub(super) fn add_members(
         .collect();
     let size = before.len() + added.len();
     StoreError::check_size("group in members", size, GROUP_MEMBERS_MAX)?;
+    for uid in &added {
+        check_place_for(connection, uid)?;
+    }
     for uid in &added {
         insert_member(connection, &group, &add.conversation, uid)?;
     }

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{to_integer, to_number};
 use crate::store::error::StoreError;
+use crate::store::limits::CONVERSATIONS_MAX;
 use crate::store::name::ConversationName;
 
 /// Conversations by name; sorted, so that the same batch writes in the same order.
@@ -197,6 +198,23 @@ pub(super) fn insert_conversation(
     })
 }
 
+/// Whether a user may come into one more conversation; to be asked before
+/// anything is written. Cost: linear in the user's conversations.
+///
+/// # Errors
+/// [`StoreError::TooLarge`].
+pub(super) fn check_place_for(connection: &Connection, uid: &str) -> Result<(), StoreError> {
+    let mut statement = connection
+        .prepare_cached("SELECT count(*) FROM member INDEXED BY member_by_uid WHERE uid = ?1")?;
+    let count = statement.query_row([uid], |row| to_number(row, 0))?;
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    StoreError::check_size(
+        "number of a user's conversations",
+        count.saturating_add(1),
+        CONVERSATIONS_MAX,
+    )
+}
+
 /// Adds a member, who sees what comes from now on.
 pub(super) fn insert_member(
     connection: &Connection,
@@ -219,6 +237,9 @@ fn create_direct(
     name: &str,
     [first, second]: [&str; 2],
 ) -> Result<Conversation, StoreError> {
+    for uid in [first, second] {
+        check_place_for(connection, uid)?;
+    }
     let created = insert_conversation(connection, name)?;
     insert_member(connection, &created, name, first)?;
     if second != first {

@@ -1,6 +1,7 @@
 //! Groups: creation, members, read marks.
 
 use super::*;
+use crate::store::limits::CONVERSATIONS_MAX;
 
 fn members_added(result: Result<WriteOutcome, StoreError>) -> (Vec<String>, Vec<String>) {
     match result.unwrap() {
@@ -263,4 +264,28 @@ fn joining_starts_after_what_was_written() {
     chat.append(message("g:team", "alice", "4")).unwrap();
     assert_eq!(seen(&chat), [4]);
     assert_eq!(chat.state("bob", "g:team").unwrap().unread, 1);
+}
+
+/// Anyone could bring a user into any number of conversations: each login of
+/// that user listed them all, and each connection kept a cursor for each.
+#[test]
+fn a_user_is_in_a_bounded_number_of_conversations() {
+    let mut chat = TestStore::new();
+    let batch = (0..CONVERSATIONS_MAX)
+        .map(|n| WriteOperation::Append(message(&format!("d:bob:u{n}"), "bob", "1")))
+        .collect();
+    assert!(chat.store.write(batch).iter().all(Result::is_ok));
+    let full = |result: Result<WriteOutcome, StoreError>| {
+        let full = matches!(result, Err(StoreError::TooLarge { .. }));
+        assert!(full, "{result:?}");
+    };
+    let one_more = message("d:bob:eve", "eve", "1");
+    full(chat.write(WriteOperation::Append(one_more)));
+    full(chat.write(WriteOperation::CreateGroup(group("team", "eve", &["bob"]))));
+    chat.create(group("team", "eve", &[])).unwrap();
+    full(chat.write(add("g:team", "eve", &["ada", "bob"])));
+    assert_eq!(chat.members("g:team").unwrap(), ["eve"], "all or none");
+    assert!(chat.members("d:bob:eve").is_err(), "nothing was written");
+    // Where bob is already, everything goes on.
+    chat.append(message("d:bob:u7", "u7", "2")).unwrap();
 }
