@@ -12,6 +12,7 @@ mod clock;
 mod config;
 mod console;
 mod ctx;
+mod descriptors;
 mod dir;
 mod failure;
 mod limits;

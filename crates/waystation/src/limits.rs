@@ -52,3 +52,7 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a console connection may finish its answer once `up` ends.
 pub(crate) const CONSOLE_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// File descriptors that Entry uses beside its users' connections: listeners,
+/// connections to every Logic, the admin side, the event loops.
+pub(crate) const DESCRIPTORS_RESERVED: u64 = 256;

@@ -12,6 +12,7 @@ use waystation_net::native::Origins;
 
 use crate::cli::{ImCommand, RoleArgs};
 use crate::config::Config;
+use crate::descriptors;
 use crate::dir::Sockets;
 use crate::failure::Failure;
 use crate::supervise::ChildSpec;
@@ -137,18 +138,21 @@ pub(crate) fn run(command: &ImCommand, config: &Config, as_json: bool) -> Result
             role: role(config, &args.role, serving!(config, config.logic, 1)),
             das: address("--das", &args.das)?,
         }),
-        ImCommand::Entry(args) => im::entry::run(&im::entry::Config {
-            role: role(
-                config,
-                &args.role,
-                serving!(config, config.entry, config.entry.shards),
-            ),
-            origins: Origins::parse(&config.entry.websocket_origins)
-                .map_err(|part| anyhow!("entry.websocket_origins: `{part}` is no origin"))?,
-            listen: vec![args.listen.into()],
-            logic: addresses("--logic", &args.logic)?,
-            connections_max: config.entry.connections_max,
-        }),
+        ImCommand::Entry(args) => {
+            descriptors::raise(config.entry.connections_max);
+            im::entry::run(&im::entry::Config {
+                role: role(
+                    config,
+                    &args.role,
+                    serving!(config, config.entry, config.entry.shards),
+                ),
+                origins: Origins::parse(&config.entry.websocket_origins)
+                    .map_err(|part| anyhow!("entry.websocket_origins: `{part}` is no origin"))?,
+                listen: vec![args.listen.into()],
+                logic: addresses("--logic", &args.logic)?,
+                connections_max: config.entry.connections_max,
+            })
+        }
         ImCommand::Load(args) => return crate::clients::load(args, as_json),
         ImCommand::Chat(args) => return crate::clients::chat(args),
     };

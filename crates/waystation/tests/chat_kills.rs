@@ -24,8 +24,9 @@ struct Size {
     clients: &'static str,
     seconds: &'static str,
     rate: &'static str,
-    /// Acknowledged messages between two kills.
-    pause: Duration,
+    /// Messages that are stored between two kills, which shows that each hits
+    /// the running load.
+    between: u64,
 }
 
 fn size() -> Size {
@@ -36,14 +37,14 @@ fn size() -> Size {
             clients: "500",
             seconds: "60",
             rate: "2000",
-            pause: Duration::from_secs(12),
+            between: 20_000,
         };
     }
     Size {
         clients: "40",
-        seconds: "10",
+        seconds: "24",
         rate: "200",
-        pause: Duration::from_secs(2),
+        between: 200,
     }
 }
 
@@ -89,6 +90,11 @@ impl Chat {
     }
 
     fn get(&self, path: &str) -> Value {
+        let body = self.page(path);
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
+    }
+
+    fn page(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(&self.console).unwrap();
         write!(
             stream,
@@ -97,8 +103,33 @@ impl Chat {
         .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        let body = answer.split_once("\r\n\r\n").unwrap().1;
-        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    /// Messages that Das has stored since it was started.
+    fn stored(&self) -> u64 {
+        let page = self.page("/metrics");
+        let mut lines = page.lines();
+        let line = lines.find(|line| line.starts_with("waystation_im_writes_total{"));
+        let value = line.and_then(|line| line.rsplit_once(' '));
+        value.map_or(0, |(_, value)| value.parse().unwrap())
+    }
+
+    /// Waits until the load has stored so many messages from now on: it runs.
+    fn goes_on(&self, messages: u64) {
+        let mut last = self.stored();
+        let mut stored = 0;
+        for _ in 0..1200 {
+            wait(Duration::from_millis(50));
+            let now = self.stored();
+            // A Das that was started again counts from 0.
+            stored += now.checked_sub(last).unwrap_or(now);
+            last = now;
+            if stored >= messages {
+                return;
+            }
+        }
+        panic!("the load stored {stored} messages in 60 s");
     }
 
     /// The process ids of the roles that serve.
@@ -194,9 +225,11 @@ fn nothing_acknowledged_is_lost_when_any_role_is_killed() {
     let chat = Chat::start();
     let load = load(&chat, &size);
     for role in ["logic-1", "das-1", "entry-1", "logic-2"] {
-        wait(size.pause);
+        chat.goes_on(size.between);
         chat.kill(role);
     }
+    // The load outlives the last kill, so that each hit it.
+    chat.goes_on(size.between);
     let report = clean_report(load);
     assert!(
         report["reconnects"].as_u64().unwrap() > 0,
@@ -210,8 +243,9 @@ fn nothing_acknowledged_is_lost_when_the_supervisor_is_killed() {
     let size = size();
     let mut chat = Chat::start();
     let load = load(&chat, &size);
-    wait(size.pause);
+    chat.goes_on(size.between);
     chat.kill_supervisor();
+    chat.goes_on(size.between);
     let report = clean_report(load);
     assert!(
         report["reconnects"].as_u64().unwrap() > 0,
@@ -225,10 +259,11 @@ fn a_drain_under_load_ends_with_exit_0() {
     let size = size();
     let mut chat = Chat::start();
     let load = load(&chat, &size);
-    wait(size.pause);
+    chat.goes_on(size.between);
     let up = chat.up.take().unwrap();
     up.signal("TERM");
     assert_eq!(up.wait(), (Some(0), String::new()));
     chat.start_up();
+    chat.goes_on(size.between);
     clean_report(load);
 }

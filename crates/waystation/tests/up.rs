@@ -6,8 +6,9 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
 
-use common::{Up, run, stderr, stdout};
+use common::{Up, run, stderr, stdout, waystation};
 
 fn get(at: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(at).unwrap();
@@ -43,6 +44,24 @@ fn it_says_ready_when_the_console_answers_and_drains_on_a_signal() {
         up.signal(signal);
         assert_eq!(up.wait(), (Some(0), String::new()), "after SIG{signal}");
     }
+}
+
+/// A log that could not be written, on a disk that was full, made the
+/// supervisor and every role panic: their own error was printed by a macro
+/// that does.
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let args = ["up", "--dir", dir, "--console", "127.0.0.1:0"];
+    let mut up = waystation(&args);
+    up.args(["--entry", "127.0.0.1:0", "--for", "0"]);
+    let status = up.stdout(Stdio::null()).stderr(full).status().unwrap();
+    assert_eq!(status.code(), Some(0));
 }
 
 #[test]

@@ -123,14 +123,24 @@ impl Config {
         apply_flags(sources.flags, &mut values, &mut faults);
 
         let up: Option<Up> = typed(&Up::SECTION, &values, &mut faults);
-        let console = typed(&Console::SECTION, &values, &mut faults);
+        let console: Option<Console> = typed(&Console::SECTION, &values, &mut faults);
         let net: Option<Net> = typed(&Net::SECTION, &values, &mut faults);
-        let entry = typed(&Entry::SECTION, &values, &mut faults);
-        let logic = typed(&Logic::SECTION, &values, &mut faults);
-        let das = typed(&Das::SECTION, &values, &mut faults);
+        let entry: Option<Entry> = typed(&Entry::SECTION, &values, &mut faults);
+        let logic: Option<Logic> = typed(&Logic::SECTION, &values, &mut faults);
+        let das: Option<Das> = typed(&Das::SECTION, &values, &mut faults);
         let log = typed(&Log::SECTION, &values, &mut faults);
         if let Some(up) = &up {
             place_faults(Up::SECTION.name, up.validate(), &values, &mut faults);
+        }
+        if let (Some(up), Some(console), Some(entry), Some(logic), Some(das)) =
+            (&up, &console, &entry, &logic, &das)
+        {
+            let drains = [
+                (Entry::SECTION.name, entry.drain_ms),
+                (Logic::SECTION.name, logic.drain_ms),
+                (Das::SECTION.name, das.drain_ms),
+            ];
+            check_together(up, console, drains, &values, &mut faults);
         }
         if let Some(net) = &net {
             place_faults(Net::SECTION.name, net.validate(), &values, &mut faults);
@@ -232,6 +242,21 @@ fn typed<T: DeserializeOwned>(
             None
         }
     }
+}
+
+/// Adds the faults of settings of several sections that cannot stand together.
+fn check_together(
+    up: &Up,
+    console: &Console,
+    drains: [(&'static str, u64); 3],
+    values: &Values,
+    faults: &mut Vec<Fault>,
+) {
+    for (section, drain_ms) in drains {
+        place_faults(section, up.check_drain(drain_ms), values, faults);
+    }
+    let found = up.check_console(console.listen);
+    place_faults(Up::SECTION.name, found, values, faults);
 }
 
 /// Adds the faults of a `validate()`, each placed at the field that it begins

@@ -76,6 +76,29 @@ impl Up {
         faults
     }
 
+    /// Faults of a role's own `drain_ms` beside ours.
+    pub(crate) fn check_drain(&self, drain_ms: u64) -> Vec<String> {
+        if drain_ms <= self.drain_timeout_ms {
+            return Vec::new();
+        }
+        vec![format!(
+            "drain_ms: {drain_ms} is more than up.drain_timeout_ms, {}: it would be killed before",
+            self.drain_timeout_ms
+        )]
+    }
+
+    /// Faults of Entry's address beside the console's.
+    pub(crate) fn check_console(&self, console: SocketAddr) -> Vec<String> {
+        let (entry, any) = (self.entry, [self.entry, console]);
+        let same_host = entry.ip() == console.ip() || any.iter().any(|at| at.ip().is_unspecified());
+        if entry.port() == 0 || entry.port() != console.port() || !same_host {
+            return Vec::new();
+        }
+        vec![format!(
+            "entry: {entry} is where the console listens, {console}"
+        )]
+    }
+
     /// [`Self::drain_timeout_ms`] as a duration.
     pub(crate) fn drain_timeout(&self) -> Duration {
         Duration::from_millis(self.drain_timeout_ms)

@@ -210,3 +210,22 @@ proptest! {
         }
     }
 }
+
+/// `config check` accepted a drain that the supervisor would have cut short,
+/// and one port for two listeners.
+#[test]
+fn settings_that_cannot_stand_together_are_faults() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[up]\nentry = \"127.0.0.1:7070\"\ndrain_timeout_ms = 2000\n\
+                [entry]\ndrain_ms = 5000\n[logic]\ndrain_ms = 2000\n[das]\ndrain_ms = 1\n";
+    let sources = Sources {
+        file: Some(file(&folder, text.as_bytes())),
+        ..Sources::default()
+    };
+    let expected = "waystation.toml:2:1: up.entry: 127.0.0.1:7070 is where the console listens, \
+                    127.0.0.1:7070\n\
+                    waystation.toml:5:1: entry.drain_ms: 5000 is more than \
+                    up.drain_timeout_ms, 2000: it would be killed before\n\
+                    2 faults in the configuration";
+    assert_eq!(faults(sources), expected);
+}
