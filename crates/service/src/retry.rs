@@ -25,9 +25,8 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// For a step that may be repeated freely: at most
-    /// [`RETRY_TRIES`] times, and until the
-    /// deadline.
+    /// For a step that may be repeated freely: at most [`RETRY_TRIES`] times,
+    /// and until the deadline.
     pub fn idempotent() -> Self {
         let (pause, pause_max) = RETRY_PAUSE;
         Self {
@@ -67,8 +66,9 @@ impl Retry {
 impl Ctx {
     /// Runs a step until it succeeds, fails for good, or the tries, the
     /// deadline or the shard's budget of retries end
-    /// ([`RETRY_SHARE_PERCENT`](crate::limits::RETRY_SHARE_PERCENT)). Only failures that another try may mend are tried again
-    /// (`Status::code` says).
+    /// ([`RETRY_SHARE_PERCENT`](crate::limits::RETRY_SHARE_PERCENT)). Only
+    /// failures that another try may mend are tried again (`Status::code`
+    /// says).
     ///
     /// # Errors
     /// The step's last failure.
