@@ -12,6 +12,7 @@ mod common;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -65,21 +66,33 @@ fn free_port() -> String {
 
 impl Chat {
     fn start() -> Self {
+        Self::configured("")
+    }
+
+    /// A chat with these lines of configuration.
+    fn configured(lines: &str) -> Self {
         let mut chat = Self {
             dir: tempfile::tempdir().unwrap(),
             entry: free_port(),
             console: String::new(),
             up: None,
         };
+        std::fs::write(chat.config(), lines).unwrap();
         chat.start_up();
         chat
     }
 
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("waystation.toml")
+    }
+
     fn start_up(&mut self) {
-        let dir = self.dir.path().to_str().unwrap();
+        let (dir, config) = (self.dir.path().to_str().unwrap(), self.config());
         let mut up = Up::start(&[
             "--dir",
             dir,
+            "--config",
+            config.to_str().unwrap(),
             "--entry",
             &self.entry,
             "--console",
@@ -221,9 +234,26 @@ fn clean_report(load: Child) -> Value {
 
 #[test]
 fn nothing_acknowledged_is_lost_when_any_role_is_killed() {
+    kills_of_each_role(&Chat::start());
+}
+
+/// The same in split placement: all roles' sockets on threads of their own.
+#[test]
+fn nothing_acknowledged_is_lost_in_split_placement() {
+    let chat = Chat::configured("[net]\nio_shards = 1\n");
+    kills_of_each_role(&chat);
+    let metrics = chat.page("/metrics");
+    let sockets = metrics
+        .lines()
+        .filter(|line| line.starts_with("waystation_net_split_sockets{"))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum::<f64>();
+    assert!(sockets > 0.0, "it was not split: {metrics}");
+}
+
+fn kills_of_each_role(chat: &Chat) {
     let size = size();
-    let chat = Chat::start();
-    let load = load(&chat, &size);
+    let load = load(chat, &size);
     for role in ["logic-1", "das-1", "entry-1", "logic-2"] {
         chat.goes_on(size.between);
         chat.kill(role);

@@ -317,7 +317,13 @@ mod tests {
             let Ok(Decoded::Frame(read)) = decode(&bytes) else {
                 panic!("{header:?} is not read back");
             };
-            assert_eq!(read, Header { body_len: 4, ..header });
+            assert_eq!(
+                read,
+                Header {
+                    body_len: 4,
+                    ..header
+                }
+            );
             assert_eq!(&bytes[HEADER_LEN..read.frame_len()], b"body");
         }
     }
