@@ -1,126 +1,27 @@
 //! A policy with everything around it.
 
+mod config;
+mod words;
+
 use std::time::Duration;
 
-use thiserror::Error;
 use waystation_base::{Moment, Rng};
 use waystation_membership::{InstanceId, Verdict, View};
 
-use crate::ejection::{EjectChange, Ejection, EjectionConfig};
-use crate::explain::{Explanation, NoPick, Pick, Reason, Trace};
+use crate::ejection::{EjectChange, Ejection};
+use crate::explain::{Explanation, NoPick, Pick, Trace};
 use crate::host::{CallEnd, HostName, Hosts as _, Load, Outcome};
 use crate::limits::{TIERS, WARM_UP_TRIES_MAX};
 use crate::policy::{Candidates, Offer, Policy};
-use crate::prober::{Prober, ProberConfig};
-use crate::table::{AverageConfig, Locality, Merged, Table};
-use crate::warm_up::WarmUpConfig;
-use crate::zones::{TierWeight, ZoneConfig, shares, tier_at};
+use crate::prober::Prober;
+use crate::table::{Merged, Table};
+use crate::zones::{TierWeight, shares, tier_at};
+
+pub use config::BalancerConfig;
+pub use words::{BalanceCounters, FullExplanation, GoneHost, Picked};
 
 /// How long a report tells a host's work for the spill-over.
 const REPORT_RECENT: Duration = Duration::from_secs(1);
-
-/// Settings of a [`Balancer`]; `None` leaves a part out.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BalancerConfig {
-    /// Where the caller stands.
-    pub locality: Locality,
-    /// How results enter the averages.
-    pub averages: AverageConfig,
-    /// Leaving out hosts that fail.
-    pub ejection: Option<EjectionConfig>,
-    /// Below this share of available hosts all of them are used. 0 turns it
-    /// off. Default 0.5.
-    pub panic_below: f64,
-    /// Near hosts first.
-    pub zones: Option<ZoneConfig>,
-    /// Little at first for new and returned hosts.
-    pub warm_up: Option<WarmUpConfig>,
-    /// Probes, for policies that want them.
-    pub prober: ProberConfig,
-}
-
-impl Default for BalancerConfig {
-    fn default() -> Self {
-        Self {
-            locality: Locality::default(),
-            averages: AverageConfig::default(),
-            ejection: Some(EjectionConfig::default()),
-            panic_below: 0.5,
-            zones: Some(ZoneConfig::default()),
-            warm_up: Some(WarmUpConfig::default()),
-            prober: ProberConfig::default(),
-        }
-    }
-}
-
-impl BalancerConfig {
-    /// The policy alone: nothing is left out or held back.
-    pub fn bare() -> Self {
-        Self {
-            ejection: None,
-            panic_below: 0.0,
-            zones: None,
-            warm_up: None,
-            ..Self::default()
-        }
-    }
-}
-
-/// A pick.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Picked {
-    /// The host.
-    pub name: HostName,
-    /// What decided.
-    pub reason: Reason,
-    /// How near it is.
-    pub tier: u8,
-    /// Whether so few hosts are available that all are used.
-    pub is_panic: bool,
-    /// Whether a nearer host was passed over for its load.
-    pub is_spilled: bool,
-    /// Choices that were discarded because the host warms up.
-    pub discarded: u8,
-}
-
-/// A result for a host that is there no longer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("host {0} is gone")]
-pub struct GoneHost(pub HostName);
-
-/// Why a pick would go as it would, through all layers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FullExplanation {
-    /// The choices, in order; the last one stands.
-    pub choices: Vec<Explanation>,
-    /// The share of calls that begins in each tier.
-    pub tier_shares: [f64; TIERS],
-    /// Hosts that serve, by what discovery and the table know.
-    pub serving: usize,
-    /// How many of them are suspect or ejected.
-    pub unavailable: usize,
-    /// What comes out.
-    pub result: Result<Picked, NoPick>,
-}
-
-/// What was counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BalanceCounters {
-    /// Picks by reason, in the order of [`Reason::ALL`].
-    pub picks: [u64; Reason::ALL.len()],
-    /// Picks without a result.
-    pub no_picks: u64,
-    /// Picks while too few hosts were available.
-    pub panic_picks: u64,
-    /// Picks of a farther host for the nearer one's load.
-    pub spilled: u64,
-    /// Hosts ejected.
-    pub ejected: u64,
-    /// Hosts that would have been, had not too many been out.
-    pub not_ejected: u64,
-    /// Results for hosts that were gone.
-    pub stale_results: u64,
-}
 
 /// The hosts of a service, a policy, and what composes around it, in this
 /// order: discovery's verdict → ejection with a largest share → panic → zones

@@ -123,6 +123,8 @@ pub struct Host {
     pub warm_since: Moment,
 }
 
+const _: () = assert!(size_of::<Host>() == 64, "a host is one cache line");
+
 impl Host {
     /// A host that nothing is known of.
     pub const fn new(weight: u32) -> Self {

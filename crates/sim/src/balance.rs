@@ -66,10 +66,10 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    if bars.iter().all(|bar| bar.is_kept) {
+    if bars.iter().all(|bar| bar.is_kept || !bar.is_promised) {
         ExitCode::SUCCESS
     } else {
-        eprintln!("a bar is not kept");
+        eprintln!("a promise is not kept");
         ExitCode::FAILURE
     }
 }

@@ -1,20 +1,23 @@
 //! Callers that do not see each other, hosts, and a network between them, in
 //! virtual time.
 
+mod faults;
+mod judge;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use waystation_balance::{Balancer, CallEnd, HostName, Load, Locality, Outcome};
-use waystation_base::{Epoch, Moment, Rng, ServiceName};
+use waystation_base::{Moment, Rng, ServiceName};
 use waystation_membership::{
     Instance, InstanceId, Label, Owner, OwnerId, State, View, ViewVersion,
 };
 
 use super::baselines::{SharedTruth, Truth, host_number, look};
 use super::contenders::{Contender, Setup};
-use super::figures::{Figures, time_to_drain, time_to_recover};
+use super::figures::Figures;
 use super::server::{Condition, Server};
 use super::workload::{Capacity, DEADLINE, FAULT_AT, Fault, WORK_MEAN_NS, Workload};
 
@@ -251,18 +254,6 @@ impl<'a> World<'a> {
         (0..count).for_each(|host| self.tell_truth(host));
     }
 
-    /// The first hosts of each speed, so that a share of the hosts is the same
-    /// share of the capacity.
-    fn set_share(&mut self, share: f64, condition: Condition) {
-        #[expect(clippy::cast_precision_loss, reason = "a count of hosts")]
-        let count = share * self.workload.hosts as f64;
-        for (host, server) in (0_u32..).zip(&mut self.servers) {
-            if f64::from(host) < count {
-                server.condition = condition;
-            }
-        }
-    }
-
     fn after(&mut self, delay: Duration, event: Event) {
         self.order += 1;
         self.events
@@ -402,25 +393,6 @@ impl<'a> World<'a> {
         self.send_probes(caller);
     }
 
-    /// What holds for every pick, whatever the policy and what is around it.
-    fn check_pick(&self, caller: usize, name: HostName) {
-        let balancer = &self.callers[caller];
-        let entry = balancer.table().entry(name);
-        let takes_calls = entry.is_some_and(|entry| {
-            let shown = self.view.instances.get(&entry.instance.id);
-            let is_there = shown.is_some_and(|one| one.owner == entry.instance.owner);
-            is_there && shown.is_some_and(|one| one.state == State::Serving)
-        });
-        assert!(takes_calls, "a host that left was picked");
-        if let Some(ejection) = balancer.ejection() {
-            let hosts = balancer.table().len();
-            let out_max = (hosts / 10).max(1).min(hosts - 1);
-            assert!(ejection.out() <= out_max, "too many hosts are ejected");
-            let is_out = ejection.is_out(name.slot).is_some();
-            assert!(!is_out || balancer.is_panic(), "an ejected host was picked");
-        }
-    }
-
     fn send_probes(&mut self, caller: usize) {
         while let Some(name) = self.callers[caller].poll_probe(self.now) {
             let host = host_number(self.callers[caller].table(), name.slot);
@@ -496,158 +468,6 @@ impl<'a> World<'a> {
         let _stale = self.callers[call.caller].report(self.now, call.name, outcome);
         self.judge_ejections(call.caller);
         self.count(call, outcome);
-    }
-
-    fn count(&mut self, call: Call, outcome: &Outcome) {
-        if !call.is_measured {
-            return;
-        }
-        let condition = self.servers[call.host].condition;
-        let figures = &mut self.figures;
-        match outcome.end {
-            CallEnd::Refused => figures.refused += 1,
-            CallEnd::Failed => figures.failed += 1,
-            CallEnd::TimedOut if matches!(condition, Condition::Stalled | Condition::BlackHole) => {
-                figures.black_holed += 1;
-            }
-            CallEnd::TimedOut => figures.timed_out += 1,
-            _ => {}
-        }
-        if outcome.end.is_error() && call.host == FAULTY {
-            self.fault_failures += 1;
-        }
-        if matches!(outcome.end, CallEnd::Ok | CallEnd::TimedOut) {
-            let micros = outcome.latency.unwrap_or_default().as_micros();
-            let micros = u32::try_from(micros).unwrap_or(u32::MAX);
-            self.figures.latencies_us.push(micros);
-        }
-    }
-
-    fn begin_fault(&mut self) {
-        let Fault::One { condition, .. } = self.workload.fault else {
-            return;
-        };
-        self.set_condition(FAULTY, condition);
-        match condition {
-            Condition::Dead => self.lose_calls(FAULTY, true),
-            Condition::BlackHole => self.lose_calls(FAULTY, false),
-            _ => {}
-        }
-    }
-
-    /// What runs on the host is lost: callers are told, or wait in vain.
-    fn lose_calls(&mut self, host: usize, is_told: bool) {
-        for call in self.servers[host].lose_all(self.now) {
-            if is_told {
-                let hop = self.hop();
-                self.after(hop, Event::Cut { call, end: 0 });
-            }
-        }
-    }
-
-    fn set_condition(&mut self, host: usize, condition: Condition) {
-        self.servers[host].advance(self.now);
-        self.servers[host].condition = condition;
-        self.replan(host);
-    }
-
-    fn set_state(&mut self, host: usize, state: State) {
-        let id = InstanceId::new(&format!("host-{host}")).expect("a valid id");
-        if let Some(one) = self.view.instances.get_mut(&id) {
-            Arc::make_mut(one).state = state;
-        }
-        self.show_view();
-    }
-
-    fn show_view(&mut self) {
-        self.view.at = ViewVersion {
-            epoch: Epoch(1),
-            number: self.view.at.number + 1,
-        };
-        for caller in &mut self.callers {
-            caller.handle_view(self.now, &self.view);
-        }
-    }
-
-    fn tell_truth(&mut self, host: usize) {
-        let server = &self.servers[host];
-        let speed = match server.condition {
-            Condition::Well => server.speed,
-            Condition::Slowed(times) => server.speed / times,
-            _ => 0.0,
-        };
-        look(&self.truth).hosts[host] = (server.processors, speed);
-    }
-
-    /// gRPC's A58: answers a second against utilisation and failures, both
-    /// smoothed over some 10 s.
-    fn weigh(&mut self) {
-        let mut truth = look(&self.truth);
-        let truth = &mut *truth;
-        for (host, server) in self.servers.iter_mut().enumerate() {
-            server.advance(self.now);
-            #[expect(clippy::cast_precision_loss, reason = "counts of calls")]
-            let sample = [
-                server.used_ns / 1e9,
-                server.served as f64,
-                server.abandoned as f64,
-            ];
-            (server.used_ns, server.served, server.abandoned) = (0.0, 0, 0);
-            for (smooth, sample) in self.use_of[host].iter_mut().zip(sample) {
-                *smooth += (sample - *smooth) * 0.1;
-            }
-            let [used, served, failed] = self.use_of[host];
-            let penalty = failed / (served + failed).max(f64::MIN_POSITIVE);
-            truth.weights[host] = (served / (used + penalty).max(0.01)).max(0.1);
-        }
-    }
-
-    /// Counts ejections of hosts with which nothing is wrong.
-    fn judge_ejections(&mut self, caller: usize) {
-        let ejected = self.callers[caller].counters().ejected;
-        if std::mem::replace(&mut self.ejected_seen[caller], ejected) == ejected {
-            return;
-        }
-        let balancer = &self.callers[caller];
-        let Some(ejection) = balancer.ejection() else {
-            return;
-        };
-        for host in 0..self.servers.len() {
-            let id = format!("host-{host}");
-            let name = balancer
-                .table()
-                .find(&InstanceId::new(&id).expect("a valid id"));
-            let is_out = name.is_some_and(|entry| ejection.is_out(entry.name.slot).is_some());
-            let is_new = is_out && self.out_seen.insert((caller, host));
-            if !is_out {
-                self.out_seen.remove(&(caller, host));
-            }
-            if is_new && !self.servers[host].condition.is_faulty() {
-                self.figures.wrong_ejections += 1;
-            }
-        }
-    }
-
-    fn finish(mut self) -> Figures {
-        let most = self.servers.iter().map(|server| server.in_flight_max);
-        self.figures.in_flight_max = most.max().unwrap_or(0);
-        if let Fault::One { lasts, .. } = self.workload.fault {
-            let began = Moment::from_millis(1) + FAULT_AT;
-            let ended = (began + lasts).min(self.end);
-            #[expect(clippy::cast_precision_loss, reason = "a count of hosts")]
-            let share = self.workload.rate() / self.workload.hosts as f64;
-            self.figures.fault_failures.push(self.fault_failures);
-            let sent = &self.sent_to_faulty;
-            self.figures
-                .drained
-                .push(time_to_drain(sent, began, ended, share));
-            if ended < self.end {
-                self.figures
-                    .recovered
-                    .push(time_to_recover(sent, ended, share));
-            }
-        }
-        self.figures
     }
 }
 
