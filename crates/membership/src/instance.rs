@@ -183,6 +183,13 @@ pub struct Update {
 }
 
 impl Update {
+    /// Makes this update and then `later` one.
+    pub fn merge(&mut self, later: Self) {
+        self.weight = later.weight.or(self.weight);
+        self.metadata = later.metadata.or_else(|| self.metadata.take());
+        self.is_serving |= later.is_serving;
+    }
+
     /// Changes `instance` accordingly.
     pub fn apply(&self, instance: &mut Instance) {
         if let Some(weight) = self.weight {

@@ -7,7 +7,7 @@ use waystation_base::{Backoff, BackoffConfig, FencingToken, Moment};
 
 use crate::directory::{DrainStep, Granted, Refusal, Register, Renewed};
 use crate::instance::{Instance, State, Update};
-use crate::lease::HolderError;
+use crate::lease::{GrantError, HolderError};
 
 /// How a backend keeps leases alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +151,8 @@ pub struct Registration {
     fence_at: Option<Moment>,
     drain: Option<DrainStep>,
     is_idle: bool,
+    /// What changed since the registration that is asked for was sent.
+    unsent: Option<Update>,
     outputs: VecDeque<Command>,
 }
 
@@ -171,6 +173,7 @@ impl Registration {
             fence_at: None,
             drain: None,
             is_idle: false,
+            unsent: None,
             outputs: VecDeque::new(),
         }
     }
@@ -213,6 +216,10 @@ impl Registration {
         }
         self.is_registered = true;
         self.answered(now, sent_at, granted.ttl);
+        if let Some(update) = self.unsent.take() {
+            let token = granted.token;
+            self.outputs.push_back(Command::Update { token, update });
+        }
         if granted.state == State::Draining {
             self.advance_drain(DrainStep::Waiting);
         } else if self.drain.is_some() {
@@ -236,10 +243,19 @@ impl Registration {
         }
     }
 
-    /// The registration was refused: it is asked for again.
+    /// The registration was refused: it is asked for again. If another has the
+    /// id the node is fenced at once, whatever is left of its lease.
     pub fn handle_refused(&mut self, now: Moment, refusal: Refusal) {
         if refusal == Refusal::Drained {
             return self.end();
+        }
+        if let Refusal::Lease { error, .. } = &refusal
+            && matches!(
+                error,
+                GrantError::Held { .. } | GrantError::Superseded { .. }
+            )
+        {
+            self.fence();
         }
         self.outputs.push_back(Command::Refused(refusal));
         if matches!(self.asked, Some((Asked::Register, _))) {
@@ -264,6 +280,11 @@ impl Registration {
         if self.is_registered {
             let token = self.instance.token;
             self.outputs.push_back(Command::Update { token, update });
+        } else if let Some(unsent) = &mut self.unsent {
+            unsent.merge(update);
+        } else if self.asked.is_some() {
+            // What is on its way does not say so.
+            self.unsent = Some(update);
         }
     }
 
@@ -383,6 +404,7 @@ impl Registration {
             self.outputs.push_back(Command::Renew { attempt, token });
         } else {
             self.asked = Some((Asked::Register, now));
+            self.unsent = None;
             let register = Box::new(Register {
                 instance: self.instance.clone(),
                 ttl: self.config.ttl,

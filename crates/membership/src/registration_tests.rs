@@ -151,6 +151,70 @@ fn a_duplicate_is_told_and_asked_again_within_the_back_off() {
     }
 }
 
+/// A weight that was set while the registration was on its way, or on its way
+/// again after a cut, was never told to the registry.
+#[test]
+fn what_changes_while_a_registration_is_on_its_way_is_told_behind_it() {
+    let mut one = registration(Renewal::ByCommand);
+    one.handle_connected(seconds(0));
+    commands(&mut one);
+    let weight = |weight| Update {
+        weight: Some(weight),
+        ..Update::default()
+    };
+    one.handle_update(weight(7));
+    one.handle_update(weight(8));
+    assert_eq!(commands(&mut one), []);
+    one.handle_granted(seconds(0), one.attempt, granted(1));
+    let token = FencingToken(1);
+    let update = weight(8);
+    assert_eq!(
+        commands(&mut one),
+        [
+            Command::Registered { token },
+            Command::Update { token, update }
+        ]
+    );
+    one.handle_disconnected(seconds(1));
+    one.handle_update(weight(9));
+    commands(&mut one);
+    one.handle_connected(seconds(1));
+    let registered = commands(&mut one);
+    let [Command::Register { register, .. }] = &*registered else {
+        panic!("{registered:?}")
+    };
+    assert_eq!(register.instance.weight, 9);
+    one.handle_granted(seconds(1), one.attempt, granted(1));
+    assert_eq!(commands(&mut one), [], "it said so itself");
+}
+
+/// A process that was cut off while its successor started was told so when it
+/// came back, and served until its own idea of the lease was over.
+#[test]
+fn who_hears_that_another_has_the_id_is_fenced_at_once() {
+    let mut one = registered(Renewal::ByCommand);
+    one.handle_disconnected(seconds(1));
+    one.handle_connected(seconds(2));
+    commands(&mut one);
+    assert!(one.may_serve(seconds(2)));
+    let held = Lease {
+        owner: owner(1),
+        token: FencingToken(2),
+        ttl: Duration::from_secs(6),
+        deadline: seconds(8),
+    };
+    let refusal = Refusal::Lease {
+        error: GrantError::Superseded { held },
+        holder: None,
+    };
+    one.handle_refused(seconds(2), refusal.clone());
+    assert!(!one.may_serve(seconds(2)));
+    assert_eq!(
+        commands(&mut one),
+        [Command::Fence, Command::Refused(refusal)]
+    );
+}
+
 #[test]
 fn an_answer_that_does_not_come_is_given_up() {
     let mut one = registration(Renewal::ByCommand);

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use waystation_base::{Clock, Moment};
-use waystation_membership::{DrainStep, Instance, Refusal, RegistrationConfig, Update};
+use waystation_membership::{
+    DrainStep, Instance, InstanceError, Refusal, RegistrationConfig, Update,
+};
 use waystation_net::MonotonicClock;
 
 use crate::backend::Key;
@@ -101,18 +103,24 @@ impl Registered {
         }
     }
 
-    /// Changes weight, metadata, or starting to serving. What it may not be
-    /// (see [`Instance::validate`]) is refused by the registry, and told in the
-    /// status.
-    pub fn update(&self, update: &Update) {
+    /// Changes weight, metadata, or starting to serving: now, or with the next
+    /// registration.
+    ///
+    /// # Errors
+    /// The instance would be out of rule; nothing is changed then.
+    pub fn update(&self, update: Update) -> Result<(), InstanceError> {
+        let mut instance = self.slot.status.read(|status| status.instance.clone());
+        let mut result = Ok(());
         self.wish(|wish| {
-            let merged = wish.update.get_or_insert_default();
-            merged.weight = update.weight.or(merged.weight);
-            if update.metadata.is_some() {
-                merged.metadata.clone_from(&update.metadata);
+            let mut merged = wish.update.clone().unwrap_or_default();
+            merged.merge(update);
+            merged.apply(&mut instance);
+            result = instance.validate();
+            if result.is_ok() {
+                wish.update = Some(merged);
             }
-            merged.is_serving |= update.is_serving;
         });
+        result
     }
 
     /// Begins to drain: subscribers are told to send nothing new. When the

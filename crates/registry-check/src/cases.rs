@@ -1,0 +1,100 @@
+//! The cases: what every backend promises, under every fault.
+
+mod basics;
+mod drains;
+mod losses;
+mod network;
+mod sources;
+
+use std::time::Duration;
+
+use crate::fixture::{Ability, Fixture};
+use crate::world::World;
+
+/// One promise.
+pub struct Case<F> {
+    /// Its name in the table.
+    pub name: &'static str,
+    /// What a backend needs for it.
+    pub needs: &'static [Ability],
+    /// Carries it out, and gives the time that it is about. It panics where the
+    /// promise is broken.
+    pub run: fn(&mut World<F>) -> Duration,
+}
+
+const NOTHING: &[Ability] = &[];
+const REGISTER: &[Ability] = &[Ability::Register];
+const NETWORK: &[Ability] = &[Ability::Register, Ability::Network];
+const HOLDERS: &[Ability] = &[Ability::Register, Ability::Holders];
+const EPOCHS: &[Ability] = &[Ability::Register, Ability::Epochs];
+
+/// All cases.
+pub fn cases<F: Fixture>() -> Vec<Case<F>> {
+    let case = |name, needs, run| Case { name, needs, run };
+    vec![
+        case("a node is seen", NOTHING, basics::seen),
+        case("a registration is granted", REGISTER, basics::granted),
+        case("a prefix is watched", NOTHING, basics::prefix),
+        case(
+            "watched before its first node",
+            NOTHING,
+            basics::before_first,
+        ),
+        case("an update is seen", REGISTER, basics::update),
+        case("a node leaves", NOTHING, basics::leaves),
+        case("an empty registry says so", NOTHING, basics::empty),
+        case("names out of rule are refused", REGISTER, basics::bad_names),
+        case("a duplicate id is refused", REGISTER, basics::duplicate),
+        case(
+            "own stale entry is replaced",
+            NETWORK,
+            basics::own_stale_entry,
+        ),
+        case("an older start stays out", NETWORK, basics::superseded),
+        case(
+            "a drain waits for subscribers",
+            HOLDERS,
+            drains::acknowledged,
+        ),
+        case("an operator drains a node", HOLDERS, drains::operator),
+        case("a drain that nobody watches", REGISTER, drains::unwatched),
+        case("a killed node goes", REGISTER, losses::killed),
+        case(
+            "mass expiry is doubted, then believed",
+            NETWORK,
+            losses::mass_expiry,
+        ),
+        case(
+            "black hole: fenced before evicted",
+            NETWORK,
+            network::black_hole,
+        ),
+        case(
+            "cut within the lease loses nothing",
+            NETWORK,
+            network::short_cut,
+        ),
+        case(
+            "cut beyond the lease: registered again",
+            NETWORK,
+            network::long_cut,
+        ),
+        case("a gap is caught up", NETWORK, network::gap),
+        case("a slow registry is borne", NETWORK, network::slow),
+        case("absent at start", NOTHING, sources::absent),
+        case(
+            "restart longer than the lease",
+            REGISTER,
+            sources::long_restart,
+        ),
+        case("views outlive the registry", NOTHING, sources::lost),
+        case("emptied by hand, nodes come back", REGISTER, sources::wiped),
+        case(
+            "emptied by hand is doubted, then believed",
+            NOTHING,
+            sources::emptied,
+        ),
+        case("foreign data is skipped", NOTHING, sources::foreign),
+        case("restored from a backup", EPOCHS, sources::backup),
+    ]
+}

@@ -1,0 +1,119 @@
+//! Leaving in order.
+
+use std::time::Duration;
+
+use waystation_membership::{DrainStep, State, View, Watch};
+use waystation_registry::{Acks, Registry};
+
+use crate::fixture::Fixture;
+use crate::world::{WAIT, World, now, since};
+
+fn is_draining(view: &View) -> bool {
+    let one = view.instances.get("a-1");
+    one.is_some_and(|one| one.state == State::Draining)
+}
+
+/// A drain goes on when every subscriber has acknowledged it, not before, and
+/// ends when nothing is in flight.
+pub(super) fn acknowledged<F: Fixture>(world: &mut World<F>) -> Duration {
+    world.fixture.start();
+    let (node, caller) = (world.client(), world.client());
+    let registered = World::<F>::register(&node, World::<F>::instance("a", "a-1"));
+    World::<F>::is_registered(&registered);
+    let service = World::<F>::service("a");
+    let watch = Watch::Service(service.clone());
+    let quick = World::<F>::watch(&caller, "a");
+    let slow = World::<F>::watch_with(&caller, watch.clone(), Acks::ByCaller);
+    World::<F>::shows(&quick, "a", &["a-1"]);
+    let view = World::<F>::shows(&slow, "a", &["a-1"]);
+    slow.acknowledge(&service, view.at);
+    registered.drain();
+    let seen = |watching: &waystation_registry::Watching| {
+        let view = watching.wait_view("a", WAIT, is_draining);
+        view.expect("the drain is seen")
+    };
+    seen(&quick);
+    let view = seen(&slow);
+    // The registry knows who holds it up.
+    let listed = caller
+        .list(watch, true)
+        .expect("room")
+        .wait()
+        .expect("an answer");
+    let holders = &listed[0].holders;
+    let of_slow = holders
+        .iter()
+        .find(|one| one.subscriber == slow.subscriber());
+    let of_slow = of_slow.expect("the subscriber is listed");
+    assert_eq!(of_slow.sent, Some(view.at));
+    assert!(of_slow.acknowledged < Some(view.at));
+    assert_eq!(registered.status().drain, Some(DrainStep::Waiting));
+    slow.acknowledge(&service, view.at);
+    World::<F>::stands(&registered, "acknowledged", |status| {
+        status.drain == Some(DrainStep::Acknowledged)
+    });
+    assert!(
+        is_draining(&quick.view("a").expect("it is shown")),
+        "requests may be in flight"
+    );
+    let start = now();
+    registered.idle();
+    World::<F>::shows(&quick, "a", &[]);
+    let took = since(start);
+    World::<F>::stands(&registered, "out", |status| {
+        status.drain == Some(DrainStep::Ended)
+    });
+    assert!(!registered.may_serve());
+    took
+}
+
+/// An operator drains a node; its owner learns of it and answers what it has.
+pub(super) fn operator<F: Fixture>(world: &mut World<F>) -> Duration {
+    world.fixture.start();
+    let (node, caller) = (world.client(), world.client());
+    let registered = World::<F>::register(&node, World::<F>::instance("a", "a-1"));
+    World::<F>::is_registered(&registered);
+    let watching = World::<F>::watch(&caller, "a");
+    World::<F>::shows(&watching, "a", &["a-1"]);
+    let unknown = caller
+        .drain("a-2".parse().expect("an id"))
+        .expect("room")
+        .wait();
+    let unknown = unknown.expect_err("there is no such instance");
+    assert_eq!(unknown.to_string(), "no instance a-2 is registered");
+    let start = now();
+    let drained = caller
+        .drain("a-1".parse().expect("an id"))
+        .expect("room")
+        .wait();
+    assert_eq!(drained.expect("it begins").as_str(), "a");
+    World::<F>::stands(&registered, "acknowledged", |status| {
+        status.drain == Some(DrainStep::Acknowledged)
+    });
+    registered.idle();
+    World::<F>::shows(&watching, "a", &[]);
+    let took = since(start);
+    World::<F>::stands(&registered, "out", |status| {
+        status.drain == Some(DrainStep::Ended)
+    });
+    took
+}
+
+/// With nobody to wait for, a drain goes on at once; and who was drained is not
+/// back.
+pub(super) fn unwatched<F: Fixture>(world: &mut World<F>) -> Duration {
+    world.fixture.start();
+    let client = world.client();
+    let registered = World::<F>::register(&client, World::<F>::instance("a", "a-1"));
+    World::<F>::is_registered(&registered);
+    let start = now();
+    registered.drain();
+    registered.idle();
+    World::<F>::stands(&registered, "out", |status| {
+        status.drain == Some(DrainStep::Ended)
+    });
+    let took = since(start);
+    let watching = World::<F>::watch(&client, "a");
+    World::<F>::shows(&watching, "a", &[]);
+    took
+}

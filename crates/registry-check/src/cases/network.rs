@@ -1,0 +1,153 @@
+//! Networks that fail between the registry and who uses it.
+
+use std::time::Duration;
+
+use waystation_membership::Update;
+
+use crate::fixture::Fixture;
+use crate::proxy::Mode;
+use crate::world::{WAIT, World, now, since};
+
+/// In a black hole the peers dropped a node seconds before it knew itself. Here
+/// it has fenced itself when the first of them sees it gone.
+pub(super) fn black_hole<F: Fixture>(world: &mut World<F>) -> Duration {
+    world.fixture.start();
+    let (client, lost) = (world.client(), world.proxied_client());
+    let registered = World::<F>::register(&lost, World::<F>::instance("a", "a-1"));
+    let _stays = World::<F>::register(&client, World::<F>::instance("a", "a-2"));
+    let token = World::<F>::is_registered(&registered).instance.token;
+    let watching = World::<F>::watch(&client, "a");
+    World::<F>::shows(&watching, "a", &["a-1", "a-2"]);
+    world.network(Mode::BlackHole);
+    let start = now();
+    World::<F>::shows(&watching, "a", &["a-2"]);
+    let took = since(start);
+    assert!(!registered.may_serve(), "evicted before it was fenced");
+    world.network(Mode::Pass);
+    World::<F>::shows(&watching, "a", &["a-1", "a-2"]);
+    let status = World::<F>::is_registered(&registered);
+    assert!(
+        status.instance.token > token,
+        "what it wrote before is told from now"
+    );
+    took
+}
+
+/// A cut that heals within the lease is seen by nobody.
+pub(super) fn short_cut<F: Fixture>(world: &mut World<F>) -> Duration {
+    world.fixture.start();
+    let (client, cut) = (world.client(), world.proxied_client());
+    // Long enough for a slow machine; the cut itself is as short as can be.
+    let lease = WAIT;
+    let registered = World::<F>::register_for(&cut, World::<F>::instance("a", "a-1"), lease);
+    let token = World::<F>::is_registered(&registered).instance.token;
+    let watching = World::<F>::watch(&client, "a");
+    World::<F>::shows(&watching, "a", &["a-1"]);
+    watching.wait_changes(Duration::ZERO);
+    let start = now();
+    world.network(Mode::Cut);
+    let is_lost = |session: &waystation_registry::Session| session.fault.is_some();
+    cut.wait_session(WAIT, is_lost).expect("the cut is noticed");
+    world.network(Mode::Pass);
+    let is_back = |session: &waystation_registry::Session| {
+        session.state == waystation_registry::SessionState::Connected
+    };
+    cut.wait_session(WAIT, is_back).expect("it comes back");
+    let took = since(start);
+    assert!(registered.may_serve(), "it never stopped");
+    // A change behind the cut shows that it still holds the same lease.
+    World::<F>::update(
+        &registered,
+        Update {
+            weight: Some(3),
+            ..Update::default()
+        },
+    );
+    loop {
+        let changes = watching.wait_changes(WAIT);
+        let view = &changes.last().expect("the update is seen").view;
+        let one = view.instances.get("a-1").expect("it was never gone");
+        assert_eq!(one.token, token);
+        if one.weight == 3 {
+            return took;
+        }
+    }
+}
+
+/// A cut beyond the lease costs the registration, which comes back by itself.
+pub(super) fn long_cut<F: Fixture>(world: &mut World<F>) -> Duration {
+    world.fixture.start();
+    let (client, cut) = (world.client(), world.proxied_client());
+    let registered = World::<F>::register(&cut, World::<F>::instance("a", "a-1"));
+    let _stays = World::<F>::register(&client, World::<F>::instance("a", "a-2"));
+    let token = World::<F>::is_registered(&registered).instance.token;
+    let watching = World::<F>::watch(&client, "a");
+    World::<F>::shows(&watching, "a", &["a-1", "a-2"]);
+    world.network(Mode::Cut);
+    World::<F>::shows(&watching, "a", &["a-2"]);
+    assert!(!registered.may_serve());
+    let start = now();
+    world.network(Mode::Pass);
+    World::<F>::shows(&watching, "a", &["a-1", "a-2"]);
+    let took = since(start);
+    assert!(World::<F>::is_registered(&registered).instance.token > token);
+    took
+}
+
+/// A subscriber that missed changes is brought to the present state, and holds
+/// the same version as one that missed none. A restarted worker never got the
+/// list again, since its own version was sent back to it.
+pub(super) fn gap<F: Fixture>(world: &mut World<F>) -> Duration {
+    world.fixture.start();
+    let (client, cut) = (world.client(), world.proxied_client());
+    let _old = World::<F>::register(&client, World::<F>::instance("a", "a-1"));
+    let there = World::<F>::watch(&client, "a");
+    let missing = World::<F>::watch(&cut, "a");
+    World::<F>::shows(&missing, "a", &["a-1"]);
+    world.network(Mode::Cut);
+    let is_lost = |session: &waystation_registry::Session| session.fault.is_some();
+    cut.wait_session(WAIT, is_lost).expect("the cut is noticed");
+    let _new = World::<F>::register(&client, World::<F>::instance("a", "a-2"));
+    for id in ["a-3", "a-4"] {
+        let short = World::<F>::register(&client, World::<F>::instance("a", id));
+        World::<F>::shows(&there, "a", &["a-1", "a-2", id]);
+        drop(short);
+        World::<F>::shows(&there, "a", &["a-1", "a-2"]);
+    }
+    let view = missing.view("a").expect("it is shown");
+    assert_eq!(view.instances.len(), 1, "it has missed all of that");
+    let start = now();
+    world.network(Mode::Pass);
+    let caught_up = World::<F>::shows(&missing, "a", &["a-1", "a-2"]);
+    let took = since(start);
+    assert_eq!(Some(caught_up), there.view("a"));
+    took
+}
+
+/// A registry that answers late by a tenth of the lease is a registry: nobody is
+/// fenced, and changes arrive.
+pub(super) fn slow<F: Fixture>(world: &mut World<F>) -> Duration {
+    world.fixture.start();
+    world.network(Mode::Slow(Duration::from_millis(100)));
+    let slow = world.proxied_client();
+    let registered = World::<F>::register(&slow, World::<F>::instance("a", "a-1"));
+    let token = World::<F>::is_registered(&registered).instance.token;
+    let watching = World::<F>::watch(&slow, "a");
+    World::<F>::shows(&watching, "a", &["a-1"]);
+    let start = now();
+    // Together these take longer than the lease.
+    for weight in 1..=12 {
+        World::<F>::update(
+            &registered,
+            Update {
+                weight: Some(weight),
+                ..Update::default()
+            },
+        );
+        let view = watching.wait_view("a", WAIT, |view| view.instances["a-1"].weight == weight);
+        assert!(view.is_some(), "update {weight} is seen");
+        assert!(registered.may_serve());
+    }
+    assert_eq!(registered.status().instance.token, token);
+    since(start) / 12
+}

@@ -1,0 +1,86 @@
+//! What a backend brings to the suite.
+
+use std::path::Path;
+
+use waystation_membership::Instance;
+use waystation_registry::RegistryUrl;
+
+use crate::proxy::Proxy;
+
+/// What a backend can do, or can have done to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ability {
+    /// It takes registrations.
+    Register,
+    /// It is reached over a network.
+    Network,
+    /// It knows who holds which version, and drains wait for that.
+    Holders,
+    /// It numbers its starts, so that a restore from a backup shows.
+    Epochs,
+}
+
+/// A backend under test: a registry of its own, empty at first, that is gone
+/// when the fixture is dropped.
+pub trait Fixture: Sized {
+    /// Its name in the table.
+    const NAME: &'static str;
+    /// What it can do.
+    const ABILITIES: &'static [Ability];
+    /// Cases that may run at once, each with a fixture of its own.
+    const AT_ONCE: usize = 6;
+
+    /// Makes a registry, but does not start it. `program` is this crate's.
+    fn new(program: &Path) -> Self;
+
+    /// Starts the registry, for the first time or again, and waits until it
+    /// answers.
+    fn start(&mut self);
+
+    /// Ends the registry as a crash does: at once, with no word to anybody.
+    fn kill(&mut self);
+
+    /// Where it is; the same over restarts.
+    fn url(&self) -> RegistryUrl;
+
+    /// Where it is, by way of [`Fixture::proxy`]. Only for backends with
+    /// [`Ability::Network`].
+    fn proxied_url(&self) -> RegistryUrl;
+
+    /// The network between the registry and whoever uses
+    /// [`Fixture::proxied_url`]. Only for backends with [`Ability::Network`].
+    fn proxy(&self) -> &Proxy;
+
+    /// Empties the registry behind its back. It may restart for it.
+    fn wipe(&mut self);
+
+    /// Puts something into the registry's data that is not ours, and something
+    /// that is ours and malformed. It may restart for it. True when clients see
+    /// it and are to name it; false when the registry itself skips it.
+    fn add_foreign(&mut self) -> bool;
+
+    /// Puts an instance into a registry without [`Ability::Register`].
+    fn put(&mut self, instance: &Instance) {
+        panic!(
+            "{} takes registrations, {} is not put by hand",
+            Self::NAME,
+            instance.id
+        );
+    }
+
+    /// Takes an instance out of a registry without [`Ability::Register`].
+    fn take(&mut self, instance: &Instance) {
+        panic!(
+            "{} takes registrations, {} is not taken by hand",
+            Self::NAME,
+            instance.id
+        );
+    }
+
+    /// Puts the registry back to the state that it had when it was first
+    /// started, as from a backup. It restarts. Only for backends with
+    /// [`Ability::Epochs`].
+    fn restore_backup(&mut self) {
+        panic!("{} has no backups", Self::NAME);
+    }
+}

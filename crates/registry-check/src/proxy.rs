@@ -1,0 +1,172 @@
+//! A network under the test's control.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// What the network does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It carries everything.
+    Pass,
+    /// It carries everything, each piece so much later.
+    Slow(Duration),
+    /// It carries nothing and says nothing: connections stay, and what is sent
+    /// arrives when it heals.
+    BlackHole,
+    /// It ends all connections, and every new one at once.
+    Cut,
+}
+
+/// A TCP proxy on a port of its own.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    target: Arc<Mutex<Option<SocketAddr>>>,
+    mode: watch::Sender<Mode>,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// A proxy that passes, to nowhere yet.
+    pub fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("an event loop");
+        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listener = runtime
+            .block_on(TcpListener::bind(any_port))
+            .expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        let target = Arc::new(Mutex::new(None));
+        let (mode, modes) = watch::channel(Mode::Pass);
+        let (stop, mut stops) = watch::channel(false);
+        let targets = Arc::clone(&target);
+        let serve = move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = accept(listener, targets, modes) => {}
+                    _ = stops.changed() => {}
+                }
+            });
+        };
+        let thread = std::thread::Builder::new().name("proxy".to_owned());
+        Self {
+            address,
+            target,
+            mode,
+            stop,
+            thread: Some(thread.spawn(serve).expect("a thread")),
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it leads from now on; new connections to nowhere are closed.
+    pub fn lead_to(&self, target: Option<SocketAddr>) {
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
+    }
+
+    /// What it does from now on.
+    pub fn set(&self, mode: Mode) {
+        self.mode.send_replace(mode);
+    }
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    target: Arc<Mutex<Option<SocketAddr>>>,
+    modes: watch::Receiver<Mode>,
+) {
+    loop {
+        let Ok((client, _)) = listener.accept().await else {
+            continue;
+        };
+        let target = *target.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(target) = target {
+            tokio::spawn(carry(client, target, modes.clone()));
+        }
+    }
+}
+
+async fn carry(client: TcpStream, target: SocketAddr, mut mode: watch::Receiver<Mode>) {
+    if !passes(&mut mode).await {
+        return;
+    }
+    let Ok(server) = TcpStream::connect(target).await else {
+        return;
+    };
+    // Small messages are not to wait for each other.
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let (client_in, client_out) = client.into_split();
+    let (server_in, server_out) = server.into_split();
+    // Whichever side ends, both do.
+    tokio::select! {
+        () = pump(client_in, server_out, mode.clone()) => {}
+        () = pump(server_in, client_out, mode.clone()) => {}
+        () = cut(mode) => {}
+    }
+}
+
+async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::Receiver<Mode>) {
+    let mut bytes = vec![0; 64 * 1024];
+    loop {
+        let Ok(count) = from.read(&mut bytes).await else {
+            return;
+        };
+        if !passes(&mut mode).await || count == 0 || to.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits for as long as the network holds a piece back; false when it is cut.
+async fn passes(mode: &mut watch::Receiver<Mode>) -> bool {
+    loop {
+        let now = *mode.borrow_and_update();
+        match now {
+            Mode::Pass => return true,
+            Mode::Slow(by) => {
+                tokio::time::sleep(by).await;
+                return true;
+            }
+            Mode::Cut => return false,
+            Mode::BlackHole => {
+                if mode.changed().await.is_err() {
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+async fn cut(mut mode: watch::Receiver<Mode>) {
+    // An error means that the proxy is gone.
+    let _ = mode.wait_for(|mode| *mode == Mode::Cut).await;
+}
