@@ -34,6 +34,11 @@ pub(crate) const COMPONENTS: &[Component] = &[
         debian_packages: &["chromium", "fonts-dejavu-core"],
     },
     Component {
+        name: "etcd",
+        programs: &["etcd"],
+        debian_packages: &["etcd-server"],
+    },
+    Component {
         name: "redis",
         programs: &["redis-server"],
         debian_packages: &["redis-server"],

@@ -18,6 +18,7 @@
 
 pub mod cases;
 mod embedded;
+mod etcd;
 mod file;
 mod fixture;
 mod process;
@@ -26,6 +27,7 @@ mod table;
 mod world;
 
 pub use embedded::Embedded;
+pub use etcd::{Etcd, etcd_program};
 pub use file::StaticList;
 pub use fixture::{Ability, Fixture};
 pub use process::Process;

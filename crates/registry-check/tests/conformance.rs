@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use waystation_registry_check::{Embedded, StaticList, conform};
+use waystation_registry_check::{Embedded, Etcd, StaticList, conform, etcd_program};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_waystation-registry-check");
 
@@ -14,4 +14,11 @@ fn the_embedded_registry_conforms() {
 #[test]
 fn a_static_list_conforms() {
     conform::<StaticList>(Path::new(PROGRAM));
+}
+
+#[test]
+fn needs_etcd_a_registry_in_etcd_conforms() {
+    if etcd_program().is_some() {
+        conform::<Etcd>(Path::new(PROGRAM));
+    }
 }

@@ -13,6 +13,7 @@ use crate::backend::{Backend, Events, Key};
 use crate::driver::Driver;
 use crate::embedded::EmbeddedBackend;
 use crate::error::Error;
+use crate::etcd::EtcdBackend;
 use crate::file::FileBackend;
 use crate::handle::{
     Draining, Listing, Question, QuestionKind, Registered, RegistrationSlot, WatchSlot, Watching,
@@ -40,6 +41,10 @@ struct Shared {
 #[derive(Debug, Clone)]
 enum Source {
     Embedded(std::net::SocketAddr),
+    Etcd {
+        members: Vec<std::net::SocketAddr>,
+        prefix: String,
+    },
     File(std::path::PathBuf),
 }
 
@@ -195,12 +200,11 @@ impl Registry for Client {
 impl Source {
     fn of(url: &RegistryUrl) -> Result<Self, Error> {
         match url {
-            RegistryUrl::Embedded { host } => {
-                let address = resolve(host).map_err(|source| Error::Resolve {
-                    host: host.clone(),
-                    source,
-                })?;
-                Ok(Self::Embedded(address))
+            RegistryUrl::Embedded { host } => find(host).map(Self::Embedded),
+            RegistryUrl::Etcd { hosts, prefix } => {
+                let members: Result<Vec<_>, Error> = hosts.iter().map(|host| find(host)).collect();
+                let (members, prefix) = (members?, prefix.clone());
+                Ok(Self::Etcd { members, prefix })
             }
             RegistryUrl::File { path } => Ok(Self::File(path.clone())),
         }
@@ -216,10 +220,23 @@ impl Source {
             Self::Embedded(address) => {
                 Rc::new(EmbeddedBackend::new(shard, &address.into(), events.clone()))
             }
+            Self::Etcd { members, prefix } => {
+                let members = members.into_iter().map(Into::into).collect();
+                let (url, events) = (hub.url.clone(), events.clone());
+                Rc::new(EtcdBackend::new(shard, url, members, &prefix, events))
+            }
             Self::File(path) => Rc::new(FileBackend::new(shard, path, events.clone())),
         };
         Driver::new(shard, Arc::clone(hub), backend, events).spawn();
     }
+}
+
+/// The address of a registry's host. Blocks while a name is looked up.
+fn find(host: &str) -> Result<std::net::SocketAddr, Error> {
+    resolve(host).map_err(|source| Error::Resolve {
+        host: host.to_owned(),
+        source,
+    })
 }
 
 /// A number that no other process has. The standard library draws the keys of

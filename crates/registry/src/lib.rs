@@ -7,6 +7,7 @@
 //! | URL | what it is |
 //! |---|---|
 //! | `embedded://HOST:PORT` | `waystation registry serve`, or an [`EmbeddedServer`] of one's own |
+//! | `etcd://HOST:PORT,…/PREFIX` | keys under a prefix of etcd, attached to leases |
 //! | `file://PATH` | a static list of instances, read again whenever it changes |
 //!
 //! What a client decides is in crate `waystation-membership`: a registration
@@ -63,6 +64,7 @@ mod client;
 mod driver;
 mod embedded;
 mod error;
+mod etcd;
 mod file;
 mod handle;
 mod hub;

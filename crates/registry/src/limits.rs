@@ -78,3 +78,36 @@ pub const JOURNAL_FACTOR: u64 = 4;
 
 /// Longest line of a journal or a static list. A longer one is skipped.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest prefix of a shared registry's keys, in bytes. A longer one is refused.
+pub const PREFIX_BYTES_MAX: usize = 256;
+
+/// How long a connection to a registry that is not ours may take to come about.
+pub const CONNECT_WAIT: Duration = Duration::from_secs(1);
+
+/// How often etcd is asked for a sign of life, by each client. Shorter notices a
+/// dead member sooner, and is a read for the cluster each time.
+pub const ETCD_PROBE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Keys in one answer to a listing of etcd.
+pub const ETCD_PAGE: i64 = 1000;
+
+/// Keys under the prefix of an etcd registry. With more the registry counts as
+/// one that cannot be talked to, and the fault says so.
+pub const ETCD_KEYS_MAX: usize = 200_000;
+
+/// Largest answer of etcd. A larger one costs the connection, and is told.
+pub const ETCD_MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// How often a change that another client overtook is tried at once. After that
+/// it counts as unanswered, and is asked for again with a pause.
+pub const ETCD_TRIES: usize = 8;
+
+/// Foreign keys that a client remembers to have told. Further ones are not told.
+pub const ETCD_SKIPPED_KNOWN_MAX: usize = 1024;
+
+/// Keys that one transaction writes; etcd takes 128 operations by default.
+pub const ETCD_TXN_OPS_MAX: usize = 100;
+
+/// How often a drain looks whether all subscribers have acknowledged it.
+pub const ETCD_DRAIN_POLL: Duration = Duration::from_millis(50);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use waystation_base::ServiceName;
 use waystation_membership::{
-    Content, Instance, InstanceId, SubscriberId, View, ViewVersion, Watch,
+    Content, Instance, InstanceId, Removal, SubscriberId, View, ViewVersion, Watch,
 };
 
 /// What a source holds, and who watches it.
@@ -21,6 +21,18 @@ pub(crate) struct Mirror {
 }
 
 type Instances = BTreeMap<InstanceId, Arc<Instance>>;
+
+/// What changed in a source.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Instances that are there now, new or different.
+    pub(crate) put: Vec<Arc<Instance>>,
+    /// Instances that are in their service no longer, and why.
+    pub(crate) gone: Vec<(ServiceName, InstanceId, Removal)>,
+    /// The services that changed, each at the version of its last change: every
+    /// client tells the same one, however many changes it hears of at once.
+    pub(crate) at: BTreeMap<ServiceName, ViewVersion>,
+}
 
 impl Mirror {
     pub(crate) fn new() -> Self {
@@ -55,7 +67,34 @@ impl Mirror {
         let mut pushes = Vec::new();
         for service in known {
             let now_there = by_service.remove(&service).unwrap_or_default();
-            pushes.extend(self.replace(&service, now_there));
+            pushes.extend(self.replace(&service, at, now_there, &BTreeMap::new()));
+        }
+        pushes
+    }
+
+    /// The source changed, and is at a version above all before. What is gone went
+    /// before what is put came. Gives what is to be pushed. Cost: O(instances of
+    /// the services that changed).
+    pub(crate) fn change(
+        &mut self,
+        at: ViewVersion,
+        changes: Changes,
+    ) -> Vec<(SubscriberId, Content)> {
+        self.at = at;
+        let mut by_service: BTreeMap<ServiceName, Instances> = BTreeMap::new();
+        let mut why: BTreeMap<InstanceId, Removal> = BTreeMap::new();
+        for (service, id, removal) in changes.gone {
+            edit(&mut by_service, &self.views, &service).remove(&id);
+            why.insert(id, removal);
+        }
+        for instance in changes.put {
+            let service = instance.service.clone();
+            edit(&mut by_service, &self.views, &service).insert(instance.id.clone(), instance);
+        }
+        let mut pushes = Vec::new();
+        for (service, now_there) in by_service {
+            let at = changes.at.get(&service).copied().unwrap_or(at);
+            pushes.extend(self.replace(&service, at, now_there, &why));
         }
         pushes
     }
@@ -64,17 +103,23 @@ impl Mirror {
     fn replace(
         &mut self,
         service: &ServiceName,
+        at: ViewVersion,
         now_there: Instances,
+        why: &BTreeMap<InstanceId, Removal>,
     ) -> Vec<(SubscriberId, Content)> {
         let newer = View {
             service: service.clone(),
-            at: self.at,
+            at,
             instances: now_there,
         };
         let content = match self.views.get(service) {
             Some(old) if old.instances == newer.instances => return Vec::new(),
             Some(old) if old.at.epoch == newer.at.epoch => {
-                Content::Delta(Arc::new(old.delta_to(&newer)))
+                let mut delta = old.delta_to(&newer);
+                for (id, removal) in &mut delta.removed {
+                    *removal = why.get(id).copied().unwrap_or(*removal);
+                }
+                Content::Delta(Arc::new(delta))
             }
             _ => Content::View(Arc::new(newer.clone())),
         };
@@ -116,6 +161,18 @@ impl Mirror {
             .filter(|view| watch.covers(&view.service));
         covered.cloned().collect()
     }
+}
+
+/// The instances of a service that are to change, as they were at first.
+fn edit<'a>(
+    edited: &'a mut BTreeMap<ServiceName, Instances>,
+    views: &BTreeMap<ServiceName, Arc<View>>,
+    service: &ServiceName,
+) -> &'a mut Instances {
+    edited.entry(service.clone()).or_insert_with(|| {
+        let before = views.get(service);
+        before.map_or_else(Instances::new, |view| view.instances.clone())
+    })
 }
 
 #[cfg(test)]
@@ -177,5 +234,53 @@ mod tests {
             assert_eq!(held, *mirror.view(&held.service));
             assert_eq!(held.instances.len(), list.len());
         }
+    }
+
+    #[test]
+    fn what_changes_is_pushed_with_its_reason() {
+        let mut mirror = Mirror::new();
+        mirror.fill(at(1), some(&[("a", "a-1"), ("a", "a-2"), ("b", "b-1")]));
+        let held = mirror.subscribe(SubscriberId(1), Watch::Prefix("".into()));
+        let mut held = (*held[0]).clone();
+        let gone = |id: &str, why| ("a".parse().unwrap(), id.parse().unwrap(), why);
+        let changes = Changes {
+            put: some(&[("a", "a-3")]),
+            gone: vec![
+                gone("a-1", Removal::Deregistered),
+                gone("a-2", Removal::Unknown),
+            ],
+            at: [("a".parse().unwrap(), at(2))].into(),
+        };
+        let pushes = mirror.change(at(3), changes);
+        assert_eq!(pushes.len(), 1, "the other service did not change");
+        let Content::Delta(delta) = &pushes[0].1 else {
+            panic!("the epoch is the same")
+        };
+        assert_eq!(delta.removed[0].1, Removal::Deregistered);
+        assert_eq!(delta.removed[1].1, Removal::Unknown);
+        held.apply(delta).unwrap();
+        assert_eq!(held, *mirror.view(&held.service));
+        assert_eq!(held.at, at(2));
+        assert!(mirror.change(at(4), Changes::default()).is_empty());
+    }
+
+    #[test]
+    fn an_instance_that_goes_and_comes_back_at_once_has_changed_only() {
+        let mut mirror = Mirror::new();
+        mirror.fill(at(1), some(&[("a", "a-1")]));
+        mirror.subscribe(SubscriberId(1), Watch::Prefix("".into()));
+        let mut other = instance("a", "a-1");
+        other.weight = 3;
+        let gone = ("a".parse().unwrap(), "a-1".parse().unwrap());
+        let changes = Changes {
+            put: vec![Arc::new(other)],
+            gone: vec![(gone.0, gone.1, Removal::Deregistered)],
+            ..Changes::default()
+        };
+        let pushes = mirror.change(at(2), changes);
+        let Content::Delta(delta) = &pushes[0].1 else {
+            panic!("the epoch is the same")
+        };
+        assert_eq!((delta.changed.len(), delta.removed.len()), (1, 0));
     }
 }

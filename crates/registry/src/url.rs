@@ -7,7 +7,10 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// Where a registry is, as `embedded://HOST:PORT` or `file://PATH`.
+use crate::limits::PREFIX_BYTES_MAX;
+
+/// Where a registry is, as `embedded://HOST:PORT`, `etcd://HOST:PORT,…/PREFIX`
+/// or `file://PATH`.
 ///
 /// ```
 /// use waystation_registry::RegistryUrl;
@@ -24,6 +27,14 @@ pub enum RegistryUrl {
         /// Its host, a name or an address, and its port.
         host: String,
     },
+    /// A registry in etcd.
+    Etcd {
+        /// Its members, each a name or an address, and a port.
+        hosts: Vec<String>,
+        /// Under which its keys stand, without the slashes around it. Default
+        /// `waystation`.
+        prefix: String,
+    },
     /// A static list of instances, one JSON object a line.
     File {
         /// The list.
@@ -36,7 +47,7 @@ pub enum RegistryUrl {
 #[non_exhaustive]
 pub enum UrlError {
     /// The scheme is none that this version knows.
-    #[error("`{text}` is not embedded://HOST:PORT or file://PATH")]
+    #[error("`{text}` is not embedded://HOST:PORT, etcd://HOST:PORT,…/PREFIX or file://PATH")]
     Scheme {
         /// The whole text.
         text: String,
@@ -44,6 +55,15 @@ pub enum UrlError {
     /// What follows `embedded://` is not a host and a port.
     #[error("`{text}`: an embedded registry is at HOST:PORT")]
     HostPort {
+        /// The whole text.
+        text: String,
+    },
+    /// What follows `etcd://` is not one or several hosts and ports, and a
+    /// prefix.
+    #[error(
+        "`{text}`: etcd is at HOST:PORT,HOST:PORT…, then perhaps /PREFIX of A-Z a-z 0-9 . _ - /"
+    )]
+    Etcd {
         /// The whole text.
         text: String,
     },
@@ -61,17 +81,27 @@ impl FromStr for RegistryUrl {
     fn from_str(text: &str) -> Result<Self, UrlError> {
         let whole = || text.to_owned();
         if let Some(host) = text.strip_prefix("embedded://") {
-            let parts = host.rsplit_once(':');
-            let is_good = parts.is_some_and(|(name, port)| {
-                let is_plain = !name.contains(['/', '@', '?', '#']) && !name.is_empty();
-                is_plain && port.parse::<u16>().is_ok_and(|port| port > 0)
-            });
-            if !is_good {
+            if !is_host_and_port(host) {
                 return Err(UrlError::HostPort { text: whole() });
             }
             return Ok(Self::Embedded {
                 host: host.to_owned(),
             });
+        }
+        if let Some(rest) = text.strip_prefix("etcd://") {
+            let (hosts, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            let hosts: Vec<String> = hosts.split(',').map(str::to_owned).collect();
+            let prefix = if prefix.is_empty() {
+                "waystation"
+            } else {
+                prefix
+            };
+            let is_good = hosts.iter().all(|host| is_host_and_port(host)) && is_prefix(prefix);
+            if !is_good {
+                return Err(UrlError::Etcd { text: whole() });
+            }
+            let prefix = prefix.to_owned();
+            return Ok(Self::Etcd { hosts, prefix });
         }
         if let Some(path) = text.strip_prefix("file://") {
             if path.is_empty() || path.contains('\0') {
@@ -89,9 +119,25 @@ impl fmt::Display for RegistryUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded { host } => write!(f, "embedded://{host}"),
+            Self::Etcd { hosts, prefix } => write!(f, "etcd://{}/{prefix}", hosts.join(",")),
             Self::File { path } => write!(f, "file://{}", path.display()),
         }
     }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(name, port)| {
+        let is_plain = !name.contains(['/', '@', '?', '#', ',']) && !name.is_empty();
+        is_plain && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
+/// Whether keys can stand under `text`: names of a few plain characters with
+/// slashes between them.
+fn is_prefix(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(is_plain);
+    text.len() <= PREFIX_BYTES_MAX && text.split('/').all(is_name)
 }
 
 /// The first address of `host`. Blocks while a name is looked up.
@@ -112,10 +158,19 @@ mod tests {
             "embedded://127.0.0.1:7071",
             "embedded://[::1]:7071",
             "embedded://registry.local:1",
+            "etcd://127.0.0.1:2379,[::1]:2379,etcd-3:2379/way/station",
             "file:///etc/nodes",
             "file://nodes.jsonl",
         ] {
             assert_eq!(text.parse::<RegistryUrl>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_prefix_has_a_default() {
+        for text in ["etcd://a:1", "etcd://a:1/"] {
+            let url: RegistryUrl = text.parse().unwrap();
+            assert_eq!(url.to_string(), "etcd://a:1/waystation");
         }
     }
 
@@ -131,6 +186,16 @@ mod tests {
             "embedded://:1",
         ] {
             assert!(matches!(refuse(text), UrlError::HostPort { .. }), "{text}");
+        }
+        for text in [
+            "etcd://",
+            "etcd://a",
+            "etcd://a:1,/x",
+            "etcd://a:1/x//y",
+            "etcd://a:1/x/",
+            "etcd://a:1/x y",
+        ] {
+            assert!(matches!(refuse(text), UrlError::Etcd { .. }), "{text}");
         }
         assert!(matches!(refuse("file://"), UrlError::Path { .. }));
     }

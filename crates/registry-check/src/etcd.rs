@@ -1,0 +1,282 @@
+//! A real etcd, as a process of its own.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+
+use tempfile::TempDir;
+use waystation_registry::RegistryUrl;
+
+use crate::fixture::{Ability, Fixture};
+use crate::proxy::Proxy;
+
+/// Starts before it is given up: the port may be taken in between.
+const STARTS: usize = 5;
+
+/// One member of etcd, behind two proxies: one that always passes, so that its
+/// address is the same over restarts, and one for faults.
+pub struct Etcd {
+    folder: TempDir,
+    server: Option<Server>,
+    door: Proxy,
+    faulty: Proxy,
+}
+
+/// A running etcd; killed with SIGKILL when it is dropped.
+struct Server {
+    child: Child,
+    address: SocketAddr,
+    /// Reads what it says, so that it never waits for that.
+    reader: Option<JoinHandle<()>>,
+}
+
+/// Where etcd's program is: as `cargo xtask test` says, or where Debian has it.
+/// Nothing when it is missing, which is said, and a failure with `CI=true`.
+///
+/// # Panics
+/// When it is missing with `CI=true`.
+pub fn etcd_program() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
+    let components = variable("WAYSTATION_TEST_COMPONENTS").unwrap_or_default();
+    let named = components
+        .split(',')
+        .find_map(|entry| entry.strip_prefix("etcd="));
+    let program = PathBuf::from(named.unwrap_or("/usr/bin/etcd"));
+    if program.is_file() {
+        return Some(program);
+    }
+    let is_ci = variable("CI").is_some_and(|value| value == "true" || value == "1");
+    assert!(!is_ci, "{} is missing", program.display());
+    println!("left out: {} is missing", program.display());
+    None
+}
+
+impl Server {
+    /// Starts etcd on its data, and waits until it serves; `None` when it ended
+    /// instead.
+    fn start(program: &Path, data: &Path) -> Option<Self> {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = free.local_addr().expect("it is bound");
+        drop(free);
+        let url = format!("http://{address}");
+        // A single member: its peers' port is of no use to anybody.
+        let peers = "http://127.0.0.1:1";
+        let mut child = Command::new(program)
+            .args(["--name", "t", "--data-dir"])
+            .arg(data)
+            .args(["--listen-client-urls", &url])
+            .args(["--advertise-client-urls", &url])
+            .args(["--listen-peer-urls", "http://127.0.0.1:0"])
+            .args(["--initial-advertise-peer-urls", peers])
+            .args(["--initial-cluster", &format!("t={peers}")])
+            // An election at each start takes as long as this.
+            .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("etcd runs");
+        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let is_ready = |line: &String| line.contains("ready to serve client requests");
+        let ready = lines.by_ref().map_while(Result::ok).find(is_ready);
+        let reader = std::thread::Builder::new().name("etcd".to_owned());
+        let reader = reader.spawn(move || lines.map_while(Result::ok).for_each(drop));
+        let mut server = Self {
+            child,
+            address,
+            reader: Some(reader.expect("a thread")),
+        };
+        if ready.is_none() {
+            server.end();
+            return None;
+        }
+        Some(server)
+    }
+
+    fn end(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Etcd {
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Asks etcd's own gateway from JSON to its calls, as an operator would by
+    /// other tools.
+    fn ask(&self, path: &str, body: &str) -> String {
+        let server = self.server.as_ref().expect("it runs");
+        let mut stream = TcpStream::connect(server.address).expect("a connection");
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: etcd\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).expect("it is sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it is text");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        answer
+    }
+
+    /// Writes a key, past every client.
+    pub fn write(&self, key: &str, value: &str) {
+        let body = format!(
+            r#"{{"key":"{}","value":"{}"}}"#,
+            base64(key.as_bytes()),
+            base64(value.as_bytes())
+        );
+        self.ask("/v3/kv/put", &body);
+    }
+
+    /// Deletes a key, past every client.
+    pub fn delete(&self, key: &str) {
+        let body = format!(r#"{{"key":"{}"}}"#, base64(key.as_bytes()));
+        self.ask("/v3/kv/deleterange", &body);
+    }
+
+    /// Deletes all keys, past every client.
+    pub fn delete_all(&self) {
+        let all = base64(&[0]);
+        let body = format!(r#"{{"key":"{all}","range_end":"{all}"}}"#);
+        self.ask("/v3/kv/deleterange", &body);
+    }
+
+    /// The value of a key, if it is there.
+    pub fn get(&self, key: &str) -> Option<String> {
+        let body = format!(r#"{{"key":"{}"}}"#, base64(key.as_bytes()));
+        let answer = self.ask("/v3/kv/range", &body);
+        let value = answer.split("\"value\":\"").nth(1)?;
+        let bytes = from_base64(value.split('"').next()?);
+        Some(String::from_utf8(bytes).expect("it is text"))
+    }
+
+    /// Forgets all that was before the present revision.
+    pub fn compact(&self) {
+        let body = format!(r#"{{"key":"{}"}}"#, base64(b"/"));
+        let answer = self.ask("/v3/kv/range", &body);
+        let number = answer.split("\"revision\":\"").nth(1).expect("a header");
+        let number = number.split('"').next().expect("a number");
+        let body = format!(r#"{{"revision":"{number}","physical":true}}"#);
+        self.ask("/v3/kv/compaction", &body);
+    }
+}
+
+fn url(proxy: &Proxy) -> RegistryUrl {
+    let url = format!("etcd://{}/suite", proxy.address());
+    url.parse().expect("it is a URL")
+}
+
+impl Fixture for Etcd {
+    const NAME: &'static str = "etcd";
+    const ABILITIES: &'static [Ability] = &[
+        Ability::Register,
+        Ability::Network,
+        Ability::Holders,
+        Ability::Epochs,
+    ];
+
+    fn new(_program: &Path) -> Self {
+        Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            server: None,
+            door: Proxy::new(),
+            faulty: Proxy::new(),
+        }
+    }
+
+    fn start(&mut self) {
+        let program = etcd_program().expect("the suite runs only where etcd is");
+        let data = self.data();
+        let mut starts = (0..STARTS).filter_map(|_| Server::start(&program, &data));
+        let server = starts.next().expect("etcd starts");
+        self.door.lead_to(Some(server.address));
+        self.faulty.lead_to(Some(server.address));
+        self.server = Some(server);
+    }
+
+    fn kill(&mut self) {
+        self.door.lead_to(None);
+        self.faulty.lead_to(None);
+        self.server = None;
+    }
+
+    fn url(&self) -> RegistryUrl {
+        url(&self.door)
+    }
+
+    fn proxied_url(&self) -> RegistryUrl {
+        url(&self.faulty)
+    }
+
+    fn proxy(&self) -> &Proxy {
+        &self.faulty
+    }
+
+    fn wipe(&mut self) {
+        self.delete_all();
+    }
+
+    fn add_foreign(&mut self) -> bool {
+        self.write("/suite/somebody/else", "was here");
+        self.write("/suite/instances/bad-1", "{");
+        true
+    }
+
+    fn restore_backup(&mut self) {
+        self.kill();
+        // At its first start it was empty.
+        std::fs::remove_dir_all(self.data()).expect("a folder");
+        self.start();
+    }
+}
+
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Base64 as in RFC 4648, section 4.
+fn base64(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let at = |index: usize| u32::from(three.get(index).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for place in 0..4 {
+            let is_there = place <= three.len();
+            let digit = (bits >> (18 - 6 * place)) as usize & 63;
+            text.push(if is_there {
+                char::from(DIGITS[digit])
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}
+
+fn from_base64(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'=').collect();
+    for four in digits.chunks(4) {
+        let digit = |byte: &u8| {
+            let place = DIGITS.iter().position(|one| one == byte);
+            u32::try_from(place.expect("a digit")).expect("one of 64")
+        };
+        let bits = four.iter().fold(0, |bits, byte| bits << 6 | digit(byte));
+        let bits = bits << (6 * (4 - four.len()));
+        let count = four.len() * 6 / 8;
+        bytes.extend(&bits.to_be_bytes()[1..=count]);
+    }
+    bytes
+}

@@ -1,0 +1,315 @@
+//! What a client knows of the store, without I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use waystation_base::{Epoch, FencingToken};
+use waystation_membership::limits::EPOCH_JUMP_MAX;
+use waystation_membership::{Instance, InstanceId, Removal, ViewVersion, epoch_of as token_epoch};
+
+use super::entry::{Keys, Place, epoch_of, instance_of, number_of, printed};
+use super::proto::event::EventType;
+use super::proto::{Event, KeyValue, ResponseHeader};
+use crate::limits::ETCD_SKIPPED_KNOWN_MAX;
+use crate::mirror::Changes;
+
+/// An instance's key.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// None when the value is no instance.
+    pub(super) instance: Option<Arc<Instance>>,
+    pub(super) mod_revision: i64,
+    pub(super) lease: i64,
+}
+
+/// Something that was skipped: where, and why.
+pub(super) type Skipped = (String, String);
+
+/// How to go on after a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// Watch from this revision on: nothing else was missed.
+    Resume(i64),
+    /// List everything, then watch.
+    List,
+    /// The epoch is lower than it must be. Write this one, then look again.
+    Epoch(Epoch),
+    /// The store went back: write this epoch, then list.
+    Backwards(Epoch),
+}
+
+/// What came of a list or a watch.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) changes: Changes,
+    /// Whose keys were touched.
+    pub(super) touched: BTreeSet<InstanceId>,
+    pub(super) skipped: Vec<Skipped>,
+    /// The epoch's key was taken away or made lower: the store was changed
+    /// behind our back, and is to be looked at as a whole.
+    pub(super) is_reset: bool,
+}
+
+/// What a client has seen of a store.
+#[derive(Debug)]
+pub(super) struct Replica {
+    keys: Keys,
+    /// Up to which change it is complete; zero before the first list.
+    at: ViewVersion,
+    /// The highest version that anybody here has seen.
+    floor: ViewVersion,
+    epoch_mod: i64,
+    cluster: u64,
+    term: u64,
+    entries: BTreeMap<InstanceId, Entry>,
+    skips: Skips,
+}
+
+impl Replica {
+    pub(super) fn new(keys: Keys) -> Self {
+        Self {
+            keys,
+            at: ViewVersion::default(),
+            floor: ViewVersion::default(),
+            epoch_mod: 0,
+            cluster: 0,
+            term: 0,
+            entries: BTreeMap::new(),
+            skips: Skips::default(),
+        }
+    }
+
+    /// Up to which change it is complete.
+    pub(super) fn at(&self) -> ViewVersion {
+        self.at
+    }
+
+    /// The revision at which the epoch was written.
+    pub(super) fn epoch_mod(&self) -> i64 {
+        self.epoch_mod
+    }
+
+    pub(super) fn entry(&self, id: &InstanceId) -> Option<&Entry> {
+        self.entries.get(id)
+    }
+
+    /// Somebody has seen this version. True when it is above all that was seen
+    /// here: then the store may have gone back. One whose epoch is absurd is not
+    /// believed.
+    pub(super) fn see(&mut self, version: ViewVersion) -> bool {
+        let jump = version.epoch.0.saturating_sub(self.floor.epoch.0);
+        let is_news = version > self.floor && jump <= EPOCH_JUMP_MAX;
+        if is_news {
+            self.floor = version;
+        }
+        is_news
+    }
+
+    /// Somebody was granted this token.
+    pub(super) fn see_token(&mut self, token: FencingToken) -> bool {
+        let epoch = token_epoch(token);
+        let number = token.0 ^ epoch.0 << waystation_membership::limits::TOKEN_COUNTER_BITS;
+        self.see(ViewVersion { epoch, number })
+    }
+
+    /// The highest version that anybody here has seen. Read before a store is
+    /// asked how it stands: its answer may be overtaken by a later change.
+    pub(super) fn floor(&self) -> ViewVersion {
+        self.floor
+    }
+
+    /// How to go on with a store that answers so, to a question asked when the
+    /// highest version seen was `floor`.
+    pub(super) fn start(
+        &self,
+        floor: ViewVersion,
+        header: &ResponseHeader,
+        epoch: Option<&KeyValue>,
+    ) -> Start {
+        let found = epoch_of(epoch);
+        if found > floor.epoch {
+            return Start::List;
+        }
+        let is_same = header.cluster_id == self.cluster;
+        let is_back =
+            number_of(header.revision) < floor.number || is_same && header.raft_term < self.term;
+        if is_back {
+            return Start::Backwards(Epoch(floor.epoch.0 + 1));
+        }
+        if found.0 == 0 || found < floor.epoch {
+            return Start::Epoch(Epoch(floor.epoch.0.max(1)));
+        }
+        if !is_same || self.at.number == 0 || self.at.epoch != found {
+            return Start::List;
+        }
+        Start::Resume(
+            i64::try_from(self.at.number)
+                .unwrap_or(i64::MAX)
+                .saturating_add(1),
+        )
+    }
+
+    /// Takes in a whole list.
+    pub(super) fn fill(&mut self, header: &ResponseHeader, kvs: &[KeyValue]) -> Vec<Skipped> {
+        self.cluster = header.cluster_id;
+        self.term = header.raft_term;
+        self.entries.clear();
+        let mut epoch = Epoch(0);
+        for kv in kvs {
+            match self.keys.place(&kv.key) {
+                Ok(Place::Epoch) => {
+                    epoch = epoch_of(Some(kv));
+                    self.epoch_mod = kv.mod_revision;
+                }
+                Ok(Place::Instance(id)) => {
+                    let entry = self.skips.entry(&id, kv);
+                    self.entries.insert(id, entry);
+                }
+                Ok(Place::Left(_)) => {}
+                Err(reason) => self.skips.skip(kv, reason),
+            }
+        }
+        self.at = ViewVersion {
+            epoch,
+            number: number_of(header.revision),
+        };
+        self.floor = self.floor.max(self.at);
+        self.skips.take()
+    }
+
+    /// All instances.
+    pub(super) fn instances(&self) -> impl Iterator<Item = Arc<Instance>> {
+        let entries = self.entries.values();
+        entries.filter_map(|entry| entry.instance.clone())
+    }
+
+    /// Takes in what a watch tells: whole revisions, in order. What is older
+    /// than what is known is left out.
+    pub(super) fn apply(&mut self, events: &[Event]) -> News {
+        let mut news = News::default();
+        let mut left: BTreeMap<InstanceId, i64> = BTreeMap::new();
+        let mut number = self.at.number;
+        for event in events {
+            let Some(kv) = &event.kv else { continue };
+            if number_of(kv.mod_revision) <= self.at.number {
+                continue;
+            }
+            number = number.max(number_of(kv.mod_revision));
+            let is_put = event.r#type() == EventType::Put;
+            match self.keys.place(&kv.key) {
+                Ok(Place::Epoch) => {
+                    let epoch = if is_put { epoch_of(Some(kv)) } else { Epoch(0) };
+                    news.is_reset |= epoch < self.at.epoch;
+                    self.at.epoch = epoch;
+                    self.epoch_mod = kv.mod_revision;
+                }
+                Ok(Place::Left(id)) if is_put => {
+                    left.insert(id, kv.mod_revision);
+                }
+                Ok(Place::Instance(id)) => {
+                    let entry = is_put.then(|| self.skips.entry(&id, kv));
+                    let is_leaving = left.get(&id) == Some(&kv.mod_revision);
+                    let at = ViewVersion {
+                        epoch: self.at.epoch,
+                        number: number_of(kv.mod_revision),
+                    };
+                    self.put(id, entry, is_leaving, at, &mut news);
+                }
+                Err(reason) if is_put => self.skips.skip(kv, reason),
+                Ok(Place::Left(_)) => {}
+                Err(_) => {
+                    self.skips.known.remove(&*kv.key);
+                }
+            }
+        }
+        news.skipped = self.skips.take();
+        self.at.number = number;
+        self.floor = self.floor.max(self.at);
+        if news.is_reset {
+            // What was taken in here is told by a list.
+            self.at = ViewVersion::default();
+        }
+        news
+    }
+
+    /// Everything up to this revision has been told.
+    pub(super) fn progress(&mut self, revision: i64) {
+        self.at.number = self.at.number.max(number_of(revision));
+        self.floor = self.floor.max(self.at);
+    }
+
+    fn put(
+        &mut self,
+        id: InstanceId,
+        entry: Option<Entry>,
+        is_leaving: bool,
+        at: ViewVersion,
+        news: &mut News,
+    ) {
+        let instance = entry.as_ref().and_then(|entry| entry.instance.clone());
+        let old = match entry {
+            Some(entry) => self.entries.insert(id.clone(), entry),
+            None => self.entries.remove(&id),
+        };
+        let changes = &mut news.changes;
+        changes.put.retain(|one| one.id != id);
+        if let Some(old) = old.and_then(|old| old.instance) {
+            // Who is elsewhere now has left this service.
+            let why = if is_leaving || instance.is_some() {
+                Removal::Deregistered
+            } else {
+                Removal::Unknown
+            };
+            let service = &old.service;
+            (changes.gone).retain(|(from, gone, _)| (from, gone) != (service, &id));
+            changes.gone.push((service.clone(), id.clone(), why));
+            changes.at.insert(service.clone(), at);
+        }
+        if let Some(instance) = &instance {
+            changes.at.insert(instance.service.clone(), at);
+        }
+        changes.put.extend(instance);
+        news.touched.insert(id);
+    }
+}
+
+/// What was told to be skipped, at which revision, so that it is told once.
+#[derive(Debug, Default)]
+struct Skips {
+    known: BTreeMap<Vec<u8>, i64>,
+    news: Vec<Skipped>,
+}
+
+impl Skips {
+    fn entry(&mut self, id: &InstanceId, kv: &KeyValue) -> Entry {
+        let instance = match instance_of(id, kv) {
+            Ok(instance) => Some(Arc::new(instance)),
+            Err(reason) => {
+                self.skip(kv, reason);
+                None
+            }
+        };
+        Entry {
+            instance,
+            mod_revision: kv.mod_revision,
+            lease: kv.lease,
+        }
+    }
+
+    fn skip(&mut self, kv: &KeyValue, reason: String) {
+        let is_known = self.known.get(&*kv.key) == Some(&kv.mod_revision);
+        let has_room = self.known.len() < ETCD_SKIPPED_KNOWN_MAX;
+        if !is_known && (has_room || self.known.contains_key(&*kv.key)) {
+            self.known.insert(kv.key.to_vec(), kv.mod_revision);
+            self.news.push((printed(&kv.key), reason));
+        }
+    }
+
+    fn take(&mut self) -> Vec<Skipped> {
+        std::mem::take(&mut self.news)
+    }
+}
+
+#[cfg(test)]
+#[path = "replica_tests.rs"]
+mod tests;

@@ -1,0 +1,286 @@
+//! The connection to etcd: found, caught up with, followed, looked after.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use tonic::{Code, Streaming};
+use waystation_base::{Backoff, BackoffConfig, Epoch, ServiceName};
+use waystation_membership::{Content, State, SubscriberId};
+use waystation_net::{Address, WaitsFor, waiting};
+
+use super::backend::Shared;
+use super::change::{compare_mod, put};
+use super::proto::{RangeRequest, WatchResponse};
+use super::replica::{Skipped, Start};
+use super::wire::{Fault, Wire};
+use crate::backend::Event;
+use crate::limits::{CONNECT_PAUSE_MAX, ETCD_PROBE_INTERVAL, ETCD_TRIES, EVENTS_MAX};
+
+/// Connects to one member after another, for as long as the backend is used.
+pub(super) async fn run(shared: Rc<Shared>) {
+    let config = BackoffConfig {
+        base: std::time::Duration::from_millis(20),
+        max: CONNECT_PAUSE_MAX,
+        ..BackoffConfig::default()
+    };
+    let mut backoff = Backoff::new(config, shared.shard.random());
+    // Clients that start together do not all go to the first member.
+    let first = shared.shard.random() % shared.members.len() as u64;
+    let members = shared.members.iter().cycle();
+    for member in members.skip(usize::try_from(first).unwrap_or(0)) {
+        let session = Session {
+            shared: &shared,
+            member,
+        };
+        tokio::select! {
+            biased;
+            () = shared.closed() => return,
+            fault = session.run(&mut backoff) => session.lost(&fault),
+        }
+        let pause = shared.shard.sleep(backoff.next_delay());
+        tokio::select! {
+            biased;
+            () = shared.closed() => return,
+            () = waiting(WaitsFor::plain("etcd pause"), pause) => {}
+        }
+    }
+}
+
+/// A connection to one member.
+struct Session<'a> {
+    shared: &'a Rc<Shared>,
+    member: &'a Address,
+}
+
+/// What goes on until something is wrong.
+type Outcome = Result<Infallible, Fault>;
+
+impl Session<'_> {
+    async fn run(&self, backoff: &mut Backoff) -> Fault {
+        let Err(fault) = self.try_run(backoff).await;
+        fault
+    }
+
+    async fn try_run(&self, backoff: &mut Backoff) -> Outcome {
+        let wire = Wire::connect(&self.shared.shard, self.member).await?;
+        self.catch_up(&wire).await?;
+        let stream = self.watch(&wire).await?;
+        backoff.reset();
+        self.shared.connected(&wire);
+        tokio::select! {
+            outcome = self.follow(&wire, stream) => outcome,
+            outcome = self.probe(&wire) => outcome,
+            outcome = self.tend(&wire) => outcome,
+            () = wire.ended() => Err(ended("the connection ended")),
+        }
+    }
+
+    fn lost(&self, fault: &Fault) {
+        self.shared.lost(format!("{}: {fault}", self.member));
+    }
+
+    /// Looks at how the store stands, and lists it if the watch cannot go on
+    /// from where it was.
+    async fn catch_up(&self, wire: &Wire) -> Result<(), Fault> {
+        for _ in 0..ETCD_TRIES {
+            match self.look(wire).await? {
+                (Start::Resume(_), _) => return Ok(()),
+                (Start::List, _) => match self.list(wire).await {
+                    Ok(()) => return Ok(()),
+                    Err(fault) if fault.is_compacted() => {}
+                    Err(fault) => return Err(fault),
+                },
+                (Start::Epoch(epoch), found_at) => self.write(wire, epoch, found_at).await?,
+                (Start::Backwards(epoch), found_at) => {
+                    let floor = self.shared.replica.borrow().floor();
+                    let url = &self.shared.url;
+                    tracing::warn!(
+                        registry = url,
+                        had = %floor,
+                        "the store went back: it was restored from an old state"
+                    );
+                    self.write(wire, epoch, found_at).await?;
+                }
+            }
+        }
+        Err(Fault::Nonsense("its epoch does not settle"))
+    }
+
+    /// How to go on, and the revision at which the epoch was written.
+    async fn look(&self, wire: &Wire) -> Result<(Start, i64), Fault> {
+        let floor = self.shared.replica.borrow().floor();
+        let request = RangeRequest {
+            key: self.shared.keys.epoch().into(),
+            ..RangeRequest::default()
+        };
+        let answer = wire.range(request).await?;
+        let header = answer.header.ok_or(Fault::Nonsense("no header"))?;
+        let epoch = answer.kvs.first();
+        let start = self.shared.replica.borrow().start(floor, &header, epoch);
+        Ok((start, epoch.map_or(0, |kv| kv.mod_revision)))
+    }
+
+    /// Writes an epoch, unless another client was faster.
+    async fn write(&self, wire: &Wire, epoch: Epoch, found_at: i64) -> Result<(), Fault> {
+        let key = self.shared.keys.epoch();
+        let request = super::proto::TxnRequest {
+            compare: vec![compare_mod(&key, found_at)],
+            success: vec![put(key, epoch.to_string().into(), 0)],
+            failure: Vec::new(),
+        };
+        wire.txn(request).await.map(drop)
+    }
+
+    async fn list(&self, wire: &Wire) -> Result<(), Fault> {
+        let (header, kvs) = wire.list(self.shared.keys.all()).await?;
+        let shared = self.shared;
+        let (skipped, pushes, is_reset) = {
+            let mut replica = shared.replica.borrow_mut();
+            let skipped = replica.fill(&header, &kvs);
+            let mut mirror = shared.mirror.borrow_mut();
+            let pushes = mirror.fill(replica.at(), replica.instances());
+            let mut subscribers = shared.subscribers.borrow_mut();
+            subscribers.clear_draining();
+            for one in replica
+                .instances()
+                .filter(|one| one.state == State::Draining)
+            {
+                subscribers.set_draining(&one.service, true);
+            }
+            (skipped, pushes, replica.at().epoch < replica.floor().epoch)
+        };
+        if is_reset {
+            return Err(reset());
+        }
+        self.tell(skipped, pushes)?;
+        shared.check_registrants(None);
+        Ok(())
+    }
+
+    async fn watch(&self, wire: &Wire) -> Result<Streaming<WatchResponse>, Fault> {
+        let number = self.shared.replica.borrow().at().number;
+        let from = i64::try_from(number).unwrap_or(i64::MAX).saturating_add(1);
+        wire.watch(self.shared.keys.all(), from).await
+    }
+
+    async fn follow(&self, wire: &Wire, mut stream: Streaming<WatchResponse>) -> Outcome {
+        let mut events = Vec::new();
+        loop {
+            let answer = waiting(WaitsFor::plain("etcd watch"), stream.message()).await?;
+            let answer = answer.ok_or_else(|| ended("the watch ended"))?;
+            if answer.canceled {
+                if answer.compact_revision == 0 {
+                    return Err(ended(&answer.cancel_reason));
+                }
+                // The changes that are missing are gone: what is there is not.
+                tracing::info!(
+                    registry = self.shared.url,
+                    revision = answer.compact_revision,
+                    "what was to be caught up with is compacted: listing"
+                );
+                events.clear();
+                self.list(wire).await?;
+                stream = self.watch(wire).await?;
+                continue;
+            }
+            events.extend(answer.events);
+            if events.len() > EVENTS_MAX {
+                return Err(ended("too many changes at once"));
+            }
+            if answer.fragment {
+                continue;
+            }
+            if events.is_empty() {
+                let revision = answer.header.map_or(0, |header| header.revision);
+                if !answer.created {
+                    self.shared.replica.borrow_mut().progress(revision);
+                }
+                continue;
+            }
+            let news = self.shared.replica.borrow_mut().apply(&events);
+            events.clear();
+            if news.is_reset {
+                return Err(reset());
+            }
+            let at = self.shared.replica.borrow().at();
+            let services: Vec<_> = news.changes.at.keys().cloned().collect();
+            let pushes = self.shared.mirror.borrow_mut().change(at, news.changes);
+            self.note_drains(&services);
+            self.tell(news.skipped, pushes)?;
+            self.shared.check_registrants(Some(&news.touched));
+        }
+    }
+
+    fn note_drains(&self, services: &[ServiceName]) {
+        let mirror = self.shared.mirror.borrow();
+        for service in services {
+            let view = mirror.view(service);
+            let mut instances = view.instances.values();
+            let is_draining = instances.any(|one| one.state == State::Draining);
+            let mut subscribers = self.shared.subscribers.borrow_mut();
+            subscribers.set_draining(service, is_draining);
+        }
+    }
+
+    /// Asks for a sign of life again and again, from a quorum: a watch is silent
+    /// whether nothing changes or nobody is there.
+    async fn probe(&self, wire: &Wire) -> Outcome {
+        loop {
+            let pause = self.shared.shard.sleep(ETCD_PROBE_INTERVAL);
+            tokio::select! {
+                () = waiting(WaitsFor::plain("etcd pause"), pause) => {}
+                () = self.shared.doubted() => {}
+            }
+            match self.look(wire).await?.0 {
+                Start::Resume(_) | Start::List => {}
+                Start::Epoch(_) | Start::Backwards(_) => return Err(reset()),
+            }
+        }
+    }
+
+    /// Keeps the lease of this client's subscribers, and writes down what they
+    /// hold.
+    async fn tend(&self, wire: &Wire) -> Outcome {
+        let shared = self.shared;
+        loop {
+            shared.keep_subscribers(wire).await?;
+            let next = shared.shard.now() + ETCD_PROBE_INTERVAL;
+            while shared.shard.now() < next {
+                shared.write_subscribers(wire).await?;
+                let pause = shared.shard.sleep_until(next);
+                tokio::select! {
+                    () = waiting(WaitsFor::plain("etcd pause"), pause) => {}
+                    () = shared.urgent.notified() => {}
+                }
+            }
+        }
+    }
+
+    fn tell(
+        &self,
+        skipped: Vec<Skipped>,
+        pushes: Vec<(SubscriberId, Content)>,
+    ) -> Result<(), Fault> {
+        let mut fits = true;
+        for (place, reason) in skipped {
+            fits &= self.shared.events.push(Event::Skipped { place, reason });
+        }
+        for (subscriber, content) in pushes {
+            fits &= self.shared.push(subscriber, content);
+        }
+        // Who cannot keep up starts over, so that nothing is missed in silence.
+        fits.then_some(())
+            .ok_or_else(|| ended("the client cannot keep up"))
+    }
+}
+
+fn ended(text: &str) -> Fault {
+    Fault::Status {
+        code: Code::Unavailable,
+        text: text.to_owned(),
+    }
+}
+
+fn reset() -> Fault {
+    ended("the store was emptied or went back")
+}

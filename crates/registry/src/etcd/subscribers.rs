@@ -1,0 +1,372 @@
+//! Who watches what, and which version of it each holds, told in etcd so that
+//! drains can wait for all of them.
+//!
+//! A client writes a key for each of its watches, attached to one lease. Before
+//! it shows a watch its first view that key is there, so that no drain overlooks
+//! it. What a watch holds is written at once while the service has an instance
+//! that drains, and with the next sign of life else: nobody waits for it then.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use waystation_base::{Epoch, ServiceName};
+use waystation_membership::{SubscriberId, ViewVersion, Watch};
+
+use super::entry::Keys;
+use crate::registry::Holder;
+
+/// What a subscriber's key says.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Form {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    service: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prefix: Option<String>,
+    /// The process that it is in, for people.
+    #[serde(default)]
+    process: String,
+    #[serde(default)]
+    holds: BTreeMap<String, HoldsForm>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct HoldsForm {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    acknowledged: Option<String>,
+}
+
+/// What a subscriber holds of a service.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Holds {
+    sent: Option<ViewVersion>,
+    acknowledged: Option<ViewVersion>,
+}
+
+/// A subscriber as it stands in etcd.
+#[derive(Debug, PartialEq)]
+pub(super) struct Subscriber {
+    id: SubscriberId,
+    watch: Watch,
+    process: String,
+    holds: BTreeMap<ServiceName, Holds>,
+}
+
+#[derive(Debug)]
+struct Own {
+    subscriber: Subscriber,
+    is_written: bool,
+    /// Whether it waits for its first views.
+    is_new: bool,
+}
+
+/// The subscribers of this client.
+#[derive(Debug, Default)]
+pub(super) struct Subscribers {
+    own: BTreeMap<SubscriberId, Own>,
+    gone: BTreeSet<SubscriberId>,
+    /// Services with an instance that drains.
+    draining: BTreeSet<ServiceName>,
+    /// The lease that the keys are attached to.
+    pub(super) lease: Option<i64>,
+}
+
+impl Subscribers {
+    /// Somebody watches from now on, and waits for its first views.
+    pub(super) fn subscribe(&mut self, id: SubscriberId, watch: Watch) {
+        let subscriber = Subscriber {
+            id,
+            watch,
+            process: std::process::id().to_string(),
+            holds: BTreeMap::new(),
+        };
+        let own = Own {
+            subscriber,
+            is_written: false,
+            is_new: true,
+        };
+        self.own.insert(id, own);
+        self.gone.remove(&id);
+    }
+
+    pub(super) fn unsubscribe(&mut self, id: SubscriberId) {
+        if self.own.remove(&id).is_some() {
+            self.gone.insert(id);
+        }
+    }
+
+    /// Whether a service has an instance that drains.
+    pub(super) fn set_draining(&mut self, service: &ServiceName, is_draining: bool) {
+        if is_draining {
+            self.draining.insert(service.clone());
+        } else {
+            self.draining.remove(service);
+        }
+    }
+
+    /// No instance of any service drains, until it is said.
+    pub(super) fn clear_draining(&mut self) {
+        self.draining.clear();
+    }
+
+    /// A version was pushed. True when somebody may wait to hear of it.
+    pub(super) fn sent(
+        &mut self,
+        id: SubscriberId,
+        service: &ServiceName,
+        at: ViewVersion,
+    ) -> bool {
+        self.note(id, service, |holds| holds.sent = Some(at))
+    }
+
+    /// A version is seen by callers. True when somebody may wait to hear of it.
+    pub(super) fn acknowledged(
+        &mut self,
+        id: SubscriberId,
+        service: &ServiceName,
+        at: ViewVersion,
+    ) -> bool {
+        self.note(id, service, |holds| holds.acknowledged = Some(at))
+    }
+
+    fn note(
+        &mut self,
+        id: SubscriberId,
+        service: &ServiceName,
+        change: impl FnOnce(&mut Holds),
+    ) -> bool {
+        let Some(own) = self.own.get_mut(&id) else {
+            return false;
+        };
+        change(own.subscriber.holds.entry(service.clone()).or_default());
+        own.is_written = false;
+        self.draining.contains(service)
+    }
+
+    /// Everything has to be written again: the lease was lost.
+    pub(super) fn lose(&mut self) {
+        self.lease = None;
+        self.gone.clear();
+        for own in self.own.values_mut() {
+            own.is_written = false;
+        }
+    }
+
+    /// Whether something is to be written or deleted.
+    pub(super) fn has_news(&self) -> bool {
+        !self.gone.is_empty() || self.own.values().any(|own| !own.is_written)
+    }
+
+    /// The store does not take what is to be written.
+    pub(super) fn do_without(&mut self) {
+        self.gone.clear();
+        for own in self.own.values_mut() {
+            own.is_written = true;
+        }
+    }
+
+    /// At most so many keys to write, with their values, or to delete without
+    /// one. They count as written from here on.
+    pub(super) fn take(&mut self, keys: &Keys, max: usize) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let mut taken = Vec::new();
+        while let Some(id) = self.gone.pop_first() {
+            taken.push((keys.subscriber(id), None));
+            if taken.len() >= max {
+                return taken;
+            }
+        }
+        let unwritten = self.own.values_mut().filter(|own| !own.is_written);
+        for own in unwritten.take(max - taken.len()) {
+            own.is_written = true;
+            let key = keys.subscriber(own.subscriber.id);
+            taken.push((key, Some(own.subscriber.value())));
+        }
+        taken
+    }
+
+    /// Who waits for its first views, and stands in etcd.
+    pub(super) fn take_new(&mut self) -> Vec<(SubscriberId, Watch)> {
+        let new = self.own.values_mut();
+        let new = new.filter(|own| own.is_new && own.is_written);
+        let new = new.map(|own| {
+            own.is_new = false;
+            (own.subscriber.id, own.subscriber.watch.clone())
+        });
+        new.collect()
+    }
+}
+
+impl Subscriber {
+    fn value(&self) -> Vec<u8> {
+        let text = |version: Option<ViewVersion>| version.map(|version| version.to_string());
+        let (service, prefix) = match &self.watch {
+            Watch::Service(service) => (Some(service.to_string()), None),
+            Watch::Prefix(prefix) => (None, Some(prefix.to_string())),
+        };
+        let holds = self.holds.iter().map(|(service, holds)| {
+            let form = HoldsForm {
+                sent: text(holds.sent),
+                acknowledged: text(holds.acknowledged),
+            };
+            (service.to_string(), form)
+        });
+        let form = Form {
+            service,
+            prefix,
+            process: self.process.clone(),
+            holds: holds.collect(),
+        };
+        serde_json::to_vec(&form).expect("texts are JSON")
+    }
+
+    /// The subscriber of a key and its value, if they make sense.
+    pub(super) fn read(keys: &Keys, key: &[u8], value: &[u8]) -> Option<Self> {
+        let id = keys.subscriber_of(key)?;
+        let form: Form = serde_json::from_slice(value).ok()?;
+        let watch = match (form.service, form.prefix) {
+            (Some(service), None) => Watch::Service(ServiceName::new(&service).ok()?),
+            (None, Some(prefix)) => Watch::Prefix(prefix.into()),
+            _ => return None,
+        };
+        let mut holds = BTreeMap::new();
+        for (service, form) in form.holds {
+            let service = ServiceName::new(&service).ok()?;
+            let version = |text: Option<String>| text.as_deref().and_then(version);
+            let of_service = Holds {
+                sent: version(form.sent),
+                acknowledged: version(form.acknowledged),
+            };
+            holds.insert(service, of_service);
+        }
+        Some(Self {
+            id,
+            watch,
+            process: form.process,
+            holds,
+        })
+    }
+
+    /// Whether it watches `service` and its callers may not see `at` yet.
+    pub(super) fn is_behind(&self, service: &ServiceName, at: ViewVersion) -> bool {
+        let held = self.holds.get(service).and_then(|holds| holds.acknowledged);
+        self.watch.covers(service) && held < Some(at)
+    }
+
+    /// What it holds of a service, if it watches that.
+    pub(super) fn holder(&self, service: &ServiceName) -> Option<Holder> {
+        self.watch.covers(service).then(|| {
+            let holds = self.holds.get(service).copied().unwrap_or_default();
+            Holder {
+                subscriber: self.id,
+                sent: holds.sent,
+                acknowledged: holds.acknowledged,
+                peer: Some(format!("process {}", self.process)),
+            }
+        })
+    }
+}
+
+fn version(text: &str) -> Option<ViewVersion> {
+    let (epoch, number) = text.split_once('.')?;
+    Some(ViewVersion {
+        epoch: Epoch(epoch.parse().ok()?),
+        number: number.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(name: &str) -> ServiceName {
+        name.parse().unwrap()
+    }
+
+    fn at(number: u64) -> ViewVersion {
+        let epoch = Epoch(2);
+        ViewVersion { epoch, number }
+    }
+
+    fn read(keys: &Keys, taken: &[(Vec<u8>, Option<Vec<u8>>)]) -> Subscriber {
+        let (key, value) = &taken[0];
+        Subscriber::read(keys, key, value.as_ref().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_subscriber_stands_in_etcd_before_it_is_shown_anything() {
+        let keys = Keys::new("w");
+        let mut all = Subscribers::default();
+        all.subscribe(SubscriberId(7), Watch::Service(service("a")));
+        assert_eq!(all.take_new(), []);
+        let taken = all.take(&keys, 10);
+        assert_eq!(taken.len(), 1);
+        let stands = read(&keys, &taken);
+        assert!(stands.is_behind(&service("a"), at(1)));
+        assert!(!stands.is_behind(&service("b"), at(1)), "it does not watch");
+        assert_eq!(all.take_new().len(), 1);
+        assert_eq!(all.take_new(), []);
+        assert_eq!(all.take(&keys, 10), []);
+    }
+
+    #[test]
+    fn what_it_holds_is_urgent_while_an_instance_drains() {
+        let keys = Keys::new("w");
+        let mut all = Subscribers::default();
+        let id = SubscriberId(7);
+        all.subscribe(id, Watch::Prefix("".into()));
+        assert!(!all.sent(id, &service("a"), at(3)));
+        all.set_draining(&service("a"), true);
+        assert!(all.sent(id, &service("a"), at(4)));
+        assert!(!all.sent(id, &service("b"), at(4)));
+        let stands = read(&keys, &all.take(&keys, 10));
+        assert!(stands.is_behind(&service("a"), at(4)));
+        assert!(all.acknowledged(id, &service("a"), at(4)));
+        let stands = read(&keys, &all.take(&keys, 10));
+        assert!(!stands.is_behind(&service("a"), at(4)));
+        assert!(stands.is_behind(&service("a"), at(5)));
+        let holder = stands.holder(&service("a")).unwrap();
+        assert_eq!(
+            (holder.sent, holder.acknowledged),
+            (Some(at(4)), Some(at(4)))
+        );
+        all.set_draining(&service("a"), false);
+        assert!(!all.acknowledged(id, &service("a"), at(5)));
+    }
+
+    #[test]
+    fn who_is_gone_is_deleted_and_a_lost_lease_writes_all_again() {
+        let keys = Keys::new("w");
+        let mut all = Subscribers::default();
+        for id in 1..=3 {
+            all.subscribe(SubscriberId(id), Watch::Prefix("".into()));
+        }
+        assert_eq!(all.take(&keys, 2).len(), 2, "a bounded number at once");
+        assert_eq!(all.take(&keys, 2).len(), 1);
+        all.unsubscribe(SubscriberId(2));
+        assert_eq!(
+            all.take(&keys, 2),
+            [(keys.subscriber(SubscriberId(2)), None)]
+        );
+        all.lose();
+        assert_eq!(all.take(&keys, 9).len(), 2);
+    }
+
+    #[test]
+    fn nonsense_is_no_subscriber() {
+        let keys = Keys::new("w");
+        let key = keys.subscriber(SubscriberId(1));
+        for value in [
+            "",
+            "{}",
+            r#"{"service":"A B"}"#,
+            r#"{"service":"a","prefix":""}"#,
+        ] {
+            assert_eq!(Subscriber::read(&keys, &key, value.as_bytes()), None);
+        }
+        let good = br#"{"service":"a","holds":{"a":{"acknowledged":"x"}}}"#;
+        let one = Subscriber::read(&keys, &key, good).unwrap();
+        assert!(one.is_behind(&service("a"), at(1)));
+        assert_eq!(Subscriber::read(&keys, b"/w.subscribers/x", good), None);
+    }
+}
