@@ -1,0 +1,235 @@
+//! Tests of a site as a whole: its connection, what it acknowledges, refusals.
+
+use super::*;
+use crate::test_support::{EPOCH, NOW, at, entries, hello, holding, name, welcome};
+
+fn site(holding: Holding) -> Site {
+    let restored = Restored {
+        life: LifeId(2),
+        holding,
+        ..Restored::default()
+    };
+    let mut site = Site::new(NOW, SiteConfig::new(name("b")), restored, 1);
+    assert_eq!(outputs(&mut site), [SiteOutput::Connect]);
+    site
+}
+
+fn outputs(site: &mut Site) -> Vec<SiteOutput> {
+    std::iter::from_fn(|| site.poll_output()).collect()
+}
+
+/// A site that is welcome at its position.
+fn streaming(seq: u64) -> Site {
+    let mut site = site(holding(seq));
+    site.handle_connected(NOW);
+    let said = SiteOutput::Send(ToHub::Hello(hello("b", 2, holding(seq))));
+    assert_eq!(outputs(&mut site), [said]);
+    site.handle_message(NOW, ToSite::Welcome(welcome(Some(seq), 9)));
+    site
+}
+
+fn increments(site: &mut Site, range: std::ops::RangeInclusive<u64>) {
+    let entries = entries(range);
+    let end = Seq(9);
+    site.handle_message(NOW, ToSite::Entries { entries, end });
+}
+
+fn acks(site: &mut Site) -> Vec<Seq> {
+    let all = outputs(site).into_iter().filter_map(|one| match one {
+        SiteOutput::Send(ToHub::Ack { epoch, seq }) => {
+            assert_eq!(epoch, EPOCH);
+            Some(seq)
+        }
+        _ => None,
+    });
+    all.collect()
+}
+
+#[test]
+fn what_is_committed_is_acknowledged_and_nothing_else() {
+    let mut site = streaming(4);
+    increments(&mut site, 5..=6);
+    assert_eq!(acks(&mut site), []);
+    site.handle_applied(NOW);
+    assert_eq!(acks(&mut site), [Seq(6)]);
+    assert_eq!(site.holding(), holding(6));
+}
+
+/// A transaction that outlives its connection is acknowledged on the next one
+/// only when its entries came there, too: the hub has not sent them yet.
+#[test]
+fn nothing_is_acknowledged_that_this_connection_did_not_bring() {
+    let mut site = streaming(4);
+    increments(&mut site, 5..=6);
+    outputs(&mut site);
+    site.handle_disconnected(NOW);
+    let later = site.poll_timeout().unwrap();
+    site.handle_timeout(later);
+    site.handle_connected(later);
+    site.handle_message(later, ToSite::Welcome(welcome(Some(4), 9)));
+    site.handle_applied(later);
+    assert_eq!(acks(&mut site), []);
+    increments(&mut site, 5..=6);
+    assert_eq!(acks(&mut site), [Seq(6)]);
+}
+
+fn heartbeat(site: &mut Site, sent: u64, is_live: bool) {
+    let (sent, end) = (Seq(sent), Seq(9));
+    site.handle_message(NOW, ToSite::Heartbeat { sent, end, is_live });
+}
+
+/// The word that a copy was complete was lost: no increment ever came.
+#[test]
+fn a_whole_copy_without_increments_connects_again() {
+    let mut site = streaming(4);
+    outputs(&mut site);
+    for _ in 0..IDLE_HEARTBEATS_MAX {
+        heartbeat(&mut site, 0, false);
+    }
+    assert_eq!(outputs(&mut site), []);
+    heartbeat(&mut site, 0, false);
+    assert!(outputs(&mut site).contains(&SiteOutput::Disconnect));
+}
+
+/// The story: a batch was lost, and its session hung.
+#[test]
+fn a_lost_batch_is_noticed_at_the_next_heartbeat() {
+    let mut site = streaming(4);
+    outputs(&mut site);
+    heartbeat(&mut site, 6, true);
+    assert!(matches!(
+        outputs(&mut site)[..],
+        [
+            SiteOutput::Event(SiteEvent::Violation(Violation::Gap { .. })),
+            SiteOutput::Disconnect,
+        ]
+    ));
+    let later = site.poll_timeout().expect("it connects again");
+    site.handle_timeout(later);
+    assert_eq!(outputs(&mut site), [SiteOutput::Connect]);
+}
+
+/// The story: an acknowledgement was lost, and a full window waited for ever.
+#[test]
+fn the_last_acknowledgement_is_repeated_with_each_heartbeat() {
+    let mut site = streaming(4);
+    increments(&mut site, 5..=6);
+    site.handle_applied(NOW);
+    assert_eq!(acks(&mut site), [Seq(6)]);
+    site.handle_timeout(NOW + SiteConfig::new(name("b")).heartbeat_every);
+    assert_eq!(acks(&mut site), [Seq(6)]);
+}
+
+/// The story: a hub that died was waited for for ever.
+#[test]
+fn a_silent_hub_is_left_and_looked_for_again() {
+    let mut site = streaming(4);
+    outputs(&mut site);
+    let silence = SiteConfig::new(name("b")).silence_max;
+    site.handle_timeout(NOW + silence);
+    assert!(outputs(&mut site).contains(&SiteOutput::Disconnect));
+    let later = site.poll_timeout().unwrap();
+    site.handle_timeout(later);
+    assert_eq!(outputs(&mut site), [SiteOutput::Connect]);
+}
+
+#[test]
+fn a_whole_copy_that_must_re_seed_waits_for_an_operator() {
+    let mut site = streaming(4);
+    outputs(&mut site);
+    let (at, start) = (Seq(4), Seq(8));
+    let refusal = Refusal::MustReseed { at, start };
+    site.handle_message(NOW, ToSite::Refused(refusal.clone()));
+    let event = SiteOutput::Event(SiteEvent::Refused(refusal));
+    assert_eq!(outputs(&mut site), [event, SiteOutput::Disconnect]);
+    assert!(site.view().is_barred);
+    assert_eq!(site.poll_timeout(), None);
+    site.handle_rejoin(NOW, LifeId(3));
+    site.handle_timeout(NOW);
+    site.handle_connected(NOW);
+    let said = SiteOutput::Send(ToHub::Hello(hello("b", 3, Holding::Fresh)));
+    assert!(outputs(&mut site).contains(&said));
+}
+
+#[test]
+fn a_part_of_a_copy_that_must_re_seed_begins_anew_by_itself() {
+    let part = crate::message::Restoring {
+        position: at(4),
+        chunks: 2,
+        cursor: crate::Cursor::new(b"k"),
+        ahead: None,
+    };
+    let mut site = site(Holding::Restoring(part));
+    site.handle_connected(NOW);
+    let (at, start) = (Seq(4), Seq(8));
+    site.handle_message(NOW, ToSite::Refused(Refusal::MustReseed { at, start }));
+    assert_eq!(site.holding(), Holding::Fresh);
+    assert!(!site.view().is_barred);
+}
+
+/// The story: a copy that had come from a writer's snapshot, with changes that
+/// the log did not have yet, gave them on as if they were not there; its joiner
+/// applied them twice.
+#[test]
+fn a_copy_that_is_ahead_says_so_when_it_is_a_donor() {
+    let ahead = Some(Ahead {
+        site: SiteId(7),
+        life: LifeId(7),
+        source: 5,
+    });
+    let position = at(4);
+    let mut site = site(Holding::At { position, ahead });
+    site.handle_connected(NOW);
+    site.handle_message(NOW, ToSite::Welcome(welcome(Some(4), 4)));
+    let snapshot = SnapshotId(1);
+    site.handle_message(NOW, ToSite::OpenSnapshot { snapshot });
+    outputs(&mut site);
+    site.handle_snapshot_opened(NOW, snapshot, position, None);
+    let opened = ToHub::SnapshotOpened {
+        snapshot,
+        position,
+        ahead,
+    };
+    assert_eq!(outputs(&mut site), [SiteOutput::Send(opened)]);
+}
+
+/// A copy that lacks what its position says would spread the lack.
+#[test]
+fn a_copy_with_parked_entries_opens_no_snapshot() {
+    let restored = Restored {
+        life: LifeId(2),
+        holding: holding(4),
+        parked: vec![(Seq(2), crate::Touches::Anything)],
+        ..Restored::default()
+    };
+    let mut site = Site::new(NOW, SiteConfig::new(name("b")), restored, 1);
+    site.handle_connected(NOW);
+    site.handle_message(NOW, ToSite::Welcome(welcome(Some(4), 4)));
+    outputs(&mut site);
+    let snapshot = SnapshotId(1);
+    site.handle_message(NOW, ToSite::OpenSnapshot { snapshot });
+    assert!(matches!(
+        outputs(&mut site)[..],
+        [SiteOutput::Send(ToHub::SnapshotFailed { .. })]
+    ));
+}
+
+#[test]
+fn vitals_travel_with_heartbeats() {
+    let mut site = streaming(4);
+    site.handle_load(300);
+    increments(&mut site, 5..=6);
+    site.handle_apply_failed(NOW, ApplyFault::Transient, "database is locked");
+    let told = {
+        site.handle_timeout(NOW);
+        outputs(&mut site)
+    };
+    let vitals = told.iter().find_map(|one| match one {
+        SiteOutput::Send(ToHub::Heartbeat(vitals)) => Some(vitals.clone()),
+        _ => None,
+    });
+    let vitals = vitals.expect("a heartbeat");
+    assert_eq!(vitals.load_permille, 300);
+    assert_eq!(vitals.apply, ApplyState::Retrying);
+    assert_eq!(vitals.error.as_deref(), Some("database is locked"));
+}

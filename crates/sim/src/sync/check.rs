@@ -1,0 +1,232 @@
+//! What must be true after each step, and at rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use waystation_base::Seq;
+use waystation_replica::{Ahead, Entry, Holding, Position};
+
+use super::database::{KEYS, OWN_KEYS, Rows, Write};
+use super::world::{EPOCH, World};
+
+/// What the copies should hold: every entry that was ever durable, and the rows
+/// after each.
+pub(super) struct Reference {
+    entries: Vec<Arc<Entry>>,
+    /// The rows after as many entries.
+    states: Vec<Rows>,
+    seq_of: BTreeMap<u64, Seq>,
+    /// The capturing site's own rows after as many of its changes.
+    own: Vec<Rows>,
+    /// The sequence of each captured change, from the first on.
+    sources: Vec<Seq>,
+}
+
+impl Reference {
+    pub(super) fn new(base: Rows) -> Self {
+        Self {
+            entries: Vec::new(),
+            states: vec![base],
+            seq_of: BTreeMap::new(),
+            own: vec![base],
+            sources: Vec::new(),
+        }
+    }
+
+    pub(super) fn extend(&mut self, entries: &[Arc<Entry>]) {
+        for entry in entries {
+            let seq = self.entries.len() as u64 + 1;
+            let expected = Position::new(EPOCH.0, seq);
+            assert_eq!(entry.position, expected, "the log has a gap");
+            let write = Write::decode(&entry.payload);
+            let before = self.seq_of.insert(write.nonce, Seq(seq));
+            assert_eq!(before, None, "one write is in the log twice");
+            if let Some(source) = World::source_of(&entry.origin) {
+                self.sources.push(Seq(seq));
+                assert_eq!(source, self.sources.len() as u64, "captured out of order");
+            }
+            let mut rows = self.states[self.entries.len()];
+            write.apply(&mut rows, KEYS);
+            self.states.push(rows);
+            self.entries.push(Arc::clone(entry));
+        }
+    }
+
+    pub(super) fn capture(&mut self, write: &Write) {
+        let mut rows = self.own[self.own.len() - 1];
+        write.apply(&mut rows, KEYS);
+        self.own.push(rows);
+    }
+
+    pub(super) fn has_nonce(&self, nonce: u64) -> bool {
+        self.seq_of.contains_key(&nonce)
+    }
+
+    fn end(&self) -> Seq {
+        Seq(self.entries.len() as u64)
+    }
+
+    pub(super) fn check_acknowledged(&self, seed: u64, nonce: u64, seq: Seq) {
+        assert_eq!(
+            self.seq_of.get(&nonce),
+            Some(&seq),
+            "seed {seed}: acknowledged, and not durable there"
+        );
+    }
+
+    /// The rows of a copy at `seq` that contains the writer's changes up to
+    /// `source`.
+    fn rows(&self, seq: Seq, source: Option<u64>) -> Rows {
+        let at = usize::try_from(seq.0).expect("a short log");
+        let mut rows = self.states[at];
+        if let Some(source) = source {
+            let own = self.own[usize::try_from(source).expect("few changes")];
+            rows[KEYS - OWN_KEYS..].copy_from_slice(&own[KEYS - OWN_KEYS..]);
+        }
+        rows
+    }
+}
+
+impl World {
+    /// After each step.
+    pub(super) fn check(&mut self) {
+        assert_eq!(
+            self.disk.end,
+            self.reference.end(),
+            "seed {}: the log lost what was durable",
+            self.seed
+        );
+        for n in 0..self.sites.len() {
+            self.check_copy(n);
+        }
+    }
+
+    /// A copy is exactly what the log says up to its position: nothing is missing,
+    /// nothing is there twice, nothing is out of order.
+    fn check_copy(&self, n: usize) {
+        let side = &self.sites[n];
+        let copy = &side.copy;
+        let Some(position) = Self::position_of(&copy.holding) else {
+            return;
+        };
+        let seed = self.seed;
+        assert_eq!(
+            position.epoch, EPOCH,
+            "seed {seed}: site {n} left its history"
+        );
+        assert!(
+            position.seq <= self.reference.end(),
+            "seed {seed}: site {n} is past the end"
+        );
+        let ahead: Option<Ahead> = match &copy.holding {
+            Holding::Fresh => None,
+            Holding::Restoring(part) => part.ahead,
+            Holding::At { ahead, .. } => *ahead,
+        };
+        let own = (n == 0 && self.plan.captures).then_some(copy.captured);
+        let source = own.or(ahead.map(|ahead| ahead.source));
+        let expected = self.reference.rows(position.seq, source);
+        let held: BTreeSet<usize> = (copy.parked.values())
+            .flat_map(|entry| Write::decode(&entry.payload).keys)
+            .map(usize::from)
+            .collect();
+        for key in (0..copy.reach()).filter(|key| !held.contains(key)) {
+            assert_eq!(
+                copy.rows[key], expected[key],
+                "seed {seed}: site {n} at {position} differs in row {key}; {:?}",
+                copy.holding
+            );
+        }
+    }
+
+    /// Nothing is trimmed that no copy has.
+    pub(super) fn check_trim(&self, through: Seq) {
+        let complete = self
+            .sites
+            .iter()
+            .filter_map(|side| match &side.copy.holding {
+                Holding::At { position, .. } => Some(position.seq),
+                _ => None,
+            });
+        let furthest = complete.max().unwrap_or_default();
+        assert!(
+            through <= furthest,
+            "seed {}: trimmed through {through}, and no copy is past {furthest}",
+            self.seed
+        );
+    }
+
+    fn is_site_at_rest(&self, n: usize) -> bool {
+        let side = &self.sites[n];
+        let is_at_end = matches!(&side.copy.holding, Holding::At { position, ahead: None }
+            if position.seq == self.reference.end());
+        is_at_end
+            && side.copy.outbox.is_empty()
+            && side.copy.parked.is_empty()
+            && side
+                .site
+                .as_ref()
+                .is_some_and(|site| site.view().is_connected)
+    }
+
+    pub(super) fn is_at_rest(&self, sites: &BTreeSet<usize>) -> bool {
+        self.hub.is_some()
+            && self.wishes.values().all(|wish| wish.acked.is_some())
+            && sites.iter().all(|n| self.is_site_at_rest(*n))
+    }
+
+    /// At rest: copies are equal, and nothing that was acknowledged is missing.
+    pub(super) fn check_rest(&self, sites: &BTreeSet<usize>) {
+        let end = self.reference.end();
+        let expected = self.reference.rows(end, None);
+        for n in sites {
+            let rows = self.sites[*n].copy.rows;
+            assert_eq!(
+                rows, expected,
+                "seed {}: site {n} differs at rest",
+                self.seed
+            );
+        }
+        for (nonce, wish) in &self.wishes {
+            let seq = wish.acked.expect("acknowledged");
+            self.reference.check_acknowledged(self.seed, *nonce, seq);
+        }
+        let captured = self.sites[0].copy.captured;
+        let is_complete = !sites.contains(&0) || self.reference.sources.len() as u64 == captured;
+        assert!(
+            is_complete,
+            "seed {}: captured changes are missing",
+            self.seed
+        );
+    }
+
+    /// Why the world is not at rest.
+    pub(super) fn describe(&self, sites: &BTreeSet<usize>) -> String {
+        use std::fmt::Write as _;
+        let open = self
+            .wishes
+            .values()
+            .filter(|wish| wish.acked.is_none())
+            .count();
+        let mut text = format!(
+            "end {}, hub {}, {open} publishes open, {:?}",
+            self.reference.end(),
+            self.hub.is_some(),
+            self.plan
+        );
+        for n in sites.iter().filter(|n| !self.is_site_at_rest(**n)) {
+            let side = &self.sites[*n];
+            let view = side.site.as_ref().map(waystation_replica::Site::view);
+            let _ = write!(
+                text,
+                "\n site {n}: {:?}, outbox {}, {view:?}",
+                side.copy.holding,
+                side.copy.outbox.len()
+            );
+        }
+        if let Some(hub) = &self.hub {
+            let _ = write!(text, "\n {:?}", hub.status(self.now));
+        }
+        text
+    }
+}
