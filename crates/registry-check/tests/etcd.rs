@@ -96,6 +96,53 @@ fn needs_etcd_a_dead_member_is_passed_over() {
     }
 }
 
+/// A member behind a dead network answers nothing and ends nothing. A client that
+/// only watches had no call of its own to notice it by.
+#[test]
+fn needs_etcd_a_silent_member_is_noticed_by_who_only_watches() {
+    let Some((world, _)) = started() else { return };
+    let client = world.proxied_client();
+    let watching = EtcdWorld::watch(&client, "a");
+    world.fixture.write("/suite/instances/a-1", &value("a-1"));
+    EtcdWorld::shows(&watching, "a", &["a-1"]);
+    world.network(Mode::BlackHole);
+    let is_lost = |session: &waystation_registry::Session| session.state != SessionState::Connected;
+    client.wait_session(WAIT, is_lost).expect("it is noticed");
+    assert!(!watching.is_connected());
+    let view = watching.view("a").expect("it stays");
+    assert!(view.instances.contains_key("a-1"));
+    world.fixture.write("/suite/instances/a-2", &value("a-2"));
+    world.network(Mode::Pass);
+    EtcdWorld::shows(&watching, "a", &["a-1", "a-2"]);
+}
+
+/// Somebody overwrites a node's key by hand: what was written is named, and the
+/// node is back under a higher token.
+#[test]
+fn needs_etcd_a_key_that_was_overwritten_is_registered_again() {
+    let Some((world, client)) = started() else {
+        return;
+    };
+    let registered = EtcdWorld::register(&client, EtcdWorld::instance("a", "a-1"));
+    let token = EtcdWorld::is_registered(&registered).instance.token;
+    let watching = EtcdWorld::watch(&client, "a");
+    EtcdWorld::shows(&watching, "a", &["a-1"]);
+    world.fixture.write("/suite/instances/a-1", "nonsense");
+    let status = EtcdWorld::stands(&registered, "back", |status| {
+        status.is_registered && status.instance.token > token
+    });
+    let view = watching.wait_view("a", WAIT, |view| {
+        let one = view.instances.get("a-1");
+        one.is_some_and(|one| one.token == status.instance.token)
+    });
+    assert!(view.is_some(), "it is shown as it is now");
+    let is_named = |session: &waystation_registry::Session| {
+        let mut places = session.skipped_places.iter();
+        places.any(|(place, _)| place == "/suite/instances/a-1")
+    };
+    client.wait_session(WAIT, is_named).expect("it is named");
+}
+
 /// Two clients, one prefix each: neither sees what the other has.
 #[test]
 fn needs_etcd_prefixes_are_registries_of_their_own() {
