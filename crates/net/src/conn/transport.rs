@@ -172,14 +172,14 @@ impl Transport {
     ///
     /// # Errors
     /// The reason to close the connection.
-    pub async fn fill(&mut self) -> Result<Filled, CloseReason> {
-        self.wait(true).await
+    pub fn fill(&mut self) -> impl Future<Output = Result<Filled, CloseReason>> + '_ {
+        self.wait(true)
     }
 
     /// Waits for more input; `needs` it, or only takes it.
-    async fn wait(&mut self, needs: bool) -> Result<Filled, CloseReason> {
-        let filled = poll_fn(|cx| self.poll_fill(cx, needs));
-        waiting(WaitsFor::plain("input"), filled).await
+    fn wait(&mut self, needs: bool) -> impl Future<Output = Result<Filled, CloseReason>> + '_ {
+        let filled = poll_fn(move |cx| self.poll_fill(cx, needs));
+        waiting(WaitsFor::plain("input"), filled)
     }
 
     /// Tells the shard what this connection holds, `held` of it outside the

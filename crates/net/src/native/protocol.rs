@@ -118,12 +118,14 @@ async fn serve(router: &Rc<Router>, slot: &mut Slot) -> Result<CloseReason, Clos
             Ok(transport.run(&mut session).await)
         }
         FirstByte::Http => {
-            if !http::serve(router, slot).await? {
+            // Boxed, as is the session below: native connections are many, and
+            // would hold the places of both.
+            if !Box::pin(http::serve(router, slot)).await? {
                 return Ok(CloseReason::Http);
             }
             slot.conn().set_framing(Framing::WebSocket);
-            let mut session = WebSocketSession::new(router.clone());
-            Ok(slot.transport()?.run(&mut session).await)
+            let mut session = Box::new(WebSocketSession::new(router.clone()));
+            Ok(slot.transport()?.run(&mut *session).await)
         }
         FirstByte::Lars => Err(CloseReason::UnknownProtocol),
     }

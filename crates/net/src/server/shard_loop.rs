@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use futures_util::future::LocalBoxFuture;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use waystation_base::{Moment, ShardId};
 use waystation_mailbox::Receiver;
@@ -226,7 +227,9 @@ pub(super) fn accept_here(shard: &Shard, arrival: Arrival, protocols: &Protocols
         let (stream, head) = if decided {
             (stream, head)
         } else {
-            match find_home(&task_shard, listener, &*protocol, stream, head).await {
+            // Boxed, since its place in the task would stay.
+            let finding = Box::pin(find_home(&task_shard, listener, &*protocol, stream, head));
+            match finding.await {
                 Some(stays) => stays,
                 None => return,
             }
@@ -359,9 +362,16 @@ async fn connection(
         protocol.serve(&mut slot).await
     };
     open.reason = Some(reason);
-    if let Some(transport) = slot.take() {
-        transport.close(reason).await;
+    if let Some(closing) = closing(&mut slot, reason) {
+        closing.await;
     }
+}
+
+/// The end of a connection. Boxed, since its place in the task would be there
+/// all the time before.
+fn closing(slot: &mut Slot, reason: CloseReason) -> Option<LocalBoxFuture<'static, ()>> {
+    let transport = slot.take()?;
+    Some(Box::pin(transport.close(reason)))
 }
 
 /// Waits for the drain: hooks, then connections, then whatever is left goes.

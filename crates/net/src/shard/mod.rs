@@ -37,7 +37,7 @@ pub(crate) use self::remote::Target;
 pub(crate) use self::remote::{Arrival, Mail};
 pub use self::remote::{Remote, RemoteError};
 pub(crate) use self::task::Turn as ShardTurn;
-pub use self::task::{TaskInfo, WaitsFor, current_wait, describe_task, waiting};
+pub use self::task::{TaskInfo, Waiting, WaitsFor, current_wait, describe_task, waiting};
 use self::task::{Tasks, Tracked};
 use self::timer::Timers;
 pub use self::timer::{Elapsed, Sleep, until};
@@ -197,15 +197,7 @@ impl Shard {
     ///
     /// Cost: about 0.3 µs.
     pub fn spawn(&self, label: Label, future: impl Future<Output = ()> + 'static) {
-        let counters = self.inner.counters.clone();
-        let guarded = async move {
-            let caught = std::panic::AssertUnwindSafe(future);
-            if futures_util::FutureExt::catch_unwind(caught).await.is_err() {
-                counters.panics.add(1);
-                tracing::error!(task = label.name(), "a task panicked");
-            }
-        };
-        tokio::task::spawn_local(Tracked::new(self, label, guarded));
+        tokio::task::spawn_local(Tracked::new(self, label, future));
     }
 
     /// Waits for `duration`. See [`Sleep`].

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -136,18 +137,35 @@ pub fn current_wait() -> Option<WaitsFor> {
 
 /// Awaits `future`; while it is pending, dumps show that the current task
 /// waits for `reason`.
-pub async fn waiting<F: Future>(reason: WaitsFor, future: F) -> F::Output {
-    let mut future = std::pin::pin!(future);
-    std::future::poll_fn(|cx| {
-        let poll = future.as_mut().poll(cx);
+pub fn waiting<F: Future>(reason: WaitsFor, future: F) -> Waiting<F> {
+    Waiting { reason, future }
+}
+
+pin_project_lite::pin_project! {
+    /// The future of [`waiting`]. It is no `async fn`, which would hold its
+    /// argument twice: connections wait most of their lives.
+    #[must_use = "futures do nothing unless awaited"]
+    pub struct Waiting<F> {
+        reason: WaitsFor,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Waiting<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let poll = this.future.poll(cx);
         CURRENT.with_borrow(|task| {
             if let Some(task) = task {
-                task.waits_for.set(poll.is_pending().then_some(reason));
+                task.waits_for
+                    .set(poll.is_pending().then_some(*this.reason));
             }
         });
         poll
-    })
-    .await
+    }
 }
 
 /// A turn of the shard, ended in whatever way the code in it ends.
@@ -174,7 +192,8 @@ impl Drop for Turn<'_> {
 }
 
 pin_project_lite::pin_project! {
-    /// A task's future, registered with its shard while it lives.
+    /// A task's future, registered with its shard while it lives. A panic in
+    /// it ends it, and nothing else.
     pub(crate) struct Tracked<F> {
         registration: Registration,
         #[pin]
@@ -215,6 +234,12 @@ impl<F: Future<Output = ()>> Future for Tracked<F> {
         // What it waited for may be gone; what it waits for now says so again.
         task.waits_for.set(None);
         let _turn = Turn::begin(shard, task.label, Some(task.clone()));
-        this.future.poll(cx)
+        let future = this.future;
+        let poll = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
+        poll.unwrap_or_else(|_| {
+            shard.counters().panics.add(1);
+            tracing::error!(task = task.label.name(), "a task panicked");
+            Poll::Ready(())
+        })
     }
 }

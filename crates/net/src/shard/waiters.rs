@@ -28,6 +28,9 @@ impl Waiters {
 
     /// Wakes everyone, first come first.
     pub(crate) fn wake_all(&self) {
+        if self.wakers.borrow().is_empty() {
+            return;
+        }
         // Woken outside the borrow: a waker may drop a task, whose own
         // entries leave then.
         let wakers = std::mem::take(&mut *self.wakers.borrow_mut());
