@@ -122,6 +122,13 @@ impl Scanner {
     /// # Errors
     /// [`RespError`]; the stream cannot be followed any further.
     pub fn scan(&mut self, input: &[u8], limits: &RespLimits) -> Result<Scan, RespError> {
+        // Only at its first sight, so that no byte is read twice for each
+        // piece in which a value comes.
+        if self.is_idle()
+            && let Some(length) = short(input, limits)
+        {
+            return Ok(Scan::Complete(length));
+        }
         let result = self.go_on(input, limits);
         if !matches!(result, Ok(Scan::Need(_))) {
             // Not `clear`: a quiet connection holds no memory.
@@ -277,6 +284,60 @@ fn announced(kind: u8, rest: &[u8]) -> Result<Line, RespError> {
 fn pairs(rest: &[u8]) -> Result<u64, RespError> {
     let count = length(rest)?.ok_or(RespError::BadLength)?;
     count.checked_mul(2).ok_or(RespError::BadLength)
+}
+
+/// Bytes of a line that is looked at before anything else.
+const SHORT_LINE: usize = 64;
+
+/// The end of a short line or bulk that is there as a whole, as most answers
+/// are. Whatever it does not like, the scanner judges.
+fn short(input: &[u8], limits: &RespLimits) -> Option<usize> {
+    if limits.line_max < SHORT_LINE {
+        return None;
+    }
+    let length = match *input.first()? {
+        b'+' | b'-' | b':' => {
+            let window = &input[..input.len().min(SHORT_LINE)];
+            let end = window.iter().position(|&byte| byte == b'\n')?;
+            if end < 2 || window[end - 1] != b'\r' {
+                return None;
+            }
+            end + 1
+        }
+        b'$' => {
+            let (bytes, start) = short_head(input, 0)?;
+            let end = start + bytes;
+            if input.get(end..end + 2)? != b"\r\n" {
+                return None;
+            }
+            end + 2
+        }
+        _ => return None,
+    };
+    (length <= limits.bytes_max).then_some(length)
+}
+
+/// The length in `$123\r\n` and where its bytes begin. At most six digits, so
+/// that nothing overflows.
+#[inline]
+pub(super) fn short_head(input: &[u8], at: usize) -> Option<(usize, usize)> {
+    if *input.get(at)? != b'$' {
+        return None;
+    }
+    let mut value = 0;
+    for place in at + 1..at + 8 {
+        match *input.get(place)? {
+            digit @ b'0'..=b'9' if place < at + 7 => {
+                value = value * 10 + usize::from(digit - b'0');
+            }
+            b'\r' if place > at + 1 => {
+                let ends = *input.get(place + 1)? == b'\n';
+                return ends.then_some((value, place + 2));
+            }
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// A length; `None` for -1, which is the null of RESP2. Digits only, no sign
