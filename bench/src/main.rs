@@ -5,7 +5,10 @@
 
 mod chat;
 mod figures;
+mod gateway;
+mod idle;
 mod machine;
+mod net;
 mod procfs;
 mod results;
 mod stats;
@@ -31,6 +34,15 @@ struct Cli {
 enum Benchmark {
     /// The chat under load: messages a second, latency, and each layer's share
     Chat(chat::Args),
+    /// `resp_gateway` beside nutcracker and a bare epoll proxy
+    Gateway(gateway::Args),
+    /// Memory of connections that do nothing
+    Idle(idle::Args),
+    /// `resp_server` beside redis-server and bare loops
+    Net(net::Args),
+    /// Serves as a peer of one of the others
+    #[command(hide = true)]
+    Serve(net::serve::Args),
     /// The deadline wheel beside a binary heap and tokio's timers
     #[command(alias = "wheel")]
     Timers(wheel::Args),
@@ -54,6 +66,10 @@ fn run(cli: &Cli) -> Result<()> {
     );
     match &cli.benchmark {
         Benchmark::Chat(args) => chat::run(args),
+        Benchmark::Gateway(args) => gateway::run(args),
+        Benchmark::Idle(args) => idle::run(args),
+        Benchmark::Net(args) => net::run(args),
+        Benchmark::Serve(args) => net::serve::run(args),
         Benchmark::Timers(args) => wheel::run(args),
     }
 }
