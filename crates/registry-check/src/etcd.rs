@@ -1,9 +1,9 @@
 //! A real etcd, as a process of its own.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread::JoinHandle;
 
 use tempfile::TempDir;
@@ -22,6 +22,14 @@ pub struct Etcd {
     server: Option<Server>,
     door: Proxy,
     faulty: Proxy,
+}
+
+/// Three members of etcd, of which two are enough.
+pub struct EtcdCluster {
+    folder: TempDir,
+    program: PathBuf,
+    seats: Vec<Seat>,
+    servers: Vec<Option<Server>>,
 }
 
 /// A running etcd; killed with SIGKILL when it is dropped.
@@ -53,24 +61,53 @@ pub fn etcd_program() -> Option<PathBuf> {
     None
 }
 
-impl Server {
-    /// Starts etcd on its data, and waits until it serves; `None` when it ended
-    /// instead.
-    fn start(program: &Path, data: &Path) -> Option<Self> {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        let address = free.local_addr().expect("it is bound");
-        drop(free);
-        let url = format!("http://{address}");
-        // A single member: its peers' port is of no use to anybody.
-        let peers = "http://127.0.0.1:1";
+/// Where a member is, and who the others are.
+struct Seat {
+    name: String,
+    client: SocketAddr,
+    /// Where it listens for other members, and where they are told it does.
+    peer_listen: String,
+    peer: String,
+    /// All members, as etcd wants them.
+    cluster: String,
+}
+
+/// An etcd that may not be ready.
+struct Starting {
+    server: Server,
+    lines: Lines<BufReader<ChildStderr>>,
+}
+
+fn free_address() -> SocketAddr {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    free.local_addr().expect("it is bound")
+}
+
+impl Seat {
+    /// Of a member without others: its port for them is of no use to anybody.
+    fn alone() -> Self {
+        let peer = "http://127.0.0.1:1";
+        Self {
+            name: "t".to_owned(),
+            client: free_address(),
+            peer_listen: "http://127.0.0.1:0".to_owned(),
+            peer: peer.to_owned(),
+            cluster: format!("t={peer}"),
+        }
+    }
+}
+
+impl Starting {
+    fn new(program: &Path, data: &Path, seat: &Seat) -> Self {
+        let url = format!("http://{}", seat.client);
         let mut child = Command::new(program)
-            .args(["--name", "t", "--data-dir"])
+            .args(["--name", &seat.name, "--data-dir"])
             .arg(data)
             .args(["--listen-client-urls", &url])
             .args(["--advertise-client-urls", &url])
-            .args(["--listen-peer-urls", "http://127.0.0.1:0"])
-            .args(["--initial-advertise-peer-urls", peers])
-            .args(["--initial-cluster", &format!("t={peers}")])
+            .args(["--listen-peer-urls", &seat.peer_listen])
+            .args(["--initial-advertise-peer-urls", &seat.peer])
+            .args(["--initial-cluster", &seat.cluster])
             // An election at each start takes as long as this.
             .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
             .stdin(Stdio::null())
@@ -78,23 +115,31 @@ impl Server {
             .stderr(Stdio::piped())
             .spawn()
             .expect("etcd runs");
-        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
-        let is_ready = |line: &String| line.contains("ready to serve client requests");
-        let ready = lines.by_ref().map_while(Result::ok).find(is_ready);
-        let reader = std::thread::Builder::new().name("etcd".to_owned());
-        let reader = reader.spawn(move || lines.map_while(Result::ok).for_each(drop));
-        let mut server = Self {
+        let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let server = Server {
             child,
-            address,
-            reader: Some(reader.expect("a thread")),
+            address: seat.client,
+            reader: None,
         };
-        if ready.is_none() {
-            server.end();
-            return None;
-        }
-        Some(server)
+        Self { server, lines }
     }
 
+    /// Waits until it serves; `None` when it ended instead.
+    fn ready(self) -> Option<Server> {
+        let Self {
+            mut server,
+            mut lines,
+        } = self;
+        let is_ready = |line: &String| line.contains("ready to serve client requests");
+        lines.by_ref().map_while(Result::ok).find(is_ready)?;
+        let reader = std::thread::Builder::new().name("etcd".to_owned());
+        let reader = reader.spawn(move || lines.map_while(Result::ok).for_each(drop));
+        server.reader = Some(reader.expect("a thread"));
+        Some(server)
+    }
+}
+
+impl Server {
     fn end(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();
@@ -175,6 +220,79 @@ impl Etcd {
     }
 }
 
+impl EtcdCluster {
+    /// Starts all three.
+    ///
+    /// # Panics
+    /// When they cannot be started.
+    pub fn new(program: PathBuf) -> Self {
+        let mut cluster = Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            program,
+            seats: Vec::new(),
+            servers: Vec::new(),
+        };
+        for _ in 0..STARTS {
+            cluster.seats = seats();
+            let starting: Vec<Starting> = (0..3).map(|member| cluster.begin(member)).collect();
+            cluster.servers = starting.into_iter().map(Starting::ready).collect();
+            if cluster.servers.iter().all(Option::is_some) {
+                return cluster;
+            }
+            cluster.servers.clear();
+            cluster.folder = tempfile::tempdir().expect("a folder");
+        }
+        panic!("no ports for three members in {STARTS} tries");
+    }
+
+    fn begin(&self, member: usize) -> Starting {
+        let seat = &self.seats[member];
+        Starting::new(&self.program, &self.folder.path().join(&seat.name), seat)
+    }
+
+    /// Kills a member.
+    pub fn kill(&mut self, member: usize) {
+        self.servers[member] = None;
+    }
+
+    /// Starts a member again.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(&mut self, member: usize) {
+        let server = self.begin(member).ready();
+        self.servers[member] = Some(server.expect("it starts again"));
+    }
+
+    /// Where all of them are.
+    ///
+    /// # Panics
+    /// Never: it is a URL.
+    pub fn url(&self) -> RegistryUrl {
+        let hosts = self.seats.iter().map(|seat| seat.client.to_string());
+        let hosts: Vec<String> = hosts.collect();
+        let url = format!("etcd://{}/suite", hosts.join(","));
+        url.parse().expect("it is a URL")
+    }
+}
+
+/// The places of three members.
+fn seats() -> Vec<Seat> {
+    let peers: Vec<String> = (0..3)
+        .map(|_| format!("http://{}", free_address()))
+        .collect();
+    let named = peers.iter().enumerate();
+    let named: Vec<String> = named.map(|(at, peer)| format!("m{at}={peer}")).collect();
+    let seat = |(at, peer): (usize, &String)| Seat {
+        name: format!("m{at}"),
+        client: free_address(),
+        peer_listen: peer.clone(),
+        peer: peer.clone(),
+        cluster: named.join(","),
+    };
+    peers.iter().enumerate().map(seat).collect()
+}
+
 fn url(proxy: &Proxy) -> RegistryUrl {
     let url = format!("etcd://{}/suite", proxy.address());
     url.parse().expect("it is a URL")
@@ -201,7 +319,8 @@ impl Fixture for Etcd {
     fn start(&mut self) {
         let program = etcd_program().expect("the suite runs only where etcd is");
         let data = self.data();
-        let mut starts = (0..STARTS).filter_map(|_| Server::start(&program, &data));
+        let start = |_| Starting::new(&program, &data, &Seat::alone()).ready();
+        let mut starts = (0..STARTS).filter_map(start);
         let server = starts.next().expect("etcd starts");
         self.door.lead_to(Some(server.address));
         self.faulty.lead_to(Some(server.address));

@@ -27,7 +27,7 @@ mod table;
 mod world;
 
 pub use embedded::Embedded;
-pub use etcd::{Etcd, etcd_program};
+pub use etcd::{Etcd, EtcdCluster, etcd_program};
 pub use file::StaticList;
 pub use fixture::{Ability, Fixture};
 pub use process::Process;

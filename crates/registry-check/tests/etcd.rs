@@ -5,7 +5,7 @@ use std::path::Path;
 
 use waystation_membership::Update;
 use waystation_registry::{Client, RegistryUrl, SessionState};
-use waystation_registry_check::{Etcd, Fixture, Mode, WAIT, World, etcd_program};
+use waystation_registry_check::{Etcd, EtcdCluster, Fixture, Mode, WAIT, World, etcd_program};
 
 type EtcdWorld = World<Etcd>;
 
@@ -141,6 +141,37 @@ fn needs_etcd_a_key_that_was_overwritten_is_registered_again() {
         places.any(|(place, _)| place == "/suite/instances/a-1")
     };
     client.wait_session(WAIT, is_named).expect("it is named");
+}
+
+/// Each member dies in turn, the one that a client talks to among them: what is
+/// changed meanwhile is seen, by way of another.
+#[test]
+fn needs_etcd_any_member_may_die() {
+    let Some(program) = etcd_program() else {
+        return;
+    };
+    let mut cluster = EtcdCluster::new(program);
+    let client = Client::open(&cluster.url()).expect("a client starts");
+    let instance = EtcdWorld::instance("a", "a-1");
+    let registered = EtcdWorld::register_for(&client, instance, WAIT);
+    let token = EtcdWorld::is_registered(&registered).instance.token;
+    let watching = EtcdWorld::watch(&client, "a");
+    EtcdWorld::shows(&watching, "a", &["a-1"]);
+    for member in 0..3_u32 {
+        cluster.kill(member as usize);
+        let update = Update {
+            weight: Some(member + 1),
+            ..Update::default()
+        };
+        EtcdWorld::update(&registered, update);
+        let view = watching.wait_view("a", WAIT, |view| {
+            let one = view.instances.get("a-1");
+            one.is_some_and(|one| one.weight == member + 1)
+        });
+        let view = view.expect("the change is seen");
+        assert_eq!(view.instances["a-1"].token, token, "it was never lost");
+        cluster.start(member as usize);
+    }
 }
 
 /// Two clients, one prefix each: neither sees what the other has.

@@ -111,3 +111,7 @@ pub const ETCD_TXN_OPS_MAX: usize = 100;
 
 /// How often a drain looks whether all subscribers have acknowledged it.
 pub const ETCD_DRAIN_POLL: Duration = Duration::from_millis(50);
+
+/// How long an update, a drain or its end waits before it is tried again, when
+/// etcd gave no answer.
+pub const ETCD_RETRY_PAUSE: Duration = Duration::from_millis(200);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use waystation_base::{Moment, ServiceName};
 use waystation_membership::{
     Content, Instance, InstanceId, Renewal, SubscriberId, View, ViewVersion, Watch,
@@ -44,6 +44,8 @@ pub(super) struct Shared {
     wired: Notify,
     doubted: Notify,
     pub(super) subscribers: RefCell<Subscribers>,
+    /// Held by who writes them to etcd.
+    pub(super) writing: Mutex<()>,
     /// Wakes who writes down what subscribers hold.
     pub(super) urgent: Notify,
     registrants: RefCell<BTreeMap<Key, Rc<Registrant>>>,
@@ -75,6 +77,7 @@ impl EtcdBackend {
             wired: Notify::new(),
             doubted: Notify::new(),
             subscribers: RefCell::default(),
+            writing: Mutex::new(()),
             urgent: Notify::new(),
             registrants: RefCell::default(),
             busy: Cell::new(0),

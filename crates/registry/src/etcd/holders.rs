@@ -26,6 +26,8 @@ impl Shared {
     /// Writes down what subscribers hold, and shows new ones what is there. What
     /// the store does not take is done without.
     pub(super) async fn write_subscribers(&self, wire: &Wire) -> Result<(), Fault> {
+        // Whoever reads behind this must find what another task is writing.
+        let _writing = self.writing.lock().await;
         match self.try_write(wire).await {
             Err(Fault::Status {
                 code: Code::NotFound,
@@ -82,8 +84,9 @@ impl Shared {
         }
     }
 
-    /// All subscribers of all clients.
+    /// All subscribers of all clients; this one's as they are now.
     pub(super) async fn holders(&self, wire: &Wire) -> Result<Vec<Subscriber>, Fault> {
+        self.write_subscribers(wire).await?;
         let (_, kvs) = wire.list(self.keys.subscribers()).await?;
         let read = |kv: &KeyValue| Subscriber::read(&self.keys, &kv.key, &kv.value);
         Ok(kvs.iter().filter_map(read).collect())

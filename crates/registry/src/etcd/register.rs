@@ -11,6 +11,7 @@ use waystation_membership::{
     Attempt, DrainStep, GrantError, Granted, HolderError, Instance, InstanceId, Lease, Refusal,
     Register, Renewed, State, ViewVersion,
 };
+use waystation_net::{WaitsFor, waiting};
 
 use super::backend::Shared;
 use super::change::{
@@ -22,7 +23,7 @@ use super::proto::TxnRequest;
 use super::replica::Entry;
 use super::wire::{Fault, Wire};
 use crate::backend::{Event, Key, Registering};
-use crate::limits::ETCD_TRIES;
+use crate::limits::{ETCD_RETRY_PAUSE, ETCD_TRIES};
 
 /// One registration of this client.
 pub(super) struct Registrant {
@@ -84,6 +85,18 @@ enum Plan {
     Keep(Arc<Instance>),
     /// Write this over what was written at that revision; zero if nothing was.
     Write(Box<Instance>, i64),
+}
+
+impl Order {
+    /// How to want it again, if nobody else does.
+    fn again(&self) -> Option<fn(&mut Wanted)> {
+        match self {
+            Self::Register(..) | Self::Renew(_) | Self::Deregister => None,
+            Self::Update(_) => Some(|wanted| wanted.is_update = true),
+            Self::Drain => Some(|wanted| wanted.is_drain = true),
+            Self::Idle => Some(|wanted| wanted.is_idle = true),
+        }
+    }
 }
 
 impl Registrant {
@@ -195,6 +208,7 @@ impl Registrant {
 
     /// Carries an order out, and tells what came of it.
     pub(super) async fn carry_out(self: &Rc<Self>, shared: &Rc<Shared>, wire: &Wire, order: Order) {
+        let again = order.again();
         let done = match order {
             Order::Register(attempt, register) => {
                 self.register(shared, wire, attempt, &register).await
@@ -210,7 +224,18 @@ impl Registrant {
             Ok(Some(event)) => {
                 shared.events.push(event);
             }
-            Err(fault) => self.tell(shared, &fault),
+            Err(fault) => {
+                self.tell(shared, &fault);
+                if !fault.is_refusal()
+                    && let Some(again) = again
+                {
+                    // The core asks once. While an election is on nobody answers,
+                    // and the connection stays.
+                    again(&mut self.wanted.borrow_mut());
+                    let pause = shared.shard.sleep(ETCD_RETRY_PAUSE);
+                    waiting(WaitsFor::plain("etcd pause"), pause).await;
+                }
+            }
         }
     }
 
@@ -410,8 +435,24 @@ impl Registrant {
 
     /// Takes the key out, with the word that this was meant.
     async fn leave(&self, shared: &Shared, wire: &Wire) -> Result<(), Fault> {
-        let held = self.held.take();
-        let Some(lease) = self.lease.take() else {
+        // That the key is gone is no news from here on.
+        let (held, lease) = (self.held.take(), self.lease.take());
+        let left = self.give_back(shared, wire, held, lease).await;
+        if left.is_err() {
+            self.held.set(held);
+            self.lease.set(lease);
+        }
+        left
+    }
+
+    async fn give_back(
+        &self,
+        shared: &Shared,
+        wire: &Wire,
+        held: Option<Held>,
+        lease: Option<i64>,
+    ) -> Result<(), Fault> {
+        let Some(lease) = lease else {
             return Ok(());
         };
         if held.is_some() {
