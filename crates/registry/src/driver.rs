@@ -7,6 +7,7 @@ mod watches;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use waystation_base::{Moment, Rng};
 use waystation_net::{Label, Shard, WaitsFor, until, waiting};
@@ -19,6 +20,9 @@ use crate::limits::{CLOSE_WAIT, EVENTS_PER_TURN, QUESTION_WAIT, SKIPPED_NAMED_MA
 use crate::registry::{Session, SessionState};
 use registrations::Registrations;
 use watches::Watches;
+
+/// Beyond the time for an answer, for the backend to say why there is none.
+const ANSWER_SPARE: Duration = Duration::from_millis(500);
 
 /// A client's task and all that it keeps.
 pub(crate) struct Driver {
@@ -201,7 +205,9 @@ impl Driver {
                 deadline,
             },
         };
-        self.questions.insert(number, (question, deadline));
+        // The backend knows best why there is no answer, if it is quick.
+        self.questions
+            .insert(number, (question, deadline + ANSWER_SPARE));
         self.backend.handle(ask);
     }
 

@@ -1,5 +1,7 @@
 //! The command line. Its names are a contract with the scripts that use it.
 
+mod discovery;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -7,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use toml::Value;
 
 use crate::config::{Flag, LOG_LEVELS};
+pub(crate) use discovery::{DrainArgs, ListArgs, NodeCommand, RegisterArgs, RegistryCommand};
 
 /// The service layer for backends that run in more than one machine room.
 #[derive(Debug, Parser)]
@@ -62,6 +65,12 @@ Examples:
     /// The chat example: its roles, a terminal client, a load generator
     #[command(subcommand)]
     Im(ImCommand),
+    /// The registry: it knows which nodes there are
+    #[command(subcommand)]
+    Registry(RegistryCommand),
+    /// Nodes: register, list, watch, drain
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// List the requests that running roles are handling, and what each waits for
     #[command(after_help = "\
 Examples:
@@ -177,6 +186,13 @@ impl Cli {
             set("--console", "console", "listen", address(&up.console));
             set("--entry", "up", "entry", address(&up.entry));
         }
+        if let Command::Registry(RegistryCommand::Serve(serve)) = &self.command {
+            set("--listen", "registry", "listen", address(&serve.listen));
+        }
+        if let Command::Node(node) = &self.command {
+            let url = node.registry().cloned().map(Value::String);
+            set("--registry", "registry", "url", url);
+        }
         flags
     }
 
@@ -184,7 +200,11 @@ impl Cli {
     /// say themselves what their users must know.
     pub(crate) fn log_level<'a>(&self, configured: &'a str) -> &'a str {
         match self.command {
-            Command::Im(ImCommand::Load(_) | ImCommand::Chat(_)) if self.log.is_none() => "error",
+            Command::Im(ImCommand::Load(_) | ImCommand::Chat(_)) | Command::Node(_)
+                if self.log.is_none() =>
+            {
+                "error"
+            }
             _ => configured,
         }
     }
@@ -194,6 +214,7 @@ impl Cli {
         match &self.command {
             Command::Up(_) => "up".to_owned(),
             Command::Im(command) => command.process_name(),
+            Command::Registry(_) => "registry".to_owned(),
             _ => "waystation".to_owned(),
         }
     }
@@ -205,7 +226,8 @@ impl Command {
             Self::Up(up) => Some(&up.dir),
             Self::Ctx(ctx) => Some(&ctx.dir),
             Self::Im(command) => command.dir(),
-            Self::Config(_) | Self::Completion { .. } => None,
+            Self::Registry(command) => Some(command.dir()),
+            Self::Node(_) | Self::Config(_) | Self::Completion { .. } => None,
         }
     }
 }

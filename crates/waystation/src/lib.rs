@@ -17,6 +17,8 @@ mod dir;
 mod failure;
 mod limits;
 mod logging;
+mod node;
+mod registry;
 mod roles;
 mod supervise;
 mod table;
@@ -75,6 +77,14 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Im(command) => {
             drop(out);
             roles::run(command, &config, cli.json)
+        }
+        Command::Registry(command) => {
+            drop(out);
+            registry::run(command, &config, cli.json)
+        }
+        Command::Node(command) => {
+            drop(out);
+            node::run(command, &config, cli.json)
         }
         Command::Ctx(args) => block_on(ctx::run(&config, args.role.as_deref(), cli.json, &mut out)),
         Command::Config(_) => {

@@ -56,3 +56,11 @@ pub(crate) const CONSOLE_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// File descriptors that Entry uses beside its users' connections: listeners,
 /// connections to every Logic, the admin side, the event loops.
 pub(crate) const DESCRIPTORS_RESERVED: u64 = 256;
+
+/// How long `node register` waits for subscribers to acknowledge its drain:
+/// longer than a registry does by default, so that the registry decides.
+pub(crate) const DRAIN_ACK_WAIT: Duration = Duration::from_secs(15);
+
+/// How long `node register` then waits until it is out; then it reports and
+/// ends, and the lease ends by itself.
+pub(crate) const DRAIN_END_WAIT: Duration = Duration::from_secs(10);

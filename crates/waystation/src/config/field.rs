@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use toml::Value;
 use waystation_net::native::Origins;
+use waystation_registry::RegistryUrl;
 
 /// A group of fields: one `[table]` of the file.
 #[derive(Debug)]
@@ -70,6 +71,8 @@ pub(crate) enum Kind {
     Url,
     /// `same`, `any` or origins with commas between them.
     Origins,
+    /// The URL of a registry.
+    Registry,
     /// One of these words.
     Choice(&'static [&'static str]),
 }
@@ -107,6 +110,7 @@ impl Kind {
             Self::Integer { unit, .. } => format!("a whole number of {unit}"),
             Self::Address => "an address such as \"127.0.0.1:7070\"".to_owned(),
             Self::Path => "a path in quotes".to_owned(),
+            Self::Registry => "a URL such as \"embedded://127.0.0.1:7071\"".to_owned(),
             Self::Share => "a number from 0 to 1".to_owned(),
             Self::Url => "a URL such as \"mysql://user@host/name\"".to_owned(),
             Self::Origins => {
@@ -123,6 +127,7 @@ impl Kind {
             Self::Integer { min, max, .. } => format!("{min} to {max}"),
             Self::Address => "any local `IP:PORT`".to_owned(),
             Self::Path => "not empty".to_owned(),
+            Self::Registry => "`embedded://HOST:PORT`, `file://PATH`".to_owned(),
             Self::Share => "0 to 1".to_owned(),
             Self::Url => "`SCHEME://…`, or empty".to_owned(),
             Self::Origins => "`same`, `any`, or `SCHEME://HOST[:PORT]` with commas".to_owned(),
@@ -141,7 +146,7 @@ impl Kind {
             Self::Address => "address",
             Self::Path => "path",
             Self::Share => "share",
-            Self::Url => "URL",
+            Self::Url | Self::Registry => "URL",
             Self::Origins => "origins",
             Self::Choice(_) => "word",
         }
@@ -183,6 +188,10 @@ impl Kind {
                 Ok(_) => Ok(()),
                 Err(part) => Err(format!("`{part}` is not {}", self.expected())),
             },
+            (Self::Registry, Value::String(text)) => match text.parse::<RegistryUrl>() {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            },
             (Self::Choice(words), Value::String(text)) => {
                 if words.contains(&text.as_str()) {
                     Ok(())
@@ -207,9 +216,12 @@ impl Kind {
             Self::Bool => text.parse().map(Value::Boolean).ok(),
             Self::Integer { .. } => text.parse().map(Value::Integer).ok(),
             Self::Share => text.parse().map(Value::Float).ok(),
-            Self::Address | Self::Path | Self::Url | Self::Origins | Self::Choice(_) => {
-                Some(Value::String(text.to_owned()))
-            }
+            Self::Address
+            | Self::Path
+            | Self::Url
+            | Self::Origins
+            | Self::Registry
+            | Self::Choice(_) => Some(Value::String(text.to_owned())),
         };
         let value = value.ok_or_else(|| format!("`{text}` is not {}", self.expected()))?;
         self.check(&value).map(|()| value)

@@ -17,6 +17,7 @@ mod import_lars;
 mod lars_sections;
 #[cfg(test)]
 mod reference;
+mod registry_section;
 mod sections;
 mod show;
 
@@ -31,6 +32,7 @@ pub(crate) use fault::{Fault, Faults, Origin};
 pub(crate) use field::{Section, did_you_mean};
 pub(crate) use import_lars::import as import_lars;
 use lars_sections::{Agent, Lars, Report, Route};
+use registry_section::Registry;
 pub(crate) use sections::{Console, Das, Entry, LOG_LEVELS, Log, Logic, Net, Up};
 pub(crate) use show::show;
 
@@ -39,6 +41,7 @@ pub(crate) const SECTIONS: &[&Section] = &[
     &Up::SECTION,
     &Console::SECTION,
     &Net::SECTION,
+    &Registry::SECTION,
     &Entry::SECTION,
     &Logic::SECTION,
     &Das::SECTION,
@@ -94,6 +97,8 @@ pub(crate) struct Config {
     pub(crate) console: Console,
     /// `[net]`.
     pub(crate) net: Net,
+    /// `[registry]`.
+    pub(crate) registry: Registry,
     /// `[entry]`.
     pub(crate) entry: Entry,
     /// `[logic]`.
@@ -125,6 +130,7 @@ impl Config {
         let up: Option<Up> = typed(&Up::SECTION, &values, &mut faults);
         let console: Option<Console> = typed(&Console::SECTION, &values, &mut faults);
         let net: Option<Net> = typed(&Net::SECTION, &values, &mut faults);
+        let registry = typed(&Registry::SECTION, &values, &mut faults);
         let entry: Option<Entry> = typed(&Entry::SECTION, &values, &mut faults);
         let logic: Option<Logic> = typed(&Logic::SECTION, &values, &mut faults);
         let das: Option<Das> = typed(&Das::SECTION, &values, &mut faults);
@@ -145,11 +151,12 @@ impl Config {
         if let Some(net) = &net {
             place_faults(Net::SECTION.name, net.validate(), &values, &mut faults);
         }
-        match (up, console, net, entry, logic, das, log) {
+        match (up, console, net, registry, entry, logic, das, log) {
             (
                 Some(up),
                 Some(console),
                 Some(net),
+                Some(registry),
                 Some(entry),
                 Some(logic),
                 Some(das),
@@ -158,6 +165,7 @@ impl Config {
                 up,
                 console,
                 net,
+                registry,
                 entry,
                 logic,
                 das,

@@ -1,0 +1,50 @@
+//! The section of node discovery.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use waystation_membership::DirectoryConfig;
+
+use super::field::{Kind, section};
+
+section! {
+    /// The registry: where nodes are registered, and the embedded one itself.
+    struct Registry as "registry" {
+        /// The registry that `waystation node` uses.
+        url: String = Text("embedded://127.0.0.1:7071"), Kind::Registry,
+            "none";
+        /// Where the embedded registry listens.
+        listen: SocketAddr = Text("127.0.0.1:7071"), Kind::Address,
+            "an address that is not loopback lets the network register nodes";
+        /// Connections to the embedded registry at a time; one more is told so
+        /// and closed.
+        connections_max: usize = Integer(16_384), Kind::Integer { unit: "connections", min: 1, max: 1_000_000 },
+            "a file descriptor and some KiB each";
+        /// How much longer leases hold after the embedded registry restarted or
+        /// stood still.
+        grace_ms: u64 = Integer(5_000), Kind::Integer { unit: "ms", min: 0, max: 600_000 },
+            "nodes that died meanwhile are listed for longer";
+        /// How long a subscriber that was lost is waited for.
+        linger_ms: u64 = Integer(10_000), Kind::Integer { unit: "ms", min: 0, max: 600_000 },
+            "drains wait for subscribers that died";
+        /// How long a drain waits until all subscribers have acknowledged.
+        drain_ack_ms: u64 = Integer(10_000), Kind::Integer { unit: "ms", min: 0, max: 600_000 },
+            "a subscriber that hangs delays each drain by so much";
+        /// How long a drain then waits for requests in flight.
+        drain_requests_ms: u64 = Integer(30_000), Kind::Integer { unit: "ms", min: 0, max: 3_600_000 },
+            "a node that never says that it is done stays for longer";
+    }
+}
+
+impl Registry {
+    /// How the embedded registry behaves.
+    pub(crate) fn directory(&self) -> DirectoryConfig {
+        DirectoryConfig {
+            grace: Duration::from_millis(self.grace_ms),
+            linger: Duration::from_millis(self.linger_ms),
+            drain_ack_max: Duration::from_millis(self.drain_ack_ms),
+            drain_requests_max: Duration::from_millis(self.drain_requests_ms),
+            ..DirectoryConfig::default()
+        }
+    }
+}

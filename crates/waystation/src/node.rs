@@ -1,0 +1,103 @@
+//! `waystation node`: nodes as a registry has them.
+
+mod drain;
+mod list;
+mod register;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use waystation_base::ServiceName;
+use waystation_membership::{Instance, Label, State, View, ViewVersion, Watch};
+use waystation_registry::{Client, Registry, RegistryUrl};
+
+use crate::cli::NodeCommand;
+use crate::config::Config;
+use crate::failure::Failure;
+
+/// Runs one of `waystation node`'s commands.
+///
+/// # Errors
+/// What the registry answers, or that it does not.
+pub(crate) fn run(command: &NodeCommand, config: &Config, as_json: bool) -> Result<(), Failure> {
+    let url: RegistryUrl = (config.registry.url.parse())
+        .map_err(|error| Failure::Usage(anyhow!("registry.url: {error}")))?;
+    match command {
+        NodeCommand::Register(args) => register::run(args, &url, as_json),
+        NodeCommand::List(args) => list::run(args, &url, as_json),
+        NodeCommand::Watch(args) => watch::run(args, &url, as_json),
+        NodeCommand::Drain(args) => drain::run(args, &url, as_json),
+    }
+}
+
+fn open(url: &RegistryUrl) -> Result<Client, Failure> {
+    Ok(Client::open(url).context("cannot use the registry")?)
+}
+
+/// What `SERVICE` on the command line stands for.
+fn watch_of(service: Option<&str>) -> Result<Watch, Failure> {
+    let Some(text) = service else {
+        return Ok(Watch::Prefix("".into()));
+    };
+    if let Some(prefix) = text.strip_suffix('*') {
+        return Ok(Watch::Prefix(prefix.into()));
+    }
+    let name = ServiceName::new(text);
+    name.map(Watch::Service)
+        .map_err(|error| Failure::Usage(anyhow!("SERVICE {text:?}: {error}")))
+}
+
+fn state_word(state: State) -> &'static str {
+    match state {
+        State::Starting => "starting",
+        State::Serving => "serving",
+        State::Draining => "draining",
+    }
+}
+
+fn label(label: Option<&Label>) -> String {
+    label.map_or_else(String::new, ToString::to_string)
+}
+
+fn version(at: Option<ViewVersion>) -> String {
+    at.map_or_else(|| "-".to_owned(), |at| at.to_string())
+}
+
+/// A node as cells of a table or words of a line.
+fn cells(instance: &Instance) -> [String; 7] {
+    [
+        instance.service.to_string(),
+        instance.id.to_string(),
+        instance.address.to_string(),
+        state_word(instance.state).to_owned(),
+        instance.weight.to_string(),
+        label(instance.zone.as_ref()),
+        instance.token.to_string(),
+    ]
+}
+
+/// Who has not acknowledged a view, and what each holds.
+fn behind(client: &Client, view: &View) -> Vec<(String, Option<ViewVersion>)> {
+    let watch = Watch::Service(view.service.clone());
+    let asked = client.list(watch, true);
+    let Some(listed) = asked.ok().and_then(|listing| listing.wait().ok()) else {
+        return Vec::new();
+    };
+    let holders = listed.into_iter().flat_map(|service| service.holders);
+    let late = holders.filter(|holder| holder.acknowledged < Some(view.at));
+    late.map(|holder| {
+        let name = holder.peer.unwrap_or_else(|| holder.subscriber.to_string());
+        (name, holder.acknowledged)
+    })
+    .collect()
+}
+
+/// How long a watch is waited for before the session is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// An empty view, before there is another.
+fn none(service: &ServiceName) -> Arc<View> {
+    Arc::new(View::empty(service.clone(), ViewVersion::default()))
+}

@@ -1,0 +1,290 @@
+//! `waystation registry` and `waystation node` as a user runs them.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use common::{run, stderr, stdout, waystation};
+
+/// A running command, killed when it is dropped.
+struct Running {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Running {
+    fn start(args: &[&str]) -> Self {
+        let mut child = waystation(args).stdout(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Self { child, out }
+    }
+
+    /// Its next line; empty at its end.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let kill = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(kill.unwrap().success());
+    }
+
+    /// Waits for the end; returns the exit code and what else it printed.
+    fn wait(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A registry on a port and a directory of its own.
+struct Registry {
+    process: Running,
+    url: String,
+    folder: tempfile::TempDir,
+}
+
+impl Registry {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (process, url) = Self::serve(&folder, "127.0.0.1:0");
+        Self {
+            process,
+            url,
+            folder,
+        }
+    }
+
+    fn serve(folder: &tempfile::TempDir, listen: &str) -> (Running, String) {
+        let dir = folder.path().to_str().unwrap();
+        let args = ["registry", "serve", "--dir", dir, "--listen", listen];
+        let mut process = Running::start(&args);
+        let line = process.line();
+        let url = line
+            .strip_prefix("ready ")
+            .unwrap_or_else(|| panic!("{line:?}"));
+        (process, url.to_owned())
+    }
+
+    fn node(&self, args: &[&str]) -> std::process::Output {
+        run(&self.args(args))
+    }
+
+    fn start_node(&self, args: &[&str]) -> Running {
+        Running::start(&self.args(args))
+    }
+
+    fn args<'a>(&'a self, args: &[&'a str]) -> Vec<&'a str> {
+        [&["node"], args, &["--registry", &self.url]].concat()
+    }
+}
+
+#[test]
+fn a_node_is_registered_listed_watched_and_drained_by_a_signal() {
+    let registry = Registry::start();
+    let mut watch = registry.start_node(&["watch", "im.logic", "--json"]);
+    let register = [
+        "register",
+        "im.logic",
+        "127.0.0.1:7100",
+        "--id",
+        "logic-1",
+        "--zone",
+        "hel-1",
+    ];
+    let mut node = registry.start_node(&register);
+    let line = node.line();
+    let is_it =
+        line.starts_with("logic-1 of im.logic is registered at 127.0.0.1:7100 under token ");
+    assert!(is_it, "{line}");
+
+    let added = watch.line();
+    assert!(
+        added.contains(r#""change":"added""#) && added.contains(r#""id":"logic-1""#),
+        "{added}"
+    );
+    let list = registry.node(&["list"]);
+    assert_eq!(list.status.code(), Some(0));
+    let text = stdout(&list);
+    assert!(
+        text.starts_with("service   id       address         state    weight  zone   token\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("im.logic  logic-1  127.0.0.1:7100  serving  100     hel-1"),
+        "{text}"
+    );
+    let json = stdout(&registry.node(&["list", "im.*", "--json"]));
+    assert!(json.starts_with(r#"{"id":"logic-1","service":"im.logic","address":"127.0.0.1:7100""#));
+    assert_eq!(stdout(&registry.node(&["list", "im.das", "--json"])), "");
+    let holders = stdout(&registry.node(&["list", "im.logic", "--holders", "--json"]));
+    assert!(holders.contains(r#""peer":"127.0.0.1:"#), "{holders}");
+
+    node.signal("TERM");
+    let (code, rest) = node.wait();
+    assert_eq!(code, Some(0), "{rest}");
+    assert!(
+        rest.starts_with("logic-1 of im.logic is draining\n"),
+        "{rest}"
+    );
+    let changes: Vec<String> = (0..2).map(|_| watch.line()).collect();
+    assert!(changes[0].contains(r#""state":"draining""#), "{changes:?}");
+    assert!(changes[1].contains(r#""change":"removed""#), "{changes:?}");
+    assert_eq!(stdout(&registry.node(&["list", "--json"])), "");
+}
+
+#[test]
+fn a_node_is_drained_by_an_operator_and_its_process_ends() {
+    let registry = Registry::start();
+    let mut node = registry.start_node(&["register", "a", "127.0.0.1:7100", "--id", "a-1"]);
+    assert!(node.line().starts_with("a-1 of a is registered"));
+    let drain = registry.node(&["drain", "a-1", "--json"]);
+    assert_eq!(drain.status.code(), Some(0), "{}", stderr(&drain));
+    let text = stdout(&drain);
+    assert!(
+        text.ends_with("{\"behind\":[],\"id\":\"a-1\",\"service\":\"a\",\"state\":\"out\"}\n"),
+        "{text}"
+    );
+    let (code, rest) = node.wait();
+    assert_eq!(code, Some(0), "{rest}");
+    let again = registry.node(&["drain", "a-1"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert_eq!(stderr(&again), "error: no instance a-1 is registered\n");
+}
+
+/// A registry that was killed dropped every node when it came back.
+#[test]
+fn a_killed_registry_has_its_nodes_when_it_is_back() {
+    let registry = Registry::start();
+    let mut node =
+        registry.start_node(&["register", "a", "127.0.0.1:7100", "--id", "a-1", "--json"]);
+    assert!(node.line().contains(r#""event":"registered""#));
+    let listen = registry.url.strip_prefix("embedded://").unwrap().to_owned();
+    registry.process.signal("KILL");
+    assert_eq!(registry.process.wait().0, None);
+    let (_process, url) = Registry::serve(&registry.folder, &listen);
+    let list = run(&["node", "list", "--json", "--registry", &url]);
+    assert!(stdout(&list).contains(r#""id":"a-1""#), "{}", stdout(&list));
+}
+
+#[test]
+fn what_the_registry_prints_is_a_registry() {
+    let registry = Registry::start();
+    let mut node = registry.start_node(&["register", "a", "127.0.0.1:7100", "--id", "a-1"]);
+    assert!(node.line().starts_with("a-1 of a is registered"));
+    let json = stdout(&registry.node(&["list", "--json"]));
+    let path = registry.folder.path().join("nodes.jsonl");
+    std::fs::write(&path, &json).unwrap();
+    let url = format!("file://{}", path.display());
+    assert_eq!(
+        stdout(&run(&["node", "list", "--json", "--registry", &url])),
+        json
+    );
+    let register = run(&[
+        "node",
+        "register",
+        "a",
+        "127.0.0.1:7101",
+        "--registry",
+        &url,
+    ]);
+    assert_eq!(register.status.code(), Some(2));
+    assert!(
+        stderr(&register).contains("is a static list"),
+        "{}",
+        stderr(&register)
+    );
+}
+
+#[test]
+fn a_duplicate_id_is_told_where_the_holder_is() {
+    let registry = Registry::start();
+    let mut first = registry.start_node(&["register", "a", "127.0.0.1:7100", "--id", "a-1"]);
+    assert!(first.line().starts_with("a-1 of a is registered"));
+    let mut second = registry.start_node(&["register", "a", "127.0.0.1:7101", "--id", "a-1"]);
+    let line = second.line();
+    assert!(
+        line.starts_with("a-1 of a is refused the id is held by owner "),
+        "{line}"
+    );
+    assert!(line.ends_with(" at 127.0.0.1:7100; trying again"), "{line}");
+}
+
+#[test]
+fn two_registries_do_not_share_a_directory() {
+    let registry = Registry::start();
+    let dir = registry.folder.path().to_str().unwrap();
+    let second = run(&["registry", "serve", "--dir", dir, "--listen", "127.0.0.1:0"]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        stderr(&second).contains("error: another registry runs on "),
+        "{}",
+        stderr(&second)
+    );
+}
+
+#[test]
+fn a_registry_that_is_not_there_is_named() {
+    // A port that was free a moment ago, and that nobody else is given soon.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let url = format!("embedded://127.0.0.1:{port}");
+    let list = run(&["node", "list", "--registry", &url]);
+    assert_eq!(list.status.code(), Some(1));
+    assert!(
+        stderr(&list).starts_with(&format!("error: no answer from {url}: ")),
+        "{}",
+        stderr(&list)
+    );
+}
+
+#[test]
+fn faults_of_usage_end_with_2_and_say_what_is_wrong() {
+    let calls: [(&[&str], &str); 7] = [
+        (
+            &["node", "list", "--registry", "127.0.0.1:1"],
+            "--registry: `127.0.0.1:1` is not embedded://HOST:PORT",
+        ),
+        (&["node", "list", "Im"], "SERVICE \"Im\": 'I' at byte 0"),
+        (&["node", "register", "Im", "127.0.0.1:1"], "'I' at byte 0"),
+        (
+            &["node", "register", "im", "0.0.0.0:1"],
+            "cannot be connected to",
+        ),
+        (
+            &["node", "register", "im", "127.0.0.1:1", "--weight", "10001"],
+            "--weight <N>",
+        ),
+        (
+            &["node", "register", "im", "127.0.0.1:1", "--ttl", "1"],
+            "--ttl <SECONDS>",
+        ),
+        (&["registry", "serve", "--listen", "x"], "--listen <ADDR>"),
+    ];
+    for (args, part) in calls {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(
+            stderr(&output).contains(part),
+            "{args:?}: {}",
+            stderr(&output)
+        );
+        assert_eq!(stdout(&output), "", "{args:?}");
+    }
+}
