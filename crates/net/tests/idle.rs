@@ -4,40 +4,18 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 
 mod common;
+mod held;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use common::{WAIT, echo_router, eventually, request, start_tcp};
+use held::held;
 use waystation_base::{Clock, ShardId};
 use waystation_net::fifo::{Fifo, FifoCall, FifoConfig, RespCodec};
 use waystation_net::limits::{POOLED_BUFFERS, READ_CHUNK_BYTES};
 use waystation_net::{Blocking, Label, MonotonicClock, NetConfig, Server};
-
-struct Counting;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
-
-#[allow(unsafe_code, reason = "an allocator that counts is an allocator")]
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const CONNECTIONS: usize = 100;
 
@@ -59,39 +37,48 @@ fn exchanged(address: SocketAddr, steps: &[(Vec<u8>, usize)]) -> TcpStream {
     stream
 }
 
-/// What a connection holds after these exchanges, in bytes; waits until that
-/// is no more than `most`.
-fn idle_bytes(
-    server: &Server,
-    address: SocketAddr,
-    steps: &[(Vec<u8>, usize)],
-    most: usize,
-) -> usize {
-    let open = &server.counters()[0].connections_open;
-    let gone = &server.counters()[0].connections_closing;
+/// What is held, in bytes, once the shard has nothing left to do: a connection
+/// is counted as open or gone a moment before all of it is set up or freed.
+fn settled() -> isize {
+    let mut before = held();
+    let mut same = 0;
+    while same < 50 {
+        std::thread::park_timeout(Duration::from_millis(1));
+        let now = held();
+        same = if now == before { same + 1 } else { 0 };
+        before = now;
+    }
+    before
+}
+
+/// What a connection holds after these exchanges, in bytes.
+fn idle_bytes(server: &Server, address: SocketAddr, steps: &[(Vec<u8>, usize)]) -> usize {
+    let counters = server.counters()[0].clone();
+    let open = &counters.connections_open;
+    let gone = || {
+        eventually("they are gone", || {
+            open.get() == 0 && counters.connections_closing.get() == 0
+        });
+        settled()
+    };
     // Pools and tables have grown to their size.
     let warm: Vec<_> = (0..2 * CONNECTIONS)
         .map(|_| exchanged(address, steps))
         .collect();
     drop(warm);
-    eventually("they are gone", || open.get() == 0 && gone.get() == 0);
-    let before = HELD.load(Ordering::Relaxed);
+    let before = gone();
     let streams: Vec<_> = (0..CONNECTIONS)
         .map(|_| exchanged(address, steps))
         .collect();
     let count = CONNECTIONS as u64;
     eventually("all are accepted", || open.get() == count);
-    let limit = before.saturating_add(CONNECTIONS.saturating_mul(most));
-    // The last answer is heard before its connection is idle again.
-    eventually("all are idle", || HELD.load(Ordering::Relaxed) <= limit);
-    let counters = server.counters()[0].clone();
     eventually("nothing is held", || {
         counters.received_bytes.get() == 0 && counters.queued_bytes.get() == 0
     });
-    let held = HELD.load(Ordering::Relaxed) - before;
+    let held = settled() - before;
     drop(streams);
-    eventually("they are gone", || open.get() == 0 && gone.get() == 0);
-    held / CONNECTIONS
+    gone();
+    usize::try_from(held).unwrap() / CONNECTIONS
 }
 
 /// Makes the shard's pool of free buffers as large as it gets, so that it does
@@ -115,26 +102,23 @@ fn fill_pool(server: &Server, address: SocketAddr) {
 /// that they might send.
 #[test]
 fn an_idle_connection_holds_no_buffer() {
+    held::count_this_thread();
     let (server, address) = start_tcp(NetConfig::default(), |_| {
+        held::count_this_thread();
         let mut router = echo_router();
         router.set_websocket_path("/ws");
         router
     });
     fill_pool(&server, address);
-    let accepted = idle_bytes(&server, address, &[], usize::MAX);
+    let accepted = idle_bytes(&server, address, &[]);
     let most = accepted + MORE_BYTES;
 
     let native = request(1, "test/Echo", b"hello");
-    let native = idle_bytes(&server, address, &[(native.clone(), native.len())], most);
+    let native = idle_bytes(&server, address, &[(native.clone(), native.len())]);
 
     let get = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n".to_vec();
     let answer = http_length(address, &get);
-    let http = idle_bytes(
-        &server,
-        address,
-        &[(get.clone(), answer), (get, answer)],
-        most,
-    );
+    let http = idle_bytes(&server, address, &[(get.clone(), answer), (get, answer)]);
 
     let handshake = b"GET /ws HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\n\
         upgrade: websocket\r\nsec-websocket-version: 13\r\n\
@@ -143,11 +127,12 @@ fn an_idle_connection_holds_no_buffer() {
     // A masked ping of three bytes, and its pong.
     let ping = vec![0x89, 0x83, 0, 0, 0, 0, b'a', b'b', b'c'];
     let steps = [(handshake.to_vec(), shake), (ping, 5)];
-    shake = idle_bytes(&server, address, &steps, most);
+    shake = idle_bytes(&server, address, &steps);
     println!(
         "bytes for a connection: accepted {accepted}; idle: native {native}, HTTP {http}, \
          WebSocket {shake}"
     );
+    assert!(native <= most && http <= most && shake <= most);
     fifo_connections_hold_no_buffer(&server);
 }
 
@@ -207,7 +192,7 @@ fn fifo_connections_hold_no_buffer(server: &Server) {
     .unwrap();
     let up = || fifo.run(WAIT, |fifo, _| Box::pin(async move { fifo.up() }));
     eventually("all are up", || up() == Ok(CONNECTIONS));
-    let before = HELD.load(Ordering::Relaxed);
+    let before = settled();
     let deadline = MonotonicClock.now() + WAIT;
     let call = FifoCall {
         deadline,
@@ -226,11 +211,11 @@ fn fifo_connections_hold_no_buffer(server: &Server) {
     });
     assert_eq!(pings.unwrap(), [true; CONNECTIONS]);
     let streams = answers.join().unwrap();
-    let limit = before + CONNECTIONS * MORE_BYTES;
-    eventually("all are idle", || HELD.load(Ordering::Relaxed) <= limit);
     let counters = server.counters()[0].clone();
     eventually("nothing is held", || {
         counters.received_bytes.get() == 0 && counters.queued_bytes.get() == 0
     });
+    let each = (settled() - before) / CONNECTIONS.cast_signed();
+    assert!(each <= MORE_BYTES.cast_signed(), "{each} bytes each");
     drop(streams);
 }

@@ -4,51 +4,18 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 
 mod common;
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+mod held;
 
 use common::{Memory, NAME, Peer, Setup, on, on_shard};
+use held::most_held;
 use tokio::io::AsyncWriteExt;
 use waystation_net::native::Router;
-
-struct Counting;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-
-#[allow(unsafe_code, reason = "an allocator that counts is an allocator")]
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        MOST.fetch_max(held, Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Bytes that were held at once, above what is held now, while `run` ran.
-fn most_held(run: impl FnOnce()) -> usize {
-    let before = HELD.load(Ordering::Relaxed);
-    MOST.store(before, Ordering::Relaxed);
-    run();
-    MOST.load(Ordering::Relaxed) - before
-}
 
 const MIB: usize = 1 << 20;
 const LINE: &[u8] = &[b'x'; 10_000];
 
 fn router() -> Router {
+    held::count_this_thread();
     let mut router = common::echo_router();
     router.set_websocket_path("/ws");
     on(&mut router, "test/Flood", |conn, _| {
@@ -67,6 +34,7 @@ fn router() -> Router {
 /// of queued writes.
 #[test]
 fn one_peer_costs_little_whatever_it_does() {
+    held::count_this_thread();
     heads_and_bodies_are_bounded();
     queues_of_one_peer_are_bounded();
 }
