@@ -45,8 +45,8 @@ pub mod udp;
 pub use self::blocking::{Blocking, BlockingCallError, BlockingError};
 pub use self::clock::{MonotonicClock, unix_time};
 pub use self::conn::{
-    CloseReason, Conn, Filled, HandlerGuard, Input, OutputLevel, SendError, Session, SlowReader,
-    Transport, Turn,
+    CloseReason, Conn, Filled, HandlerGuard, HeldAnswer, Input, OutputLevel, SendError, Session,
+    SlowReader, Transport, Turn,
 };
 pub use self::counters::{ClosedCounters, Counter, Counters, Kind, Sample};
 pub use self::io::{

@@ -13,7 +13,7 @@ use waystation_wire::{Load, Status as Code};
 use crate::budget::Budget;
 use crate::ctx::Context;
 use crate::latency::Latency;
-use crate::limits::{DEADLINE_DEFAULT, LISTED, REQUESTS_IN_FLIGHT};
+use crate::limits::{ANSWERS_WAITING_BYTES, DEADLINE_DEFAULT, LISTED, REQUESTS_IN_FLIGHT};
 
 /// One request in progress, as `waystation ctx` shows it.
 #[derive(Debug, Clone, Serialize)]
@@ -69,6 +69,7 @@ pub(crate) struct Contexts {
     counts: Cell<RequestCounts>,
     most: Cell<usize>,
     deadline_default: Cell<Duration>,
+    answers_waiting: Cell<usize>,
     requests: Cell<usize>,
 }
 
@@ -92,6 +93,7 @@ impl Contexts {
             counts: Cell::default(),
             most: Cell::new(REQUESTS_IN_FLIGHT),
             deadline_default: Cell::new(DEADLINE_DEFAULT),
+            answers_waiting: Cell::new(ANSWERS_WAITING_BYTES),
             requests: Cell::new(0),
         });
         shard.set_extension(contexts.clone());
@@ -101,6 +103,15 @@ impl Contexts {
     pub(crate) fn configure(&self, most: usize, deadline_default: Duration) {
         self.most.set(most);
         self.deadline_default.set(deadline_default);
+    }
+
+    /// Bytes of answers that may wait on one connection.
+    pub(crate) fn answers_waiting(&self) -> usize {
+        self.answers_waiting.get()
+    }
+
+    pub(crate) fn set_answers_waiting(&self, bytes: usize) {
+        self.answers_waiting.set(bytes);
     }
 
     pub(crate) fn deadline_default(&self) -> Duration {

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
+use waystation_net::limits::SHORT_ANSWER_BYTES;
 use waystation_net::native::Started;
 use waystation_net::{CloseReason, Conn, Shard};
 use waystation_wire::Status as Code;
@@ -12,6 +13,13 @@ use crate::ctx::{Ctx, Opening};
 use crate::endpoint::{Answering, Endpoint};
 use crate::method::Format;
 use crate::status::Status;
+
+/// Whether an answer finds room in any case, so that it need not wait behind
+/// large ones of others on the same connection.
+pub(crate) fn is_short(conn: &Conn, body: &[u8]) -> bool {
+    // What a wire puts around a body is far below half of what is short.
+    conn.is_accepted() && body.len() <= SHORT_ANSWER_BYTES / 2
+}
 
 /// An encoded answer, or why there is none.
 pub(crate) type Answer = Result<Vec<u8>, Status>;
@@ -111,14 +119,30 @@ impl<W: Wire> Exchange<W> {
     }
 
     /// An answer waits, as far as the request has time, until the peer has
-    /// taken what is before it. A refusal needs no room.
+    /// taken what is before it. What waits counts as the connection's memory.
+    /// A refusal and a short answer need no room.
     async fn with_room(&self, answer: Answer) -> Answer {
         let conn = self.wire.as_ref().and_then(Wire::conn);
-        let Some(conn) = conn.filter(|conn| answer.is_ok() && conn.is_behind()) else {
+        let (Some(conn), Ok(body)) = (conn, &answer) else {
             return answer;
         };
+        let waiting = conn.waiting_bytes();
+        if is_short(conn, body) || waiting == 0 && !conn.is_behind() {
+            return answer;
+        }
+        let most = self.contexts.answers_waiting();
+        if waiting > 0 && waiting.saturating_add(body.len()) > most {
+            return Err(Status::overloaded(format!(
+                "{waiting} bytes of answers wait for this peer to read"
+            )));
+        }
+        let _held = conn.hold_answer(body.len());
         self.ctx.set_state("answering");
         let room = self.ctx.run(async {
+            if !conn.is_behind() {
+                // Those that came before are on their way to the room.
+                tokio::task::yield_now().await;
+            }
             // On a connection that has ended meanwhile nobody waits.
             let _ = conn.writable().await;
             Ok(())

@@ -36,6 +36,11 @@ pub const SESSIONS: usize = 1_000_000;
 /// for ever in one turn.
 pub const SESSION_IDLE_MIN: Duration = Duration::from_millis(1);
 
+/// Bytes of answers that wait on one connection until its peer has taken what
+/// is before them, unless its [`Router`](crate::Router::answers_waiting) says
+/// otherwise. The next answer becomes a refusal, unless it is the only one.
+pub const ANSWERS_WAITING_BYTES: usize = 16 * 1024 * 1024;
+
 /// Waiters for one key's lock, beside its holder. Above it a waiter is refused.
 pub const LOCK_WAITERS: usize = 4096;
 

@@ -13,7 +13,7 @@ use waystation_wire::{Flags, Header, Kind, MESSAGE_LEN_MAX};
 use crate::contexts::Contexts;
 use crate::ctx::{Context, Ctx, Opening};
 use crate::endpoint::Endpoint;
-use crate::exchange::{Answer, Incoming, Wire, begin};
+use crate::exchange::{Answer, Incoming, Wire, begin, is_short};
 use crate::method::Format;
 use crate::router::Hooks;
 use crate::status::Status;
@@ -136,7 +136,7 @@ impl NativeWire {
             .with_sid(sid)
             .with_trace(self.header.trace)
             .with_load(contexts.load());
-        let sent = if code.is_ok() {
+        let sent = if code.is_ok() && !is_short(&self.conn, &body) {
             reply(&self.conn, &header, &body)
         } else {
             refuse(&self.conn, &header, &body)

@@ -177,6 +177,16 @@ impl Router {
         self.contexts.configure(in_flight, deadline_default);
     }
 
+    /// Bytes of answers that may wait on one connection of this shard until
+    /// its peer has read what is before them; an answer above it becomes a
+    /// refusal. The default is
+    /// [`ANSWERS_WAITING_BYTES`](crate::limits::ANSWERS_WAITING_BYTES). For a
+    /// connection that carries the requests of many users it should hold the
+    /// largest answers to all that are handled at once.
+    pub fn answers_waiting(&mut self, bytes: usize) {
+        self.contexts.set_answers_waiting(bytes);
+    }
+
     /// Called for each connection, before its first request.
     pub fn on_open(&mut self, hook: impl Fn(&Peer) + 'static) {
         self.on_open = Some(Box::new(hook));

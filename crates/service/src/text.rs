@@ -19,7 +19,7 @@ use waystation_net::{Conn, Label};
 
 use crate::contexts::Contexts;
 use crate::ctx::{Ctx, Opening};
-use crate::exchange::{Answer, Incoming, Wire, begin};
+use crate::exchange::{Answer, Incoming, Wire, begin, is_short};
 use crate::method::Format;
 use crate::native::delivered;
 use crate::peer::SpeaksText;
@@ -138,7 +138,14 @@ fn send(conn: &Conn, call: u64, answer: Answer) {
         String::from_utf8(body).map_err(|_| Status::internal("the answer is not text"))
     });
     let sent = match text {
-        Ok(body) => conn.send_text(&format!("{{\"call\":{call},\"body\":{body}}}")),
+        Ok(body) => {
+            let text = format!("{{\"call\":{call},\"body\":{body}}}");
+            if is_short(conn, body.as_bytes()) {
+                conn.send_short_text(&text)
+            } else {
+                conn.send_text(&text)
+            }
+        }
         Err(status) => {
             let status = status.shortened();
             let error = serde_json::json!({

@@ -6,8 +6,16 @@ use std::time::Duration;
 use waystation_base::hash64;
 use waystation_net::{Address, ConnectionLimits, NetConfig, SlowReader, unix_time};
 use waystation_service::Router;
+use waystation_service::limits::CONCURRENCY;
 
 use crate::error::Error;
+use crate::store::limits::{BODY_BYTES_MAX, HISTORY_PAGE_BYTES, HISTORY_PAGE_MAX};
+
+/// Bytes of answers that may wait on a connection between roles: a full page
+/// of history for each request that is handled at once, so that none of a user
+/// is refused because others read much.
+const PEER_ANSWERS_BYTES: usize =
+    CONCURRENCY as usize * (HISTORY_PAGE_BYTES + BODY_BYTES_MAX + HISTORY_PAGE_MAX * 256);
 
 /// Where a role's process stands.
 #[derive(Debug, Clone)]
@@ -114,6 +122,12 @@ impl RoleConfig {
     /// Gives a router the role's bounds.
     pub(crate) fn limit(&self, router: &mut Router) {
         router.limits(self.serving.requests_max, self.serving.deadline_default);
+    }
+
+    /// Gives the router of a role that serves other roles its bounds.
+    pub(crate) fn limit_within(&self, router: &mut Router) {
+        self.limit(router);
+        router.answers_waiting(PEER_ANSWERS_BYTES);
     }
 
     /// Makes the directories.

@@ -21,7 +21,7 @@ use waystation_base::{ConnName, Gate, Moment};
 pub(crate) use self::buffer::Buffers;
 pub use self::buffer::Input;
 use self::output::Output;
-pub use self::pressure::OutputLevel;
+pub use self::pressure::{HeldAnswer, OutputLevel};
 pub use self::reason::CloseReason;
 pub use self::send::{SendError, SlowReader};
 pub use self::session::{Session, Turn};
@@ -65,8 +65,9 @@ pub(crate) struct ConnShared {
     opened: Moment,
     received: Cell<Moment>,
     output: RefCell<Output>,
-    /// Bytes counted in the shard's memory: received, and to be written.
-    held: [Cell<usize>; 2],
+    /// Bytes counted in the shard's memory: received, to be written, and of
+    /// answers that wait for room.
+    held: [Cell<usize>; 3],
     /// The output reached its high-water mark and has not drained since.
     output_high: Cell<bool>,
     reading_paused: Cell<bool>,

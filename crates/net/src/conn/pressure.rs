@@ -1,5 +1,6 @@
 //! What a connection holds, what its output tells, and when it is not read.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::Conn;
@@ -12,6 +13,19 @@ pub enum OutputLevel {
     High,
     /// It was at its high-water mark and has drained: writers may go on.
     Drained,
+}
+
+/// An answer that waits for room. See [`Conn::hold_answer`].
+pub struct HeldAnswer {
+    conn: Conn,
+    bytes: usize,
+}
+
+impl Drop for HeldAnswer {
+    fn drop(&mut self) {
+        let left = self.conn.waiting_bytes().saturating_sub(self.bytes);
+        self.conn.hold_waiting(left);
+    }
 }
 
 type OnOutput = Box<dyn Fn(&Conn, OutputLevel)>;
@@ -84,10 +98,31 @@ impl Conn {
         self.shared.reading_paused.get()
     }
 
-    /// Bytes that it holds: received and not handled, and to be written.
+    /// Bytes that it holds: received and not handled, to be written, and of
+    /// answers that wait for room in the output.
     pub fn held_bytes(&self) -> usize {
-        let [received, queued] = &self.shared.held;
-        received.get() + queued.get()
+        self.shared.held.iter().map(Cell::get).sum()
+    }
+
+    /// Bytes of answers that wait for room in the output.
+    pub fn waiting_bytes(&self) -> usize {
+        self.shared.held[2].get()
+    }
+
+    /// Counts an answer of so many bytes, which waits for room in the output,
+    /// among what the connection and its shard hold, until the guard is
+    /// dropped.
+    pub fn hold_answer(&self, bytes: usize) -> HeldAnswer {
+        self.hold_waiting(self.waiting_bytes().saturating_add(bytes));
+        HeldAnswer {
+            conn: self.clone(),
+            bytes,
+        }
+    }
+
+    fn hold_waiting(&self, bytes: usize) {
+        let before = self.shared.held[2].replace(bytes);
+        self.shard().held_changes(Held::Queued, before, bytes);
     }
 
     /// It holds so many bytes of what it received.

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use prost::Message;
 use waystation_base::CallId;
+use waystation_net::limits::OUTPUT_BYTES_MAX;
 use waystation_net::{Address, Faults, MemoryIo, NetConfig, SlowReader};
+use waystation_service::limits::ANSWERS_WAITING_BYTES;
 use waystation_service::{Code, Method};
 use waystation_service_check::demo::Act;
 use waystation_service_check::demo::shop::method::Act as Acting;
@@ -14,12 +16,23 @@ use waystation_service_check::{
     NativePeer, Stage, WebSocketPeer, block_on, config, memory, metric, shop, shop_under,
     wait_for_metric,
 };
-use waystation_wire::{Header, Kind};
+use waystation_wire::{Header, Kind, encode_into};
 
 use crate::script;
 
 /// Requests of 20 KB answers each: many times what a slow reader may have.
 const ASKED: u64 = 30;
+
+/// A large answer that waits for the test: the first of many would put their
+/// reader so far behind that the requests after it are not read.
+const GATED: [Act; 2] = [Act::Gate, Act::Large];
+
+/// Lets so many handlers answer when all of them have begun.
+async fn all_answer_at_once(stage: &Stage, handlers: u64) {
+    stage.gated.happened(handlers).await;
+    stage.gate.raise();
+    stage.gone.happened(handlers).await;
+}
 
 /// A network whose pipes hold little.
 fn narrow() -> MemoryIo {
@@ -52,9 +65,9 @@ fn large_answers_wait_until_their_reader_has_taken_those_before() {
         block_on(async {
             let mut peer = NativePeer::dial(&io, "shop");
             for call in 1..=ASKED {
-                peer.request::<Acting>(call, &script(&[Act::Large])).await;
+                peer.request::<Acting>(call, &script(&GATED)).await;
             }
-            stage.gone.happened(ASKED).await;
+            all_answer_at_once(&stage, ASKED).await;
             // Handlers that run beside each other answer in any order.
             let mut answered = BTreeSet::new();
             for _ in 1..=ASKED {
@@ -77,11 +90,11 @@ fn large_answers_in_text_wait_too() {
     block_on(async {
         let mut peer = WebSocketPeer::dial(&io, "shop").await;
         for call in 1..=ASKED {
-            let body = r#"{"acts":["ACT_LARGE"]}"#;
+            let body = r#"{"acts":["ACT_GATE","ACT_LARGE"]}"#;
             let text = format!(r#"{{"call":{call},"method":"demo.Shop/Act","body":{body}}}"#);
             peer.send(&text).await;
         }
-        stage.gone.happened(ASKED).await;
+        all_answer_at_once(&stage, ASKED).await;
         let mut left: BTreeSet<String> = (1..=ASKED)
             .map(|call| format!(r#"{{"call":{call},"body":"#))
             .collect();
@@ -108,11 +121,14 @@ fn an_answer_that_finds_no_room_in_time_is_a_timeout() {
     let mut peer = NativePeer::dial(&io, "shop");
     block_on(async {
         let body = script(&[Act::Large]).encode_to_vec();
+        // In one write: the first answer puts their reader behind.
+        let mut frames = Vec::new();
         for call in 1..=ASKED {
             let header = Header::request(Acting::ID, CallId(call))
                 .with_deadline_left(Some(Duration::from_millis(400)));
-            assert!(peer.send(&header, &body).await);
+            encode_into(&header, &body, &mut frames).unwrap();
         }
+        assert!(peer.send_raw(&frames).await);
     });
     wait_for_metric(&socket, "waystation_requests_started_total", ASKED);
     wait_for_metric(&socket, "waystation_requests_in_flight", 0);
@@ -127,6 +143,91 @@ fn an_answer_that_finds_no_room_in_time_is_a_timeout() {
         peer.ping().await;
     });
     assert!(metric(&socket, "waystation_requests_timeouts_total") > 0);
+    app.drain();
+}
+
+/// Answers that waited for room lay outside of every bound: 20 connections that
+/// asked much and read nothing raised a process to 1.3 GB.
+#[test]
+fn answers_that_wait_are_bounded() {
+    const MANY: u64 = 150;
+    let (io, stage) = (memory(), Stage::default());
+    let app = shop(&io, &stage).start().unwrap();
+    let mut acts = [Act::Large; 11];
+    acts[0] = Act::Gate;
+    block_on(async {
+        let mut peer = NativePeer::dial(&io, "shop");
+        for call in 1..=MANY {
+            peer.request::<Acting>(call, &script(&acts)).await;
+        }
+        all_answer_at_once(&stage, MANY).await;
+        let mut answers = BTreeMap::new();
+        for _ in 1..=MANY {
+            let (call, report) = peer.answer::<Acting>().await;
+            let length = report.map(|report| report.filler.len());
+            assert_eq!(answers.insert(call, length), None);
+        }
+        let refused = answers.values().filter(|a| **a == Err(Code::Overloaded));
+        assert!(refused.count() > 0, "{answers:?}");
+        let given: usize = answers.values().filter_map(|a| a.as_ref().ok()).sum();
+        assert!(
+            given <= ANSWERS_WAITING_BYTES + 2 * OUTPUT_BYTES_MAX,
+            "{given}"
+        );
+        peer.ping().await;
+    });
+    app.drain();
+}
+
+/// An answer to a short question stood behind all the pages that others had
+/// asked for on the same connection, and missed its deadline.
+#[test]
+fn a_short_answer_does_not_wait_behind_large_ones() {
+    let (io, stage) = (narrow(), Stage::default());
+    let app = shop_under(strict(&io, SlowReader::Refuse), &stage, |_| ());
+    let app = app.start().unwrap();
+    block_on(async {
+        let mut peer = NativePeer::dial(&io, "shop");
+        for call in 1..=ASKED {
+            peer.request::<Acting>(call, &script(&GATED)).await;
+        }
+        stage.gated.happened(ASKED).await;
+        peer.request::<Acting>(0, &script(&[Act::Gate])).await;
+        all_answer_at_once(&stage, ASKED + 1).await;
+        let mut before = 0;
+        while peer.answer::<Acting>().await.0 != 0 {
+            before += 1;
+        }
+        assert!(before < 10, "{before} large answers came first");
+        for _ in before..ASKED {
+            assert_eq!(
+                peer.answer::<Acting>().await.1.unwrap().filler.len(),
+                20_000
+            );
+        }
+    });
+    app.drain();
+}
+
+/// Such answers count in the bound of the shard: who holds most goes, and
+/// everyone else stays.
+#[test]
+fn answers_that_wait_count_in_the_bound_of_the_shard() {
+    let (io, stage) = (narrow(), Stage::default());
+    let mut config = strict(&io, SlowReader::Refuse);
+    config.shard_bytes_max = 300_000;
+    let app = shop_under(config, &stage, |_| ()).start().unwrap();
+    block_on(async {
+        let mut other = NativePeer::dial(&io, "shop");
+        other.ping().await;
+        let mut peer = NativePeer::dial(&io, "shop");
+        for call in 1..=ASKED {
+            peer.request::<Acting>(call, &script(&GATED)).await;
+        }
+        all_answer_at_once(&stage, ASKED).await;
+        while peer.receive().await.is_some() {}
+        other.ping().await;
+    });
     app.drain();
 }
 

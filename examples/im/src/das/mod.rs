@@ -64,7 +64,7 @@ fn start(config: &Config, store: &StoreHandle) -> Result<App, Error> {
         }))
         .metrics(Arc::new(move |page| metrics(page, &counted)))
         .listen(role.service("das"), move |router| {
-            limits.limit(router);
+            limits.limit_within(router);
             das::register(router, Rc::new(DataAccess::new(served.clone())))
         })
         .start()?;

@@ -41,7 +41,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
             shard.set_extension(Rc::new(Rules::new(das)));
         })
         .listen(role.service("logic"), move |router| {
-            limits.limit(router);
+            limits.limit_within(router);
             let rules = router
                 .shard()
                 .extension::<Rules>()
