@@ -1,4 +1,5 @@
-//! Bytes to messages and back: the native frame that nodes speak to each other.
+//! Bytes to messages and back: the native frame that nodes speak to each other,
+//! and beside it the protocols of [`lars`] and of Redis ([`resp`]).
 //!
 //! A frame is a fixed header of [`HEADER_LEN`] bytes and a body. [`decode`]
 //! turns the bytes received so far into a [`Header`], a count of bytes still
@@ -35,6 +36,8 @@ mod header;
 mod frame;
 
 mod assemble;
+
+pub mod lars;
 
 pub mod resp;
 
