@@ -73,7 +73,7 @@ pub struct FifoConfig {
     /// Connections that share the requests; at least 1.
     pub connections: usize,
     /// Requests in flight on one connection, those whose callers gave up
-    /// included.
+    /// included; and callers who wait while none is up.
     pub in_flight_max: usize,
     /// Leases out at once.
     pub leases_max: usize,
@@ -109,8 +109,9 @@ impl FifoConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FifoError {
-    /// Too many requests are in flight. Nothing was sent.
-    #[error("{0} requests are in flight already")]
+    /// Too many requests are in flight, or wait for a connection. Nothing was
+    /// sent.
+    #[error("{0} requests are in flight or waiting already")]
     Overloaded(usize),
     /// No connection was made before the deadline. Nothing was sent.
     #[error("not connected before the deadline")]
@@ -148,6 +149,8 @@ struct Shared<C: FifoCodec> {
     codec: MakeCodec<C>,
     links: Vec<Rc<Link<C::Answer>>>,
     leases: Rc<Cell<usize>>,
+    /// Callers who wait for a connection.
+    waiting: Cell<usize>,
     changed: Rc<Waiters>,
     label: Label,
     /// Where the next lane begins.
@@ -192,6 +195,7 @@ impl<C: FifoCodec> Fifo<C> {
             codec,
             links,
             leases: Rc::default(),
+            waiting: Cell::new(0),
             changed,
             label,
             next_lane: Cell::new(0),
@@ -262,6 +266,8 @@ impl<C: FifoCodec> Fifo<C> {
 
     /// The connection with the fewest requests in flight; waits for one.
     async fn link(&self) -> Result<Rc<Link<C::Answer>>, FifoError> {
+        let mut counted = None;
+        let waiting_callers = &self.shared.waiting;
         let ready = self.shared.changed.until(|| {
             let up = self.shared.links.iter().filter(|link| link.is_up());
             if let Some(link) = up.min_by_key(|link| link.in_flight()) {
@@ -274,6 +280,13 @@ impl<C: FifoCodec> Fifo<C> {
                 .all(|link| link.state() == State::Closed)
             {
                 return Poll::Ready(Err(FifoError::Closed));
+            }
+            if counted.is_none() {
+                let already = waiting_callers.get();
+                if already >= self.shared.config.in_flight_max {
+                    return Poll::Ready(Err(FifoError::Overloaded(already)));
+                }
+                counted = Some(WaitingCaller::count(waiting_callers));
             }
             Poll::Pending
         });
@@ -342,6 +355,22 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         self.0.calls_in_flight.sub(1);
+    }
+}
+
+/// Counts one caller who waits for a connection, however that ends.
+struct WaitingCaller<'a>(&'a Cell<usize>);
+
+impl<'a> WaitingCaller<'a> {
+    fn count(waiting: &'a Cell<usize>) -> Self {
+        waiting.set(waiting.get() + 1);
+        Self(waiting)
+    }
+}
+
+impl Drop for WaitingCaller<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 

@@ -168,7 +168,8 @@ pub const WEBSOCKET_MESSAGE_BYTES: usize = 1024 * 1024;
 /// How long a drain may take before what is left is closed.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
-/// Requests in flight on one FIFO connection. Above it a request is refused.
+/// Requests in flight on one FIFO connection, and callers of a client that
+/// wait for one. Above it a request is refused.
 pub const FIFO_IN_FLIGHT_MAX: usize = 65_536;
 
 /// Leases of a FIFO client out at once. Above it a lease is refused.

@@ -110,6 +110,23 @@ fn a_start_that_fails_is_told() {
 #[derive(Debug, PartialEq)]
 struct User(&'static str);
 
+/// Timer, socket and worker threads were pinned to one CPU by default, and
+/// shared it while others idled.
+#[test]
+fn shards_may_run_wherever_the_process_may() {
+    let allowed = || {
+        let set = rustix::thread::sched_getaffinity(None).unwrap();
+        let cpus = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu));
+        cpus.collect::<Vec<_>>()
+    };
+    let memory = Setup::default().start(|_| common::echo_router());
+    let on_shard = on_shard(&memory.server, 0, move |_| {
+        Box::pin(async move { allowed() })
+    });
+    assert_eq!(on_shard, allowed());
+    memory.server.drain();
+}
+
 #[test]
 fn properties_are_found_by_their_type() {
     let memory = Setup::default().start(|_| common::echo_router());
