@@ -60,7 +60,8 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         return Ok(out.write_all(&script).context("cannot print")?);
     }
     if let Command::Config(ConfigCommand::ImportLars { file }) = &cli.command {
-        let imported = config::import_lars(file)?;
+        let bytes = config::bytes_of(file).map_err(Faults::from)?;
+        let imported = config::import_lars(file, &bytes)?;
         return Ok(imported.print(cli.json, &mut out).context("cannot print")?);
     }
     let config = load(cli);

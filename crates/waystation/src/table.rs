@@ -34,8 +34,9 @@ pub(crate) fn write<const N: usize>(
     Ok(())
 }
 
-fn clean(cell: &str) -> String {
-    cell.chars()
+/// `text` with its control characters replaced.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()
 }

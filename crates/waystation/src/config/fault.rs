@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::limits::FAULTS_SHOWN_MAX;
+use crate::table;
 
 /// Where a value came from, and so where it is to be changed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,9 +48,12 @@ pub(crate) struct Fault {
     pub(crate) message: String,
 }
 
+/// One line, whatever the file has in it: it is printed to terminals and into
+/// comments.
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.origin, self.message)
+        let text = format!("{}: {}", self.origin, self.message);
+        formatter.write_str(&table::clean(&text))
     }
 }
 
@@ -73,3 +77,9 @@ impl fmt::Display for Faults {
 }
 
 impl std::error::Error for Faults {}
+
+impl From<Fault> for Faults {
+    fn from(fault: Fault) -> Self {
+        Self(vec![fault])
+    }
+}

@@ -28,7 +28,10 @@ pub(super) fn read(
 }
 
 /// Reads a whole file, within the bound on its size.
-pub(super) fn bytes_of(path: &Path) -> Result<Vec<u8>, Fault> {
+///
+/// # Errors
+/// It cannot be read, or is larger.
+pub(crate) fn bytes_of(path: &Path) -> Result<Vec<u8>, Fault> {
     let whole_file = |message: String| Fault {
         origin: start_of(path),
         message,

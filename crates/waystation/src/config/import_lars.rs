@@ -16,8 +16,8 @@ use std::path::Path;
 use toml::Value;
 
 use self::ini::{Entry, Ini};
+use super::SECTIONS;
 use super::fault::{Fault, Faults, Origin};
-use super::{SECTIONS, file};
 
 /// What a Lars file says in our words.
 #[derive(Debug)]
@@ -155,16 +155,11 @@ const ADDRESSES: &[(Program, &str, &str, &str)] = &[
     (Program::Agent, "reporter", "agent", "report"),
 ];
 
-/// Reads a file of Lars.
+/// Reads the bytes of a file of Lars; `path` names it in faults.
 ///
 /// # Errors
 /// Every fault with its line; exit code 2.
-pub(crate) fn import(path: &Path) -> Result<Imported, Faults> {
-    let bytes = file::bytes_of(path).map_err(|fault| Faults(vec![fault]))?;
-    import_bytes(path, &bytes)
-}
-
-fn import_bytes(path: &Path, bytes: &[u8]) -> Result<Imported, Faults> {
+pub(crate) fn import(path: &Path, bytes: &[u8]) -> Result<Imported, Faults> {
     let mut importer = Importer {
         path,
         faults: Vec::new(),
@@ -314,6 +309,12 @@ impl Importer<'_> {
         let (Some(host), Some(name)) = (host, name) else {
             return self.fault(line, "[mysql] needs `db_host` and `db_name`".to_owned());
         };
+        // It stands in the URL as it is, so it must not be more than a host.
+        let is_host = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+        if !host.value.chars().all(is_host) {
+            let message = format!("db_host: `{}` is not a host", host.value);
+            return self.fault(host.line, message);
+        }
         let mut url = String::from("mysql://");
         if let Some(user) = user {
             escape(&mut url, &user.value);
@@ -399,7 +400,7 @@ mod tests {
     use super::*;
 
     fn import(text: &[u8]) -> Result<String, String> {
-        let imported = import_bytes(Path::new("x.conf"), text).map_err(|all| all.to_string())?;
+        let imported = super::import(Path::new("x.conf"), text).map_err(|all| all.to_string())?;
         let mut out = Vec::new();
         imported.print(false, &mut out).unwrap();
         Ok(String::from_utf8(out).unwrap())
@@ -431,5 +432,29 @@ mod tests {
         assert_eq!(import(text).unwrap(), "[route]\nshards = 5\n");
         let value = import(b"[reactor]\nip = \xBE\nport = 1\n").unwrap_err();
         assert!(value.contains("x.conf:2:1: not valid UTF-8"), "{value}");
+    }
+    /// `db_host = h/x?ssl=0` became a URL that names another database.
+    #[test]
+    fn a_host_is_nothing_but_a_host() {
+        let said = import(b"[mysql]\ndb_host=h/x?y=\ndb_name=n\n").unwrap_err();
+        assert!(
+            said.contains("x.conf:2:1: db_host: `h/x?y=` is not a host"),
+            "{said}"
+        );
+        let ours = import(b"[mysql]\ndb_host=[::1]\ndb_name=n\n").unwrap();
+        assert_eq!(ours, "[route]\nstore = \"mysql://[::1]/n\"\n");
+    }
+
+    /// A carriage return in the middle of a key went into the comment that
+    /// names it, and what was printed could not be read; in a fault an escape
+    /// sequence reached the terminal.
+    #[test]
+    fn control_characters_are_not_printed() {
+        let ours = import(b"[reactor]\nthreadNum = 1\na\rb\x1B = 2\n").unwrap();
+        let read: toml::Table = ours.parse().unwrap();
+        assert_eq!(read["route"]["shards"].as_integer(), Some(1));
+        assert!(ours.contains("`a\u{fffd}b\u{fffd}`"), "{ours:?}");
+        let said = import(b"a\x1B[2J\n").unwrap_err();
+        assert!(!said.contains('\x1B'), "{said:?}");
     }
 }

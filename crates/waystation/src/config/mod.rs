@@ -30,6 +30,7 @@ use toml::Value;
 pub(crate) use environment::{Variable, variables};
 pub(crate) use fault::{Fault, Faults, Origin};
 pub(crate) use field::{Section, did_you_mean};
+pub(crate) use file::bytes_of;
 pub(crate) use import_lars::import as import_lars;
 use lars_sections::{Agent, Lars, Report, Route};
 use registry_section::Registry;
