@@ -1,9 +1,8 @@
 //! `cargo xtask check`: every static check; all of them run, then the failed ones are named.
 
-use std::process::Command;
+use anyhow::Result;
 
-use anyhow::{Context as _, Result};
-
+use crate::fuzz::Report;
 use crate::{environment, process, tidy};
 
 /// How long each fuzz target runs.
@@ -136,44 +135,11 @@ fn advisories() -> Result<Outcome> {
 }
 
 fn fuzz() -> Result<Outcome> {
-    if !process::works(nightly_fuzz().arg("--version")) {
-        eprintln!("==> fuzzing needs the nightly toolchain and cargo-fuzz:");
-        eprintln!("    rustup toolchain install nightly && cargo install --locked cargo-fuzz");
+    if !crate::fuzz::is_available() {
         return Ok(Outcome::LeftOut);
     }
-    let manifest = std::fs::read_to_string(environment::root().join(tidy::FUZZ_MANIFEST))
-        .with_context(|| format!("cannot read {}", tidy::FUZZ_MANIFEST))?;
-    let mut passed = true;
-    for target in tidy::fuzz_targets(&manifest)? {
-        eprintln!("==> fuzz {} for {FUZZ_SECONDS} s", target.name);
-        passed &= fuzz_target(&target.name)?;
-    }
-    Ok(Outcome::from(passed))
-}
-
-/// Runs one target from its committed seeds; what it finds joins a corpus that is not committed.
-fn fuzz_target(name: &str) -> Result<bool> {
-    let corpus = format!("fuzz/corpus/{name}");
-    let seeds = format!("fuzz/seeds/{name}");
-    let root = environment::root();
-    std::fs::create_dir_all(root.join(&corpus)).with_context(|| format!("cannot make {corpus}"))?;
-    let mut command = nightly_fuzz();
-    command.args(["run", name, &corpus]);
-    if root.join(&seeds).is_dir() {
-        command.arg(&seeds);
-    }
-    command.args(["--", &format!("-max_total_time={FUZZ_SECONDS}")]);
-    process::run(&mut command)
-}
-
-/// `cargo fuzz` on the nightly toolchain, past the toolchain that this repository pins.
-fn nightly_fuzz() -> Command {
-    let mut command = Command::new("rustup");
-    command
-        .args(["run", "nightly", "cargo", "fuzz"])
-        .current_dir(environment::root());
-    command.env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO");
-    command
+    let reports = crate::fuzz::run_all(FUZZ_SECONDS)?;
+    Ok(Outcome::from(reports.iter().all(Report::is_clean)))
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! The project's own tasks, called as `cargo xtask TASK`.
 //!
 //! `tidy` proves the rules that no compiler checks, `check` runs every static check, `test` runs
-//! every test with the external components it needs, `bench` runs one benchmark, `sim` one simulation. The crate leaves
-//! out everything that a plain `cargo` call does already.
+//! every test with the external components it needs, `bench` runs one benchmark, `fuzz` every fuzz
+//! target, `sim` one simulation. The crate leaves out everything that a plain `cargo` call does
+//! already.
 
 mod bench;
 mod check;
 mod components;
 mod environment;
+mod fuzz;
 mod install;
 mod metadata;
 mod process;
@@ -59,6 +61,13 @@ enum Task {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run each fuzz target, one after another, and write `bench/results/fuzz.md`.
+    #[command(after_help = "Example:\n  cargo xtask fuzz --seconds 600")]
+    Fuzz {
+        /// How long each runs; needs the nightly toolchain and cargo-fuzz.
+        #[arg(long, default_value_t = 600)]
+        seconds: u32,
+    },
     /// Run one simulation in the release profile.
     #[command(
         after_help = "Examples:\n  cargo xtask sim balance --save bench/results/balance-sim.md\n  \
@@ -77,6 +86,7 @@ fn main() -> ExitCode {
         Task::Check { fuzz } => check::run(fuzz),
         Task::Test { long, filters } => test::run(long, &filters),
         Task::Bench { arguments } => bench::run(&arguments),
+        Task::Fuzz { seconds } => fuzz::run(seconds),
         Task::Sim { arguments } => sim::run(&arguments),
     };
     match result {
