@@ -1,6 +1,6 @@
 //! Benchmarks: what is measured runs beside its peers, in turn and in one run.
 //!
-//! `cargo xtask bench NAME` runs one of them. Each prints its results and adds them to
+//! `cargo xtask bench NAME` runs one of them. Each prints its results and writes
 //! `bench/results/NAME.md`. Exit codes: 0 done, 1 the benchmark failed or found a fault, 2 usage.
 
 mod chat;

@@ -33,7 +33,7 @@ pub(crate) enum Block {
 pub(crate) struct Run {
     /// Where and when.
     pub(crate) facts: Facts,
-    /// The settings of the run, as the command line gives them.
+    /// The settings of the run, as the command line gives them behind the benchmark's name.
     pub(crate) settings: String,
     /// What was measured.
     pub(crate) blocks: Vec<Block>,
@@ -56,17 +56,41 @@ impl Run {
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn append(&self, benchmark: Benchmark, out: Option<&Path>) -> Result<PathBuf> {
+        self.write(benchmark, out, |path| match fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(introduction(
+                benchmark,
+                "Each run adds a section at the end.",
+            )),
+            read => read,
+        })
+    }
+
+    /// As [`Run::append`], with the run in the place of all that the file held.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn replace(&self, benchmark: Benchmark, out: Option<&Path>) -> Result<PathBuf> {
+        self.write(benchmark, out, |_| {
+            Ok(introduction(
+                benchmark,
+                "The benchmark wrote all of this file; a run replaces it.",
+            ))
+        })
+    }
+
+    /// Writes the run behind what is to stand before it.
+    fn write(
+        &self,
+        benchmark: Benchmark,
+        out: Option<&Path>,
+        before: impl FnOnce(&Path) -> io::Result<String>,
+    ) -> Result<PathBuf> {
         let path = out.map_or_else(|| default_path(benchmark.name), Path::to_owned);
         let write = || -> io::Result<()> {
             if let Some(folder) = path.parent() {
                 fs::create_dir_all(folder)?;
             }
-            let mut text = match fs::read_to_string(&path) {
-                Ok(text) => text,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => introduction(benchmark),
-                Err(error) => return Err(error),
-            };
-            text.push_str(&self.markdown());
+            let text = before(&path)? + &self.markdown(benchmark.name);
             fs::write(&path, text)
         };
         write().with_context(|| format!("cannot write {}", path.display()))?;
@@ -89,14 +113,15 @@ impl Run {
         text
     }
 
-    fn markdown(&self) -> String {
+    fn markdown(&self, name: &str) -> String {
         let date = self.facts.0.iter().find(|(name, _)| *name == "date");
         let mut text = format!("\n## {}\n\n", date.map_or("A run", |(_, date)| date));
         let mut facts = Table::new(&[("fact", Align::Left), ("value", Align::Left)]);
         for (name, value) in self.facts.0.iter().filter(|(name, _)| *name != "date") {
             facts.row([*name, value]);
         }
-        facts.row(["settings", &format!("`{}`", self.settings)]);
+        let command = format!("`cargo xtask bench {name} {}`", self.settings);
+        facts.row(["command", &command]);
         text.push_str(&facts.markdown());
         for block in &self.blocks {
             let _ = match block {
@@ -110,10 +135,10 @@ impl Run {
     }
 }
 
-fn introduction(benchmark: Benchmark) -> String {
+fn introduction(benchmark: Benchmark, how: &str) -> String {
     let Benchmark { name, about } = benchmark;
     format!(
-        "# `cargo xtask bench {name}`\n\n{}\n\nEach run adds a section at the end.\n",
+        "# `cargo xtask bench {name}`\n\n{}\n\n{how}\n",
         about.trim()
     )
 }
@@ -155,10 +180,10 @@ mod tests {
         let section = |date: &str| {
             format!(
                 "\n## {date}\n\n\
-                 | fact     | value        |\n\
-                 | -------- | ------------ |\n\
-                 | CPU      | none         |\n\
-                 | settings | `--rounds 1` |\n\
+                 | fact    | value                               |\n\
+                 | ------- | ----------------------------------- |\n\
+                 | CPU     | none                                |\n\
+                 | command | `cargo xtask bench walk --rounds 1` |\n\
                  \n### Speed\n\n\
                  | who   |  km/h |\n\
                  | ----- | ----: |\n\
@@ -173,6 +198,17 @@ mod tests {
             section("Tuesday")
         );
         assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_run_may_replace_those_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("walk.md");
+        run("Monday").replace(BENCHMARK, Some(&path)).unwrap();
+        let first = fs::read_to_string(&path).unwrap();
+        run("Tuesday").replace(BENCHMARK, Some(&path)).unwrap();
+        let second = fs::read_to_string(&path).unwrap();
+        assert_eq!(second, first.replace("Monday", "Tuesday"));
     }
 
     #[test]

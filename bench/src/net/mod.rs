@@ -35,6 +35,15 @@ enum Load {
     RedisBenchmark,
 }
 
+impl Load {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::RedisBenchmark => "redis-benchmark",
+        }
+    }
+}
+
 /// `bench net`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
@@ -58,11 +67,17 @@ pub(crate) struct Args {
     )]
     pipelines: Vec<usize>,
     /// How long each load is measured, after a third of it to warm up
-    #[arg(long, value_name = "N", default_value_t = 250, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     milliseconds: u64,
     /// Who puts the load
-    #[arg(long, value_enum, default_value_t = Load::Own)]
-    load: Load,
+    #[arg(
+        long,
+        value_enum,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "own,redis-benchmark"
+    )]
+    load: Vec<Load>,
     /// The results file [default: bench/results/net.md]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -82,7 +97,7 @@ const SPLIT: &str = "resp_server, split";
 const REDIS: &str = "redis-server";
 const TOKIO: &str = "tokio loop";
 
-/// Runs the benchmark, prints its results and adds them to its file.
+/// Runs the benchmark, prints its results and writes its file.
 ///
 /// # Errors
 /// A program cannot be started or answers wrongly, or the results cannot be written.
@@ -104,53 +119,68 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             program.pin(0)?;
         }
     }
-    let mut sides = Sides::new(programs.iter().map(|program| program.name));
+    let mut sides: Vec<(Load, Sides)> = Vec::new();
+    for &load in &args.load {
+        let names = programs.iter().map(|program| program.name);
+        sides.push((load, Sides::new(names)));
+    }
     for round in 0..args.rounds as usize {
-        for &connections in &args.connections {
-            for side in order(programs.len(), round) {
-                let program = &programs[side];
-                measure(args, program, connections, &mut |case, measured| {
-                    sides.add(side, case, measured);
-                })
-                .with_context(|| format!("{} under {connections} connections", program.name))?;
+        for (load, sides) in &mut sides {
+            for &connections in &args.connections {
+                for side in order(programs.len(), round) {
+                    let program = &programs[side];
+                    measure(args, *load, program, connections, &mut |case, measured| {
+                        sides.add(side, case, measured);
+                    })
+                    .with_context(|| format!("{} under {connections} connections", program.name))?;
+                }
             }
         }
         eprintln!("round {} of {}", round + 1, args.rounds);
     }
     drop(programs);
     program::unpin()?;
-    let load = match args.load {
-        Load::Own => "own",
-        Load::RedisBenchmark => "redis-benchmark",
-    };
-    let list = |list: &[usize]| {
-        let words: Vec<String> = list.iter().map(ToString::to_string).collect();
-        words.join(",")
-    };
+    let blocks = sides
+        .iter()
+        .flat_map(|(load, sides)| sides.blocks(load.name(), BARS));
     let run = Run {
         facts: watch.finish(),
-        settings: format!(
-            "--rounds {} --connections {} --pipelines {} --milliseconds {} --load {load}",
-            args.rounds,
-            list(&args.connections),
-            list(&args.pipelines),
-            args.milliseconds,
-        ),
-        blocks: sides.blocks(BARS),
+        settings: settings(args),
+        blocks: blocks.collect(),
     };
     run.print()?;
-    let path = run.append(BENCHMARK, args.out.as_deref())?;
-    eprintln!("added to {}", path.display());
+    let path = run.replace(BENCHMARK, args.out.as_deref())?;
+    eprintln!("wrote {}", path.display());
     Ok(())
+}
+
+/// As the command line takes them.
+fn settings(args: &Args) -> String {
+    let loads: Vec<&str> = args.load.iter().map(|load| load.name()).collect();
+    format!(
+        "--rounds {} --connections {} --pipelines {} --milliseconds {} --load {}",
+        args.rounds,
+        list(&args.connections),
+        list(&args.pipelines),
+        args.milliseconds,
+        loads.join(","),
+    )
+}
+
+/// Numbers with commas between them.
+pub(crate) fn list(list: &[usize]) -> String {
+    let words: Vec<String> = list.iter().map(ToString::to_string).collect();
+    words.join(",")
 }
 
 fn measure(
     args: &Args,
+    load: Load,
     program: &Program,
     connections: usize,
     add: &mut dyn FnMut(Case, load::Measured),
 ) -> Result<()> {
-    let mut clients = match args.load {
+    let mut clients = match load {
         Load::Own => Some(Clients::connect(program.address, connections)?),
         Load::RedisBenchmark => None,
     };
@@ -160,7 +190,7 @@ fn measure(
         } else {
             // About as long as one of our own loads, by what such a load reaches.
             let rate = if pipeline == 1 { 70 } else { 900 };
-            let requests = (args.milliseconds * rate).max(connections as u64);
+            let requests = (args.milliseconds * rate).max(10 * connections as u64);
             redis_benchmark::run(program, PING, connections, pipeline, requests)?
         };
         let case = Case {

@@ -10,6 +10,9 @@ use super::program::Program;
 use crate::stats::number;
 use crate::timing::now;
 
+/// No run takes longer, or its server is gone.
+const RUN_SECONDS_MAX: u32 = 60;
+
 /// Runs it once.
 ///
 /// # Errors
@@ -26,7 +29,9 @@ pub(super) fn run(
         name => name.to_lowercase(),
     };
     let (begin, cpu) = (now(), program.cpu_ns()?);
-    let output = Command::new("redis-benchmark")
+    // It spins for ever when its server goes away.
+    let output = Command::new("timeout")
+        .args(["-k", "1", &RUN_SECONDS_MAX.to_string(), "redis-benchmark"])
         .args(["-h", "127.0.0.1", "--csv", "-t", &test])
         .args(["-p", &program.address.port().to_string()])
         .args(["-c", &connections.to_string(), "-P", &pipeline.to_string()])

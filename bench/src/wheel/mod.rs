@@ -47,7 +47,7 @@ pub(crate) struct Args {
     out: Option<PathBuf>,
 }
 
-/// Runs the benchmark, prints its results and adds them to its file.
+/// Runs the benchmark, prints its results and writes its file.
 ///
 /// Takes a little more than `rounds` times `spread`, most of it asleep.
 ///
@@ -71,8 +71,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         blocks: report::blocks(&plan, &measured),
     };
     run.print()?;
-    let path = run.append(BENCHMARK, args.out.as_deref())?;
-    eprintln!("added to {}", path.display());
+    let path = run.replace(BENCHMARK, args.out.as_deref())?;
+    eprintln!("wrote {}", path.display());
     Ok(())
 }
 

@@ -61,7 +61,7 @@ fn bars(measured: &Measured) -> Table {
             .position(|name| *name == operation)
             .and_then(|index| Summary::of(&measured.timers[0].cpu_ns[index]));
         if let Some(cost) = series {
-            let verdict = if cost.median < bar { "met" } else { "missed" };
+            let verdict = if cost.median < bar { "kept" } else { "MISSED" };
             let cells = [figure(cost.median), figure(bar), verdict.to_owned()];
             table.row(std::iter::once(operation.to_owned()).chain(cells));
         }
