@@ -103,6 +103,28 @@ fn a_dropped_call_is_cancelled() {
     });
 }
 
+/// A call that stood behind others, which the callee did not read, failed as
+/// "not connected before the deadline".
+#[test]
+fn a_callee_that_does_not_read_is_behind_and_not_away() {
+    check(|shard, io| {
+        Box::pin(async move {
+            let mut callee = Callee::listen(&io);
+            let upstream = upstream(&shard, config());
+            let large = "x".repeat(1 << 20).leak();
+            let first = Running::start(&shard, &upstream, large, SECOND);
+            let _silent = callee.accept().await;
+            upstream.up().await.unwrap();
+            let second = Running::start(&shard, &upstream, "second", SECOND / 2);
+            let error = second.body().await.unwrap_err();
+            assert_eq!(error, CallError::Behind);
+            assert!(error.was_not_sent());
+            assert_eq!(error.status(), Status::Overloaded);
+            assert_eq!(first.body().await.unwrap_err(), CallError::Timeout);
+        })
+    });
+}
+
 #[test]
 fn too_many_calls_are_refused_at_once() {
     check(|shard, io| {

@@ -120,6 +120,15 @@ impl NativePeer {
         (header.call.0, answer)
     }
 
+    /// Which call the next answer is for, whatever its method, and how it ended.
+    ///
+    /// # Panics
+    /// When the connection ends first.
+    pub async fn answer_to(&mut self) -> (u64, Code) {
+        let (header, _) = self.receive_kind(Kind::Reply).await;
+        (header.call.0, header.status)
+    }
+
     /// Waits until the other side answers a ping: it has read all before.
     ///
     /// # Panics

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use waystation_net::{Label, WaitsFor, waiting};
-use waystation_service::{Channel, Code, Ctx, Status};
+use waystation_service::{Channel, Code, Ctx, Retry, Status};
 
 use crate::demo::depot::{Depot, DepotClient};
 use crate::demo::shop::{self, Shop};
@@ -84,13 +84,24 @@ impl Stage {
                     let reason = pushed.err().map(|error| error.to_string());
                     report.push_error = reason.unwrap_or_default();
                 }
-                Act::Call => {
+                Act::Name => {
+                    let peer = ctx.peer().expect("scripts come from peers");
+                    peer.set_caller(&script.name);
+                }
+                Act::Call | Act::CallAgain => {
                     let rest = Script {
                         acts: acts.by_ref().map(i32::from).collect(),
                         name: script.name.clone(),
                     };
                     let depot = depot.expect("only the shop calls");
-                    report.depot = Some(Box::new(depot.act(ctx, &rest).await?));
+                    let told = if act == Act::Call {
+                        depot.act(ctx, &rest).await?
+                    } else {
+                        let retry = Retry::idempotent();
+                        ctx.retry(&retry, async || depot.act(ctx, &rest).await)
+                            .await?
+                    };
+                    report.depot = Some(Box::new(told));
                 }
             }
         }

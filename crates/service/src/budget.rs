@@ -15,7 +15,8 @@ fn window() -> u64 {
     u64::from(RETRY_WINDOW_SECONDS)
 }
 
-/// Steps and retries of the last seconds, a bucket a second.
+/// Steps and retries of the last seconds, a bucket a second: those of a shard,
+/// or of one caller.
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
     buckets: [Bucket; BUCKETS],
@@ -25,26 +26,47 @@ pub(crate) struct Budget {
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Bucket {
-    steps: u64,
-    retries: u64,
+    steps: u32,
+    retries: u32,
 }
 
 impl Budget {
     /// A step is begun.
     pub(crate) fn begin(&mut self, now: Moment) {
-        self.bucket(now).steps += 1;
+        let bucket = self.bucket(now);
+        bucket.steps = bucket.steps.saturating_add(1);
     }
 
-    /// Whether one more retry is in the budget; it is taken out then. Cost:
-    /// a look at each bucket.
-    pub(crate) fn take(&mut self, now: Moment) -> bool {
+    /// A step is tried again.
+    pub(crate) fn count_retry(&mut self, now: Moment) {
+        let bucket = self.bucket(now);
+        bucket.retries = bucket.retries.saturating_add(1);
+    }
+
+    /// Retries that are left. Cost: a look at each bucket.
+    pub(crate) fn left(&mut self, now: Moment) -> u64 {
+        let (earned, retries) = self.sums(now);
+        (earned + RETRY_PER_SECOND * window()).saturating_sub(retries)
+    }
+
+    /// Retries beyond those that steps have earned; `None` while some of
+    /// these are left. Cost: a look at each bucket.
+    pub(crate) fn over(&mut self, now: Moment) -> Option<u64> {
+        let (earned, retries) = self.sums(now);
+        retries.checked_sub(earned)
+    }
+
+    /// What steps have earned, and the retries.
+    fn sums(&mut self, now: Moment) -> (u64, u64) {
         self.bucket(now);
-        let sum = |count: fn(&Bucket) -> u64| self.buckets.iter().map(count).sum::<u64>();
-        let most =
-            sum(|bucket| bucket.steps) * RETRY_SHARE_PERCENT / 100 + RETRY_PER_SECOND * window();
-        let fits = sum(|bucket| bucket.retries) < most;
-        self.bucket(now).retries += u64::from(fits);
-        fits
+        let sum = |count: fn(&Bucket) -> u32| -> u64 {
+            self.buckets
+                .iter()
+                .map(|bucket| u64::from(count(bucket)))
+                .sum()
+        };
+        let earned = sum(|bucket| bucket.steps) * RETRY_SHARE_PERCENT / 100;
+        (earned, sum(|bucket| bucket.retries))
     }
 
     /// The bucket of this second; those of seconds that passed begin anew.
@@ -75,7 +97,14 @@ mod tests {
     fn retries_are_a_share_of_steps_and_a_few_beside() {
         let mut budget = Budget::default();
         let mut now = Moment::from_millis(70_000);
-        let taken = |budget: &mut Budget, now| (0..5000).filter(|_| budget.take(now)).count();
+        let take = |budget: &mut Budget, now| {
+            let fits = budget.left(now) > 0;
+            if fits {
+                budget.count_retry(now);
+            }
+            fits
+        };
+        let taken = |budget: &mut Budget, now| (0..5000).filter(|_| take(budget, now)).count();
         assert_eq!(taken(&mut budget, now), 100, "without any traffic");
         for _ in 0..1000 {
             budget.begin(now);

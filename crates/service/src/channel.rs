@@ -11,17 +11,20 @@ use waystation_net::native::{
     UpstreamState,
 };
 use waystation_net::{Address, CloseReason, Conn, Label, Shard};
-use waystation_wire::{Header, Load, encode_header};
+use waystation_wire::{Flags, Header, Load, encode_header};
 
 use crate::ctx::Ctx;
+use crate::limits::CALLS_AT_ONCE;
 use crate::method::Method;
 use crate::peer::PushError;
 use crate::status::Status;
+use crate::turns::Turns;
 
 struct Shared {
     upstream: Upstream,
     labels: RefCell<HashMap<MessageId, Label>>,
     load: RefCell<Load>,
+    turns: Turns,
     /// When the last call began that ended without any sign of life since.
     silent: Cell<Option<Moment>>,
 }
@@ -80,10 +83,18 @@ impl Channel {
     /// A channel over an upstream of one's own making. Nothing asks for signs
     /// of life before its keep-alive does, see [`Channel::is_up`].
     pub fn from_upstream(upstream: Upstream) -> Self {
+        Self::with_turns(upstream, Turns::new(CALLS_AT_ONCE))
+    }
+
+    /// Like [`Channel::from_upstream`], with other turns than at
+    /// [`CALLS_AT_ONCE`]: for a callee that handles fewer or more at once, or
+    /// for several channels that share one bound.
+    pub fn with_turns(upstream: Upstream, turns: Turns) -> Self {
         let shared = Shared {
             upstream,
             labels: RefCell::default(),
             load: RefCell::default(),
+            turns,
             silent: Cell::new(None),
         };
         Self {
@@ -94,6 +105,23 @@ impl Channel {
     /// The upstream below.
     pub fn upstream(&self) -> &Upstream {
         &self.shared.upstream
+    }
+
+    /// The turns that its calls take.
+    pub fn turns(&self) -> &Turns {
+        &self.shared.turns
+    }
+
+    /// Why a call was not made, for people.
+    fn unsent(&self, status: Status) -> Status {
+        if self.is_connected() {
+            return status;
+        }
+        let fault = self.upstream().fault().unwrap_or_default();
+        let colon = if fault.is_empty() { "" } else { ": " };
+        Status::unavailable(format!(
+            "there is no connection to the callee{colon}{fault}"
+        ))
     }
 
     /// Whether the other side answers: it has a connection, on which it has
@@ -136,7 +164,9 @@ impl Channel {
     }
 
     /// Calls a method and waits for its answer, until the deadline of `ctx`.
-    /// Dropping the future cancels the call.
+    /// Dropping the future cancels the call. While [`CALLS_AT_ONCE`] of its
+    /// calls are in progress it waits for its turn, callers in rotation: one
+    /// that floods stands in its own way only.
     ///
     /// # Errors
     /// What the handler answered, a refusal, or why there is no answer.
@@ -145,6 +175,8 @@ impl Channel {
         ctx: &Ctx,
         request: &M::Request,
     ) -> Result<M::Reply, Status> {
+        let turn = self.shared.turns.turn(ctx).await;
+        let _turn = turn.map_err(|status| self.unsent(status))?;
         let call = Call {
             message: M::ID,
             label: self.label(M::ID, M::NAME),
@@ -158,15 +190,19 @@ impl Channel {
         let body = request.encode_to_vec();
         let began = ctx.shard().now();
         let answer = self.shared.upstream.call(&call, &body).await;
-        let answer = answer.inspect_err(|error| {
-            if *error == CallError::Timeout {
+        let answer = answer.map_err(|error| match error {
+            CallError::Timeout => {
                 self.note_silence(began);
+                Status::from(error)
             }
+            CallError::NotConnected => self.unsent(Status::from(error)),
+            _ => Status::from(error),
         })?;
         *self.shared.load.borrow_mut() = answer.header.load;
         if !answer.header.status.is_ok() {
             let message = String::from_utf8_lossy(&answer.body).into_owned();
-            return Err(Status::new(answer.header.status, message));
+            let retried = answer.header.flags.contains(Flags::RETRIED);
+            return Err(Status::answered(answer.header.status, message, retried));
         }
         M::Reply::decode(answer.body)
             .map_err(|error| Status::internal(format!("{} answered nonsense: {error}", M::NAME)))

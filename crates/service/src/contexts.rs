@@ -11,9 +11,13 @@ use waystation_net::Shard;
 use waystation_wire::{Load, Status as Code};
 
 use crate::budget::Budget;
+use crate::caller::{Caller, Callers, has_share};
 use crate::ctx::Context;
 use crate::latency::Latency;
-use crate::limits::{ANSWERS_WAITING_BYTES, DEADLINE_DEFAULT, LISTED, REQUESTS_IN_FLIGHT};
+use crate::limits::{
+    ANSWERS_WAITING_BYTES, DEADLINE_DEFAULT, LISTED, REQUESTS_IN_FLIGHT, REQUESTS_PER_CALLER,
+};
+use crate::status::Status;
 
 /// One request in progress, as `waystation ctx` shows it.
 #[derive(Debug, Clone, Serialize)]
@@ -53,6 +57,10 @@ pub(crate) struct RequestCounts {
     pub(crate) answered: u64,
     pub(crate) failed: u64,
     pub(crate) refused: u64,
+    /// Of those refused, the ones whose caller had its share.
+    pub(crate) refused_share: u64,
+    /// Calls that waited for their turn.
+    pub(crate) calls_waited: u64,
     pub(crate) unreadable: u64,
     pub(crate) timeouts: u64,
     pub(crate) cancelled: u64,
@@ -66,8 +74,10 @@ pub(crate) struct Contexts {
     sids: RefCell<SidSource>,
     latency: RefCell<Latency>,
     budget: RefCell<Budget>,
+    callers: Rc<Callers>,
     counts: Cell<RequestCounts>,
     most: Cell<usize>,
+    share: Cell<usize>,
     deadline_default: Cell<Duration>,
     answers_waiting: Cell<usize>,
     requests: Cell<usize>,
@@ -90,8 +100,10 @@ impl Contexts {
             ))),
             latency: RefCell::default(),
             budget: RefCell::default(),
+            callers: Rc::default(),
             counts: Cell::default(),
             most: Cell::new(REQUESTS_IN_FLIGHT),
+            share: Cell::new(REQUESTS_PER_CALLER),
             deadline_default: Cell::new(DEADLINE_DEFAULT),
             answers_waiting: Cell::new(ANSWERS_WAITING_BYTES),
             requests: Cell::new(0),
@@ -103,6 +115,15 @@ impl Contexts {
     pub(crate) fn configure(&self, most: usize, deadline_default: Duration) {
         self.most.set(most);
         self.deadline_default.set(deadline_default);
+    }
+
+    /// Requests of one caller that may be in progress.
+    pub(crate) fn set_share(&self, requests: usize) {
+        self.share.set(requests);
+    }
+
+    pub(crate) fn callers(&self) -> &Rc<Callers> {
+        &self.callers
     }
 
     /// Bytes of answers that may wait on one connection.
@@ -138,16 +159,32 @@ impl Contexts {
         self.list.borrow().len()
     }
 
-    /// A place for one more request, or the number in progress.
-    pub(crate) fn admit(self: &Rc<Self>) -> Result<Admitted, usize> {
-        let requests = self.requests.get();
-        if requests >= self.most.get() {
-            self.count(|counts| counts.refused += 1);
-            return Err(requests);
+    /// A place for one more request of this caller.
+    ///
+    /// # Errors
+    /// [`Status`] `overloaded`, which says whether all places are taken or the
+    /// caller has its share of them.
+    pub(crate) fn admit(self: &Rc<Self>, caller: Rc<Caller>) -> Result<Admitted, Status> {
+        let (requests, most, own) = (self.requests.get(), self.most.get(), caller.requests());
+        let full = requests >= most;
+        if full || !has_share(own, requests, most, self.share.get()) {
+            self.count(|counts| {
+                counts.refused += 1;
+                counts.refused_share += u64::from(!full);
+            });
+            return Err(Status::overloaded(if full {
+                format!("{requests} requests are in progress")
+            } else {
+                format!("{own} requests of this caller are in progress, which is its share")
+            }));
         }
         self.requests.set(requests + 1);
+        caller.begin_request();
         self.count(|counts| counts.started += 1);
-        Ok(Admitted(self.clone()))
+        Ok(Admitted {
+            contexts: self.clone(),
+            caller,
+        })
     }
 
     pub(crate) fn requests(&self) -> usize {
@@ -165,13 +202,22 @@ impl Contexts {
     }
 
     /// A step begins that may be tried again.
-    pub(crate) fn begin_step(&self, now: Moment) {
+    pub(crate) fn begin_step(&self, now: Moment, caller: Option<&Caller>) {
         self.budget.borrow_mut().begin(now);
+        if let Some(caller) = caller {
+            caller.begin_step(now);
+        }
     }
 
-    /// Whether a step may be tried again; it counts as a retry then.
-    pub(crate) fn may_retry(&self, now: Moment) -> bool {
-        let may = self.budget.borrow_mut().take(now);
+    /// Whether a step may be tried again; it counts as a retry then. Work that
+    /// nobody asked for shares what is left.
+    pub(crate) fn may_retry(&self, now: Moment, caller: Option<&Caller>) -> bool {
+        let mut budget = self.budget.borrow_mut();
+        let left = budget.left(now);
+        let may = caller.map_or(left > 0, |caller| caller.take_retry(now, left));
+        if may {
+            budget.count_retry(now);
+        }
         self.count(|counts| {
             if may {
                 counts.retries += 1;
@@ -260,10 +306,21 @@ fn info(context: &Rc<Context>, shard: &Shard, now: Moment) -> ContextInfo {
 }
 
 /// One admitted request. Dropping it makes room for another.
-pub(crate) struct Admitted(Rc<Contexts>);
+pub(crate) struct Admitted {
+    contexts: Rc<Contexts>,
+    caller: Rc<Caller>,
+}
+
+impl Admitted {
+    /// Whose share it counts in.
+    pub(crate) fn caller(&self) -> &Rc<Caller> {
+        &self.caller
+    }
+}
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.0.requests.set(self.0.requests.get() - 1);
+        self.contexts.requests.set(self.contexts.requests.get() - 1);
+        self.caller.end_request();
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use waystation_base::{Clock, Gate, Moment, Sid, TraceId};
 use waystation_net::{Conn, Label, MonotonicClock, Shard, Sleep, WaitsFor, current_wait};
 
+use crate::caller::{Caller, caller_of};
 use crate::contexts::Contexts;
 use crate::limits::{LOG_LINES, LOG_PERIOD};
 use crate::peer::Peer;
@@ -32,6 +33,8 @@ pub(crate) struct Context {
     /// Time after the deadline in which the handler may still answer.
     grace: Cell<Duration>,
     pub(crate) conn: Option<Conn>,
+    /// Whose share it counts in.
+    pub(crate) caller: Option<Rc<Caller>>,
     shard: Shard,
     contexts: Rc<Contexts>,
     pub(crate) place: Cell<usize>,
@@ -67,7 +70,12 @@ pub(crate) struct Opening {
 }
 
 impl Ctx {
-    pub(crate) fn open(shard: &Shard, contexts: &Rc<Contexts>, opening: Opening) -> Self {
+    pub(crate) fn open(
+        shard: &Shard,
+        contexts: &Rc<Contexts>,
+        opening: Opening,
+        caller: Option<Rc<Caller>>,
+    ) -> Self {
         let started = shard.now();
         let left = opening.deadline_left.unwrap_or(contexts.deadline_default());
         let shared = Rc::new(Context {
@@ -80,6 +88,7 @@ impl Ctx {
             deadline: started + left.min(crate::limits::DEADLINE_MAX),
             grace: Cell::new(Duration::ZERO),
             conn: opening.conn,
+            caller,
             shard: shard.clone(),
             contexts: contexts.clone(),
             place: Cell::new(usize::MAX),
@@ -97,6 +106,22 @@ impl Ctx {
     /// [`DEADLINE_MAX`](crate::limits::DEADLINE_MAX). It makes calls end; the
     /// work itself is not ended.
     pub fn background(shard: &Shard, name: &str, within: Duration) -> Self {
+        Self::background_of(shard, name, within, None)
+    }
+
+    /// Like [`Ctx::background`], for work that serves a peer, such as bringing
+    /// it what it missed: its calls count in that peer's share.
+    pub fn background_for(peer: &Peer, name: &str, within: Duration) -> Self {
+        let caller = caller_of(peer.conn());
+        Self::background_of(peer.conn().shard(), name, within, Some(caller))
+    }
+
+    fn background_of(
+        shard: &Shard,
+        name: &str,
+        within: Duration,
+        caller: Option<Rc<Caller>>,
+    ) -> Self {
         let opening = Opening {
             sid: None,
             trace: TraceId::default(),
@@ -104,7 +129,7 @@ impl Ctx {
             deadline_left: Some(within),
             conn: None,
         };
-        Self::open(shard, &Contexts::of(shard), opening)
+        Self::open(shard, &Contexts::of(shard), opening, caller)
     }
 
     /// The request's id, unique among all requests of all processes.
@@ -164,7 +189,8 @@ impl Ctx {
             deadline_left: Some(time.min(self.time_left())),
             conn: self.shared.conn.clone(),
         };
-        Self::open(&self.shared.shard, &self.shared.contexts, opening)
+        let caller = self.shared.caller.clone();
+        Self::open(&self.shared.shard, &self.shared.contexts, opening, caller)
     }
 
     /// Ends the connection when this request has been answered: unlike
@@ -173,6 +199,19 @@ impl Ctx {
     /// nothing.
     pub fn close_after_answer(&self) {
         self.shared.closes.set(true);
+    }
+
+    pub(crate) fn caller(&self) -> Option<&Caller> {
+        self.shared.caller.as_deref()
+    }
+
+    pub(crate) fn contexts(&self) -> &Rc<Contexts> {
+        &self.shared.contexts
+    }
+
+    /// When its time began.
+    pub(crate) fn started(&self) -> Moment {
+        self.shared.started
     }
 
     pub(crate) fn closes(&self) -> bool {

@@ -8,6 +8,7 @@ use waystation_net::native::Started;
 use waystation_net::{CloseReason, Conn, Shard};
 use waystation_wire::Status as Code;
 
+use crate::caller::caller_of;
 use crate::contexts::{Admitted, Contexts, Outcome};
 use crate::ctx::{Ctx, Opening};
 use crate::endpoint::{Answering, Endpoint};
@@ -69,21 +70,21 @@ pub(crate) fn begin(
     incoming: Incoming<'_>,
     wire: impl Wire,
 ) -> Started {
-    let admitted = match contexts.admit() {
-        Ok(admitted) => admitted,
-        Err(in_flight) => {
-            let status = Status::overloaded(format!("{in_flight} requests are in progress"));
-            wire.handle_answer(contexts, None, Err(status));
-            return None;
-        }
-    };
     let Incoming {
         endpoint,
         opening,
         format,
         body,
     } = incoming;
-    let ctx = Ctx::open(shard, contexts, opening);
+    let caller = opening.conn.as_ref().map(caller_of).unwrap_or_default();
+    let admitted = match contexts.admit(caller) {
+        Ok(admitted) => admitted,
+        Err(status) => {
+            wire.handle_answer(contexts, None, Err(status));
+            return None;
+        }
+    };
+    let ctx = Ctx::open(shard, contexts, opening, Some(admitted.caller().clone()));
     wire.handle_begin(&ctx);
     let mut exchange = Exchange {
         ctx,

@@ -102,6 +102,16 @@
 //!   is refused before it is decoded; nothing waits in a queue. Each answer
 //!   tells the load that is left.
 //!
+//! - **A fair share.** Whose requests are counted together says
+//!   [`Peer::set_caller`], a connection by default. Who has its share of the
+//!   requests in progress ([`Router::share`]) is refused; calls to others go
+//!   in [turns](Turns), callers in rotation; and nobody uses up the retries
+//!   that others' steps have earned. Who stays within a share is never refused
+//!   because somebody else floods.
+//! - **One layer tries again.** What a callee has tried again in vain is not
+//!   tried again by its caller ([`Status::is_retried`]), and what it says is
+//!   what the caller at the top reads.
+//!
 //! Every bound stands in [`limits`].
 //!
 //! # States instead of straight lines
@@ -120,6 +130,7 @@
 mod admin;
 mod app;
 mod budget;
+mod caller;
 mod channel;
 mod contexts;
 mod ctx;
@@ -138,6 +149,7 @@ mod router;
 mod sessions;
 mod status;
 mod text;
+mod turns;
 
 pub use waystation_base::MessageId;
 pub use waystation_wire::Status as Code;
@@ -154,6 +166,7 @@ pub use self::retry::Retry;
 pub use self::router::{RegisterError, Router};
 pub use self::sessions::{LockGuard, Locks, Sessions, SessionsFull};
 pub use self::status::Status;
+pub use self::turns::{Turn, Turns};
 
 /// What generated code uses.
 pub mod codegen {

@@ -5,6 +5,12 @@ use std::time::Duration;
 /// Requests in progress on a shard. Above it a request is refused at once.
 pub const REQUESTS_IN_FLIGHT: usize = 16_384;
 
+/// Requests of one caller in progress on a shard, unless its
+/// [`Router`](crate::Router::share) says otherwise. Above it a request is
+/// refused at once. It is what one connection may have handled at once, so
+/// that it bounds only a caller with several.
+pub const REQUESTS_PER_CALLER: usize = CONCURRENCY as usize;
+
 /// The deadline of a request that brings none.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(5);
 
@@ -52,13 +58,28 @@ pub const LISTED: usize = 10_000;
 /// them, and says why.
 pub const ADMIN_WAIT: Duration = Duration::from_secs(1);
 
+/// Calls of one [`Channel`](crate::Channel) in progress at once: as many as
+/// its callee handles of one connection. Above it calls wait for their turn,
+/// callers in rotation.
+pub const CALLS_AT_ONCE: usize = CONCURRENCY as usize;
+
+/// Waiters of one [`Turns`](crate::Turns). Near it who has many waiters is
+/// refused, at it everyone.
+pub const TURNS_WAITING: usize = 65_536;
+
+/// Time before its deadline at which a step that is being tried again gives
+/// up, so that why it fails still gets to who asked; at most a tenth of the
+/// time that it had.
+pub const RETRY_MARGIN: Duration = Duration::from_millis(50);
+
 /// Tries of one step, the first included, unless it says otherwise. Then its
 /// last failure stands.
 pub const RETRY_TRIES: u32 = 10;
 
 /// Retries of a shard in each hundred steps of the last
 /// [`RETRY_WINDOW_SECONDS`], beside [`RETRY_PER_SECOND`]. Above it a step that
-/// fails is not tried again, and counted.
+/// fails is not tried again, and counted. The same share of each caller's own
+/// steps is its own; of what others leave it gets no more than is left.
 pub const RETRY_SHARE_PERCENT: u64 = 20;
 
 /// Retries of a shard in a second that are allowed whatever its traffic.

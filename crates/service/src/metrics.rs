@@ -124,7 +124,7 @@ const fn number(count: u64) -> f64 {
     count as f64
 }
 
-const FAMILIES: [Family; 15] = families! {
+const FAMILIES: [Family; 17] = families! {
     "waystation_requests_started" Counter "Requests admitted."
         |f| number(f.counts.started);
     "waystation_requests_answered" Counter "Requests answered well."
@@ -135,6 +135,10 @@ const FAMILIES: [Family; 15] = families! {
         |f| number(f.counts.cancelled);
     "waystation_requests_refused" Counter "Requests refused because too many were in progress."
         |f| number(f.counts.refused);
+    "waystation_requests_refused_share" Counter "Requests refused because their caller had its share; they count as refused, too."
+        |f| number(f.counts.refused_share);
+    "waystation_calls_waited" Counter "Calls to others that waited for their turn."
+        |f| number(f.counts.calls_waited);
     "waystation_requests_unreadable" Counter "Requests refused because they could not be read."
         |f| number(f.counts.unreadable);
     "waystation_requests_timeouts" Counter "Requests whose deadline passed; they count as failed, too."

@@ -128,11 +128,19 @@ impl NativeWire {
             0..=MESSAGE_LEN_MAX => Ok(body),
             length => Err(Status::too_large(format!("the answer has {length} bytes"))),
         });
-        let (code, body) = match answer {
-            Ok(body) => (waystation_wire::Status::Ok, body),
-            Err(status) => (status.code(), status.into_message().into_bytes()),
+        let (code, flags, body) = match answer {
+            Ok(body) => (waystation_wire::Status::Ok, Flags::NONE, body),
+            Err(status) => {
+                let flags = if status.is_retried() {
+                    Flags::RETRIED
+                } else {
+                    Flags::NONE
+                };
+                (status.code(), flags, status.into_message().into_bytes())
+            }
         };
         let header = Header::reply(self.header.call, self.header.message, code)
+            .with_flags(flags)
             .with_sid(sid)
             .with_trace(self.header.trace)
             .with_load(contexts.load());

@@ -10,6 +10,7 @@ use waystation_base::ConnName;
 use waystation_net::{Address, CloseReason, Conn, SendError};
 use waystation_wire::{Header, encode_into};
 
+use crate::contexts::Contexts;
 use crate::method::Method;
 
 /// Why a push did not go out. Nothing was sent.
@@ -88,6 +89,19 @@ impl Peer {
     /// The value kept by [`Peer::set`].
     pub fn get<T: 'static>(&self) -> Option<Rc<T>> {
         self.conn.property()
+    }
+
+    /// Says on whose behalf it asks from now on: all connections of a shard
+    /// with one name have one share between them, of the requests in progress,
+    /// of the turns at each [`Channel`](crate::Channel) and of retries. Without
+    /// a name a connection has a share of its own.
+    ///
+    /// A share bounds only what would be taken from others: who floods is
+    /// refused and waits, who stays within a share is not. Processes and shards
+    /// share nothing: a name has a share on each.
+    pub fn set_caller(&self, name: &str) {
+        let contexts = Contexts::of(self.conn.shard());
+        self.conn.set_property(contexts.callers().named(name));
     }
 
     /// Sends a one-way message of a method, in the encoding that the peer

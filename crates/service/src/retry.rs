@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use waystation_base::{Backoff, BackoffConfig};
-use waystation_net::{WaitsFor, waiting};
+use waystation_base::{Backoff, BackoffConfig, Moment};
+use waystation_net::{WaitsFor, until, waiting};
 
-use crate::contexts::Contexts;
 use crate::ctx::Ctx;
-use crate::limits::{RETRY_PAUSE, RETRY_TRIES};
+use crate::limits::{RETRY_MARGIN, RETRY_PAUSE, RETRY_TRIES};
 use crate::status::Status;
 use waystation_wire::Status as Code;
 
@@ -54,7 +53,10 @@ impl Retry {
 
     fn allows(&self, status: &Status) -> bool {
         let code = status.code();
-        if self.idempotent {
+        if status.is_retried() {
+            // Each layer that tried again would multiply the tries.
+            false
+        } else if self.idempotent {
             // A step may have had a shorter deadline than the request.
             code.may_retry_idempotent() || code == Code::DeadlineExceeded
         } else {
@@ -63,15 +65,29 @@ impl Retry {
     }
 }
 
+/// Of two failures of a step the one that says more of why it fails: what the
+/// callee answered before what was only missed.
+fn telling(before: Option<Status>, now: Status) -> Status {
+    match before {
+        Some(before) if before.is_answered() && !now.is_answered() => before,
+        _ => now,
+    }
+}
+
 impl Ctx {
     /// Runs a step until it succeeds, fails for good, or the tries, the
-    /// deadline or the shard's budget of retries end
+    /// deadline or the budget of retries end
     /// ([`RETRY_SHARE_PERCENT`](crate::limits::RETRY_SHARE_PERCENT)). Only
     /// failures that another try may mend are tried again (`Status::code`
-    /// says).
+    /// says), and none that a callee has tried again already
+    /// ([`Status::is_retried`]): one layer tries, the one next to the fault.
     ///
     /// # Errors
-    /// The step's last failure.
+    /// The step's last failure. Of an idempotent step it is the last one that
+    /// the callee answered, if there is one: that a later try was late says
+    /// less. Such a step gives up
+    /// [`RETRY_MARGIN`] before the deadline, so that the reason still gets to
+    /// who asked.
     pub async fn retry<T>(
         &self,
         retry: &Retry,
@@ -84,22 +100,62 @@ impl Ctx {
         };
         let mut backoff = Backoff::new(config, self.shard().random());
         let mut tries = 0;
-        let contexts = Contexts::of(self.shard());
-        contexts.begin_step(self.shard().now());
+        let mut cause: Option<Status> = None;
+        let end = self.last_moment_to_try(retry);
+        self.contexts()
+            .begin_step(self.shard().now(), self.caller());
         loop {
-            let status = match step().await {
+            let result = match &cause {
+                Some(cause) if retry.idempotent => match until(self.shard(), end, step()).await {
+                    Ok(result) => result,
+                    Err(_) => return Err(Self::out_of_time(cause.clone())),
+                },
+                _ => step().await,
+            };
+            let status = match result {
                 Ok(value) => return Ok(value),
+                Err(status) if !retry.allows(&status) => return Err(status),
                 Err(status) => status,
             };
+            let before = cause.take().filter(|_| retry.idempotent);
+            let status = telling(before, status);
             tries += 1;
             let pause = backoff.next_delay();
-            if tries >= retry.tries || !retry.allows(&status) || self.time_left() <= pause {
-                return Err(status);
+            let now = self.shard().now();
+            if tries >= retry.tries {
+                return Err(status.retried());
             }
-            if !contexts.may_retry(self.shard().now()) {
-                return Err(status);
+            if now + pause >= end {
+                return Err(Self::out_of_time(status));
             }
+            if !self.contexts().may_retry(now, self.caller()) {
+                return Err(status.retried());
+            }
+            cause = Some(status);
             waiting(WaitsFor::plain("the next try"), self.shard().sleep(pause)).await;
+        }
+    }
+
+    /// Until when a step may be tried again.
+    fn last_moment_to_try(&self, retry: &Retry) -> Moment {
+        let time = self.deadline().saturating_since(self.started());
+        let margin = if retry.idempotent {
+            RETRY_MARGIN.min(time / 10)
+        } else {
+            // A try that is given up may have been done, which what was said
+            // before does not say.
+            Duration::ZERO
+        };
+        self.started() + time.saturating_sub(margin)
+    }
+
+    /// A step ends so since its time ends. Whoever gave it that time may have
+    /// more: it may try again what nobody has answered.
+    fn out_of_time(cause: Status) -> Status {
+        if cause.is_answered() {
+            cause.retried()
+        } else {
+            cause
         }
     }
 }

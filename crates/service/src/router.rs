@@ -177,6 +177,14 @@ impl Router {
         self.contexts.configure(in_flight, deadline_default);
     }
 
+    /// Requests of one caller that may be in progress on this shard; one more
+    /// is refused at once. Whose requests are counted together says
+    /// [`Peer::set_caller`]. The default is
+    /// [`REQUESTS_PER_CALLER`](crate::limits::REQUESTS_PER_CALLER).
+    pub fn share(&mut self, requests: usize) {
+        self.contexts.set_share(requests);
+    }
+
     /// Bytes of answers that may wait on one connection of this shard until
     /// its peer has read what is before them; an answer above it becomes a
     /// refusal. The default is

@@ -10,11 +10,33 @@ use crate::limits::REASON_BYTES;
 ///
 /// The codes are those of the native frame; over HTTP they become the nearest
 /// HTTP status ([`Code::http_code`]).
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Two are equal when they say the same, wherever they came from.
+#[derive(Debug, Clone)]
 pub struct Status {
     code: Code,
     message: String,
+    origin: Origin,
 }
+
+/// Who found out that the request failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// This process.
+    Here,
+    /// A callee, which has answered so.
+    Callee,
+    /// Whoever tried it again, as often as it may be tried.
+    Retried,
+}
+
+impl PartialEq for Status {
+    fn eq(&self, other: &Self) -> bool {
+        (self.code, &self.message) == (other.code, &other.message)
+    }
+}
+
+impl Eq for Status {}
 
 macro_rules! constructors {
     ($($(#[$doc:meta])* $name:ident $code:ident),* $(,)?) => {
@@ -66,7 +88,41 @@ impl Status {
         Self {
             code,
             message: message.into(),
+            origin: Origin::Here,
         }
+    }
+
+    /// What a callee answered, and whether it has tried that again itself.
+    pub(crate) fn answered(code: Code, message: String, retried: bool) -> Self {
+        let origin = match code {
+            _ if retried => Origin::Retried,
+            // It goes away itself: another one, or its successor, may answer.
+            Code::Draining => Origin::Here,
+            _ => Origin::Callee,
+        };
+        Self {
+            origin,
+            ..Self::new(code, message)
+        }
+    }
+
+    /// The same, which is not to be tried again by those further up: what they
+    /// would try has been tried, as often as it may be. It travels with the
+    /// answer. [`Ctx::retry`](crate::Ctx::retry) marks what it gives up on.
+    #[must_use]
+    pub fn retried(mut self) -> Self {
+        self.origin = Origin::Retried;
+        self
+    }
+
+    /// Whether it was tried again already, see [`Status::retried`].
+    pub fn is_retried(&self) -> bool {
+        self.origin == Origin::Retried
+    }
+
+    /// Whether a callee said so, which knows more of it than who waited for it.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.origin != Origin::Here
     }
 
     /// What went wrong, for programs.

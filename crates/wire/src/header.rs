@@ -96,6 +96,9 @@ impl Flags {
     pub const MORE: Self = Self(1);
     /// The request may be carried out more than once with the effect of once.
     pub const IDEMPOTENT: Self = Self(2);
+    /// In replies, where [`Flags::IDEMPOTENT`] has no meaning: what failed has
+    /// been tried again by the callee, and is not to be tried again further up.
+    pub const RETRIED: Self = Self(2);
     /// The request asks only for the callee's load and reaches no handler.
     pub const PROBE: Self = Self(4);
 

@@ -27,9 +27,14 @@ pub enum CallError {
     /// Too many calls are in flight on this upstream. Nothing was sent.
     #[error("{0} calls are in flight already")]
     Overloaded(u32),
-    /// The deadline passed before the call could be sent. Nothing was sent.
-    #[error("not connected before the deadline")]
+    /// There was no connection until the deadline, or it was lost before the
+    /// call could be sent. Nothing was sent.
+    #[error("there is no connection to the callee")]
     NotConnected,
+    /// There is a connection, but the callee did not read what was sent before
+    /// this call until the deadline. Nothing of it was sent.
+    #[error("the callee takes calls too slowly; this one was not sent before the deadline")]
+    Behind,
     /// The deadline had passed already. Nothing was sent.
     #[error("the deadline had passed before the call began")]
     Expired,
@@ -52,7 +57,7 @@ impl CallError {
     /// The status that says the same to a caller further up.
     pub fn status(&self) -> Status {
         match self {
-            Self::Overloaded(_) => Status::Overloaded,
+            Self::Overloaded(_) | Self::Behind => Status::Overloaded,
             Self::NotConnected | Self::Closed => Status::Unavailable,
             Self::Timeout | Self::Expired => Status::DeadlineExceeded,
             Self::OutcomeUnknown => Status::OutcomeUnknown,

@@ -280,6 +280,8 @@ impl Upstream {
         let result = result.unwrap_or_else(|_| {
             Err(if flight.ticket.was_sent() {
                 CallError::Timeout
+            } else if self.state() == UpstreamState::Up {
+                CallError::Behind
             } else {
                 CallError::NotConnected
             })

@@ -15,6 +15,7 @@ mod machines;
 mod panics;
 mod property;
 mod sessions;
+mod shares;
 mod slow_readers;
 mod start;
 mod steps;

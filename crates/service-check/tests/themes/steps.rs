@@ -10,9 +10,10 @@ use waystation_net::Address;
 use waystation_service::{App, Channel, Code, Ctx, Method, Retry, Status, limits};
 use waystation_service_check::demo::depot::DepotClient;
 use waystation_service_check::demo::depot::method::{Charge, Reserve};
+use waystation_service_check::demo::shop::ShopClient;
 use waystation_service_check::demo::shop::method::Order;
 use waystation_service_check::demo::shop_by_states::method::Order as OrderByStates;
-use waystation_service_check::demo::{Item, OrderReply, OrderRequest, Receipt, Reservation};
+use waystation_service_check::demo::{Act, Item, OrderReply, OrderRequest, Receipt, Reservation};
 use waystation_service_check::{
     NativeListener, NativePeer, Stage, block_on, client, eventually, memory, run_on, shop,
     with_deadlines,
@@ -424,6 +425,71 @@ fn a_callee_in_trouble_gets_little_more_than_its_load() {
     let most = STEPS + STEPS / 5 + 100 * 2;
     assert!((STEPS + 100..=most).contains(&asked), "{asked}");
     app.drain();
+}
+
+/// What a depot did that was asked through a shop which tries again, by a
+/// caller which tries again, too.
+fn ask_in_layers(answers: impl Fn(u32) -> Try + Send + 'static, part: Duration) -> (Status, u32) {
+    let (io, stage) = (memory(), Stage::default());
+    let network = io.clone();
+    let depot = std::thread::spawn(move || {
+        block_on(async {
+            // The shop finds it once it listens.
+            let mut peer = NativeListener::bind(&network, "depot").accept().await;
+            let mut tries = 0;
+            while let Some((header, _)) = peer.receive().await {
+                if header.kind != Kind::Request {
+                    if header.kind == Kind::Ping {
+                        peer.send(&Header::pong(header.call), &[]).await;
+                    }
+                    continue;
+                }
+                tries += 1;
+                if let Try::Refuse(code) = answers(tries) {
+                    let header = Header::reply(header.call, header.message, code);
+                    peer.send(&header, b"the storage failed").await;
+                }
+            }
+            tries
+        })
+    });
+    let shop = shop(&io, &stage).start().expect("nobody else listens");
+    let app = client(&io);
+    let status = run_on(&app, move |shard| async move {
+        let shop = ShopClient::new(Channel::new(&shard, Address::Memory("shop".to_owned())));
+        let ctx = Ctx::background(&shard, "test", PLENTY);
+        let script = crate::script(&[Act::CallAgain]);
+        let retry = Retry::idempotent();
+        let asked = ctx.retry(&retry, async || shop.act(&ctx.within(part), &script).await);
+        asked.await.unwrap_err()
+    });
+    app.drain();
+    shop.drain();
+    (status, depot.join().expect("the depot sees what it should"))
+}
+
+/// Entry and Logic each tried ten times: a Das in trouble was asked a hundred
+/// times for one request. The layer next to the fault tries, and no other.
+#[test]
+fn tries_do_not_multiply_from_layer_to_layer() {
+    let (status, tries) = ask_in_layers(|_| Try::Refuse(Code::Unavailable), PLENTY);
+    assert_eq!(status, Status::unavailable("the storage failed"));
+    assert!(status.is_retried());
+    assert_eq!(tries, limits::RETRY_TRIES);
+}
+
+/// On a full disk some tries failed and others hung: who had asked read that a
+/// deadline had passed, and nothing of the storage.
+#[test]
+fn the_reason_of_a_failure_gets_to_the_top() {
+    // The shop gives up the second try. Its caller, if that was too late for
+    // it, asks anew.
+    let answers = |tries| match tries % 2 {
+        1 => Try::Refuse(Code::Unavailable),
+        _ => Try::Ignore,
+    };
+    let (status, _) = ask_in_layers(answers, Duration::from_secs(1));
+    assert_eq!(status, Status::unavailable("the storage failed"));
 }
 
 /// A step is not tried for ever, however much time its request has.

@@ -89,8 +89,9 @@ async fn fetch(
         return Ok(());
     };
     conn.writable().await.map_err(gone)?;
-    let ctx = Ctx::background(state.shard(), "fetch missed messages", STEP);
-    let turn = state.fetch_turn(&ctx).await?;
+    let peer = Peer::new(conn);
+    let ctx = Ctx::background_for(&peer, "fetch missed messages", STEP);
+    let turn = state.fetches.turn(&ctx).await?;
     let request = UserHistory {
         uid: session.uid().to_owned(),
         conversation: conversation.to_owned(),
@@ -107,7 +108,6 @@ async fn fetch(
     if page.messages.is_empty() {
         session.fetch_found_none(conversation, missing);
     }
-    let peer = Peer::new(conn);
     for message in &page.messages {
         match peer.push::<Deliver>(message) {
             Ok(()) => session.delivered(conversation, message.seq),

@@ -135,6 +135,8 @@ impl Entry for Front {
         let uid = request.uid;
         let session = Rc::new(Session::new(uid.clone(), request.device, peer.name()));
         peer.set(session.clone());
+        // All devices of a user have one share.
+        peer.set_caller(&uid);
         self.state.add(&uid, peer.name());
         ctx.set_state("announcing");
         self.announce(ctx, &uid).await;

@@ -147,7 +147,9 @@ async fn look_at_all(state: &Rc<EntryShard>, channel: &Channel) {
 impl EntryShard {
     /// Finds and delivers what a session missed.
     async fn look(&self, session: &Rc<Session>) -> Result<(), Status> {
-        let ctx = Ctx::background(self.shard(), "look for missed messages", LOOK);
+        let conn = self.shard().connection(session.conn());
+        let conn = conn.map_err(|_| Status::cancelled("the connection has ended"))?;
+        let ctx = Ctx::background_for(&Peer::new(conn), "look for missed messages", LOOK);
         for conversation in self.conversations(&ctx, session.uid()).await? {
             if session.exists(&conversation.conversation, conversation.last_seq) {
                 self.start_fetch(session, conversation.conversation);

@@ -4,10 +4,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
 use waystation_base::ConnName;
-use waystation_net::{Address, Shard, WaitsFor, until, waiting};
-use waystation_service::{Channel, Ctx, Group, Locks, Peer, Status};
+use waystation_net::{Address, Shard};
+use waystation_service::{Channel, Group, Locks, Peer, Status, Turns};
 
 use super::limits::FETCHES_AT_ONCE;
 use super::link::logic_channel;
@@ -28,7 +27,7 @@ pub(super) struct EntryShard {
     /// more) after that.
     attaching: RefCell<HashMap<Address, bool>>,
     /// Places for fetches of missed messages.
-    fetches: Semaphore,
+    pub(super) fetches: Turns,
     this: Weak<Self>,
 }
 
@@ -41,7 +40,7 @@ impl EntryShard {
             logics: RefCell::new(None),
             sends: Locks::default(),
             attaching: RefCell::default(),
-            fetches: Semaphore::new(FETCHES_AT_ONCE),
+            fetches: Turns::new(FETCHES_AT_ONCE),
             this: this.clone(),
         });
         let channels: Vec<Channel> = logics
@@ -100,18 +99,6 @@ impl EntryShard {
             attaching.remove(logic);
         }
         again
-    }
-
-    /// One of the places for fetches, until it is dropped.
-    ///
-    /// # Errors
-    /// [`Status`] when none was free before the deadline.
-    pub(super) async fn fetch_turn(&self, ctx: &Ctx) -> Result<SemaphorePermit<'_>, Status> {
-        let turn = waiting(WaitsFor::plain("its turn to fetch"), self.fetches.acquire());
-        match until(&self.shard, ctx.deadline(), turn).await {
-            Ok(Ok(turn)) => Ok(turn),
-            _ => Err(Status::overloaded("too many fetches are in progress")),
-        }
     }
 
     /// Remembers that a user is on a connection.
