@@ -34,6 +34,10 @@ impl TextHandler for Shouts {
         None
     }
 
+    fn go_away(&self) -> Option<&str> {
+        Some("BYE")
+    }
+
     fn label(&self) -> Label {
         Label::of("test/Shouts")
     }
@@ -285,17 +289,44 @@ fn our_own_end_is_said_too() {
             .run_on(ShardId(0), close_all)
             .unwrap();
         check_end(&mut peer, 1000).await;
+    });
+}
 
-        // Who goes away says so in the native protocol, then in this one.
-        let mut peer = upgraded(&memory).await;
+/// A browser that speaks text was sent a native frame when the server went
+/// away. Each peer is told in what it has spoken itself, then by WebSocket.
+#[test]
+fn who_goes_away_says_so_in_what_the_peer_speaks() {
+    let memory = Setup::default().start(|_| router());
+    run(async {
+        let mut silent = upgraded(&memory).await;
+        let mut native = upgraded(&memory).await;
+        native
+            .write(&frame(FIN | BINARY, &request(1, "test/Echo", b"x")))
+            .await;
+        assert_eq!(answer(next(&mut native).await).0, 1);
+        let mut text = upgraded(&memory).await;
+        let mut both = upgraded(&memory).await;
+        both.write(&frame(FIN | BINARY, &request(1, "test/Echo", b"x")))
+            .await;
+        assert_eq!(answer(next(&mut both).await).0, 1);
+        for peer in [&mut text, &mut both] {
+            peer.write(&frame(FIN | TEXT, b"hey")).await;
+            assert_eq!(next(peer).await, Some((FIN | TEXT, b"HEY".to_vec())));
+        }
+
         let draining = std::thread::spawn(move || memory.server.drain());
-        let (first, message) = next(&mut peer).await.unwrap();
+        check_end(&mut silent, 1001).await;
+        let (first, message) = next(&mut native).await.unwrap();
         assert_eq!(first, FIN | BINARY);
         let Ok(Decoded::Frame(header)) = decode(&message) else {
             panic!("{message:?}")
         };
         assert_eq!(header.kind, Kind::GoAway);
-        check_end(&mut peer, 1001).await;
+        check_end(&mut native, 1001).await;
+        for peer in [&mut text, &mut both] {
+            assert_eq!(next(peer).await, Some((FIN | TEXT, b"BYE".to_vec())));
+            check_end(peer, 1001).await;
+        }
         draining.join().unwrap();
     });
 }

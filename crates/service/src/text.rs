@@ -5,7 +5,7 @@
 //! `{"call":1,"body":{…}}` or `{"call":1,"error":{"code":"…","message":"…"}}`,
 //! under call 0 when the request does not say its own; push
 //! `{"push":"im.Client/Deliver","body":{…}}`; sign of life `{"ping":1}` and its
-//! answer `{"pong":1}`.
+//! answer `{"pong":1}`; before a server ends `{"go_away":true}`.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -110,6 +110,10 @@ impl TextHandler for TextGate {
             send(conn, call, Err(status));
             None
         })
+    }
+
+    fn go_away(&self) -> Option<&str> {
+        Some(r#"{"go_away":true}"#)
     }
 
     fn label(&self) -> Label {

@@ -29,6 +29,30 @@ const REMEMBER_STATES: &str = "(() => {
       .observe(status, { attributeFilter: ['data-state'] });
   })()";
 
+/// Begins to remember what the server sends on the connection that is used
+/// next: its text, or what else it is.
+const REMEMBER_MESSAGES: &str = "(() => {
+    window.messages = [];
+    const send = WebSocket.prototype.send;
+    const heard = new WeakSet();
+    WebSocket.prototype.send = function (data) {
+      if (!heard.has(this)) {
+        heard.add(this);
+        this.addEventListener('message', ({ data }) =>
+          window.messages.push(typeof data === 'string' ? data : String(data)));
+      }
+      return send.call(this, data);
+    };
+  })()";
+
+/// Begins to remember what the page says of its connection.
+const REMEMBER_TEXTS: &str = "(() => {
+    const text = document.querySelector('#status-text');
+    window.texts = [];
+    new MutationObserver(() => window.texts.push(text.textContent))
+      .observe(text, { childList: true, characterData: true, subtree: true });
+  })()";
+
 /// Opens the page as `query` says, and waits until one can write.
 fn enter(browser: &Browser, system: &System, query: &str) -> Tab {
     let tab = browser.open(&system.page(query));
@@ -89,7 +113,7 @@ fn needs_chromium_two_tabs_talk_while_each_logic_and_entry_is_killed() {
             say(&bob, &format!("bob says {said}"));
             said += 1;
             if turn == 5 {
-                killed = Some(system.kill(role));
+                killed = Some(system.signal(role, "KILL"));
             }
         }
         assert_same_and_whole(&ada, &bob, said);
@@ -110,6 +134,37 @@ fn needs_chromium_two_tabs_talk_while_each_logic_and_entry_is_killed() {
     browser.assert_no_faults();
 }
 
+/// A tab could not read that its server goes away, which came as bytes, and
+/// its user read of a lost connection, though the server was only restarted.
+#[test]
+fn needs_chromium_a_tab_reads_that_its_server_restarts() {
+    let Some(program) = program() else { return };
+    let system = System::start();
+    let browser = Browser::start(&program);
+    let ada = enter(&browser, &system, "user=ada&to=bob");
+    ada.value(REMEMBER_MESSAGES);
+    say(&ada, "before");
+    ada.until(&format!("{STORED} === 1"));
+    ada.value(REMEMBER_TEXTS);
+    let ended = system.signal("entry-1", "TERM");
+    system.await_successor("entry-1", ended);
+    ada.until(IS_CONNECTED);
+    say(&ada, "after");
+    ada.until(&format!("{STORED} === 2"));
+
+    let messages = ada.value("window.messages");
+    let told = json!({ "go_away": true }).to_string();
+    assert!(
+        messages.as_array().unwrap().contains(&json!(told)),
+        "{messages}"
+    );
+    let texts = ada.value("window.texts");
+    let told = |text: &str| texts.as_array().unwrap().contains(&json!(text));
+    assert!(told("The server restarts"), "{texts}");
+    assert!(!told("Connection lost"), "{texts}");
+    browser.assert_no_faults();
+}
+
 /// What came while a tab had no connection was not pushed to it, and nothing
 /// that comes later may show the gap: the tab has to ask for it when it is
 /// back, also in a conversation that it has never heard of.
@@ -123,7 +178,7 @@ fn needs_chromium_a_tab_that_was_away_shows_what_came_meanwhile() {
     ada.until(&format!("{STORED} === 1"));
 
     ada.hold();
-    let killed = system.kill("entry-1");
+    let killed = system.signal("entry-1", "KILL");
     system.await_successor("entry-1", killed);
     system.post("bob", "ada", "two");
     system.post("cyd", "ada", "hello");

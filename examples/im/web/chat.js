@@ -93,13 +93,13 @@ function drawNow() {
 }
 
 function drawStatus() {
-  const { state, failures } = chat.link;
+  const { state, failures, wasSentAway } = chat.link;
   const texts = {
     idle: "",
     connecting: failures || chat.hasArrived ? "Reconnecting…" : "Connecting…",
     ready: "Connected",
-    leaving: "The server restarts, reconnecting…",
-    waiting: "Connection lost",
+    leaving: "The server restarts",
+    waiting: wasSentAway ? "The server restarts" : "Connection lost",
   };
   byId("status").dataset.state = state;
   say(byId("status-text"), texts[state]);

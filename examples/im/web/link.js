@@ -41,6 +41,7 @@ const PASSING = new Set(["lost", "late", "unavailable", "overloaded", "draining"
 export class Link {
   state = "idle"; // idle, connecting, ready, leaving, waiting
   failures = 0; // attempts that failed since the last good connection
+  wasSentAway = false; // since the last login the server said that it goes away
   retryAt = 0; // while waiting: when the next attempt is made, on the clock of `performance`
   #on;
   #socket = null;
@@ -116,6 +117,7 @@ export class Link {
     this.#stop("open");
     this.#after("stable", STABLE_MS, () => (this.failures = 0));
     this.#after("ping", PING_MS, () => this.#ping());
+    this.wasSentAway = false;
     this.#enter("ready");
     this.#on.ready(reply);
   }
@@ -129,17 +131,20 @@ export class Link {
   }
 
   #receive(data) {
-    if (typeof data !== "string") {
-      // Bytes come only from a server that goes away. What is in progress may still be answered;
-      // then it is time to look for its successor.
-      if (this.isReady) this.#enter("leaving");
-      const [least, most] = LEAVE_MS;
-      return this.#after("leave", least + Math.random() * (most - least), () => this.#lost());
-    }
-    const { push, pong, call, error, body = {} } = JSON.parse(data);
+    const { push, pong, call, error, body = {}, go_away } = JSON.parse(data);
     if (push) this.#on.push(push, body);
     else if (pong) this.#stop("pong");
-    else this.#settle(call, error ? new CallError(error.code, error.message) : body);
+    else if (go_away) this.#leave();
+    else if (call) this.#settle(call, error ? new CallError(error.code, error.message) : body);
+  }
+
+  /** The server goes away. What is in progress may still be answered; then it is time to look for
+   * its successor. */
+  #leave() {
+    this.wasSentAway = true;
+    if (this.isReady) this.#enter("leaving");
+    const [least, most] = LEAVE_MS;
+    this.#after("leave", least + Math.random() * (most - least), () => this.#lost());
   }
 
   #lost() {

@@ -41,6 +41,12 @@ pub trait TextHandler: 'static {
     /// Starts on a message.
     fn handle(&self, conn: &Conn, text: &str) -> Started;
 
+    /// What a peer that has sent text is told when this process goes away.
+    /// Without it such a peer learns it from the close frame, which follows.
+    fn go_away(&self) -> Option<&str> {
+        None
+    }
+
     /// The handler's name in dumps and reports.
     fn label(&self) -> Label;
 }

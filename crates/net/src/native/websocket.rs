@@ -63,8 +63,20 @@ pub(crate) struct WebSocketSession {
     /// A binary message that is not handled to its end.
     pending: Option<(Vec<u8>, usize)>,
     bounds: Bounds,
+    speaks: Speaks,
     /// A close frame has gone out.
     said_why: bool,
+}
+
+/// What a peer understands, as far as it has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    /// It has said nothing yet. Every WebSocket peer knows the close frame.
+    Nothing,
+    /// Native frames in binary messages.
+    Native,
+    /// The text handler's texts, and perhaps native frames too.
+    Text,
 }
 
 impl WebSocketSession {
@@ -75,6 +87,7 @@ impl WebSocketSession {
             router,
             pending: None,
             bounds: Bounds::default(),
+            speaks: Speaks::Nothing,
             said_why: false,
         }
     }
@@ -106,11 +119,15 @@ impl WebSocketSession {
     ) -> Result<Option<Turn>, CloseReason> {
         match message {
             Message::Binary(bytes) => {
+                if self.speaks == Speaks::Nothing {
+                    self.speaks = Speaks::Native;
+                }
                 self.pending = Some((bytes.into(), 0));
                 self.handle_pending(conn)
             }
             Message::Text(text) => {
                 conn.shard().counters().messages_in.add(1);
+                self.speaks = Speaks::Text;
                 dispatch_text(&self.router, conn, &text).map_err(|()| {
                     self.say_why(conn, CloseCode::Unsupported);
                     CloseReason::WebSocket
@@ -171,7 +188,17 @@ impl Session for WebSocketSession {
     }
 
     fn handle_drain(&mut self, conn: &Conn) {
-        send_go_away(conn);
+        match self.speaks {
+            Speaks::Nothing => {}
+            Speaks::Native => send_go_away(conn),
+            Speaks::Text => {
+                let handler = self.router.text.as_ref();
+                if let Some(text) = handler.and_then(|handler| handler.go_away()) {
+                    // One that has no room for it is closed in any case.
+                    let _ = conn.send_short_text(text);
+                }
+            }
+        }
     }
 
     fn handle_end(&mut self, conn: &Conn, reason: CloseReason) {

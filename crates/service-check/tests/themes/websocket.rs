@@ -172,6 +172,30 @@ fn large_messages_pass_up_to_the_bound_and_larger_ones_end_the_connection() {
     });
 }
 
+/// A browser was sent the native frame `GoAway`, as bytes, which no page can
+/// read without knowing that format.
+#[test]
+fn a_peer_that_speaks_text_is_sent_away_in_text() {
+    let (io, stage) = (memory(), Stage::default());
+    let app = shop(&io, &stage).start().unwrap();
+    block_on(async {
+        let mut peer = WebSocketPeer::dial(&io, "shop").await;
+        peer.send(r#"{"call":1,"method":"demo.Shop/Act","body":{"acts":["ACT_GATE"]}}"#)
+            .await;
+        stage.gated.happened(1).await;
+        let drain = std::thread::spawn(move || app.drain());
+        assert_eq!(peer.receive().await.unwrap(), r#"{"go_away":true}"#);
+        stage.gate.raise();
+        let answer = peer.receive().await.unwrap();
+        assert!(
+            answer.starts_with(r#"{"call":1,"body":{"sid":""#),
+            "{answer}"
+        );
+        assert_eq!(peer.receive().await, None);
+        drain.join().unwrap();
+    });
+}
+
 /// Texts: anything, and envelopes with a piece torn out or put in.
 fn texts() -> impl Strategy<Value = Vec<String>> {
     let whole = r#"{"call":7,"method":"demo.Shop/Echo","deadline_ms":9000,"body":{"to":"x"}}"#;
