@@ -50,7 +50,7 @@ mod slots;
 mod wheel;
 
 pub use backoff::{Backoff, BackoffConfig};
-pub use gate::Gate;
+pub use gate::{Gate, Trouble, TroubleNews};
 pub use ids::{
     CallId, ConnName, Epoch, FencingToken, MessageId, ParseIdError, Seq, ShardId, Sid, SidSource,
     SiteId, TraceId,

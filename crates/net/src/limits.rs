@@ -143,12 +143,7 @@ pub const STACK_FRAMES: usize = 64;
 /// Distinct task labels of a process. Above it further ones read `other`.
 pub const LABELS_MAX: usize = 4096;
 
-/// Lines of one kind that a shard logs of its peers in [`LOG_PERIOD`]. The next
-/// one that is logged says how many were not.
-pub const LOG_LINES: u32 = 5;
-
-/// See [`LOG_LINES`].
-pub const LOG_PERIOD: Duration = Duration::from_secs(10);
+pub use waystation_base::limits::{LOG_LINES, LOG_PERIOD};
 
 /// Free buffers that a shard keeps for reuse. Above it they are freed.
 pub const POOLED_BUFFERS: usize = 64;

@@ -7,18 +7,22 @@
 mod common;
 
 use std::process::Command;
+use std::time::Duration;
 
+use common::log::Lines;
 use common::{connect, eventually, run, start_tcp};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use waystation_base::Clock;
-use waystation_net::limits::ACCEPT_PAUSE;
+use waystation_net::limits::{ACCEPT_PAUSE, LOG_PERIOD};
 use waystation_net::{MonotonicClock, NetConfig};
 
 /// Says that this process is the one with the limit.
 const CHILD: &str = "WAYSTATION_TEST_NO_DESCRIPTORS";
 const CLIENTS: usize = 20;
 
-/// Without descriptors the listener stays readable, and accept spun.
+/// Without descriptors the listener stays readable, and accept spun. Later it
+/// paused, and wrote a line at each of twenty attempts a second: the log took
+/// the disk while the process could not do its work.
 #[test]
 fn accept_pauses_without_descriptors_and_goes_on() {
     if std::env::var_os(CHILD).is_some() {
@@ -45,6 +49,7 @@ fn limit_descriptors(current: Option<u64>) {
 }
 
 fn without_descriptors() {
+    let lines = Lines::of_this_process();
     let (server, address) = start_tcp(NetConfig::default(), |_| common::echo_router());
     let errors = &common::accepting(&server).accept_errors;
     let usual = getrlimit(Resource::Nofile).current;
@@ -69,6 +74,8 @@ fn without_descriptors() {
         assert!(seen <= pauses + 1, "{seen} attempts in {pauses} pauses");
         resident.check_echo().await;
         assert_eq!(common::accepting(&server).accepted.get(), 1);
+        check_lines(&lines, errors.get(), took);
+        assert_eq!(lines.with("accepts again").len(), 0);
 
         limit_descriptors(usual);
         for client in &mut clients {
@@ -76,9 +83,27 @@ fn without_descriptors() {
         }
         resident.check_echo().await;
     });
+    let ends = lines.with("accepts again");
+    let [end] = &ends[..] else {
+        panic!("it is told once: {ends:?}")
+    };
+    assert!(end.contains(&format!("failures={}", errors.get())), "{end}");
     assert_eq!(
         common::accepting(&server).accepted.get(),
         1 + CLIENTS as u64
     );
     server.drain();
+}
+
+/// One line says that it begins, and one in each period that it goes on.
+fn check_lines(lines: &Lines, errors: u64, took: Duration) {
+    let begins = lines.with("cannot accept; pausing");
+    assert_eq!(begins.len(), 1, "{begins:?}");
+    let periods = took.as_nanos() / LOG_PERIOD.as_nanos();
+    let goes_on = lines.with("still cannot accept");
+    assert!(goes_on.len() as u128 <= periods, "{goes_on:?}");
+    assert!(
+        errors > 1 + goes_on.len() as u64,
+        "more failed than was told"
+    );
 }

@@ -8,19 +8,13 @@ use std::rc::Rc;
 use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
-use waystation_base::{Clock, Gate, Moment, Sid, TraceId};
+use waystation_base::{Clock, Moment, Sid, TraceId, line_passes};
 use waystation_net::{Conn, Label, MonotonicClock, Shard, Sleep, WaitsFor, current_wait};
 
 use crate::caller::{Caller, caller_of};
 use crate::contexts::Contexts;
-use crate::limits::{LOG_LINES, LOG_PERIOD};
 use crate::peer::Peer;
 use crate::status::Status;
-
-thread_local! {
-    /// A handler that panics at each request is no flood of the log.
-    static PANICS: RefCell<Gate> = const { RefCell::new(Gate::new(LOG_LINES, LOG_PERIOD)) };
-}
 
 pub(crate) struct Context {
     pub(crate) sid: Sid,
@@ -333,7 +327,7 @@ impl Ctx {
         self.shared.shard.counters().panics.add(1);
         let method = self.shared.method.name();
         let now = self.shared.shard.now();
-        if let Some(unsaid) = PANICS.with_borrow_mut(|gate| gate.pass(now)) {
+        if let Some(unsaid) = line_passes!(now) {
             tracing::error!(sid = %self.shared.sid, method, unsaid, "a handler panicked");
         }
         Status::internal(format!("the handler of {method} panicked"))

@@ -88,12 +88,7 @@ pub const RETRY_PER_SECOND: u64 = 10;
 /// The window in which steps and their retries are counted, in seconds.
 pub const RETRY_WINDOW_SECONDS: u32 = 10;
 
-/// Lines of one kind that a shard logs of its handlers in [`LOG_PERIOD`]. The
-/// next one that is logged says how many were not.
-pub const LOG_LINES: u32 = 5;
-
-/// See [`LOG_LINES`].
-pub const LOG_PERIOD: Duration = Duration::from_secs(10);
+pub use waystation_base::limits::{LOG_LINES, LOG_PERIOD};
 
 /// Pauses between retries of a step: the first, and the longest.
 pub const RETRY_PAUSE: (Duration, Duration) =

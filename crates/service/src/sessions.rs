@@ -10,7 +10,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
-use waystation_base::{DeadlineKey, Moment, Wheel};
+use waystation_base::{DeadlineKey, Moment, Wheel, line_passes};
 use waystation_net::{Label, Shard, WaitsFor, waiting};
 
 use crate::limits::{LOCK_WAITERS, SESSION_IDLE_MIN};
@@ -147,7 +147,9 @@ impl<K: Eq + Hash + Clone, V> Table<K, V> {
         let told = AssertUnwindSafe(|| (self.on_expire)(key, value));
         if catch_unwind(told).is_err() {
             self.shard.counters().panics.add(1);
-            tracing::error!("the handler of expired sessions panicked");
+            if let Some(unsaid) = line_passes!(self.shard.now()) {
+                tracing::error!(unsaid, "the handler of expired sessions panicked");
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use waystation_base::{ConnName, Gate, Moment};
+use waystation_base::{ConnName, Moment, line_passes};
 
 pub(crate) use self::buffer::Buffers;
 pub use self::buffer::Input;
@@ -27,7 +27,6 @@ pub use self::send::{SendError, SlowReader};
 pub use self::session::{Session, Turn};
 pub use self::transport::{Filled, Transport};
 use crate::io::Address;
-use crate::limits::{LOG_LINES, LOG_PERIOD};
 use crate::shard::{Held, Shard, Waiters, WaitsFor, waiting};
 
 fn ready_if(ready: bool) -> Poll<()> {
@@ -36,11 +35,6 @@ fn ready_if(ready: bool) -> Poll<()> {
     } else {
         Poll::Pending
     }
-}
-
-thread_local! {
-    /// A flood of slow readers is no flood of the log.
-    static SLOW_READERS: RefCell<Gate> = const { RefCell::new(Gate::new(LOG_LINES, LOG_PERIOD)) };
 }
 
 /// How messages are put on the stream.
@@ -370,8 +364,7 @@ impl Conn {
     /// What waited for this peer is lost: whoever runs the process should
     /// know which peer that is.
     fn warn_of_slow_reader(&self) {
-        let now = self.shard().now();
-        let Some(unsaid) = SLOW_READERS.with_borrow_mut(|gate| gate.pass(now)) else {
+        let Some(unsaid) = line_passes!(self.shard().now()) else {
             return;
         };
         let waiting_bytes = self.output_len();

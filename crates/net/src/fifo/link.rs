@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use waystation_base::Backoff;
+use waystation_base::{Backoff, line_passes};
 
 use super::line::{Batch, Line};
 use super::session::FifoSession;
@@ -274,7 +274,9 @@ async fn drive<C: FifoCodec>(
                     AssertUnwindSafe(serve(&link, &config, &codec, spare_max, (conn, stream)));
                 if served.catch_unwind().await.is_err() {
                     shard.counters().panics.add(1);
-                    tracing::error!(address = %config.address, "a codec panicked");
+                    if let Some(unsaid) = line_passes!(shard.now()) {
+                        tracing::error!(address = %config.address, unsaid, "a codec panicked");
+                    }
                 }
                 if shard.now().saturating_since(since) >= STABLE {
                     backoff.reset();
@@ -332,8 +334,11 @@ impl<A> Connected<'_, A> {
             // the process.
             let told = || batch.hand_over(Err(FifoError::OutcomeUnknown));
             if catch_unwind(AssertUnwindSafe(told)).is_err() {
-                self.link.shard.counters().panics.add(1);
-                tracing::error!("a sink of relayed answers panicked");
+                let shard = &self.link.shard;
+                shard.counters().panics.add(1);
+                if let Some(unsaid) = line_passes!(shard.now()) {
+                    tracing::error!(unsaid, "a sink of relayed answers panicked");
+                }
             }
         }
         self.link.set_state(State::Connecting);

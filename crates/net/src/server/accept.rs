@@ -5,11 +5,11 @@ use std::io;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use waystation_base::ShardId;
+use waystation_base::{ShardId, Trouble, TroubleNews, line_passes};
 
 use super::shard_loop::{Protocols, accept_here};
-use crate::io::DetachedListener;
-use crate::limits::{ACCEPT_PAUSE, REFUSALS_MAX};
+use crate::io::{Address, DetachedListener};
+use crate::limits::{ACCEPT_PAUSE, LOG_PERIOD, REFUSALS_MAX};
 use crate::shard::{Arrival, Mail, Remote, Shard, WaitsFor, waiting};
 use crate::split::{MakeHeartbeat, serve_accepted};
 
@@ -34,6 +34,7 @@ pub(super) async fn run(
     crate::shard::describe_task(address.to_string());
     let mut next = 0_usize;
     let mut in_turn = 0;
+    let mut trouble = Trouble::new(LOG_PERIOD);
     loop {
         let accept = poll_fn(|cx| listener.poll_accept(cx));
         let stream = tokio::select! {
@@ -44,6 +45,9 @@ pub(super) async fn run(
         match stream {
             Ok(stream) => {
                 shard.counters().accepted.add(1);
+                if let Some(failures) = trouble.succeeded() {
+                    tracing::info!(%address, failures, "accepts again");
+                }
                 let arrival = Arrival {
                     listener: index,
                     stream,
@@ -59,7 +63,12 @@ pub(super) async fn run(
                     tokio::task::yield_now().await;
                 }
             }
-            Err(error) => failed(&shard, &error).await,
+            Err(error) => {
+                if is_lasting(&shard, &error) {
+                    tell(&address, &error, trouble.failed(shard.now()));
+                    shard.sleep(ACCEPT_PAUSE).await;
+                }
+            }
         }
     }
 }
@@ -127,7 +136,9 @@ fn split(shard: &Shard, home: ShardId, mut arrival: Arrival, heartbeat: MakeHear
         Err(error) => {
             release(shard, home, arrival.refused);
             shard.counters().accept_errors.add(1);
-            tracing::warn!(%error, "an accepted connection could not join its I/O shard");
+            if let Some(unsaid) = line_passes!(shard.now()) {
+                tracing::warn!(%error, unsaid, "an accepted connection could not join its I/O shard");
+            }
         }
     }
 }
@@ -149,18 +160,26 @@ fn release(shard: &Shard, home: ShardId, refused: bool) {
     place.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// A failed accept must not spin: without file descriptors the listener stays
-/// readable.
-async fn failed(shard: &Shard, error: &io::Error) {
+/// Whether accepting fails for more than one connection. It must not spin
+/// then: without file descriptors the listener stays readable.
+fn is_lasting(shard: &Shard, error: &io::Error) -> bool {
     shard.counters().accept_errors.add(1);
-    let transient = matches!(
+    !matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
-    );
-    if !transient {
-        tracing::warn!(%error, "cannot accept; pausing");
-        shard.sleep(ACCEPT_PAUSE).await;
+    )
+}
+
+fn tell(address: &Address, error: &io::Error, news: Option<TroubleNews>) {
+    match news {
+        Some(TroubleNews::Begins { unsaid }) => {
+            tracing::warn!(%address, %error, unsaid, "cannot accept; pausing");
+        }
+        Some(TroubleNews::GoesOn { failures }) => {
+            tracing::warn!(%address, %error, failures, "still cannot accept");
+        }
+        None => {}
     }
 }

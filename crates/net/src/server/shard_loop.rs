@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
-use waystation_base::{Moment, ShardId};
+use waystation_base::{Moment, ShardId, line_passes};
 use waystation_mailbox::Receiver;
 
 use super::accept::{self, Spread};
@@ -168,7 +168,9 @@ fn deliver(shard: &Shard, mail: Mail, protocols: &Protocols) -> Option<Duration>
         Mail::Run(job) => {
             if catch_unwind(AssertUnwindSafe(|| job(shard))).is_err() {
                 shard.counters().panics.add(1);
-                tracing::error!("a message to a shard panicked");
+                if let Some(unsaid) = line_passes!(shard.now()) {
+                    tracing::error!(unsaid, "a message to a shard panicked");
+                }
             }
         }
         Mail::Drain { within } => return Some(within),
@@ -215,7 +217,9 @@ pub(super) fn accept_here(shard: &Shard, arrival: Arrival, protocols: &Protocols
         }
         Err(error) => {
             shard.counters().accept_errors.add(1);
-            tracing::warn!(%error, "an accepted connection could not join its shard");
+            if let Some(unsaid) = line_passes!(shard.now()) {
+                tracing::warn!(%error, unsaid, "an accepted connection could not join its shard");
+            }
             return;
         }
     };
@@ -324,8 +328,11 @@ impl Drop for Open {
             // the process.
             let hook = AssertUnwindSafe(|| self.protocol.on_close(&self.conn, reason));
             if catch_unwind(hook).is_err() {
-                self.conn.shard().counters().panics.add(1);
-                tracing::error!(conn = %self.conn.name(), "a close hook panicked");
+                let shard = self.conn.shard();
+                shard.counters().panics.add(1);
+                if let Some(unsaid) = line_passes!(shard.now()) {
+                    tracing::error!(conn = %self.conn.name(), unsaid, "a close hook panicked");
+                }
             }
         }
         self.conn.drop_properties();

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use waystation_base::{DeadlineKey, Moment};
+use waystation_base::{DeadlineKey, Moment, line_passes};
 
 use super::{Label, Shard, ShardTurn};
 use crate::limits::ALARM_PERIOD_MIN;
@@ -50,7 +50,9 @@ impl Entry {
             Ok(_) => {}
             Err(_) => {
                 shard.counters().panics.add(1);
-                tracing::error!(timer = self.label.name(), "a timer panicked");
+                if let Some(unsaid) = line_passes!(shard.now()) {
+                    tracing::error!(timer = self.label.name(), unsaid, "a timer panicked");
+                }
             }
         }
     }

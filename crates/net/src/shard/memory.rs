@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use waystation_base::line_passes;
+
 use super::Shard;
 use crate::conn::{CloseReason, Conn};
 
@@ -84,10 +86,12 @@ impl Shard {
                 return;
             }
             sum -= held;
-            tracing::warn!(
-                conn = %conn.name(), peer = %conn.peer(), held,
-                "the shard's bound on memory is reached; the connection that holds most is closed"
-            );
+            if let Some(unsaid) = line_passes!(self.now()) {
+                tracing::warn!(
+                    conn = %conn.name(), peer = %conn.peer(), held, unsaid,
+                    "the shard's bound on memory is reached; the connection that holds most is closed"
+                );
+            }
             conn.close(CloseReason::Memory);
         }
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use waystation_base::{Clock, Moment, ShardId};
+use waystation_base::{Clock, Moment, ShardId, line_passes};
 
 use super::Label;
 use crate::clock::MonotonicClock;
@@ -85,13 +85,16 @@ impl BlockedReports {
     }
 
     fn push(&self, report: BlockedReport) {
-        tracing::warn!(
-            shard = report.shard.0,
-            handler = report.handler,
-            blocked_ms = u64::try_from(report.blocked.as_millis()).unwrap_or(u64::MAX),
-            stack = %report.stack.join(" < "),
-            "a handler blocks its shard; move the work to `Shard::offload` or yield"
-        );
+        if let Some(unsaid) = line_passes!(MonotonicClock.now()) {
+            tracing::warn!(
+                shard = report.shard.0,
+                handler = report.handler,
+                blocked_ms = u64::try_from(report.blocked.as_millis()).unwrap_or(u64::MAX),
+                stack = %report.stack.join(" < "),
+                unsaid,
+                "a handler blocks its shard; move the work to `Shard::offload` or yield"
+            );
+        }
         self.total.fetch_add(1, Ordering::Relaxed);
         let mut reports = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         if reports.len() == BLOCKED_REPORTS {

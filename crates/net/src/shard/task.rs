@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use waystation_base::Moment;
+use waystation_base::{Moment, line_passes};
 
 use super::{Label, Shard};
 
@@ -238,7 +238,9 @@ impl<F: Future<Output = ()>> Future for Tracked<F> {
         let poll = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
         poll.unwrap_or_else(|_| {
             shard.counters().panics.add(1);
-            tracing::error!(task = task.label.name(), "a task panicked");
+            if let Some(unsaid) = line_passes!(shard.now()) {
+                tracing::error!(task = task.label.name(), unsaid, "a task panicked");
+            }
             Poll::Ready(())
         })
     }

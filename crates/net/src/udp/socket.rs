@@ -7,6 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use waystation_base::line_passes;
+
 use super::queue::Queue;
 use super::{UdpConfig, UdpError, UdpHandler};
 use crate::io::{Address, Batch, Datagrams, DetachedDatagrams};
@@ -226,7 +228,9 @@ impl<H: UdpHandler> Task<H> {
             let handling = AssertUnwindSafe(|| self.handler.handle(&self.udp, from, datagram));
             if catch_unwind(handling).is_err() {
                 counters.panics.add(1);
-                tracing::error!(%from, "a handler of datagrams panicked");
+                if let Some(unsaid) = line_passes!(shard.now()) {
+                    tracing::error!(%from, unsaid, "a handler of datagrams panicked");
+                }
             }
         }
         Poll::Ready(())

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod callee;
+pub(crate) mod log;
 pub(crate) mod played;
 pub(crate) mod redis;
 

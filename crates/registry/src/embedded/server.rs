@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prost::Message;
-use waystation_base::{Epoch, FencingToken, MessageId};
+use waystation_base::{Epoch, FencingToken, MessageId, line_passes};
 use waystation_membership::{Directory, DirectoryConfig, HolderError, Instance, Refusal, ViewAck};
 use waystation_net::native::{Control, Inbound, NativeProtocol, Router, reply_error};
 use waystation_net::{
@@ -212,7 +212,9 @@ fn serve(registry: &Registry, conn: &Conn, inbound: Inbound<'_>, run: Run) {
     let result = run(registry, conn, inbound);
     registry.touch();
     if let Err(error) = result {
-        tracing::warn!(peer = %conn.peer(), %error, "a request makes no sense");
+        if let Some(unsaid) = line_passes!(conn.shard().now()) {
+            tracing::warn!(peer = %conn.peer(), %error, unsaid, "a request makes no sense");
+        }
         if header.call.0 == 0 {
             // A push cannot be answered, and its sender is not to be trusted.
             conn.close(CloseReason::Protocol("registry"));

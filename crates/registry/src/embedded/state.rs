@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 use tokio::sync::Notify;
-use waystation_base::{ConnName, FencingToken, MessageId, Moment};
+use waystation_base::{ConnName, FencingToken, MessageId, Moment, line_passes};
 use waystation_membership::{Content, Directory, DrainStep, InstanceId, Output, SubscriberId};
 use waystation_net::native::{reply, reply_error};
 use waystation_net::{CloseReason, Conn, Shard};
@@ -195,7 +195,11 @@ impl Registry {
             Output::Evicted {
                 id, service, token, ..
             } => tracing::warn!(%id, %service, %token, "evicted: its lease was not renewed"),
-            Output::Refused { id, refusal } => tracing::info!(%id, %refusal, "refused"),
+            Output::Refused { id, refusal } => {
+                if let Some(unsaid) = line_passes!(self.shard.now()) {
+                    tracing::info!(%id, %refusal, unsaid, "refused");
+                }
+            }
             Output::Drain { id, step, missing } => self.tell_drain(&id, step, &missing),
             Output::Stalled { late } => {
                 tracing::warn!(?late, "this process stood still; leases are prolonged");

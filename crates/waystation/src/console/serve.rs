@@ -1,5 +1,6 @@
 //! The console's listener: HTTP/1 with a limit on everything.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,9 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use waystation_base::limits::LOG_PERIOD;
+use waystation_base::{Clock, Trouble, TroubleNews};
+use waystation_net::MonotonicClock;
 
 use super::routes::router;
 use super::{Console, Counters};
@@ -32,6 +36,7 @@ pub(crate) async fn serve(
         .max_buf_size(limits.max_header_bytes)
         .half_close(false);
     let mut connections = JoinSet::new();
+    let mut trouble = Trouble::new(LOG_PERIOD);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -41,6 +46,11 @@ pub(crate) async fn serve(
             }
             () = turned_true(&mut closing) => break,
         };
+        if accepted.is_ok()
+            && let Some(failures) = trouble.succeeded()
+        {
+            tracing::info!(failures, "the console accepts again");
+        }
         match accepted {
             Ok((stream, peer)) if connections.len() < limits.max_connections as usize => {
                 Counters::add(&console.counters.accepted, 1);
@@ -59,7 +69,7 @@ pub(crate) async fn serve(
                 Counters::add(&console.counters.refused, 1);
             }
             Err(error) => {
-                tracing::warn!("the console cannot accept: {error}");
+                tell(&error, trouble.failed(MonotonicClock.now()));
                 Counters::add(&console.counters.accept_failures, 1);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
@@ -68,6 +78,18 @@ pub(crate) async fn serve(
     drop(listener);
     let all_closed = async { while connections.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(CONSOLE_CLOSE_TIMEOUT, all_closed).await;
+}
+
+fn tell(error: &io::Error, news: Option<TroubleNews>) {
+    match news {
+        Some(TroubleNews::Begins { unsaid }) => {
+            tracing::warn!(%error, unsaid, "the console cannot accept; pausing");
+        }
+        Some(TroubleNews::GoesOn { failures }) => {
+            tracing::warn!(%error, failures, "the console still cannot accept");
+        }
+        None => {}
+    }
 }
 
 fn count_connections(console: &Console, count: usize) {

@@ -4,6 +4,7 @@
 use std::rc::{Rc, Weak};
 
 use futures_util::stream::{self, StreamExt};
+use waystation_base::line_passes;
 use waystation_net::native::{Upstream, UpstreamEvents};
 use waystation_net::{Address, Conn, Label};
 use waystation_service::{Channel, Ctx, Peer, Push, Retry, Router, Status};
@@ -132,7 +133,9 @@ async fn look_at_all(state: &Rc<EntryShard>, channel: &Channel) {
     while channel.is_up() && !sessions.is_empty() {
         let looks = stream::iter(sessions).map(|session| async move {
             let status = state.look(&session).await.err()?;
-            tracing::warn!(uid = session.uid(), %status, "cannot look for missed messages");
+            if let Some(unsaid) = line_passes!(state.shard().now()) {
+                tracing::warn!(uid = session.uid(), %status, unsaid, "cannot look for missed messages");
+            }
             Some(session)
         });
         let looked = looks.buffer_unordered(LOOKS_AT_ONCE);

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use waystation_base::{Backoff, CallId};
+use waystation_base::{Backoff, CallId, line_passes};
 use waystation_wire::{Header, encode_header};
 
 use super::{Closer, Shared, Upstream, UpstreamState};
@@ -114,8 +114,11 @@ impl Drop for Connected<'_> {
             // the process.
             let hook = AssertUnwindSafe(|| self.shared.events.on_down(&upstream, reason));
             if catch_unwind(hook).is_err() {
-                self.shared.shard.counters().panics.add(1);
-                tracing::error!(conn = %self.conn.name(), "a hook of an upstream panicked");
+                let shard = &self.shared.shard;
+                shard.counters().panics.add(1);
+                if let Some(unsaid) = line_passes!(shard.now()) {
+                    tracing::error!(conn = %self.conn.name(), unsaid, "a hook of an upstream panicked");
+                }
             }
         }
         self.conn.drop_properties();
