@@ -1,34 +1,30 @@
 //! The registry's core: leases, views, subscribers and drains of one registry.
 
+mod change;
 mod drain;
 mod message;
 mod service;
+mod subscribers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use waystation_base::{Epoch, FencingToken, Moment, ServiceName};
 
-use crate::ids::{InstanceId, Owner, SubscriberId};
+use crate::ids::{InstanceId, SubscriberId};
 use crate::instance::{Instance, State, Update};
 use crate::lease::{Lease, Leases, epoch_of};
-use crate::limits::{EPOCH_JUMP_MAX, SERVICES_MAX, SUBSCRIBERS_MAX, WATCHES_MAX};
-use crate::view::{Removal, View, ViewAck, ViewVersion};
+use crate::limits::SERVICES_MAX;
+use crate::view::{Removal, View, ViewVersion};
 use drain::Drains;
 use service::Service;
+use subscribers::Subscriber;
 
 pub use drain::DrainStep;
 pub use message::{
     Content, DirectoryConfig, Granted, Holding, Output, Refusal, Register, Renewed, SubscribeError,
     Watch,
 };
-
-/// One subscriber: what it watches, and until when a lost one is waited for.
-#[derive(Debug, Default)]
-struct Subscriber {
-    watches: BTreeSet<Watch>,
-    lost_until: Option<Moment>,
-}
 
 /// The core of a registry.
 ///
@@ -277,115 +273,6 @@ impl Directory {
         Ok(())
     }
 
-    /// Watches a service or a prefix, before its first instance if need be. What
-    /// is watched is pushed whole at once; `have` is the latest version that the
-    /// subscriber holds of anything, by which a directory that was restored from
-    /// an old backup notices it.
-    ///
-    /// # Errors
-    /// A bound is reached.
-    pub fn handle_subscribe(
-        &mut self,
-        now: Moment,
-        subscriber: SubscriberId,
-        watch: &Watch,
-        have: Option<ViewVersion>,
-    ) -> Result<(), SubscribeError> {
-        self.enter(now);
-        if let Some(have) = have {
-            self.believe_version(have);
-        }
-        if let Watch::Service(service) = watch
-            && !self.services.contains_key(service)
-            && self.services.len() >= SERVICES_MAX
-        {
-            return Err(SubscribeError::ServicesFull);
-        }
-        let count = self.subscribers.len();
-        let known = self.subscribers.get(&subscriber);
-        if known.is_none() && count >= SUBSCRIBERS_MAX {
-            return Err(SubscribeError::SubscribersFull);
-        }
-        if known.is_some_and(|one| one.watches.len() >= WATCHES_MAX && !one.watches.contains(watch))
-        {
-            return Err(SubscribeError::WatchesFull);
-        }
-        if let Watch::Service(service) = watch {
-            self.service_mut(service);
-        }
-        let entry = self.subscribers.entry(subscriber).or_default();
-        if let Some(until) = entry.lost_until.take() {
-            self.lost.remove(&(until, subscriber));
-        }
-        entry.watches.insert(watch.clone());
-        for (name, service) in &mut self.services {
-            if watch.covers(name) {
-                service.watch(subscriber);
-                self.dirty.insert(name.clone());
-            }
-        }
-        Ok(())
-    }
-
-    /// A subscriber's callers see a view.
-    pub fn handle_ack(&mut self, now: Moment, ack: &ViewAck) {
-        self.enter(now);
-        if let Some(service) = self.services.get_mut(&ack.service) {
-            if service.acknowledge(ack) {
-                self.dirty.insert(ack.service.clone());
-            }
-            self.advance_drains(now);
-        }
-    }
-
-    /// A subscriber asks for the whole view of a service: after a gap, or to
-    /// learn what became of one that it holds from before. One that it watches
-    /// and that is not there is answered with an empty view.
-    pub fn handle_resync(&mut self, now: Moment, subscriber: SubscriberId, name: &ServiceName) {
-        self.enter(now);
-        let entry = self.subscribers.get(&subscriber);
-        let covers = |one: &Subscriber| one.watches.iter().any(|watch| watch.covers(name));
-        let has_room = self.services.contains_key(name) || self.services.len() < SERVICES_MAX;
-        if has_room && entry.is_some_and(covers) {
-            self.service_mut(name).resync(subscriber);
-            self.dirty.insert(name.clone());
-        }
-    }
-
-    /// A subscriber's connection is lost. It is waited for: as long as
-    /// [`DirectoryConfig::linger`] it counts as holding what it acknowledged,
-    /// since its callers go on with that.
-    pub fn handle_lost(&mut self, now: Moment, subscriber: SubscriberId) {
-        self.enter(now);
-        if let Some(entry) = self.subscribers.get_mut(&subscriber) {
-            let until = now + self.config.linger;
-            if let Some(before) = entry.lost_until.replace(until) {
-                self.lost.remove(&(before, subscriber));
-            }
-            self.lost.insert((until, subscriber));
-            for service in self.services.values_mut() {
-                service.resync(subscriber);
-            }
-        }
-    }
-
-    /// A subscriber watches nothing any more.
-    pub fn handle_unsubscribe(&mut self, now: Moment, subscriber: SubscriberId) {
-        self.enter(now);
-        let Some(entry) = self.subscribers.remove(&subscriber) else {
-            return;
-        };
-        if let Some(until) = entry.lost_until {
-            self.lost.remove(&(until, subscriber));
-        }
-        let subscribers = &self.subscribers;
-        self.services.retain(|name, service| {
-            service.unwatch(subscriber);
-            !service.is_settled_empty() || is_named(subscribers, name)
-        });
-        self.advance_drains(now);
-    }
-
     /// Expires leases, drains and lost subscribers whose moment has come.
     pub fn handle_timeout(&mut self, now: Moment) {
         self.enter(now);
@@ -456,175 +343,6 @@ impl Directory {
     pub const fn version(&self) -> ViewVersion {
         self.version
     }
-}
-
-/// Helpers, in the order in which they are called.
-impl Directory {
-    /// Sees whether this process was stalled since it asked to be called: then
-    /// renewals may wait unread, and no lease expires before the grace is over.
-    fn enter(&mut self, now: Moment) {
-        let due = self.poll_timeout().unwrap_or(Moment::FAR_FUTURE);
-        let late = now.saturating_since(due.max(self.called_at));
-        if late >= self.config.stall {
-            self.leases.postpone(now + self.config.grace);
-            self.outputs.push_back(Output::Stalled { late });
-        }
-        self.called_at = self.called_at.max(now);
-    }
-
-    fn find(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
-        let service = self.service_of.get(id)?;
-        self.services.get(service)?.instance(id)
-    }
-
-    /// A peer has seen a later epoch than ours: we come from an old backup. Go
-    /// on above it, so that no version and no token goes backwards.
-    fn believe(&mut self, seen: Epoch) {
-        if seen.0 > self.version.epoch.0 {
-            self.claim(seen);
-        }
-    }
-
-    fn believe_version(&mut self, have: ViewVersion) {
-        if have > self.version {
-            self.claim(have.epoch);
-        }
-    }
-
-    fn claim(&mut self, seen: Epoch) {
-        let ours = self.version.epoch;
-        let is_believed = seen.0.saturating_sub(ours.0) <= EPOCH_JUMP_MAX;
-        self.outputs.push_back(Output::Behind {
-            ours,
-            seen,
-            is_believed,
-        });
-        if is_believed {
-            self.raise_epoch(Epoch(seen.0.saturating_add(1)));
-        }
-    }
-
-    fn raise_epoch(&mut self, epoch: Epoch) {
-        if epoch <= self.version.epoch {
-            return;
-        }
-        self.version = ViewVersion { epoch, number: 0 };
-        self.leases.raise_epoch(epoch);
-        self.outputs.push_back(Output::SaveEpoch { epoch });
-        for (name, service) in &mut self.services {
-            service.resync_all();
-            self.dirty.insert(name.clone());
-        }
-    }
-
-    fn save(&mut self, instance: Instance, ttl: std::time::Duration) {
-        let instance = Arc::new(instance);
-        self.outputs.push_back(Output::Save { instance, ttl });
-    }
-
-    /// Puts an instance into its service's next view.
-    fn put(&mut self, instance: Instance) {
-        let name = instance.service.clone();
-        self.service_of.insert(instance.id.clone(), name.clone());
-        if self.service_mut(&name).put(Arc::new(instance)) {
-            self.dirty.insert(name);
-        }
-    }
-
-    /// The service's record; a new one is watched by whoever watches its prefix.
-    fn service_mut(&mut self, name: &ServiceName) -> &mut Service {
-        let at = self.version;
-        let subscribers = &self.subscribers;
-        self.services.entry(name.clone()).or_insert_with(|| {
-            let mut service = Service::new(View::empty(name.clone(), at));
-            for (id, one) in subscribers {
-                if one.watches.iter().any(|watch| watch.covers(name)) {
-                    service.watch(*id);
-                }
-            }
-            service
-        })
-    }
-
-    /// Takes an instance and its lease out.
-    fn take(&mut self, id: &InstanceId, why: Removal) {
-        self.leases.remove(id);
-        self.drains.end(id);
-        self.leave(id, why);
-    }
-
-    /// Takes an instance out of its service's next view.
-    fn leave(&mut self, id: &InstanceId, why: Removal) {
-        let Some(name) = self.service_of.remove(id) else {
-            return;
-        };
-        if let Some(service) = self.services.get_mut(&name) {
-            service.take(id, why);
-            self.dirty.insert(name);
-        }
-        self.outputs.push_back(Output::Erase { id: id.clone() });
-    }
-
-    /// Publishes a service's changes, if it has any, to whoever watches it.
-    fn publish(&mut self, name: &ServiceName) {
-        let Some(service) = self.services.get_mut(name) else {
-            return;
-        };
-        if service.is_changed() || service.view().at.epoch != self.version.epoch {
-            self.version.number += 1;
-        }
-        let lost = |id: &SubscriberId| {
-            let entry = self.subscribers.get(id);
-            entry.is_none_or(|one| one.lost_until.is_some())
-        };
-        service.publish(self.version, lost, &mut self.outputs);
-        let at = service.view().at;
-        self.drains
-            .published(at, |id| self.service_of.get(id) == Some(name));
-        if service.is_settled_empty() && !is_named(&self.subscribers, name) {
-            self.services.remove(name);
-        }
-        self.advance_drains(self.called_at);
-    }
-
-    fn advance_drains(&mut self, now: Moment) {
-        let holders = |id: &InstanceId, at: ViewVersion| -> Vec<SubscriberId> {
-            let service = self.service_of.get(id);
-            let service = service.and_then(|name| self.services.get(name));
-            service.map_or_else(Vec::new, |service| service.behind(at))
-        };
-        let moved = self
-            .drains
-            .advance(now, self.config.drain_requests_max, holders);
-        for (id, step, missing) in moved {
-            if step == DrainStep::Ended {
-                self.end_drain(now, &id);
-            } else {
-                self.outputs.push_back(Output::Drain { id, step, missing });
-            }
-        }
-    }
-
-    fn end_drain(&mut self, now: Moment, id: &InstanceId) {
-        let owner = self
-            .leases
-            .get(id)
-            .map_or(Owner::default(), |one| one.owner);
-        let until = now + self.config.drained_remembered;
-        self.drains.remember(id, owner, until);
-        self.take(id, Removal::Deregistered);
-        self.outputs.push_back(Output::Drain {
-            id: id.clone(),
-            step: DrainStep::Ended,
-            missing: Vec::new(),
-        });
-    }
-}
-
-/// Whether somebody watches just this service. Cost: O(subscribers).
-fn is_named(subscribers: &BTreeMap<SubscriberId, Subscriber>, name: &ServiceName) -> bool {
-    let watch = Watch::Service(name.clone());
-    subscribers.values().any(|one| one.watches.contains(&watch))
 }
 
 #[cfg(test)]

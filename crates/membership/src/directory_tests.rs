@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::lease::GrantError;
 use crate::test_support::{id, instance, owner, seconds, service};
+use crate::view::ViewAck;
 use crate::{ApplyError, HolderError};
 
 const TTL: Duration = Duration::from_secs(4);

@@ -4,13 +4,14 @@
 //! bound; it writes once per turn everything that any task of the shard has
 //! put into the output since.
 
+mod beside;
+mod time;
+
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use futures_util::future::LocalBoxFuture;
 use tokio::io::{AsyncRead, ReadBuf};
 use waystation_base::Moment;
 
@@ -18,10 +19,6 @@ use super::ending::Ending;
 use super::{CloseReason, Conn, Input, Session, Turn};
 use crate::io::Stream;
 use crate::shard::{Shard, Sleep, WaitsFor, waiting};
-
-/// After a peer was told that we go away, we keep reading this long for what
-/// it had already sent.
-const DRAIN_LINGER: Duration = Duration::from_millis(250);
 
 /// What [`Transport::fill`] waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,72 +220,6 @@ impl Transport {
         self.poll_limits(cx).map(Err)
     }
 
-    /// Ready once, to tell the peer; later with the end of the connection.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
-        let now = self.shard().now();
-        let Some(told) = self.drain_told else {
-            self.drain_told = Some(now);
-            return Poll::Ready(Ok(()));
-        };
-        let quiet = told.max(self.conn.received()) + DRAIN_LINGER;
-        let busy = self.conn.handlers() > 0 || self.conn.output_len() > 0;
-        if !busy && now >= quiet {
-            return Poll::Ready(Err(CloseReason::Draining));
-        }
-        if !busy {
-            ready!(self.poll_timer(cx, quiet));
-            return Poll::Ready(Err(CloseReason::Draining));
-        }
-        self.poll_limits(cx).map(Err)
-    }
-
-    /// Ready with the reason when a limit of time is passed.
-    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
-        let limits = &self.shard().config().connection;
-        let alive = self.conn.received().max(self.taken);
-        let mut first = (alive + limits.idle, CloseReason::Idle);
-        // It waits for us, not we for it; or it still takes what we send, and
-        // the limit on that holds; or we do not listen; or we connected, and
-        // ask for signs of life.
-        let silenced = self.blocked.is_some() || self.conn.is_reading_paused();
-        if self.conn.handlers() > 0 || silenced || !self.conn.is_accepted() {
-            first.0 = Moment::FAR_FUTURE;
-        }
-        if let Some((since, _)) = self.partial {
-            first = first_of(
-                first,
-                (since + limits.frame_wait, CloseReason::FrameTimeout),
-            );
-        }
-        if let Some(since) = self.unfinished {
-            let end = since + limits.message_wait;
-            first = first_of(first, (end, CloseReason::FrameTimeout));
-        }
-        if let Some(since) = self.blocked {
-            first = first_of(first, (since + limits.write_stall, CloseReason::SlowReader));
-        }
-        self.poll_timer(cx, first.0).map(|()| first.1)
-    }
-
-    /// Waits for `at` with the connection's one timer. A later moment than
-    /// the armed one is looked at when the timer fires, so that traffic does
-    /// not move the timer each time.
-    pub(super) fn poll_timer(&mut self, cx: &mut Context<'_>, at: Moment) -> Poll<()> {
-        if at == Moment::FAR_FUTURE {
-            return Poll::Pending;
-        }
-        loop {
-            if self.shard().now() >= at {
-                return Poll::Ready(());
-            }
-            if self.timer.deadline() > at {
-                self.timer.reset(at);
-            }
-            ready!(Pin::new(&mut self.timer).poll(cx));
-            self.timer.reset(at);
-        }
-    }
-
     /// Reads once. Ready when something was received or the peer has ended.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         if self.ended {
@@ -390,100 +321,6 @@ impl Transport {
         }
     }
 
-    /// Awaits a handler; reads ahead and writes meanwhile. The handler runs
-    /// to its end even when the connection ends: then the socket goes at
-    /// once, and the slot when the handler has ended.
-    async fn beside(
-        &mut self,
-        handler: LocalBoxFuture<'static, ()>,
-        session: &mut impl Session,
-    ) -> Result<(), CloseReason> {
-        let mut handler = handler;
-        let mut looked = 0;
-        poll_fn(|cx| {
-            self.conn.register_driver(cx);
-            self.conn.shared.driver_runs.set(true);
-            let poll = handler.as_mut().poll(cx);
-            self.conn.shared.driver_runs.set(false);
-            if poll.is_pending() {
-                self.poll_beside(cx, session, &mut looked);
-            }
-            poll
-        })
-        .await;
-        self.ending_reason().map_or(Ok(()), Err)
-    }
-
-    fn poll_beside(
-        &mut self,
-        cx: &mut Context<'_>,
-        session: &mut impl Session,
-        looked: &mut usize,
-    ) {
-        if self.ending_reason().is_none() {
-            let result = match self.conn.close_reason() {
-                Some(reason) => Err(reason),
-                None => self.read_ahead(cx, session, looked),
-            };
-            if let Err(reason) = result {
-                session.handle_end(&self.conn, reason);
-                self.begin_ending(reason);
-            }
-        }
-        if self.ending_reason().is_some() {
-            // The handler is waited for in any case.
-            let _ = self.poll_ending(cx);
-        }
-    }
-
-    fn read_ahead(
-        &mut self,
-        cx: &mut Context<'_>,
-        session: &mut impl Session,
-        looked: &mut usize,
-    ) -> Result<(), CloseReason> {
-        loop {
-            if self.input.len() > *looked {
-                *looked = self.input.len();
-                self.conn.shared.driver_runs.set(true);
-                session.look_ahead(&self.conn, self.input.bytes());
-                self.conn.shared.driver_runs.set(false);
-            }
-            let writes = self.poll_write(cx)?;
-            let reads = self.reads_ahead(session)?;
-            if writes.is_pending() || !reads || self.ended {
-                break;
-            }
-            match self.poll_read(cx) {
-                Poll::Ready(result) => result?,
-                Poll::Pending => break,
-            }
-        }
-        let stall = self.shard().config().connection.write_stall;
-        if let Some(since) = self.blocked
-            && self.poll_timer(cx, since + stall).is_ready()
-        {
-            return Err(CloseReason::SlowReader);
-        }
-        Ok(())
-    }
-
-    /// Whether to read what comes behind the message whose handler runs. A
-    /// reader that waits overrides what otherwise pauses reading, up to the
-    /// bound on what a connection holds.
-    fn reads_ahead(&self, session: &impl Session) -> Result<bool, CloseReason> {
-        let queue = self.shard().config().connection.input_queue;
-        let paused = self.input.len() >= queue || self.conn.is_reading_paused();
-        if !paused {
-            return Ok(true);
-        }
-        let waits = self.input.len() < self.input.wanted() || session.has_reader();
-        if waits {
-            self.check_held()?;
-        }
-        Ok(waits)
-    }
-
     /// Writes what can be written now.
     async fn flush_some(&mut self) -> Result<(), CloseReason> {
         poll_fn(|cx| {
@@ -494,46 +331,9 @@ impl Transport {
         self.conn.close_reason().map_or(Ok(()), Err)
     }
 
-    async fn below_high_water(&mut self) -> Result<(), CloseReason> {
-        // It is we who do not read.
-        (self.partial, self.unfinished) = (None, None);
-        let ready = poll_fn(|cx| {
-            self.conn.register_driver(cx);
-            if let Some(reason) = self.conn.close_reason() {
-                return Poll::Ready(Err(reason));
-            }
-            let _ = self.poll_write(cx)?;
-            if !self.conn.is_behind() {
-                return Poll::Ready(Ok(()));
-            }
-            self.poll_limits(cx).map(Err)
-        });
-        waiting(WaitsFor::plain("slow reader"), ready).await
-    }
-
-    /// The peer sends nothing more, but handlers still work for it.
-    async fn handlers_end(&mut self) -> Result<(), CloseReason> {
-        let ended = poll_fn(|cx| {
-            self.conn.register_driver(cx);
-            if let Some(reason) = self.conn.close_reason() {
-                return Poll::Ready(Err(reason));
-            }
-            let _ = self.poll_write(cx)?;
-            if self.conn.handlers() == 0 {
-                return Poll::Ready(Ok(()));
-            }
-            self.poll_limits(cx).map(Err)
-        });
-        waiting(WaitsFor::plain("its handlers"), ended).await
-    }
-
     /// The stream itself, for a protocol with its own loop, such as HTTP;
     /// nothing when the connection has ended.
     pub(crate) fn into_parts(self) -> Option<(Conn, Box<dyn Stream>, Input)> {
         Some((self.conn, self.stream?, self.input))
     }
-}
-
-fn first_of(a: (Moment, CloseReason), b: (Moment, CloseReason)) -> (Moment, CloseReason) {
-    if b.0 < a.0 { b } else { a }
 }

@@ -1,0 +1,179 @@
+//! What an input changes: views, epochs and drains.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use waystation_base::{Epoch, Moment, ServiceName};
+
+use super::Directory;
+use super::drain::DrainStep;
+use super::message::Output;
+use super::service::Service;
+use super::subscribers::is_named;
+use crate::ids::{InstanceId, Owner, SubscriberId};
+use crate::instance::Instance;
+use crate::limits::EPOCH_JUMP_MAX;
+use crate::view::{Removal, View, ViewVersion};
+
+/// In the order in which they are called.
+impl Directory {
+    /// Sees whether this process was stalled since it asked to be called: then
+    /// renewals may wait unread, and no lease expires before the grace is over.
+    pub(super) fn enter(&mut self, now: Moment) {
+        let due = self.poll_timeout().unwrap_or(Moment::FAR_FUTURE);
+        let late = now.saturating_since(due.max(self.called_at));
+        if late >= self.config.stall {
+            self.leases.postpone(now + self.config.grace);
+            self.outputs.push_back(Output::Stalled { late });
+        }
+        self.called_at = self.called_at.max(now);
+    }
+
+    pub(super) fn find(&self, id: &InstanceId) -> Option<&Arc<Instance>> {
+        let service = self.service_of.get(id)?;
+        self.services.get(service)?.instance(id)
+    }
+
+    /// A peer has seen a later epoch than ours: we come from an old backup. Go
+    /// on above it, so that no version and no token goes backwards.
+    pub(super) fn believe(&mut self, seen: Epoch) {
+        if seen.0 > self.version.epoch.0 {
+            self.claim(seen);
+        }
+    }
+
+    pub(super) fn believe_version(&mut self, have: ViewVersion) {
+        if have > self.version {
+            self.claim(have.epoch);
+        }
+    }
+
+    pub(super) fn claim(&mut self, seen: Epoch) {
+        let ours = self.version.epoch;
+        let is_believed = seen.0.saturating_sub(ours.0) <= EPOCH_JUMP_MAX;
+        self.outputs.push_back(Output::Behind {
+            ours,
+            seen,
+            is_believed,
+        });
+        if is_believed {
+            self.raise_epoch(Epoch(seen.0.saturating_add(1)));
+        }
+    }
+
+    pub(super) fn raise_epoch(&mut self, epoch: Epoch) {
+        if epoch <= self.version.epoch {
+            return;
+        }
+        self.version = ViewVersion { epoch, number: 0 };
+        self.leases.raise_epoch(epoch);
+        self.outputs.push_back(Output::SaveEpoch { epoch });
+        for (name, service) in &mut self.services {
+            service.resync_all();
+            self.dirty.insert(name.clone());
+        }
+    }
+
+    pub(super) fn save(&mut self, instance: Instance, ttl: Duration) {
+        let instance = Arc::new(instance);
+        self.outputs.push_back(Output::Save { instance, ttl });
+    }
+
+    /// Puts an instance into its service's next view.
+    pub(super) fn put(&mut self, instance: Instance) {
+        let name = instance.service.clone();
+        self.service_of.insert(instance.id.clone(), name.clone());
+        if self.service_mut(&name).put(Arc::new(instance)) {
+            self.dirty.insert(name);
+        }
+    }
+
+    /// The service's record; a new one is watched by whoever watches its prefix.
+    pub(super) fn service_mut(&mut self, name: &ServiceName) -> &mut Service {
+        let at = self.version;
+        let subscribers = &self.subscribers;
+        self.services.entry(name.clone()).or_insert_with(|| {
+            let mut service = Service::new(View::empty(name.clone(), at));
+            for (id, one) in subscribers {
+                if one.watches.iter().any(|watch| watch.covers(name)) {
+                    service.watch(*id);
+                }
+            }
+            service
+        })
+    }
+
+    /// Takes an instance and its lease out.
+    pub(super) fn take(&mut self, id: &InstanceId, why: Removal) {
+        self.leases.remove(id);
+        self.drains.end(id);
+        self.leave(id, why);
+    }
+
+    /// Takes an instance out of its service's next view.
+    pub(super) fn leave(&mut self, id: &InstanceId, why: Removal) {
+        let Some(name) = self.service_of.remove(id) else {
+            return;
+        };
+        if let Some(service) = self.services.get_mut(&name) {
+            service.take(id, why);
+            self.dirty.insert(name);
+        }
+        self.outputs.push_back(Output::Erase { id: id.clone() });
+    }
+
+    /// Publishes a service's changes, if it has any, to whoever watches it.
+    pub(super) fn publish(&mut self, name: &ServiceName) {
+        let Some(service) = self.services.get_mut(name) else {
+            return;
+        };
+        if service.is_changed() || service.view().at.epoch != self.version.epoch {
+            self.version.number += 1;
+        }
+        let lost = |id: &SubscriberId| {
+            let entry = self.subscribers.get(id);
+            entry.is_none_or(|one| one.lost_until.is_some())
+        };
+        service.publish(self.version, lost, &mut self.outputs);
+        let at = service.view().at;
+        self.drains
+            .published(at, |id| self.service_of.get(id) == Some(name));
+        if service.is_settled_empty() && !is_named(&self.subscribers, name) {
+            self.services.remove(name);
+        }
+        self.advance_drains(self.called_at);
+    }
+
+    pub(super) fn advance_drains(&mut self, now: Moment) {
+        let holders = |id: &InstanceId, at: ViewVersion| -> Vec<SubscriberId> {
+            let service = self.service_of.get(id);
+            let service = service.and_then(|name| self.services.get(name));
+            service.map_or_else(Vec::new, |service| service.behind(at))
+        };
+        let moved = self
+            .drains
+            .advance(now, self.config.drain_requests_max, holders);
+        for (id, step, missing) in moved {
+            if step == DrainStep::Ended {
+                self.end_drain(now, &id);
+            } else {
+                self.outputs.push_back(Output::Drain { id, step, missing });
+            }
+        }
+    }
+
+    pub(super) fn end_drain(&mut self, now: Moment, id: &InstanceId) {
+        let owner = self
+            .leases
+            .get(id)
+            .map_or(Owner::default(), |one| one.owner);
+        let until = now + self.config.drained_remembered;
+        self.drains.remember(id, owner, until);
+        self.take(id, Removal::Deregistered);
+        self.outputs.push_back(Output::Drain {
+            id: id.clone(),
+            step: DrainStep::Ended,
+            missing: Vec::new(),
+        });
+    }
+}
