@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use tempfile::TempDir;
 use waystation_registry::RegistryUrl;
+use waystation_test_process::Watchdog;
 
 use crate::fixture::{Ability, Fixture};
 use crate::proxy::Proxy;
@@ -35,6 +36,7 @@ pub struct EtcdCluster {
 /// A running etcd; killed with SIGKILL when it is dropped.
 struct Server {
     child: Child,
+    _watchdog: Watchdog,
     address: SocketAddr,
     /// Reads what it says, so that it never waits for that.
     reader: Option<JoinHandle<()>>,
@@ -115,9 +117,11 @@ impl Starting {
             .stderr(Stdio::piped())
             .spawn()
             .expect("etcd runs");
+        let watchdog = Watchdog::over(&child);
         let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
         let server = Server {
             child,
+            _watchdog: watchdog,
             address: seat.client,
             reader: None,
         };

@@ -4,10 +4,13 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use waystation_test_process::Watchdog;
+
 /// A running process; killed with SIGKILL when it is dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    _watchdog: Watchdog,
     /// Kept open: a process whose output nobody takes must not end by it.
     _out: BufReader<ChildStdout>,
     ready: String,
@@ -25,12 +28,14 @@ impl Process {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the program of this crate runs");
+        let watchdog = Watchdog::over(&child);
         let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut line = String::new();
         out.read_line(&mut line).expect("its output is text");
         let ready = line.trim_end().strip_prefix("ready ").map(str::to_owned);
         Self {
             child,
+            _watchdog: watchdog,
             _out: out,
             ready: ready.unwrap_or_else(|| panic!("{args:?} said {line:?}")),
         }

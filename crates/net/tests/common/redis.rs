@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use waystation_test_process::Watchdog;
 
 /// Looks for the server to be ready, each after a millisecond or more.
 const LOOKS: u32 = 30_000;
@@ -37,6 +38,7 @@ pub(crate) struct Redis {
     program: PathBuf,
     folder: TempDir,
     child: Child,
+    watchdog: Watchdog,
 }
 
 impl Redis {
@@ -46,6 +48,7 @@ impl Redis {
         let redis = Self {
             program: program.to_owned(),
             folder,
+            watchdog: Watchdog::over(&child),
             child,
         };
         redis.until_ready();
@@ -74,6 +77,7 @@ impl Redis {
     /// Starts it again in the same place, with no keys.
     pub(crate) fn restart(&mut self) {
         self.child = spawn(&self.program, self.folder.path());
+        self.watchdog = Watchdog::over(&self.child);
         self.until_ready();
     }
 
