@@ -8,7 +8,8 @@
 mod common;
 mod page;
 
-use page::{Browser, System, Tab, program};
+use common::chat::Chat;
+use page::{Browser, Tab, program};
 use serde_json::json;
 
 /// Every message row in its order: number, sender, text, state.
@@ -54,8 +55,8 @@ const REMEMBER_TEXTS: &str = "(() => {
   })()";
 
 /// Opens the page as `query` says, and waits until one can write.
-fn enter(browser: &Browser, system: &System, query: &str) -> Tab {
-    let tab = browser.open(&system.page(query));
+fn enter(browser: &Browser, chat: &Chat, query: &str) -> Tab {
+    let tab = browser.open(&chat.page(query));
     tab.look_like(1200, 800, "light");
     tab.until(IS_CONNECTED);
     tab.until("document.activeElement.id === 'text'");
@@ -98,10 +99,10 @@ fn assert_same_and_whole(ada: &Tab, bob: &Tab, said: usize) {
 #[test]
 fn needs_chromium_two_tabs_talk_while_each_logic_and_entry_is_killed() {
     let Some(program) = program() else { return };
-    let system = System::start();
+    let chat = Chat::start();
     let browser = Browser::start(&program);
-    let ada = enter(&browser, &system, "user=ada&to=bob");
-    let bob = enter(&browser, &system, "user=bob&to=ada");
+    let ada = enter(&browser, &chat, "user=ada&to=bob");
+    let bob = enter(&browser, &chat, "user=bob&to=ada");
     let mut said = 0;
     for role in ["logic-1", "logic-2", "entry-1"] {
         for tab in [&ada, &bob] {
@@ -113,11 +114,11 @@ fn needs_chromium_two_tabs_talk_while_each_logic_and_entry_is_killed() {
             say(&bob, &format!("bob says {said}"));
             said += 1;
             if turn == 5 {
-                killed = Some(system.signal(role, "KILL"));
+                killed = Some(chat.signal(role, "KILL"));
             }
         }
         assert_same_and_whole(&ada, &bob, said);
-        system.await_successor(role, killed.unwrap());
+        chat.await_successor(role, killed.unwrap());
         for tab in [&ada, &bob] {
             tab.until(IS_CONNECTED);
             let states = tab.value("window.states");
@@ -139,15 +140,15 @@ fn needs_chromium_two_tabs_talk_while_each_logic_and_entry_is_killed() {
 #[test]
 fn needs_chromium_a_tab_reads_that_its_server_restarts() {
     let Some(program) = program() else { return };
-    let system = System::start();
+    let chat = Chat::start();
     let browser = Browser::start(&program);
-    let ada = enter(&browser, &system, "user=ada&to=bob");
+    let ada = enter(&browser, &chat, "user=ada&to=bob");
     ada.value(REMEMBER_MESSAGES);
     say(&ada, "before");
     ada.until(&format!("{STORED} === 1"));
     ada.value(REMEMBER_TEXTS);
-    let ended = system.signal("entry-1", "TERM");
-    system.await_successor("entry-1", ended);
+    let ended = chat.signal("entry-1", "TERM");
+    chat.await_successor("entry-1", ended);
     ada.until(IS_CONNECTED);
     say(&ada, "after");
     ada.until(&format!("{STORED} === 2"));
@@ -171,18 +172,18 @@ fn needs_chromium_a_tab_reads_that_its_server_restarts() {
 #[test]
 fn needs_chromium_a_tab_that_was_away_shows_what_came_meanwhile() {
     let Some(program) = program() else { return };
-    let system = System::start();
+    let chat = Chat::start();
     let browser = Browser::start(&program);
-    let ada = enter(&browser, &system, "user=ada&to=bob");
-    system.post("bob", "ada", "one");
+    let ada = enter(&browser, &chat, "user=ada&to=bob");
+    chat.post("bob", "ada", "one");
     ada.until(&format!("{STORED} === 1"));
 
     ada.hold();
-    let killed = system.signal("entry-1", "KILL");
-    system.await_successor("entry-1", killed);
-    system.post("bob", "ada", "two");
-    system.post("cyd", "ada", "hello");
-    system.post("bob", "ada", "three");
+    let killed = chat.signal("entry-1", "KILL");
+    chat.await_successor("entry-1", killed);
+    chat.post("bob", "ada", "two");
+    chat.post("cyd", "ada", "hello");
+    chat.post("bob", "ada", "three");
     ada.go_on();
 
     ada.until(&format!("{STORED} === 3"));
@@ -202,15 +203,29 @@ fn needs_chromium_a_tab_that_was_away_shows_what_came_meanwhile() {
     browser.assert_no_faults();
 }
 
+/// A user's conversations came in one answer, so a user could have no more
+/// than fitted it.
+#[test]
+fn needs_chromium_a_tab_lists_five_thousand_conversations() {
+    let Some(program) = program() else { return };
+    let chat = Chat::prepared("", common::chat::with_conversations_of_ada);
+    let browser = Browser::start(&program);
+    let ada = enter(&browser, &chat, "user=ada&to=u0007");
+    ada.until(&format!("{STORED} === 1"));
+    let listed = "document.querySelectorAll('#conversations [data-conversation]').length";
+    assert_eq!(ada.value(listed), common::chat::MANY);
+    browser.assert_no_faults();
+}
+
 /// A page of history, and what is in it: scrolling back shows everything
 /// once, a second device of the same user sees the same, no text is markup,
 /// and what was not looked at is counted.
 #[test]
 fn needs_chromium_history_groups_and_devices_show_the_same() {
     let Some(program) = program() else { return };
-    let system = System::start();
+    let chat = Chat::start();
     let browser = Browser::start(&program);
-    let ada = enter(&browser, &system, "user=ada&to=bob");
+    let ada = enter(&browser, &chat, "user=ada&to=bob");
     let markup = "<img src=x onerror=\"document.title='broken'\"> &amp; <b>bold</b>";
     say(&ada, markup);
     for n in 1..120 {
@@ -223,8 +238,8 @@ fn needs_chromium_history_groups_and_devices_show_the_same() {
     ada.until(&format!("{STORED} === 120"));
     let wanted = ada.value(TRANSCRIPT);
 
-    let device = enter(&browser, &system, "user=ada&to=bob");
-    let bob = enter(&browser, &system, "user=bob&to=ada");
+    let device = enter(&browser, &chat, "user=ada&to=bob");
+    let bob = enter(&browser, &chat, "user=bob&to=ada");
     for tab in [&device, &bob] {
         tab.until(&format!("{STORED} >= 50"));
         assert!(tab.value(STORED).as_u64().unwrap() < 120, "all at once");

@@ -8,10 +8,12 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use common::{run, stderr, stdout, waystation};
+use waystation_test_process::Watchdog;
 
 /// A running command, killed when it is dropped.
 struct Running {
     child: Child,
+    _watchdog: Watchdog,
     out: BufReader<ChildStdout>,
 }
 
@@ -19,7 +21,11 @@ impl Running {
     fn start(args: &[&str]) -> Self {
         let mut child = waystation(args).stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        Self { child, out }
+        Self {
+            _watchdog: Watchdog::over(&child),
+            child,
+            out,
+        }
     }
 
     /// Its next line; empty at its end.

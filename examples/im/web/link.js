@@ -11,6 +11,8 @@ const RETRY_MS = [250, 15_000]; // between attempts: the first pause, the longes
 const STABLE_MS = 10_000; // a connection that held so long was a good one
 const LEAVE_MS = [200, 1_000]; // until a server that goes away is left: least, most
 
+const LIST = "im.Client/Conversations";
+
 export const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** Time before the next attempt, in ms. Half of it is chance: a herd that lost the same server
@@ -46,6 +48,7 @@ export class Link {
   #on;
   #socket = null;
   #calls = new Map();
+  #reply = null; // to the login, while its list of conversations comes
   #last = 0;
   #timers = new Map();
 
@@ -114,6 +117,20 @@ export class Link {
       return this.#on.refused(error);
     }
     if (this.#socket !== socket) return;
+    this.#reply = { ...reply, conversations: reply.conversations ?? [] };
+    if (!reply.more) this.#ready();
+  }
+
+  /** One more page of the list of conversations. */
+  #list({ conversations = [], more = false }) {
+    if (!this.#reply) return;
+    this.#reply.conversations.push(...conversations);
+    if (!more) this.#ready();
+  }
+
+  #ready() {
+    const reply = this.#reply;
+    this.#reply = null;
     this.#stop("open");
     this.#after("stable", STABLE_MS, () => (this.failures = 0));
     this.#after("ping", PING_MS, () => this.#ping());
@@ -132,7 +149,8 @@ export class Link {
 
   #receive(data) {
     const { push, pong, call, error, body = {}, go_away } = JSON.parse(data);
-    if (push) this.#on.push(push, body);
+    if (push === LIST) this.#list(body);
+    else if (push) this.#on.push(push, body);
     else if (pong) this.#stop("pong");
     else if (go_away) this.#leave();
     else if (call) this.#settle(call, error ? new CallError(error.code, error.message) : body);
@@ -157,6 +175,7 @@ export class Link {
   #drop(state) {
     const socket = this.#socket;
     this.#socket = null;
+    this.#reply = null;
     socket?.close();
     for (const name of [...this.#timers.keys()]) this.#stop(name);
     this.#enter(state);

@@ -2,8 +2,12 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod chat;
+
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use waystation_test_process::Watchdog;
 
 /// The binary with `args`, without anything of this environment that would
 /// configure it. It runs where the expected texts stand.
@@ -39,6 +43,7 @@ pub(crate) fn stdout(output: &Output) -> String {
 /// A running `up`, killed when it is dropped.
 pub(crate) struct Up {
     child: Child,
+    _watchdog: Watchdog,
     out: BufReader<ChildStdout>,
 }
 
@@ -48,7 +53,11 @@ impl Up {
         let mut command = waystation(&["up"]);
         let mut child = command.args(args).stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        Self { child, out }
+        Self {
+            _watchdog: Watchdog::over(&child),
+            child,
+            out,
+        }
     }
 
     /// Waits for the line that says ready; returns the console's `IP:PORT`.

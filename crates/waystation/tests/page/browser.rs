@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use waystation_test_process::Watchdog;
 
 use super::devtools::Devtools;
 
@@ -61,6 +63,7 @@ pub(crate) fn program() -> Option<PathBuf> {
 /// A running browser with a profile of its own; ends when it is dropped.
 pub(crate) struct Browser {
     child: Child,
+    _watchdog: Watchdog,
     lines: Receiver<String>,
     devtools: Rc<RefCell<Devtools>>,
     _profile: TempDir,
@@ -78,12 +81,16 @@ impl Browser {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
+            // Its helpers stay in its group, and end with it.
+            .process_group(0)
             .spawn()
             .unwrap();
+        let watchdog = Watchdog::over(&child);
         let lines = lines(&mut child);
         let url = devtools_url(&lines);
         Self {
             child,
+            _watchdog: watchdog,
             lines,
             devtools: Rc::new(RefCell::new(Devtools::connect(&url))),
             _profile: profile,

@@ -1,8 +1,6 @@
-//! What the test of the chat page drives: a chat, a browser, its tabs.
+//! What the test of the chat page drives: a browser and its tabs.
 
 mod browser;
 mod devtools;
-mod system;
 
 pub(crate) use browser::{Browser, Tab, program};
-pub(crate) use system::System;

@@ -364,22 +364,25 @@ impl Talk {
 
     async fn conversations(&self) -> Result<(), Status> {
         self.sends_done().await;
-        let request = ConversationsRequest::default();
-        let deadline = self.deadline();
-        let page = self
-            .client()
-            .request::<method::Conversations>(&request, deadline)
-            .await?;
-        if page.conversations.is_empty() {
-            self.tell("no conversations yet");
+        let mut request = ConversationsRequest::default();
+        loop {
+            let deadline = self.deadline();
+            let page = self
+                .client()
+                .request::<method::Conversations>(&request, deadline)
+                .await?;
+            for conversation in &page.conversations {
+                self.show(show::conversation(conversation, &self.user));
+            }
+            let last = page.conversations.into_iter().next_back();
+            if last.is_none() && request.after.is_empty() {
+                self.tell("no conversations yet");
+            }
+            match last {
+                Some(last) if page.more => request.after = last.conversation,
+                _ => return Ok(()),
+            }
         }
-        for conversation in &page.conversations {
-            self.show(show::conversation(conversation, &self.user));
-        }
-        if page.more {
-            self.tell("and more");
-        }
-        Ok(())
     }
 
     async fn read(&self) -> Result<(), Status> {

@@ -12,12 +12,16 @@ pub(super) const IN_FLIGHT_MAX: u32 = 1_024;
 
 /// Conversations whose place is remembered for a resume. Of further ones a
 /// reconnect brings every message again, and they are counted.
-pub const CURSORS_MAX: usize = 4_096;
+pub const CURSORS_MAX: usize = 10_000;
 
 /// Time for one attempt of a request. After it the same request is sent again.
 pub const ATTEMPT_WAIT: Duration = Duration::from_secs(3);
 
-/// Time for a login. After it the connection is closed and made anew.
+/// Conversations that a login may list. An Entry that lists more is
+/// disconnected.
+pub(super) const LISTED_MAX: usize = 10_000;
+
+/// Time for a login, with the whole list of conversations. After it the connection is closed and made anew.
 pub(super) const LOGIN_WAIT: Duration = Duration::from_secs(5);
 
 /// Pauses between attempts of one request: the first, and the longest.

@@ -8,8 +8,8 @@ use waystation_service::Method;
 use waystation_service::codegen::prost::Message as _;
 
 use super::Shared;
-use crate::im::client::method::{Deliver, PresenceChanged};
-use crate::im::{Message, UserPresence};
+use crate::im::client::method::{Conversations, Deliver, PresenceChanged};
+use crate::im::{ConversationsReply, Message, UserPresence};
 
 /// The connection's side of a client. It keeps none alive.
 pub(super) struct Link {
@@ -40,7 +40,7 @@ impl UpstreamEvents for Link {
 /// so the order of arrival is the order of the calls.
 pub(super) fn pushes(link: &Rc<Link>) -> Router {
     let mut router = Router::new();
-    let routes: [(_, Rc<dyn Handler>); 2] = [
+    let routes: [(_, Rc<dyn Handler>); 3] = [
         (
             Deliver::ID,
             Rc::new(OnPush {
@@ -58,6 +58,16 @@ pub(super) fn pushes(link: &Rc<Link>) -> Router {
                 label: Label::of(PresenceChanged::NAME),
                 take: |client, body| {
                     UserPresence::decode(body).map(|presence| client.events.on_presence(presence))
+                },
+            }),
+        ),
+        (
+            Conversations::ID,
+            Rc::new(OnPush {
+                link: link.clone(),
+                label: Label::of(Conversations::NAME),
+                take: |client, body| {
+                    ConversationsReply::decode(body).map(|page| client.on_conversations(page))
                 },
             }),
         ),

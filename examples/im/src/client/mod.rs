@@ -17,6 +17,8 @@
 mod cursors;
 mod limits;
 mod link;
+mod listing;
+mod login;
 mod queues;
 #[cfg(test)]
 pub(crate) mod stand_in;
@@ -35,10 +37,11 @@ use waystation_service::{Channel, Code, Ctx, Method, Status};
 
 use self::cursors::Cursors;
 pub use self::limits::{ATTEMPT_WAIT, CURSORS_MAX, SENDS_MAX};
-use self::limits::{CONNECT_PAUSE, IN_FLIGHT_MAX, LOGIN_WAIT, RETRY_PAUSE};
+use self::limits::{CONNECT_PAUSE, IN_FLIGHT_MAX, RETRY_PAUSE};
 use self::link::{Link, pushes};
+use self::listing::Listing;
 use self::queues::{Offered, Queues};
-use crate::im::{Conversation, LoginReply, Message, SendReply, SendRequest, UserPresence, entry};
+use crate::im::{Conversation, Message, SendReply, SendRequest, UserPresence, entry};
 
 /// Who a client is, and where it connects.
 #[derive(Debug, Clone)]
@@ -171,6 +174,8 @@ struct Shared {
     resumable: Cell<bool>,
     changed: Notify,
     cursors: RefCell<Cursors>,
+    /// What came of the list of conversations behind the login's answer.
+    listing: RefCell<Listing>,
     queues: RefCell<Queues<Outgoing>>,
     stats: Cell<ClientStats>,
 }
@@ -202,6 +207,7 @@ impl Client {
                 resumable: Cell::new(false),
                 changed: Notify::new(),
                 cursors: RefCell::new(Cursors::new(CURSORS_MAX)),
+                listing: RefCell::default(),
                 queues: RefCell::new(Queues::new(config.sends_max)),
                 stats: Cell::default(),
                 config,
@@ -391,84 +397,6 @@ impl Shared {
                 self.clone().begin(next);
             }
             self.events.on_sent(&outgoing, outcome);
-        });
-    }
-
-    /// A connection is up: say who we are.
-    fn on_up(self: &Rc<Self>) {
-        let session = self.session.get() + 1;
-        self.session.set(session);
-        let shared = self.clone();
-        let login = async move { shared.log_in(session).await };
-        self.shard.spawn(Label::of("im login"), login);
-    }
-
-    fn on_down(&self, reason: CloseReason) {
-        let before = match &mut *self.login.borrow_mut() {
-            Login::Refused(_) => return,
-            login => std::mem::replace(login, Login::Absent),
-        };
-        if before == Login::Done {
-            self.events.on_session(SessionEvent::Down { reason });
-        }
-    }
-
-    async fn log_in(&self, session: u32) {
-        if self.session.get() != session || !self.channel.is_connected() {
-            return;
-        }
-        let resumed = self.resumable.get();
-        let cursors = if resumed {
-            self.cursors.borrow().snapshot()
-        } else {
-            std::collections::BTreeMap::default()
-        };
-        let request = crate::im::LoginRequest {
-            uid: self.config.uid.clone(),
-            device: self.config.device.clone(),
-            cursors,
-            resume: resumed,
-        };
-        let ctx = Ctx::background(&self.shard, entry::method::Login::NAME, LOGIN_WAIT);
-        let result = self
-            .channel
-            .call::<entry::method::Login>(&ctx, &request)
-            .await;
-        if self.session.get() != session || *self.login.borrow() != Login::Absent {
-            return;
-        }
-        match result {
-            Ok(reply) => self.on_login(session, resumed, reply),
-            Err(status) if may_mend(status.code()) => {
-                tracing::debug!(uid = self.config.uid, %status, "login failed; will connect anew");
-                // One login for each connection: the next comes after a pause.
-                if let Some(conn) = self.channel.upstream().conn() {
-                    conn.close(CloseReason::Local);
-                }
-            }
-            Err(status) => {
-                self.end(status.clone());
-                self.events.on_session(SessionEvent::Refused(status));
-            }
-        }
-    }
-
-    fn on_login(&self, session: u32, resumed: bool, reply: LoginReply) {
-        if !resumed {
-            // "From now on" begins where the reply says that each stands.
-            let mut cursors = self.cursors.borrow_mut();
-            for conversation in &reply.conversations {
-                cursors.advance(&conversation.conversation, conversation.last_seq);
-            }
-        }
-        self.resumable.set(true);
-        *self.login.borrow_mut() = Login::Done;
-        self.count(|stats| stats.sessions += 1);
-        self.changed.notify_waiters();
-        self.events.on_session(SessionEvent::Up {
-            session,
-            resumed,
-            conversations: reply.conversations,
         });
     }
 

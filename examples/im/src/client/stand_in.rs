@@ -323,12 +323,24 @@ impl entry::Entry for Service {
         }
         let login = (request.uid.clone(), request.resume);
         self.script.lock().unwrap().logins.push(login);
+        // One in the answer, and one in each page behind it.
+        let rest = conversations.split_off(conversations.len().min(1));
+        let more = !rest.is_empty();
+        let left = (0..rest.len()).rev();
+        for (conversation, left) in rest.into_iter().zip(left) {
+            let page = ConversationsReply {
+                conversations: vec![conversation],
+                more: left > 0,
+            };
+            let _ = client::push_conversations(&Peer::new(conn.clone()), &page);
+        }
         for message in missed {
             let _ = client::push_deliver(&Peer::new(conn.clone()), &message);
         }
         Ok(LoginReply {
             uid: request.uid,
             conversations,
+            more,
         })
     }
 

@@ -231,6 +231,36 @@ fn a_fresh_login_begins_now_and_a_resume_where_it_stopped() {
     ));
 }
 
+/// A login listed a user's conversations in one answer, which bounded how many
+/// a user could have. The stand-in puts one in each page.
+#[test]
+fn a_login_waits_for_all_pages_of_conversations() {
+    let (io, _entry) = network(Faults::default());
+    let listed = on_shard(&io, |shard| async move {
+        let (ada, _) = client(&shard, "ada");
+        let deadline = shard.now() + Duration::from_secs(20);
+        for name in ["a", "b", "c", "d", "e"] {
+            let request = CreateGroupRequest {
+                name: name.to_owned(),
+                ..CreateGroupRequest::default()
+            };
+            ada.request::<entry::method::CreateGroup>(&request, deadline)
+                .await
+                .unwrap();
+        }
+        let (device, log) = client(&shard, "ada");
+        device.logged_in(deadline).await.unwrap();
+        match log.sessions.take().as_slice() {
+            [SessionEvent::Up { conversations, .. }] => conversations
+                .iter()
+                .map(|conversation| conversation.conversation.clone())
+                .collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        }
+    });
+    assert_eq!(listed, ["g:a", "g:b", "g:c", "g:d", "g:e"]);
+}
+
 #[test]
 fn a_push_that_is_no_message_costs_the_connection_and_no_message() {
     let (io, entry) = network(Faults::default());

@@ -3,21 +3,22 @@
 use std::rc::Rc;
 
 use futures_util::future::join_all;
-use waystation_net::{Conn, Label};
-use waystation_service::{Ctx, Peer, Retry, Status};
+use waystation_net::{CloseReason, Conn, Label};
+use waystation_service::{Ctx, Peer, PushError, Retry, Status};
 
-use super::limits::{CURSORS_MAX, DEVICE_BYTES_MAX, PRESENCE_MAX, TRY, WATCHED_MAX};
+use super::limits::{CURSORS_MAX, DEVICE_BYTES_MAX, LOGIN_PAGE, PRESENCE_MAX, TRY, WATCHED_MAX};
 use super::link::attach;
 use super::session::Session;
 use super::shard::{EntryShard, session};
+use crate::im::client::method::Conversations;
 use crate::im::entry::Entry;
 use crate::im::logic::LogicClient;
 use crate::im::{
-    ConversationsReply, ConversationsRequest, CreateGroupRequest, GroupReply, GroupRequest,
-    HistoryReply, HistoryRequest, LoginReply, LoginRequest, MarkReadReply, MarkReadRequest,
-    MembersRequest, PresenceReply, PresenceRequest, RemoveMemberRequest, SendReply, SendRequest,
-    UserConversations, UserCreateGroup, UserGroup, UserHistory, UserMarkRead, UserMembers,
-    UserRemoveMember, UserRequest, UserSend,
+    Conversation, ConversationsReply, ConversationsRequest, CreateGroupRequest, GroupReply,
+    GroupRequest, HistoryReply, HistoryRequest, LoginReply, LoginRequest, MarkReadReply,
+    MarkReadRequest, MembersRequest, PresenceReply, PresenceRequest, RemoveMemberRequest,
+    SendReply, SendRequest, UserConversations, UserCreateGroup, UserGroup, UserHistory,
+    UserMarkRead, UserMembers, UserRemoveMember, UserRequest, UserSend,
 };
 use crate::store::{ConversationName, check_uid, direct_conversation};
 
@@ -143,7 +144,7 @@ impl Entry for Front {
         // From here on every new message is told to us; what is older is in
         // the list that we ask for now.
         ctx.set_state("reading conversations");
-        let conversations = match self.state.conversations(ctx, &uid).await {
+        let mut conversations = match self.state.conversations(ctx, &uid).await {
             Ok(conversations) => conversations,
             Err(status) => {
                 // Half a login would miss messages: the client starts anew,
@@ -162,8 +163,14 @@ impl Entry for Front {
             session.exists(&known.conversation, known.last_seq);
         }
         tracing::debug!(uid, device = session.device(), conn = %peer.name(), "logged in");
-        self.start(&peer, &session);
-        Ok(LoginReply { uid, conversations })
+        let rest = conversations.split_off(conversations.len().min(LOGIN_PAGE));
+        let more = !rest.is_empty();
+        self.start(&peer, &session, rest);
+        Ok(LoginReply {
+            uid,
+            conversations,
+            more,
+        })
     }
 
     async fn send(&self, ctx: &Ctx, mut request: SendRequest) -> Result<SendReply, Status> {
@@ -309,19 +316,42 @@ impl Entry for Front {
 }
 
 impl Front {
-    /// Lets messages flow, behind the answer to the login.
-    fn start(&self, peer: &Peer, session: &Rc<Session>) {
+    /// Sends the rest of the user's conversations, behind the answer to the
+    /// login, and then lets messages flow.
+    fn start(&self, peer: &Peer, session: &Rc<Session>, rest: Vec<Conversation>) {
         let (state, session, conn) = (self.state.clone(), session.clone(), peer.name());
         self.state
             .shard()
             .spawn(Label::of("first delivery"), async move {
-                if state.shard().connection(conn).is_ok() {
-                    for conversation in session.make_ready() {
-                        state.start_fetch(&session, conversation);
-                    }
+                let Ok(conn) = state.shard().connection(conn) else {
+                    return;
+                };
+                if list(&conn, rest).await.is_err() {
+                    // Half a list would miss messages: the client starts anew.
+                    return conn.close(CloseReason::Local);
+                }
+                for conversation in session.make_ready() {
+                    state.start_fetch(&session, conversation);
                 }
             });
     }
+}
+
+/// Sends conversations page by page, each when the peer has read what is
+/// before it. Holds the connection no longer than that takes: a peer that
+/// reads nothing is closed.
+async fn list(conn: &Conn, mut rest: Vec<Conversation>) -> Result<(), PushError> {
+    let peer = Peer::new(conn.clone());
+    while !rest.is_empty() {
+        conn.writable().await?;
+        let next = rest.split_off(rest.len().min(LOGIN_PAGE));
+        let page = ConversationsReply {
+            conversations: std::mem::replace(&mut rest, next),
+            more: !rest.is_empty(),
+        };
+        peer.push::<Conversations>(&page)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -15,6 +15,10 @@ pub(super) const PRESENCE_MAX: usize = 1000;
 /// Conversations that a client may name at login. Above it it is refused.
 pub(super) const CURSORS_MAX: usize = 10_000;
 
+/// Conversations that a login's answer lists, and each page behind it. A page
+/// goes out when the client has read what is before it.
+pub(super) const LOGIN_PAGE: usize = 500;
+
 /// Bytes of a device's name. A login with a longer one is refused.
 pub(super) const DEVICE_BYTES_MAX: usize = 64;
 

@@ -22,8 +22,10 @@ pub const GROUP_MEMBERS_MAX: usize = 1_024;
 
 /// Most conversations of one user. Who would come into one more is refused as
 /// [`TooLarge`](super::StoreError::TooLarge), also as the other side of a direct
-/// conversation: a connection keeps a cursor for each, and a login lists them all.
-pub const CONVERSATIONS_MAX: usize = 2_000;
+/// conversation: a connection keeps a cursor for each, a login lists them all, and
+/// one that resumes names them all in one message: as JSON with the longest names
+/// that is 0.8 of the 1 MiB that a WebSocket message may have.
+pub const CONVERSATIONS_MAX: usize = 5_000;
 
 /// Most messages of one page of history. A higher limit is refused as
 /// [`TooLarge`](super::StoreError::TooLarge), because a page that is silently

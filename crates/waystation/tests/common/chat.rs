@@ -1,0 +1,224 @@
+//! A chat on ports and a directory of its own, whose processes can be killed.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use waystation_im::store::{Append, ChatStore, SqliteStore, WriteOperation};
+
+use super::Up;
+
+/// Conversations of the user that [`with_conversations_of_ada`] makes.
+pub(crate) const MANY: usize = 5_000;
+
+/// Looks at something until it is true, and between them.
+const LOOKS: u32 = 1200;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+
+/// Time for an answer over HTTP.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// `waystation up` with the chat.
+pub(crate) struct Chat {
+    dir: TempDir,
+    entry: String,
+    console: String,
+    up: Option<Up>,
+}
+
+impl Chat {
+    pub(crate) fn start() -> Self {
+        Self::configured("")
+    }
+
+    /// A chat with these lines of configuration.
+    pub(crate) fn configured(lines: &str) -> Self {
+        Self::prepared(lines, |_| {})
+    }
+
+    /// A chat over what `prepare` put into its directory.
+    pub(crate) fn prepared(lines: &str, prepare: impl FnOnce(&Path)) -> Self {
+        // Free until a moment ago; should another take it first, `up` says so.
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut chat = Self {
+            dir: tempfile::tempdir().unwrap(),
+            entry: free.local_addr().unwrap().to_string(),
+            console: String::new(),
+            up: None,
+        };
+        drop(free);
+        prepare(chat.dir.path());
+        std::fs::write(chat.config(), lines).unwrap();
+        chat.start_up();
+        chat
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("waystation.toml")
+    }
+
+    /// Starts `up` (again) on the chat's directory.
+    pub(crate) fn start_up(&mut self) {
+        let (dir, config) = (self.dir.path().to_str().unwrap(), self.config());
+        let mut up = Up::start(&[
+            "--dir",
+            dir,
+            "--config",
+            config.to_str().unwrap(),
+            "--entry",
+            &self.entry,
+            "--console",
+            "127.0.0.1:0",
+        ]);
+        self.console = up.ready();
+        self.up = Some(up);
+    }
+
+    /// Where Entry listens, as `IP:PORT`.
+    pub(crate) fn entry(&self) -> &str {
+        &self.entry
+    }
+
+    /// The address of the chat page, with what follows its `?`.
+    pub(crate) fn page(&self, query: &str) -> String {
+        format!("http://{}/?{query}", self.entry)
+    }
+
+    /// Asks Entry over HTTP, as somebody who has no connection; the answer's
+    /// JSON, an error's too.
+    pub(crate) fn ask(&self, method: &str, body: &Value) -> Value {
+        let body = body.to_string();
+        let length = body.len();
+        let head = format!("POST /im.Entry/{method} HTTP/1.1\r\ncontent-length: {length}");
+        json_of(&exchange(&self.entry, &head, &body))
+    }
+
+    /// Sends a message over HTTP. It must be new.
+    pub(crate) fn post(&self, uid: &str, to: &str, body: &str) {
+        let id = format!("{uid} {body}");
+        let message = json!({ "uid": uid, "to": to, "clientId": id, "body": body });
+        let answer = self.ask("Send", &message);
+        assert_eq!(answer["duplicate"], Value::Null, "{answer}");
+        assert_ne!(answer["seq"], Value::Null, "{answer}");
+    }
+
+    /// A page of the console.
+    pub(crate) fn console(&self, path: &str) -> String {
+        exchange(&self.console, &format!("GET {path} HTTP/1.1"), "")
+    }
+
+    /// JSON of the console.
+    pub(crate) fn json(&self, path: &str) -> Value {
+        json_of(&self.console(path))
+    }
+
+    /// The process ids of the roles that serve.
+    pub(crate) fn pids(&self) -> HashMap<String, u64> {
+        let rows = self.json("/api/v1/processes");
+        let rows = rows.as_array().unwrap().iter();
+        let serving = rows.filter(|row| row["state"] == "healthy");
+        serving
+            .map(|row| {
+                let role = row["role"].as_str().unwrap().to_owned();
+                (role, row["pid"].as_u64().unwrap())
+            })
+            .collect()
+    }
+
+    /// Sends a role a signal, such as `KILL`; its process id, for
+    /// [`Self::await_successor`].
+    pub(crate) fn signal(&self, role: &str, name: &str) -> u64 {
+        let pid = self.pids()[role];
+        signal(pid, name);
+        pid
+    }
+
+    /// Waits until another process than `killed` serves as `role`.
+    pub(crate) fn await_successor(&self, role: &str, killed: u64) {
+        let is_there = || self.pids().get(role).is_some_and(|pid| *pid != killed);
+        look_until(&format!("something takes the place of {role}"), is_there);
+    }
+
+    /// Kills a role and waits until its successor serves.
+    pub(crate) fn kill(&self, role: &str) {
+        let killed = self.signal(role, "KILL");
+        self.await_successor(role, killed);
+    }
+
+    /// Kills the supervisor and starts another on the same directory.
+    pub(crate) fn kill_supervisor(&mut self) {
+        let up = self.take_up();
+        signal(up.pid().into(), "KILL");
+        drop(up);
+        self.start_up();
+    }
+
+    /// The running `up`, to end it; [`Self::start_up`] starts another.
+    pub(crate) fn take_up(&mut self) -> Up {
+        self.up.take().unwrap()
+    }
+}
+
+/// Puts a store into a chat's directory in which ada has [`MANY`]
+/// conversations, each with one message: `d:ada:u0000` and so on.
+pub(crate) fn with_conversations_of_ada(dir: &Path) {
+    let mut store = SqliteStore::open(&dir.join("chat.sqlite")).unwrap();
+    let appends = (0..MANY).map(|n| {
+        WriteOperation::Append(Append {
+            conversation: format!("d:ada:u{n:04}"),
+            sender: "ada".to_owned(),
+            client_id: "1".to_owned(),
+            body: format!("hello, {n}"),
+            at_ms: 1_700_000_000_000,
+        })
+    });
+    let results = store.write(appends.collect());
+    assert!(results.iter().all(Result::is_ok));
+}
+
+fn signal(pid: u64, name: &str) {
+    let status = Command::new("kill")
+        .args(["-s", name, &pid.to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// Waits until something is true of other processes.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "paces the looks at other processes"
+)]
+pub(crate) fn look_until(what: &str, mut is_true: impl FnMut() -> bool) {
+    for _ in 0..LOOKS {
+        if is_true() {
+            return;
+        }
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
+    panic!("not so in time: {what}");
+}
+
+fn json_of(body: &str) -> Value {
+    serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"))
+}
+
+/// One request over HTTP; the body of its answer.
+fn exchange(address: &str, head: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(ANSWER)).unwrap();
+    write!(
+        stream,
+        "{head}\r\nhost: x\r\nconnection: close\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
