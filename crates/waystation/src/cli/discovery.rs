@@ -44,7 +44,8 @@ before it is out; then it ends with 0. A second signal ends it at once.
 Examples:
   waystation node register im.logic 10.0.0.1:7000
   waystation node register im.logic 10.0.0.1:7000 --id logic-1 --weight 50 --zone hel-1
-  waystation node register pay unix:/run/pay.sock --registry embedded://10.0.0.5:7071 --ttl 10")]
+  waystation node register pay unix:/run/pay.sock --registry embedded://10.0.0.5:7071 --ttl 10
+  waystation node register pay 10.0.0.2:9000 --registry etcd://10.0.0.5:2379,10.0.0.6:2379/prod")]
     Register(RegisterArgs),
     /// List the nodes that are registered
     #[command(after_help = "\
@@ -79,7 +80,8 @@ Examples:
 /// The registry that is asked.
 #[derive(Debug, Args)]
 pub(crate) struct RegistryArg {
-    /// `embedded://HOST:PORT` or `file://PATH` [default: `embedded://127.0.0.1:7071`]
+    /// `embedded://HOST:PORT`, `etcd://HOST:PORT,…/PREFIX` or `file://PATH`
+    /// [default: `embedded://127.0.0.1:7071`]
     #[arg(long, value_name = "URL")]
     pub(crate) registry: Option<String>,
 }

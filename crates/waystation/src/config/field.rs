@@ -110,7 +110,8 @@ impl Kind {
             Self::Integer { unit, .. } => format!("a whole number of {unit}"),
             Self::Address => "an address such as \"127.0.0.1:7070\"".to_owned(),
             Self::Path => "a path in quotes".to_owned(),
-            Self::Registry => "a URL such as \"embedded://127.0.0.1:7071\"".to_owned(),
+            Self::Registry => "a URL such as \"embedded://127.0.0.1:7071\" or \"etcd://127.0.0.1:2379/waystation\""
+                .to_owned(),
             Self::Share => "a number from 0 to 1".to_owned(),
             Self::Url => "a URL such as \"mysql://user@host/name\"".to_owned(),
             Self::Origins => {
@@ -127,7 +128,9 @@ impl Kind {
             Self::Integer { min, max, .. } => format!("{min} to {max}"),
             Self::Address => "any local `IP:PORT`".to_owned(),
             Self::Path => "not empty".to_owned(),
-            Self::Registry => "`embedded://HOST:PORT`, `file://PATH`".to_owned(),
+            Self::Registry => {
+                "`embedded://HOST:PORT`, `etcd://HOST:PORT,…/PREFIX`, `file://PATH`".to_owned()
+            }
             Self::Share => "0 to 1".to_owned(),
             Self::Url => "`SCHEME://…`, or empty".to_owned(),
             Self::Origins => "`same`, `any`, or `SCHEME://HOST[:PORT]` with commas".to_owned(),

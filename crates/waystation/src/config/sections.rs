@@ -174,9 +174,13 @@ section! {
         /// A connection from which nothing came for so long is closed.
         idle_ms: u64 = Integer(90_000), Kind::Integer { unit: "ms", min: 100, max: 86_400_000 },
             "peers that are gone hold a connection for longer";
-        /// A message must be complete so long after its first byte.
+        /// A frame must be complete so long after its first byte.
         frame_timeout_ms: u64 = Integer(30_000), Kind::Integer { unit: "ms", min: 100, max: 3_600_000 },
             "slow senders hold memory for longer";
+        /// A message that comes in several frames must be complete so long
+        /// after its first byte.
+        message_timeout_ms: u64 = Integer(60_000), Kind::Integer { unit: "ms", min: 100, max: 3_600_000 },
+            "slow senders of large messages hold memory for longer";
         /// A connection whose peer takes nothing of what waits for it for so
         /// long is closed.
         write_stall_ms: u64 = Integer(30_000), Kind::Integer { unit: "ms", min: 100, max: 3_600_000 },
@@ -257,6 +261,7 @@ impl Net {
             write_stall: Duration::from_millis(self.write_stall_ms),
             idle: Duration::from_millis(self.idle_ms),
             frame_wait: Duration::from_millis(self.frame_timeout_ms),
+            message_wait: Duration::from_millis(self.message_timeout_ms),
             tcp_keepalive: (self.tcp_keepalive_s > 0).then(|| probes(self.tcp_keepalive_probes)),
             ..ConnectionLimits::default()
         }

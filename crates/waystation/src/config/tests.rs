@@ -89,6 +89,21 @@ fn flag_beats_variable_beats_file_beats_default() {
     assert_eq!(origin("listen"), "default");
 }
 
+/// The time for a message in several frames had no key: on a slow link nobody
+/// could send a large one.
+#[test]
+fn times_of_the_file_reach_the_connections() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = b"[net]\nframe_timeout_ms = 1100\nmessage_timeout_ms = 1200\n";
+    let config = Config::load(Sources {
+        file: Some(file(&folder, text)),
+        ..Sources::default()
+    });
+    let limits = config.unwrap().net.connection();
+    assert_eq!(limits.frame_wait.as_millis(), 1100);
+    assert_eq!(limits.message_wait.as_millis(), 1200);
+}
+
 #[test]
 fn faults_of_all_sources_come_together() {
     let folder = tempfile::tempdir().unwrap();
