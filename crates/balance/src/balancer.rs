@@ -1,6 +1,7 @@
 //! A policy with everything around it.
 
 mod config;
+mod shared;
 mod words;
 
 use std::time::Duration;
@@ -76,6 +77,7 @@ pub struct Balancer {
     is_panic: bool,
     has_view: bool,
     rng: Rng,
+    rebuilds: u64,
     counters: BalanceCounters,
 }
 
@@ -95,6 +97,7 @@ impl Balancer {
             is_panic: false,
             has_view: false,
             rng: Rng::from_seed(seed),
+            rebuilds: 0,
             counters: BalanceCounters::default(),
             config,
         }
@@ -183,10 +186,7 @@ impl Balancer {
             return Err(GoneHost(name));
         }
         self.policy.report(now, name.slot, outcome);
-        if outcome.load.is_reported() && self.table.handle_load(now, name, outcome.load, false) {
-            self.policy
-                .handle_load(now, name.slot, outcome.load, false, &mut self.rng);
-        }
+        self.handle_told_load(now, name, outcome.load);
         if let Some(ejection) = &mut self.ejection {
             let change = ejection.handle_end(now, name, outcome.end);
             self.handle_ejection(now, name.slot, change);
@@ -305,6 +305,7 @@ impl Balancer {
 
     /// Works out anew who may be picked.
     fn rebuild(&mut self, now: Moment) {
+        self.rebuilds += 1;
         let is_out = |slot: u32| {
             let ejection = self.ejection.as_ref();
             ejection.is_some_and(|ejection| ejection.is_out(slot).is_some())

@@ -87,6 +87,18 @@ impl Outcome {
         }
     }
 
+    /// A call that ended so and was not timed.
+    pub const fn of(end: CallEnd) -> Self {
+        Self {
+            end,
+            latency: None,
+            load: Load {
+                in_flight: 0,
+                latency_us: 0,
+            },
+        }
+    }
+
     /// The same with the load that the reply carried.
     #[must_use]
     pub const fn with_load(mut self, load: Load) -> Self {

@@ -101,6 +101,27 @@ impl<H: ?Sized> Offer<'_, H> {
     }
 }
 
+/// How a host stands in a comparison: the lowest `unit` × `level`³ is picked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// The host.
+    pub slot: u32,
+    /// Its latency with what failures add, by weight.
+    pub unit: f32,
+    /// Requests on it with the one to be sent.
+    pub level: f32,
+    /// How much a call that is sent adds to `level`.
+    pub step: f32,
+}
+
+impl Standing {
+    /// What is compared.
+    #[inline]
+    pub fn cost(&self) -> f32 {
+        self.unit * self.level * self.level * self.level
+    }
+}
+
 /// A way to choose a host.
 ///
 /// Calling order: [`Policy::handle_candidates`] at first and whenever the
@@ -159,6 +180,11 @@ pub trait Policy<H: Hosts + ?Sized>: Debug + Send {
     fn probes_per_pick(&self) -> f64 {
         0.0
     }
+
+    /// What a caller elsewhere needs to choose as [`Policy::choose`] does for a
+    /// while: the hosts that would be compared, as they stand now. Nothing when
+    /// the policy has no news, or chooses otherwise. Cost: as a choice.
+    fn standings(&self, _offer: &Offer<'_, H>, _out: &mut Vec<Standing>) {}
 
     /// A copy.
     fn boxed(&self) -> Box<dyn Policy<H>>;

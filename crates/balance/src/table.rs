@@ -172,12 +172,20 @@ impl Table {
     /// A call is on its way to `slot`.
     #[inline]
     pub fn handle_sent(&mut self, now: Moment, slot: u32) {
-        if let Some(host) = self.hosts.get_mut(slot as usize) {
+        self.handle_sent_many(now, slot, 1);
+    }
+
+    /// So many calls are on their way to `slot`.
+    #[inline]
+    pub fn handle_sent_many(&mut self, now: Moment, slot: u32, count: u32) {
+        if let Some(host) = self.hosts.get_mut(slot as usize)
+            && count > 0
+        {
             if host.in_flight == 0 {
                 host.waiting_since = now;
             }
-            host.in_flight = host.in_flight.saturating_add(1);
-            host.sent_since = host.sent_since.saturating_add(1);
+            host.in_flight = host.in_flight.saturating_add(count);
+            host.sent_since = host.sent_since.saturating_add(count);
         }
     }
 
@@ -200,6 +208,13 @@ impl Table {
             take_sample(host, now, outcome.end, outcome.latency, config);
         }
         true
+    }
+
+    /// Calls to `name` ended of which nothing more is told.
+    pub fn handle_ended(&mut self, name: HostName, count: u32) {
+        if let Some(host) = self.host_mut(name) {
+            host.in_flight = host.in_flight.saturating_sub(count);
+        }
     }
 
     /// A report of load came from `name`; false when that host is gone or

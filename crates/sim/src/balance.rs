@@ -2,6 +2,7 @@
 //! load.
 
 mod baselines;
+mod caller;
 mod contenders;
 mod figures;
 mod pairs;

@@ -9,7 +9,7 @@ use crate::explain::{NoPick, Pick, Reason, Trace};
 use crate::host::{Host, HostName, Hosts};
 use crate::limits::RECENT_MAX;
 use crate::policy::p2c::count;
-use crate::policy::{Candidates, Offer, P2c, P2cConfig, Policy};
+use crate::policy::{Candidates, Offer, P2c, P2cConfig, Policy, Standing};
 
 /// Settings of [`Fresh`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,6 +71,7 @@ const NOTHING: News = News {
     latency_ns: 0.0,
     level: 0.0,
     age: Duration::ZERO,
+    left: 1.0,
     weight: 1.0,
 };
 
@@ -80,9 +81,11 @@ struct News {
     slot: u32,
     /// With what failures add.
     latency_ns: f32,
-    /// Requests with the one to be sent.
+    /// Requests with the one to be sent, as they are assumed by now.
     level: f32,
     age: Duration,
+    /// How much of the news is left.
+    left: f32,
     weight: f32,
 }
 
@@ -93,6 +96,35 @@ impl Fresh {
             config,
             local: P2c::new(config.local),
         }
+    }
+
+    /// The hosts of the offer with fresh news, and how many they are, with what
+    /// their news is worth by now.
+    fn known<H: Hosts + ?Sized>(&self, offer: &Offer<'_, H>) -> ([News; RECENT_MAX], usize) {
+        let mut known = [NOTHING; RECENT_MAX];
+        let mut found = 0;
+        let (mut levels, mut latencies) = (0.0, 0.0);
+        for &slot in offer.hosts.recent().iter().take(RECENT_MAX) {
+            if !offer.has(slot) || offer.discarded.contains(&slot) {
+                continue;
+            }
+            let host = offer.hosts.host(slot);
+            if host.is_reported(offer.now, self.config.age_max) {
+                let news = self.news(slot, &host, offer.now);
+                levels += news.level;
+                latencies += news.latency_ns;
+                known[found] = news;
+                found += 1;
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "at most 16")]
+        let share = 1.0 / found.max(1) as f32;
+        let (level_mean, turn_ns) = (levels * share, self.config.turns * latencies * share);
+        for news in &mut known[..found] {
+            news.left = fading_ns(nanos(news.age), turn_ns);
+            news.level = level_mean + (news.level - level_mean) * news.left;
+        }
+        (known, found)
     }
 
     fn news(&self, slot: u32, host: &Host, now: Moment) -> News {
@@ -109,6 +141,7 @@ impl Fresh {
                 + 1.0
                 + self.config.own_weight * count(host.in_flight),
             age: now.saturating_since(host.load_at),
+            left: 1.0,
             weight: count(host.weight.max(1)),
         }
     }
@@ -136,32 +169,13 @@ impl<H: Hosts + ?Sized> Policy<H> for Fresh {
                 reason: Reason::Only,
             });
         }
-        let mut known = [NOTHING; RECENT_MAX];
-        let mut found = 0;
-        let (mut levels, mut latencies) = (0.0, 0.0);
-        for &slot in offer.hosts.recent().iter().take(RECENT_MAX) {
-            if !offer.has(slot) || offer.discarded.contains(&slot) {
-                continue;
-            }
-            let host = offer.hosts.host(slot);
-            if host.is_reported(offer.now, self.config.age_max) {
-                let news = self.news(slot, &host, offer.now);
-                levels += news.level;
-                latencies += news.latency_ns;
-                known[found] = news;
-                found += 1;
-            }
-        }
+        let (known, found) = self.known(offer);
         if found < 2 {
             return self.local.choose(offer, rng, trace);
         }
-        #[expect(clippy::cast_precision_loss, reason = "at most 16")]
-        let share = 1.0 / found as f32;
-        let (level_mean, turn_ns) = (levels * share, self.config.turns * latencies * share);
         let mut best = (f32::INFINITY, known[0].slot);
         for news in &known[..found] {
-            let left = fading_ns(nanos(news.age), turn_ns);
-            let level = level_mean + (news.level - level_mean) * left;
+            let level = news.level;
             let cost = news.latency_ns * level * level * level / news.weight;
             trace.consider(news.slot, Some(cost.into()), "reported");
             if cost < best.0 {
@@ -176,6 +190,21 @@ impl<H: Hosts + ?Sized> Policy<H> for Fresh {
 
     fn probes_per_pick(&self) -> f64 {
         self.config.probes_per_pick
+    }
+
+    fn standings(&self, offer: &Offer<'_, H>, out: &mut Vec<Standing>) {
+        let (known, found) = self.known(offer);
+        if found < 2 {
+            return;
+        }
+        out.extend(known[..found].iter().map(|news| Standing {
+            slot: news.slot,
+            unit: news.latency_ns / news.weight,
+            level: news.level,
+            // A call that is sent is one more of those assumed on the host, and
+            // one of one's own.
+            step: (1.0 + self.config.own_weight) * news.left,
+        }));
     }
 
     fn boxed(&self) -> Box<dyn Policy<H>> {

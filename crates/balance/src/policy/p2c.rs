@@ -63,6 +63,26 @@ impl P2c {
         expected * count(host.in_flight.saturating_add(1)) / count(host.weight.max(1))
     }
 
+    /// What a call to `host` costs while no other is on its way, in nanoseconds
+    /// for weight 1: the cost is this times the calls in flight with the new one.
+    /// `None` when it never answered and nothing speaks against it.
+    pub fn unit_cost(&self, host: &Host, now: Moment) -> Option<f32> {
+        let known = self.latency(host, now);
+        let against = nanos(host.silence(now))
+            + host.errors_now(now, self.config.error_tau) * nanos(self.config.penalty);
+        if known.is_none() && against <= 0.0 {
+            return None;
+        }
+        let idle = Host {
+            in_flight: 0,
+            ..*host
+        };
+        let latency = known.unwrap_or_else(|| nanos(self.config.unknown));
+        let waited = nanos(host.silence(now)) - latency;
+        let weight = count(host.weight.max(1));
+        Some(self.cost(&idle, now, latency) + waited.max(0.0) / weight)
+    }
+
     /// The latency of `host`, fading to nothing, so that a host which was slow
     /// once is tried again; `None` when it never answered.
     fn latency(&self, host: &Host, now: Moment) -> Option<f32> {

@@ -26,11 +26,16 @@ pub(crate) struct Contender {
     /// Hosts report their latency without the mark-up of failures, as the
     /// published rule has it.
     pub(crate) hears_raw: bool,
+    /// An agent knows and decides, and the caller picks from shared memory.
+    pub(crate) is_shared: bool,
     pub(crate) make: Make,
 }
 
 /// The default policy's name in the tables.
 pub(crate) const DEFAULT: &str = "ours: fresh";
+
+/// The same by shared memory, as an agent and its callers have it.
+pub(crate) const SHARED: &str = "ours: fresh, shared";
 
 /// What stands around a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +65,7 @@ fn published(name: &str, policy: fn(&Setup<'_>) -> Box<dyn Policy<Table>>) -> Co
     Contender {
         name: name.to_owned(),
         hears_raw: true,
+        is_shared: false,
         make: Box::new(make),
     }
 }
@@ -76,6 +82,7 @@ fn ours(name: &str, policy: MakePolicy) -> Contender {
     Contender {
         name: format!("ours: {name}"),
         hears_raw: false,
+        is_shared: false,
         make: Box::new(make),
     }
 }
@@ -98,6 +105,7 @@ pub(crate) fn with_layers(name: &str, policy: MakePolicy, layers: &[Layer]) -> C
     Contender {
         name: name.to_owned(),
         hears_raw: false,
+        is_shared: false,
         make: Box::new(make),
     }
 }
@@ -144,6 +152,10 @@ pub(crate) fn all() -> Vec<Contender> {
             all.push(ours(name, policy));
         }
     }
+    all.push(Contender {
+        is_shared: true,
+        ..ours("fresh, shared", |_| Box::new(Fresh::default()))
+    });
     all
 }
 

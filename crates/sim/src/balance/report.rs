@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::contenders::DEFAULT;
+use super::contenders::{DEFAULT, SHARED};
 use super::figures::Figures;
 use super::workload::{Fault, Workload};
 
@@ -42,6 +42,9 @@ Policies beside each other in simulated worlds, in virtual time. The same seeds 
   Prequal's. `weighted RR` is gRPC's A58, its weights known to all callers at once. The
   oracle knows every host's state at every moment. `ours` have ejection, panic, zones and warm-up
   around them.
+- In `ours: fresh, shared` each caller is a process beside an agent, as crate `segment` has it: it
+  picks from shared memory, and the agent, which knows and decides, hears of what happens 2 ms later
+  and writes every 20 ms when nothing does.
 ";
 
 /// One workload as a table.
@@ -138,12 +141,24 @@ pub(crate) struct Bar {
     pub(crate) is_promised: bool,
 }
 
-/// Our default against what it promises, as far as the results tell.
+/// Our default against what it promises, as far as the results tell: in one
+/// process, and by shared memory.
 pub(crate) fn bars(results: &Results) -> Vec<Bar> {
+    let mut bars = bars_of(DEFAULT, results);
+    for bar in bars_of(SHARED, results) {
+        bars.push(Bar {
+            what: format!("shared: {}", bar.what),
+            ..bar
+        });
+    }
+    bars
+}
+
+fn bars_of(who: &str, results: &Results) -> Vec<Bar> {
     let mut bars = Vec::new();
     for (workload, rows) in results {
         let of = |name: &str| rows.iter().find(|(one, _)| one == name).map(|(_, all)| all);
-        let Some(ours) = of(DEFAULT) else {
+        let Some(ours) = of(who) else {
             continue;
         };
         match workload.name {

@@ -2,6 +2,7 @@
 //! virtual time.
 
 mod faults;
+mod hosts;
 mod judge;
 
 use std::cmp::Reverse;
@@ -9,13 +10,14 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use waystation_balance::{Balancer, CallEnd, HostName, Load, Locality, Outcome};
-use waystation_base::{Moment, Rng, ServiceName};
-use waystation_membership::{
-    Instance, InstanceId, Label, Owner, OwnerId, State, View, ViewVersion,
-};
+use waystation_balance::{CallEnd, HostName, Load, Outcome};
+use waystation_base::{Moment, Rng};
+use waystation_membership::{State, View, ViewVersion};
+use waystation_segment::TURN_EVERY;
 
+use self::hosts::{instance, locality, service};
 use super::baselines::{SharedTruth, Truth, host_number, look};
+use super::caller::Caller;
 use super::contenders::{Contender, Setup};
 use super::figures::Figures;
 use super::server::{Condition, Server};
@@ -78,6 +80,10 @@ enum Event {
         host: usize,
     },
     Tick,
+    /// Of a caller's agent.
+    Turn {
+        caller: usize,
+    },
     Weights,
 }
 
@@ -102,7 +108,7 @@ pub(crate) struct World<'a> {
     host_rng: Rng,
     net_rng: Rng,
     servers: Vec<Server>,
-    callers: Vec<Balancer>,
+    callers: Vec<Caller>,
     calls: Vec<Call>,
     view: View,
     truth: SharedTruth,
@@ -134,37 +140,6 @@ pub(crate) fn run(workload: &Workload, contender: &Contender, seed: u64) -> Figu
     world.finish()
 }
 
-fn instance(workload: &Workload, host: usize, incarnation: u64) -> Instance {
-    let id = InstanceId::new(&format!("host-{host}")).expect("a valid id");
-    let port = 10_000 + host;
-    let address = format!("10.0.0.1:{port}").parse().expect("a valid address");
-    let owner = Owner {
-        id: OwnerId(host as u128),
-        incarnation,
-    };
-    let mut one = Instance::new(id, service(), address, owner);
-    one.state = State::Serving;
-    let near = locality(workload, host);
-    (one.site, one.zone) = (near.site, near.zone);
-    one
-}
-
-/// Where a caller or host of this number stands.
-fn locality(workload: &Workload, number: usize) -> Locality {
-    if workload.zones == 0 {
-        return Locality::default();
-    }
-    let zone = format!("zone-{}", number % workload.zones);
-    Locality {
-        site: Some(Label::new("site").expect("a valid label")),
-        zone: Some(Label::new(&zone).expect("a valid label")),
-    }
-}
-
-fn service() -> ServiceName {
-    ServiceName::new("logic").expect("a valid name")
-}
-
 impl<'a> World<'a> {
     fn new(workload: &'a Workload, contender: &'a Contender, seed: u64) -> Self {
         let mut seeds = Rng::from_seed(seed);
@@ -188,12 +163,14 @@ impl<'a> World<'a> {
         }
         let callers = (0..workload.callers)
             .map(|caller| {
-                (contender.make)(Setup {
+                let seed = seeds.next_u64();
+                let balancer = (contender.make)(Setup {
                     workload,
                     truth: &truth,
                     locality: locality(workload, caller),
-                    seed: seeds.next_u64(),
-                })
+                    seed,
+                });
+                Caller::new(balancer, workload.hosts, seed, contender.is_shared)
             })
             .collect();
         let mut world = Self {
@@ -306,6 +283,7 @@ impl<'a> World<'a> {
                     generation: slot.1,
                 };
                 self.callers[caller].handle_probe_answered(self.now, name, unpack(load));
+                self.wake(caller);
             }
             Event::Capacity { host } => {
                 self.servers[host].advance(self.now);
@@ -327,18 +305,36 @@ impl<'a> World<'a> {
                 self.view.instances.insert(one.id.clone(), Arc::new(one));
                 self.show_view();
             }
-            Event::Tick => {
-                for caller in 0..self.callers.len() {
-                    self.callers[caller].handle_timeout(self.now);
-                    self.send_probes(caller);
-                    self.judge_ejections(caller);
-                }
-                self.after(TICK, Event::Tick);
-            }
+            Event::Tick => self.tick(),
+            Event::Turn { caller } => self.turn(caller),
             Event::Weights => {
                 self.weigh();
                 self.after(WEIGHTS_EVERY, Event::Weights);
             }
+        }
+    }
+
+    fn tick(&mut self) {
+        for caller in 0..self.callers.len() {
+            self.callers[caller].handle_timeout(self.now);
+            self.send_probes(caller);
+            self.judge_ejections(caller);
+        }
+        self.after(TICK, Event::Tick);
+    }
+
+    /// Of a caller's agent.
+    fn turn(&mut self, caller: usize) {
+        self.callers[caller].handle_turn(self.now);
+        self.send_probes(caller);
+        self.judge_ejections(caller);
+    }
+
+    /// Something happened at a caller: its agent, if it has one, sees it in its
+    /// next turn.
+    fn wake(&mut self, caller: usize) {
+        if self.callers[caller].wake() {
+            self.after(TURN_EVERY, Event::Turn { caller });
         }
     }
 
@@ -367,12 +363,12 @@ impl<'a> World<'a> {
     fn call(&mut self, caller: usize, work_ns: f64) {
         let is_measured = self.is_measured();
         self.figures.calls += u64::from(is_measured);
-        let Ok(picked) = self.callers[caller].pick(self.now, None) else {
+        let Some(name) = self.callers[caller].pick(self.now) else {
             self.figures.unpicked += u64::from(is_measured);
             return;
         };
-        let host = host_number(self.callers[caller].table(), picked.name.slot);
-        self.check_pick(caller, picked.name);
+        let host = host_number(self.callers[caller].table(), name.slot);
+        self.check_pick(caller, name);
         look(&self.truth).outstanding[host] += 1;
         if host == FAULTY && matches!(self.workload.fault, Fault::One { .. }) {
             self.sent_to_faulty.push(self.now);
@@ -380,7 +376,7 @@ impl<'a> World<'a> {
         let call = self.calls.len();
         self.calls.push(Call {
             caller,
-            name: picked.name,
+            name,
             host,
             began: self.now,
             work_ns,
@@ -390,6 +386,7 @@ impl<'a> World<'a> {
         let hop = self.hop();
         self.after(hop, Event::Reach { call });
         self.after(DEADLINE, Event::Deadline { call });
+        self.wake(caller);
         self.send_probes(caller);
     }
 
@@ -464,8 +461,8 @@ impl<'a> World<'a> {
 
     fn over(&mut self, call: Call, outcome: &Outcome) {
         look(&self.truth).outstanding[call.host] -= 1;
-        // The host may have left the view; then the result is of no use.
-        let _stale = self.callers[call.caller].report(self.now, call.name, outcome);
+        self.callers[call.caller].report(self.now, call.name, outcome);
+        self.wake(call.caller);
         self.judge_ejections(call.caller);
         self.count(call, outcome);
     }

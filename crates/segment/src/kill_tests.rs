@@ -1,0 +1,149 @@
+//! A process that is killed before any of its stores leaves sense behind.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use waystation_balance::limits::TIERS;
+use waystation_balance::{CallEnd, Load};
+
+use crate::ledger::{Ledger, LedgerWatch, create_ledger, ledger_words};
+use crate::memory::{Word, kill, zeroed};
+use crate::route::{Entry, Route, RouteReader, RouteWriter, Routes};
+
+const CAPACITY: u32 = 4;
+
+/// Contents that are told apart by every word of theirs.
+fn routes(number: u16) -> Routes {
+    let route = |slot: u32| Route {
+        slot,
+        generation: number.into(),
+        address: SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), number),
+    };
+    Routes {
+        version: number.into(),
+        hosts: (0..CAPACITY).map(route).collect(),
+        eligible: [(0..CAPACITY).collect(), Vec::new(), Vec::new()],
+        shares: [1.0, 0.0, 0.0],
+    }
+}
+
+fn pools(number: u16) -> [Vec<Entry>; TIERS] {
+    let entry = |slot: u32| Entry {
+        slot,
+        generation: number.into(),
+        unit: number.into(),
+        level: number.into(),
+        step: number.into(),
+        warm: number.into(),
+    };
+    [0, 1, 2].map(|_| (0..3).map(entry).collect())
+}
+
+fn publish(writer: &mut RouteWriter<Arc<Vec<Word>>>, number: u16) {
+    writer.publish_routes(&routes(number));
+    writer.publish_pools(&pools(number));
+}
+
+/// The number of the one content that is there.
+fn seen(reader: &RouteReader<Arc<Vec<Word>>>) -> (u16, u16) {
+    let hosts = reader.hosts().expect("it is at rest");
+    let number = reader.view_version().expect("it is at rest");
+    let number = u16::try_from(number).expect("it was written");
+    let expected = routes(number).hosts;
+    assert!(hosts.iter().all(|(_, may_be_picked)| *may_be_picked));
+    assert_eq!(hosts.iter().map(|one| one.0).collect::<Vec<_>>(), expected);
+    let read = reader.pools().expect("it is at rest");
+    let generation = read.entries[0][0].generation;
+    let pool = u16::try_from(generation).expect("it was written");
+    for (tier, entries) in pools(pool).iter().enumerate() {
+        assert_eq!(&read.entries[tier][..read.counts[tier]], entries);
+    }
+    (number, pool)
+}
+
+/// A seqlock whose writer died in the middle of a write stayed odd for ever, and
+/// every reader waited for it.
+#[test]
+fn a_writer_killed_anywhere_leaves_a_whole_content_and_the_next_one_goes_on() {
+    let mut stores = 0;
+    loop {
+        let memory = Arc::new(zeroed(RouteWriter::<&[Word]>::words(CAPACITY)));
+        let mut writer = RouteWriter::create(Arc::clone(&memory), CAPACITY, 1, 2).unwrap();
+        publish(&mut writer, 1);
+        publish(&mut writer, 2);
+        let is_done = kill::after(stores, || publish(&mut writer, 3));
+        drop(writer);
+        let reader = RouteReader::attach(Arc::clone(&memory)).unwrap();
+        let (number, pool) = seen(&reader);
+        assert!((2..=3).contains(&number) && (2..=number).contains(&pool));
+        // The next writer dies there, too, and the one after it does not.
+        let mut second = RouteWriter::adopt(Arc::clone(&memory)).unwrap();
+        kill::after(stores / 2, || publish(&mut second, 4));
+        assert!((2..=4).contains(&seen(&reader).0));
+        let mut third = RouteWriter::adopt(Arc::clone(&memory)).unwrap();
+        publish(&mut third, 5);
+        assert_eq!(seen(&reader), (5, 5));
+        if is_done {
+            break;
+        }
+        stores += 1;
+    }
+    assert!(stores > 50, "every store was met: {stores}");
+}
+
+#[test]
+fn a_segment_that_was_not_finished_is_none() {
+    let mut stores = 0;
+    loop {
+        let memory = Arc::new(zeroed(RouteWriter::<&[Word]>::words(CAPACITY)));
+        let is_done = kill::after(stores, || {
+            RouteWriter::create(&memory, CAPACITY, 1, 2).unwrap();
+        });
+        assert_eq!(RouteReader::attach(&memory).is_ok(), is_done);
+        if is_done {
+            break;
+        }
+        stores += 1;
+    }
+    assert!(stores > 3);
+}
+
+#[test]
+fn a_caller_killed_anywhere_leaves_calls_in_flight_and_nothing_else() {
+    let load = Load {
+        in_flight: 3,
+        latency_us: 700,
+    };
+    for end in crate::ENDS {
+        let mut stores = 0;
+        loop {
+            let memory = Arc::new(zeroed(ledger_words(CAPACITY)));
+            create_ledger(&memory, CAPACITY, (1, 2)).unwrap();
+            let ledger = Ledger::attach(Arc::clone(&memory)).unwrap();
+            let is_done = kill::after(stores, || {
+                ledger.handle_sent(2);
+                ledger.handle_sent(2);
+                ledger.handle_ended(2, end, Some(1280), load);
+            });
+            let mut watch = LedgerWatch::attach(memory).unwrap();
+            let added = watch.look(2);
+            let ended: u32 = added.ended.iter().sum();
+            assert!(added.sent <= 2 && ended <= 1);
+            assert!(
+                ended == 0 || added.load == Some(load),
+                "told before the end"
+            );
+            assert!(added.timed == 0 || added.latency_ns == 1280);
+            assert_eq!(watch.in_flight(2), added.sent - ended);
+            assert!(watch.look(2).is_nothing());
+            if is_done {
+                assert_eq!((added.sent, ended), (2, 1));
+                let at = crate::ENDS.iter().position(|one| *one == end).unwrap();
+                assert_eq!(added.ended[at], 1);
+                assert_eq!(added.timed, u32::from(end == CallEnd::Ok));
+                break;
+            }
+            stores += 1;
+        }
+    }
+}

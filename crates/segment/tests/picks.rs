@@ -1,0 +1,285 @@
+//! Picks of callers whose agent keeps a segment.
+
+#![cfg(not(loom))]
+#![allow(clippy::unwrap_used, reason = "these are tests and their helpers")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use waystation_balance::{
+    Balancer, BalancerConfig, CallEnd, Load, PolicyKind, Reason, WarmUpConfig,
+};
+use waystation_base::{Moment, ServiceName};
+use waystation_membership::{Instance, InstanceId, Owner, Verdict, View, ViewVersion};
+use waystation_segment::{
+    AttachError, Chosen, Keeper, Ledger, LedgerId, Miss, Picker, RouteReader, RouteWriter, Word,
+    create_ledger, ledger_words, zeroed,
+};
+
+type Words = Arc<Vec<Word>>;
+
+const NAMES: (u64, u64) = (7, 1);
+
+fn at(ms: u64) -> Moment {
+    Moment::from_millis(10_000 + ms)
+}
+
+fn id(n: u32) -> InstanceId {
+    InstanceId::new(&format!("host-{n}")).unwrap()
+}
+
+fn view(hosts: impl IntoIterator<Item = u32>) -> View {
+    let service = ServiceName::new("logic").unwrap();
+    let mut view = View::empty(service.clone(), ViewVersion::default());
+    for n in hosts {
+        let address = format!("10.0.{}.{}:7000", n / 250, n % 250 + 1)
+            .parse()
+            .unwrap();
+        let one = Instance::new(id(n), service.clone(), address, Owner::default());
+        view.instances.insert(id(n), Arc::new(one));
+    }
+    view
+}
+
+struct World {
+    keeper: Keeper<Words, Words>,
+    routes: Words,
+    capacity: u32,
+}
+
+impl World {
+    fn new(kind: PolicyKind, hosts: u32, config: BalancerConfig) -> Self {
+        let capacity = Keeper::<Words, Words>::capacity_for(hosts as usize);
+        let routes = Arc::new(zeroed(RouteWriter::<Words>::words(capacity)));
+        let writer = RouteWriter::create(Arc::clone(&routes), capacity, NAMES.0, NAMES.1).unwrap();
+        let mut keeper = Keeper::new(Balancer::new(config, kind.build(1), 1), writer);
+        keeper.handle_view(at(0), &view(0..hosts));
+        Self {
+            keeper,
+            routes,
+            capacity,
+        }
+    }
+
+    fn caller(&mut self, seed: u64) -> (Picker<Words, Words>, LedgerId) {
+        let ledger = Arc::new(zeroed(ledger_words(self.capacity)));
+        create_ledger(&ledger, self.capacity, NAMES).unwrap();
+        let id = self.keeper.attach(Arc::clone(&ledger)).unwrap();
+        let routes = RouteReader::attach(Arc::clone(&self.routes)).unwrap();
+        let ledger = Ledger::attach(ledger).unwrap();
+        (Picker::new(routes, ledger, seed).unwrap(), id)
+    }
+
+    /// Tells the agent the loads of the first hosts, as answers to probes.
+    fn probe(&mut self, ms: u64, loads: &[(u32, u32)]) {
+        for (slot, &(in_flight, latency_us)) in loads.iter().enumerate() {
+            let name = self.keeper.balancer().table().names()[slot];
+            let load = Load {
+                in_flight,
+                latency_us,
+            };
+            self.keeper
+                .balancer_mut()
+                .handle_probe_answered(at(ms), name, load);
+        }
+        self.keeper.handle_turn(at(ms));
+    }
+
+    fn in_flight(&self, slot: u32) -> u32 {
+        self.keeper.balancer().local_standing(at(0), slot).1
+    }
+}
+
+fn done(picker: &Picker<Words, Words>, chosen: &Chosen, end: CallEnd) {
+    picker.report(chosen, end, Some(1_000_000), Load::default());
+}
+
+#[test]
+fn the_cheapest_reported_host_is_picked_until_calls_make_it_dear() {
+    let mut world = World::new(PolicyKind::Fresh, 10, BalancerConfig::default());
+    world.probe(1, &[(2, 1000), (0, 1000), (20, 1000)]);
+    let (mut picker, _) = world.caller(1);
+    let chosen = picker.pick(at(1)).unwrap();
+    assert_eq!((chosen.slot, chosen.reason), (1, Reason::LowestReported));
+    assert_eq!(
+        Some((chosen.generation, chosen.address)),
+        picker.routes().host(1)
+    );
+    // Calls that were just sent count, without a word from the agent.
+    let next: Vec<u32> = (0..6).map(|_| picker.pick(at(1)).unwrap().slot).collect();
+    assert!(next.contains(&0), "{next:?}");
+    // And those of one process are seen by the others.
+    world.keeper.handle_turn(at(2));
+    assert_eq!(world.keeper.counters().sent, 7);
+    assert!(world.in_flight(1) >= 2);
+    let (mut other, _) = world.caller(2);
+    assert_ne!(other.pick(at(2)).unwrap().slot, 1);
+}
+
+#[test]
+fn without_reports_calls_spread_over_all() {
+    let mut world = World::new(PolicyKind::Fresh, 5, BalancerConfig::default());
+    let (mut picker, _) = world.caller(1);
+    let mut counts = BTreeMap::new();
+    for ms in 0..500 {
+        let chosen = picker.pick(at(ms)).unwrap();
+        assert_eq!(chosen.reason, Reason::LowerOfTwo);
+        *counts.entry(chosen.slot).or_insert(0) += 1;
+        done(&picker, &chosen, CallEnd::Ok);
+        world.keeper.handle_turn(at(ms));
+    }
+    assert_eq!(counts.len(), 5);
+    assert!(counts.values().all(|count| *count > 30), "{counts:?}");
+    assert_eq!(world.keeper.counters().ended[0], 500);
+    assert!((0..5).all(|slot| world.in_flight(slot) == 0));
+}
+
+#[test]
+fn a_host_that_fails_is_left_and_one_alone_is_not() {
+    let mut world = World::new(PolicyKind::P2c, 4, BalancerConfig::default());
+    let (mut picker, _) = world.caller(1);
+    let mut late = 0;
+    for ms in 0..2000 {
+        let chosen = picker.pick(at(ms)).unwrap();
+        let end = if chosen.slot == 2 {
+            late += u32::from(ms >= 1000);
+            CallEnd::Failed
+        } else {
+            CallEnd::Ok
+        };
+        done(&picker, &chosen, end);
+        world.keeper.handle_turn(at(ms));
+    }
+    assert!(late < 30, "{late}");
+    let mut alone = World::new(PolicyKind::P2c, 1, BalancerConfig::default());
+    let (mut picker, _) = alone.caller(1);
+    assert_eq!(picker.pick(at(0)).unwrap().reason, Reason::Only);
+}
+
+#[test]
+fn a_host_is_not_picked_once_its_agent_knows_that_it_left() {
+    let mut world = World::new(PolicyKind::Fresh, 4, BalancerConfig::default());
+    world.probe(1, &[(0, 10), (50, 10), (50, 10), (50, 10)]);
+    let (mut picker, _) = world.caller(1);
+    assert_eq!(picker.pick(at(1)).unwrap().slot, 0);
+    world.keeper.handle_view(at(1), &view(1..4));
+    for _ in 0..100 {
+        assert_ne!(picker.pick(at(1)).unwrap().slot, 0);
+    }
+    world.keeper.handle_verdict(at(1), &id(1), Verdict::Gone);
+    for _ in 0..100 {
+        assert!(picker.pick(at(1)).unwrap().slot > 1);
+    }
+    world.keeper.handle_view(at(2), &view([]));
+    assert_eq!(picker.pick(at(2)), Err(Miss::NoHosts));
+}
+
+/// A result that came after its host had left was counted for the next host of
+/// the slot.
+#[test]
+fn a_late_result_says_nothing_about_the_next_host_of_a_slot() {
+    let mut world = World::new(PolicyKind::Fresh, 1, BalancerConfig::default());
+    let (mut picker, _) = world.caller(1);
+    let old = picker.pick(at(1)).unwrap();
+    world.keeper.handle_turn(at(1));
+    world.keeper.handle_view(at(2), &view([5]));
+    let new = picker.pick(at(2)).unwrap();
+    assert_eq!(new.slot, old.slot);
+    assert_ne!(new.generation, old.generation);
+    done(&picker, &old, CallEnd::Failed);
+    world.keeper.handle_turn(at(3));
+    assert_eq!(world.keeper.counters().ended, [0, 0, 0, 0, 0, 1]);
+    assert_eq!(world.in_flight(new.slot), 1, "that of the new host");
+    done(&picker, &new, CallEnd::Ok);
+    world.keeper.handle_turn(at(4));
+    assert_eq!(world.in_flight(new.slot), 0);
+}
+
+#[test]
+fn what_a_dead_caller_left_is_given_up_and_what_it_did_counts() {
+    let mut world = World::new(PolicyKind::P2c, 3, BalancerConfig::default());
+    let (mut picker, id) = world.caller(1);
+    let (mut other, _) = world.caller(2);
+    let kept = other.pick(at(1)).unwrap();
+    for _ in 0..10 {
+        let chosen = picker.pick(at(1)).unwrap();
+        done(&picker, &chosen, CallEnd::Ok);
+    }
+    for _ in 0..5 {
+        picker.pick(at(1)).unwrap();
+    }
+    drop(picker);
+    world.keeper.detach(at(2), id);
+    world.keeper.handle_turn(at(2));
+    assert_eq!(world.keeper.counters().abandoned, 5);
+    assert_eq!(world.keeper.counters().ended, [10, 0, 0, 0, 0, 0]);
+    let left: u32 = (0..3).map(|slot| world.in_flight(slot)).sum();
+    assert_eq!((left, world.in_flight(kept.slot)), (1, 1));
+}
+
+#[test]
+fn a_silent_agent_and_a_moved_segment_are_told() {
+    let mut world = World::new(PolicyKind::Fresh, 3, BalancerConfig::default());
+    let (mut picker, _) = world.caller(1);
+    assert!(picker.pick(at(2000)).is_ok());
+    assert_eq!(picker.pick(at(2001)), Err(Miss::Stale));
+    world.keeper.handle_turn(at(2001));
+    assert!(picker.pick(at(2001)).is_ok());
+    world.keeper.retire();
+    assert_eq!(picker.pick(at(2001)), Err(Miss::Retired));
+    let mut asked = World::new(PolicyKind::Lars, 3, BalancerConfig::default());
+    let (mut picker, _) = asked.caller(1);
+    assert_eq!(picker.pick(at(1)), Err(Miss::AskAgent));
+}
+
+#[test]
+fn a_ledger_of_another_segment_is_refused() {
+    let mut world = World::new(PolicyKind::Fresh, 3, BalancerConfig::default());
+    let routes = RouteReader::attach(Arc::clone(&world.routes)).unwrap();
+    let ledger = Arc::new(zeroed(ledger_words(64)));
+    create_ledger(&ledger, 64, (8, 1)).unwrap();
+    let mine = Ledger::attach(Arc::clone(&ledger)).unwrap();
+    let refused = Picker::new(routes, mine, 1).unwrap_err();
+    assert_eq!(refused, AttachError::Mismatch);
+    let small = Arc::new(zeroed(ledger_words(8)));
+    create_ledger(&small, 8, NAMES).unwrap();
+    assert_eq!(world.keeper.attach(small), Err(AttachError::Mismatch));
+}
+
+#[test]
+fn a_host_that_warms_up_gets_its_share() {
+    let config = BalancerConfig {
+        warm_up: Some(WarmUpConfig::default()),
+        ..BalancerConfig::default()
+    };
+    let mut world = World::new(PolicyKind::P2c, 4, config);
+    world.keeper.handle_view(at(1), &view(0..5));
+    let (mut picker, _) = world.caller(1);
+    let mut fresh = 0;
+    for _ in 0..2000 {
+        world.keeper.handle_turn(at(1));
+        let chosen = picker.pick(at(1)).unwrap();
+        fresh += u32::from(chosen.slot == 4);
+        done(&picker, &chosen, CallEnd::Cancelled);
+    }
+    // A tenth of its fifth, about.
+    assert!((5..150).contains(&fresh), "{fresh}");
+}
+
+#[test]
+fn a_service_that_grows_moves_to_another_segment() {
+    let mut world = World::new(PolicyKind::P2c, 10, BalancerConfig::default());
+    let (mut picker, _) = world.caller(1);
+    assert_eq!(world.capacity, 64);
+    world.keeper.handle_view(at(1), &view(0..100));
+    assert_eq!(world.keeper.counters().left_out, 36);
+    let routes = Arc::new(zeroed(RouteWriter::<Words>::words(128)));
+    let writer = RouteWriter::create(Arc::clone(&routes), 128, NAMES.0, NAMES.1).unwrap();
+    world.keeper.handle_moved(at(2), writer);
+    (world.routes, world.capacity) = (routes, 128);
+    assert_eq!(picker.pick(at(2)), Err(Miss::Retired));
+    let (mut picker, _) = world.caller(2);
+    assert_eq!(picker.routes().hosts().unwrap().len(), 100);
+    assert!(picker.pick(at(2)).is_ok());
+    assert_eq!(world.keeper.counters().left_out, 0);
+}
