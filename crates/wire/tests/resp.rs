@@ -5,8 +5,8 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use waystation_wire::resp::{
-    Command, RespError, RespLimits, Scan, Scanner, Value, parse, put_array, put_bulk, put_command,
-    put_error, put_integer, put_null, put_simple,
+    Arguments, Command, RespError, RespLimits, Scan, Scanner, Value, parse, put_array, put_bulk,
+    put_command, put_error, put_integer, put_null, put_simple,
 };
 
 fn limits() -> RespLimits {
@@ -115,6 +115,52 @@ proptest! {
         let first = Command::read(&mut scanner, &bytes[..cut], &limits());
         prop_assert!(matches!(first, Ok(Err(_))), "it is no whole command: {first:?}");
         prop_assert_eq!(whole, Command::read(&mut scanner, &bytes, &limits()));
+    }
+
+    /// The arguments of one command must not reach the next, whatever came
+    /// between: a long one, a line, half of one, or a fault.
+    #[test]
+    fn arguments_that_are_read_again_hold_nothing_of_the_last(
+        list in prop::collection::vec(
+            (prop::collection::vec(prop::collection::vec(any::<u8>(), 0..12), 1..8), 0..4_u8),
+            1..8,
+        ),
+    ) {
+        let streams: Vec<Vec<u8>> = list
+            .iter()
+            .map(|(arguments, kind)| {
+                let mut bytes = Vec::new();
+                let words: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
+                put_command(&mut bytes, &words);
+                match kind {
+                    0 => bytes.truncate(bytes.len() - 1),
+                    1 => bytes = b"PING it now\r\n".to_vec(),
+                    2 => bytes = b"*1\r\n:1\r\n".to_vec(),
+                    _ => {}
+                }
+                bytes
+            })
+            .collect();
+        let mut again = Arguments::new();
+        for bytes in &streams {
+            let whole = Command::read(&mut Scanner::new(), bytes, &limits());
+            let read = again.read(&mut Scanner::new(), bytes, &limits());
+            match (whole, read) {
+                (Ok(Ok(command)), Ok(Ok(length))) => {
+                    prop_assert_eq!(command.length, length);
+                    prop_assert_eq!(&command.arguments, &again);
+                }
+                (Ok(Err(need)), Ok(Err(other))) => {
+                    prop_assert_eq!(need, other);
+                    prop_assert!(again.is_empty());
+                }
+                (Err(error), Err(other)) => {
+                    prop_assert_eq!(error, other);
+                    prop_assert!(again.is_empty());
+                }
+                (one, other) => prop_assert!(false, "{one:?} and {other:?}"),
+            }
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use futures_util::future::LocalBoxFuture;
 use waystation_net::fifo::{Fifo, FifoLane, FifoSink, RespCodec};
 use waystation_net::limits::MESSAGES_PER_TURN;
 use waystation_net::{CloseReason, Conn, Input, Protocol, Session, Slot, Turn};
-use waystation_wire::resp::{Command, RespError, RespLimits, Scanner, put_command};
+use waystation_wire::resp::{Arguments, RespError, RespLimits, Scanner, put_command};
 
 use crate::client::{Client, IN_FLIGHT_MAX};
 use crate::commands::Commands;
@@ -129,10 +129,11 @@ impl GatewaySession {
         let mut batch = Batch::default();
         let mut pause = Pause::Yield;
         let mut count = 0;
+        let mut words = Arguments::new();
         while count < MESSAGES_PER_TURN {
             let rest = &bytes[*used..];
-            let command = match Command::read(&mut self.scanner, rest, &self.limits) {
-                Ok(Ok(command)) => command,
+            let length = match words.read(&mut self.scanner, rest, &self.limits) {
+                Ok(Ok(length)) => length,
                 Ok(Err(need)) => {
                     pause = Pause::Need(need);
                     break;
@@ -144,9 +145,9 @@ impl GatewaySession {
             };
             count += 1;
             let start = *used;
-            *used += command.length;
+            *used += length;
             let is_line = rest[0] != b'*';
-            match command.arguments.first() {
+            match words.first() {
                 Some(name) if self.commands.may_pass(name) && !is_line => {
                     batch.count += 1;
                     continue;
@@ -156,7 +157,7 @@ impl GatewaySession {
             // What came before goes first.
             self.relay(&mut batch, &bytes[..start]);
             batch.start = *used;
-            self.single(&command);
+            self.single(&words);
         }
         self.relay(&mut batch, &bytes[..*used]);
         conn.shard().counters().messages_in.add(count.into());
@@ -164,14 +165,14 @@ impl GatewaySession {
     }
 
     /// A request that does not go as it came.
-    fn single(&mut self, command: &Command<'_>) {
-        let Some(name) = command.arguments.first() else {
+    fn single(&mut self, words: &[&[u8]]) {
+        let Some(name) = words.first() else {
             // An empty line has no answer.
             return;
         };
         if self.commands.may_pass(name) {
             let mut request = Vec::new();
-            put_command(&mut request, &command.arguments);
+            put_command(&mut request, words);
             let mut batch = Batch { start: 0, count: 1 };
             self.relay(&mut batch, &request);
             return;

@@ -12,7 +12,8 @@ use futures_util::future::LocalBoxFuture;
 use waystation_net::limits::{MESSAGES_PER_TURN, READ_CHUNK_BYTES};
 use waystation_net::{CloseReason, Conn, Input, Protocol, Session, Slot, Turn};
 use waystation_wire::resp::{
-    Command, RespError, RespLimits, Scanner, put_bulk, put_error, put_integer, put_null, put_simple,
+    Arguments, RespError, RespLimits, Scanner, put_bulk, put_error, put_integer, put_null,
+    put_simple,
 };
 
 use crate::store::{Refused, Store};
@@ -79,7 +80,7 @@ impl Session for RespSession {
         let (mut used, mut count) = (0, 0);
         let mut pause = Pause::Yield;
         let sent = conn.send_many(0, |out| {
-            pause = self.requests(bytes, out, &mut used, &mut count);
+            (pause, used, count) = self.requests(bytes, out);
             count
         });
         input.consume(used);
@@ -106,28 +107,31 @@ impl Session for RespSession {
 }
 
 impl RespSession {
-    /// Answers the whole requests at the front of `bytes`.
-    fn requests(
-        &mut self,
-        bytes: &[u8],
-        out: &mut Vec<u8>,
-        used: &mut usize,
-        count: &mut u64,
-    ) -> Pause {
+    /// Answers the whole requests at the front of `bytes`: why it stops, the
+    /// bytes that are done with, and how many requests they were.
+    fn requests(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> (Pause, usize, u64) {
         let enough = out.len() + READ_CHUNK_BYTES;
+        let (mut rest, mut count) = (bytes, 0);
+        let mut pause = Pause::Yield;
+        let mut words = Arguments::new();
         for _ in 0..MESSAGES_PER_TURN {
-            let rest = &bytes[*used..];
-            match Command::read(&mut self.scanner, rest, &self.limits) {
-                Ok(Ok(command)) => {
-                    *used += command.length;
+            match words.read(&mut self.scanner, rest, &self.limits) {
+                Ok(Ok(length)) => {
+                    rest = &rest[length..];
                     // An empty line is no request.
-                    if let Some((name, arguments)) = command.arguments.split_first() {
+                    if let Some((name, arguments)) = words.split_first() {
                         self.request(name, arguments, out);
-                        *count += 1;
+                        count += 1;
                     }
                 }
-                Ok(Err(need)) => return Pause::Need(need),
-                Err(error) => return Pause::Bad(error),
+                Ok(Err(need)) => {
+                    pause = Pause::Need(need);
+                    break;
+                }
+                Err(error) => {
+                    pause = Pause::Bad(error);
+                    break;
+                }
             }
             // Small requests may have large answers. The core looks at the
             // output's limits between turns.
@@ -135,11 +139,13 @@ impl RespSession {
                 break;
             }
         }
-        Pause::Yield
+        (pause, bytes.len() - rest.len(), count)
     }
 
     fn request(&self, name: &[u8], arguments: &[&[u8]], out: &mut Vec<u8>) {
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        // Most clients write names in capitals: one comparison then.
+        let is =
+            |known: &str| name == known.as_bytes() || name.eq_ignore_ascii_case(known.as_bytes());
         match arguments {
             [] if is("PING") => out.extend_from_slice(b"+PONG\r\n"),
             [text] if is("PING") => put_bulk(out, text),

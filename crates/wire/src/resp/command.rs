@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use super::scan::{RespError, RespLimits, Scan, Scanner, length, short_head};
+use super::scan::{RespError, RespLimits, Scan, Scanner, length, short_bulk};
 
 /// Arguments that are held without an allocation.
 const INLINE: usize = 4;
@@ -19,13 +19,103 @@ pub struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
+    /// None. Holds no memory.
     #[inline]
-    const fn new() -> Self {
+    pub const fn new() -> Self {
         Self {
             inline: [&[]; INLINE],
             len: 0,
             many: Vec::new(),
         }
+    }
+
+    /// Reads the command at the front of `input` into this, in place of what
+    /// was here, as [`Command::read`] does; the result is its length. For a
+    /// loop over many: what a command is returned in is made once.
+    ///
+    /// Cost: as [`Command::read`].
+    ///
+    /// # Errors
+    /// As [`Command::read`]. There are no arguments then.
+    // Inline, with what it calls for short commands: a call per command and
+    // copies of what it returns took a third of a pipelined PING.
+    #[inline]
+    pub fn read(
+        &mut self,
+        scanner: &mut Scanner,
+        input: &'a [u8],
+        limits: &RespLimits,
+    ) -> Result<Result<usize, usize>, RespError> {
+        // Only at its first sight, so that no byte is read twice for each
+        // piece in which a long command comes.
+        if scanner.is_idle()
+            && self.many.is_empty()
+            && let Some(length) = self.read_short(input, limits)
+        {
+            return Ok(Ok(length));
+        }
+        *self = Self::new();
+        match input.first() {
+            None => Ok(Err(1)),
+            Some(b'*') => self.read_long(scanner, input, limits),
+            Some(_) => self.read_line(input, limits),
+        }
+    }
+
+    /// A short command that is there as a whole and is as most are. Whatever
+    /// it does not like, the scanner judges.
+    #[inline]
+    fn read_short(&mut self, input: &'a [u8], limits: &RespLimits) -> Option<usize> {
+        // `*3\r\n`
+        let [b'*', count @ b'1'..=b'4', b'\r', b'\n', rest @ ..] = input else {
+            return None;
+        };
+        let count = count - b'0';
+        if u64::from(count) > limits.elements_max {
+            return None;
+        }
+        self.len = usize::from(count);
+        let mut rest = rest;
+        for place in &mut self.inline[..usize::from(count)] {
+            (*place, rest) = short_bulk(rest)?;
+        }
+        let length = input.len() - rest.len();
+        (length <= limits.bytes_max).then_some(length)
+    }
+
+    /// A command that is long, came in pieces, or is none.
+    fn read_long(
+        &mut self,
+        scanner: &mut Scanner,
+        input: &'a [u8],
+        limits: &RespLimits,
+    ) -> Result<Result<usize, usize>, RespError> {
+        match scanner.scan(input, limits)? {
+            Scan::Need(bytes) => Ok(Err(bytes)),
+            Scan::Complete(length) => {
+                *self = bulks(&input[..length])?;
+                Ok(Ok(length))
+            }
+        }
+    }
+
+    /// An inline command.
+    fn read_line(
+        &mut self,
+        input: &'a [u8],
+        limits: &RespLimits,
+    ) -> Result<Result<usize, usize>, RespError> {
+        let window = &input[..input.len().min(limits.line_max)];
+        let Some(end) = window.iter().position(|&byte| byte == b'\n') else {
+            if input.len() >= limits.line_max {
+                return Err(RespError::TooLarge("line"));
+            }
+            return Ok(Err(input.len() + 1));
+        };
+        let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
+        let words = line.split(u8::is_ascii_whitespace);
+        *self = words.filter(|word| !word.is_empty()).collect();
+        Ok(Ok(end + 1))
     }
 
     #[inline]
@@ -44,6 +134,12 @@ impl<'a> Arguments<'a> {
             self.many.extend_from_slice(&self.inline);
         }
         self.many.push(argument);
+    }
+}
+
+impl Default for Arguments<'_> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -104,73 +200,16 @@ impl<'a> Command<'a> {
     ///
     /// # Errors
     /// [`RespError`]; the connection cannot be followed any further.
-    // Inline, with what it calls for short commands: a call per command and
-    // copies of what it returns took a third of a pipelined PING.
     #[inline]
     pub fn read(
         scanner: &mut Scanner,
         input: &'a [u8],
         limits: &RespLimits,
     ) -> Result<Result<Self, usize>, RespError> {
-        match input.first() {
-            None => Ok(Err(1)),
-            Some(b'*') => {
-                // Only at its first sight, so that no byte is read twice for
-                // each piece in which a long command comes.
-                if scanner.is_idle()
-                    && let Some(command) = short(input, limits)
-                {
-                    return Ok(Ok(command));
-                }
-                long(scanner, input, limits)
-            }
-            Some(_) => inline(input, limits),
-        }
+        let mut arguments = Arguments::new();
+        let read = arguments.read(scanner, input, limits)?;
+        Ok(read.map(|length| Self { arguments, length }))
     }
-}
-
-/// A command that is long, came in pieces, or is none.
-fn long<'a>(
-    scanner: &mut Scanner,
-    input: &'a [u8],
-    limits: &RespLimits,
-) -> Result<Result<Command<'a>, usize>, RespError> {
-    match scanner.scan(input, limits)? {
-        Scan::Need(bytes) => Ok(Err(bytes)),
-        Scan::Complete(length) => Ok(Ok(Command {
-            arguments: bulks(&input[..length])?,
-            length,
-        })),
-    }
-}
-
-/// A short command that is there as a whole and is as most are. Whatever it
-/// does not like, the scanner judges.
-#[inline]
-fn short<'a>(input: &'a [u8], limits: &RespLimits) -> Option<Command<'a>> {
-    // `*3\r\n`
-    let [b'*', count @ b'1'..=b'4', b'\r', b'\n', ..] = input else {
-        return None;
-    };
-    let count = u64::from(count - b'0');
-    if count > limits.elements_max {
-        return None;
-    }
-    let mut arguments = Arguments::new();
-    let mut at = 4;
-    for _ in 0..count {
-        let (bytes, start) = short_head(input, at)?;
-        let end = start + bytes;
-        if input.get(end..end + 2)? != b"\r\n" {
-            return None;
-        }
-        arguments.push(&input[start..end]);
-        at = end + 2;
-    }
-    (at <= limits.bytes_max).then_some(Command {
-        arguments,
-        length: at,
-    })
 }
 
 /// The bulks of a scanned array.
@@ -199,24 +238,4 @@ fn head(input: &[u8], kind: u8) -> Result<(usize, &[u8]), RespError> {
     let value = length(digits)?.ok_or(RespError::NotACommand)?;
     let value = usize::try_from(value).map_err(|_| RespError::BadLength)?;
     Ok((value, &input[end + 1..]))
-}
-
-fn inline<'a>(
-    input: &'a [u8],
-    limits: &RespLimits,
-) -> Result<Result<Command<'a>, usize>, RespError> {
-    let window = &input[..input.len().min(limits.line_max)];
-    let Some(end) = window.iter().position(|&byte| byte == b'\n') else {
-        if input.len() >= limits.line_max {
-            return Err(RespError::TooLarge("line"));
-        }
-        return Ok(Err(input.len() + 1));
-    };
-    let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
-    let words = line.split(u8::is_ascii_whitespace);
-    let arguments = words.filter(|word| !word.is_empty()).collect();
-    Ok(Ok(Command {
-        arguments,
-        length: end + 1,
-    }))
 }

@@ -305,34 +305,55 @@ fn short(input: &[u8], limits: &RespLimits) -> Option<usize> {
             end + 1
         }
         b'$' => {
-            let (bytes, start) = short_head(input, 0)?;
-            let end = start + bytes;
-            if input.get(end..end + 2)? != b"\r\n" {
-                return None;
-            }
-            end + 2
+            let (_, rest) = short_bulk(input)?;
+            input.len() - rest.len()
         }
         _ => return None,
     };
     (length <= limits.bytes_max).then_some(length)
 }
 
-/// The length in `$123\r\n` and where its bytes begin. At most six digits, so
-/// that nothing overflows.
+/// A bulk that is there as a whole, and what is behind it.
 #[inline]
-pub(super) fn short_head(input: &[u8], at: usize) -> Option<(usize, usize)> {
-    if *input.get(at)? != b'$' {
-        return None;
+pub(super) fn short_bulk(input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = short_head(input)?;
+    let (bulk, rest) = rest.split_at_checked(length)?;
+    match rest {
+        [b'\r', b'\n', rest @ ..] => Some((bulk, rest)),
+        _ => None,
     }
+}
+
+/// The length in `$123\r\n` and what is behind it. One digit is what most
+/// names of commands have, two what most keys have.
+#[inline]
+fn short_head(input: &[u8]) -> Option<(usize, &[u8])> {
+    match input {
+        [b'$', one @ b'0'..=b'9', b'\r', b'\n', rest @ ..] => Some((usize::from(one - b'0'), rest)),
+        [
+            b'$',
+            ten @ b'0'..=b'9',
+            one @ b'0'..=b'9',
+            b'\r',
+            b'\n',
+            rest @ ..,
+        ] => Some((usize::from(ten - b'0') * 10 + usize::from(one - b'0'), rest)),
+        _ => longer_head(input),
+    }
+}
+
+/// The same for three to six digits, so that nothing overflows.
+fn longer_head(input: &[u8]) -> Option<(usize, &[u8])> {
+    let [b'$', rest @ ..] = input else {
+        return None;
+    };
     let mut value = 0;
-    for place in at + 1..at + 8 {
-        match *input.get(place)? {
-            digit @ b'0'..=b'9' if place < at + 7 => {
-                value = value * 10 + usize::from(digit - b'0');
-            }
-            b'\r' if place > at + 1 => {
-                let ends = *input.get(place + 1)? == b'\n';
-                return ends.then_some((value, place + 2));
+    for (place, &byte) in rest.iter().take(7).enumerate() {
+        match byte {
+            digit @ b'0'..=b'9' if place < 6 => value = value * 10 + usize::from(digit - b'0'),
+            b'\r' if place > 2 => {
+                let behind = &rest[place + 1..];
+                return behind.strip_prefix(b"\n").map(|rest| (value, rest));
             }
             _ => return None,
         }
