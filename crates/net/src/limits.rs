@@ -95,6 +95,11 @@ pub const MAILBOX_MESSAGES: usize = 65_536;
 /// made this long.
 pub const ALARM_PERIOD_MIN: Duration = Duration::from_millis(1);
 
+/// Connections whose output is written before other tasks get their turn. A
+/// task that writes more than 128 times in its turn is made to wait by the
+/// runtime.
+pub const FLUSHES_PER_TURN: u32 = 64;
+
 /// Messages a connection handles before other tasks get their turn.
 pub const MESSAGES_PER_TURN: u32 = 256;
 

@@ -126,7 +126,10 @@ impl Input {
         if self.buffer.capacity() == 0 {
             self.buffer = buffers.take();
         }
-        if self.start > 0 && (self.is_empty() || self.start >= READ_CHUNK_BYTES) {
+        if self.is_empty() {
+            self.buffer.clear();
+            self.start = 0;
+        } else if self.start >= READ_CHUNK_BYTES {
             self.buffer.drain(..self.start);
             self.start = 0;
         }

@@ -4,7 +4,6 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::AsyncWrite;
 use waystation_base::Moment;
 
 use super::{CloseReason, Transport};
@@ -72,7 +71,8 @@ impl Transport {
 
     /// Ready when all but the slot is free.
     pub(super) fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (Some(ending), true) = (self.ending, self.stream.is_some()) else {
+        let is_there = self.conn.shared.stream.borrow().is_some();
+        let (Some(ending), true) = (self.ending, is_there) else {
             return Poll::Ready(());
         };
         let now = self.shard().now();
@@ -82,7 +82,8 @@ impl Transport {
         {
             return Poll::Pending;
         }
-        self.stream = None;
+        let stream = self.conn.shared.stream.take();
+        drop(stream);
         self.input.take_off(usize::MAX);
         self.input.rest(self.conn.shard());
         self.conn.hold_received(0);
@@ -99,11 +100,12 @@ impl Transport {
         if self.conn.output_len() > 0 {
             return Poll::Pending;
         }
-        let Some(stream) = &mut self.stream else {
-            return Poll::Ready(());
-        };
         if !ending.shut {
-            match Pin::new(stream).poll_shutdown(cx) {
+            let mut stream = self.conn.shared.stream.borrow_mut();
+            let Some(stream) = &mut *stream else {
+                return Poll::Ready(());
+            };
+            match Pin::new(&mut **stream).poll_shutdown(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(())) => {

@@ -3,6 +3,7 @@
 
 mod buffer;
 mod ending;
+mod flush;
 mod output;
 mod pressure;
 mod reason;
@@ -20,13 +21,14 @@ use waystation_base::{ConnName, Moment, line_passes};
 
 pub(crate) use self::buffer::Buffers;
 pub use self::buffer::Input;
+pub(crate) use self::flush::Flushes;
 use self::output::Output;
 pub use self::pressure::{HeldAnswer, OutputLevel};
 pub use self::reason::CloseReason;
 pub use self::send::{SendError, SlowReader};
 pub use self::session::{Session, Turn};
 pub use self::transport::{Filled, Transport};
-use crate::io::Address;
+use crate::io::{Address, Stream};
 use crate::shard::{Held, Shard, Waiters, WaitsFor, waiting};
 
 fn ready_if(ready: bool) -> Poll<()> {
@@ -58,7 +60,12 @@ pub(crate) struct ConnShared {
     accepted: bool,
     opened: Moment,
     received: Cell<Moment>,
+    /// None before its driver began, while the connection speaks HTTP, and once
+    /// it has ended.
+    stream: RefCell<Option<Box<dyn Stream>>>,
     output: RefCell<Output>,
+    /// The shard is to write its output at the end of this turn.
+    flushes: Cell<bool>,
     /// Bytes counted in the shard's memory: received, to be written, and of
     /// answers that wait for room.
     held: [Cell<usize>; 3],
@@ -75,6 +82,8 @@ pub(crate) struct ConnShared {
     driver_runs: Cell<bool>,
     driver: RefCell<Option<Waker>>,
     handlers: Cell<u32>,
+    /// The peer has sent its last byte; the driver waits for the handlers.
+    awaits_handlers: Cell<bool>,
     slow_reader: Cell<SlowReader>,
     /// A WebSocket's pings are answered before they come here.
     pings_answered: Cell<bool>,
@@ -126,7 +135,9 @@ impl Conn {
                     accepted,
                     opened,
                     received: Cell::new(opened),
+                    stream: RefCell::default(),
                     output: RefCell::default(),
+                    flushes: Cell::new(false),
                     held: Default::default(),
                     output_high: Cell::new(false),
                     reading_paused: Cell::new(false),
@@ -137,6 +148,7 @@ impl Conn {
                     driver_runs: Cell::new(false),
                     driver: RefCell::new(None),
                     handlers: Cell::new(0),
+                    awaits_handlers: Cell::new(false),
                     slow_reader: Cell::new(shard.config().connection.slow_reader),
                     pings_answered: Cell::new(false),
                     waiters: Waiters::default(),
@@ -396,6 +408,9 @@ impl Drop for HandlerGuard {
         handlers.set(handlers.get() - 1);
         self.conn.shard().count_handler(-1);
         self.conn.wake_waiters();
-        self.conn.wake_driver();
+        let shared = &self.conn.shared;
+        if shared.awaits_handlers.get() || shared.draining.get() {
+            self.conn.wake_driver();
+        }
     }
 }

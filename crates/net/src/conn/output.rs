@@ -33,6 +33,11 @@ impl Output {
         self.pieces_len + self.tail.len() - self.tail_start
     }
 
+    /// Nothing is in it, and it holds no buffer.
+    pub(crate) fn is_resting(&self) -> bool {
+        self.tail.capacity() == 0 && self.pieces.is_empty()
+    }
+
     /// Where the next bytes go.
     pub(crate) fn tail(&mut self, shard: &Shard) -> &mut Vec<u8> {
         if self.tail.capacity() == 0 {

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::Conn;
+use crate::limits::READ_CHUNK_BYTES;
 use crate::shard::Held;
 
 /// What the output of a connection has come to.
@@ -53,7 +54,10 @@ impl Conn {
 
     /// Something was put into the output.
     pub(super) fn output_grew(&self) {
-        self.hold_queued();
+        // The driver writes before it waits, and tells what is left then.
+        if !self.shared.driver_runs.get() || self.output_len() > READ_CHUNK_BYTES {
+            self.hold_queued();
+        }
         if !self.shared.output_high.get() && self.is_behind() {
             self.shared.output_high.set(true);
             self.shard().counters().output_high.add(1);

@@ -159,7 +159,7 @@ impl Conn {
         drop(output);
         if count > 0 {
             self.shard().counters().messages_out.add(count);
-            self.wake_driver();
+            self.flush_soon();
             self.output_grew();
         }
         Ok(())
@@ -205,7 +205,7 @@ impl Conn {
             let mut output = self.shared.output.borrow_mut();
             output.tail(self.shard()).extend_from_slice(bytes);
             drop(output);
-            self.wake_driver();
+            self.flush_soon();
             self.hold_queued();
         }
     }
@@ -250,7 +250,7 @@ impl Conn {
 
     fn sent(&self) {
         self.shard().counters().messages_out.add(1);
-        self.wake_driver();
+        self.flush_soon();
         self.output_grew();
     }
 

@@ -1,8 +1,9 @@
 //! The loop that moves a connection's bytes.
 //!
-//! One task owns the socket. It reads while a handler is suspended, up to a
-//! bound; it writes once per turn everything that any task of the shard has
-//! put into the output since.
+//! One task owns the connection. It reads while a handler is suspended, up to
+//! a bound; it writes once per turn everything that its handlers have put into
+//! the output since. What other tasks put there the shard writes, see
+//! [`super::flush`].
 
 mod beside;
 mod time;
@@ -12,12 +13,13 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::ReadBuf;
 use waystation_base::Moment;
 
 use super::ending::Ending;
 use super::{CloseReason, Conn, Input, Session, Turn};
 use crate::io::Stream;
+use crate::limits::READ_CHUNK_BYTES;
 use crate::shard::{Shard, Sleep, WaitsFor, waiting};
 
 /// What [`Transport::fill`] waited for.
@@ -31,11 +33,9 @@ pub enum Filled {
     Drain,
 }
 
-/// A connection's stream with what was received from it.
+/// A connection's driver, with what was received from its stream.
 pub struct Transport {
     pub(super) conn: Conn,
-    /// None once the connection has ended.
-    pub(super) stream: Option<Box<dyn Stream>>,
     pub(super) input: Input,
     /// The peer sends nothing more.
     pub(super) ended: bool,
@@ -49,6 +49,8 @@ pub struct Transport {
     /// When the oldest message began that comes in several frames and is not
     /// complete.
     unfinished: Option<Moment>,
+    /// The last read took all that there was.
+    drained: bool,
     timer: Sleep,
     /// When output last made progress, while some is waiting.
     blocked: Option<Moment>,
@@ -60,10 +62,10 @@ pub struct Transport {
 impl Transport {
     pub(crate) fn new(conn: Conn, stream: Box<dyn Stream>, head: Vec<u8>) -> Self {
         let timer = Sleep::new(conn.shard(), Moment::FAR_FUTURE);
+        conn.shared.stream.replace(Some(stream));
         Self {
             taken: conn.opened(),
             conn,
-            stream: Some(stream),
             input: Input::with(head),
             ended: false,
             ending: None,
@@ -71,6 +73,7 @@ impl Transport {
             drain_told: None,
             partial: None,
             unfinished: None,
+            drained: false,
             timer,
             blocked: None,
         }
@@ -88,7 +91,8 @@ impl Transport {
 
     /// Whether heartbeats of the peer are answered before they come here.
     pub(crate) fn answers_heartbeats(&self) -> bool {
-        self.stream
+        let stream = self.conn.shared.stream.borrow();
+        stream
             .as_ref()
             .is_some_and(|stream| stream.answers_heartbeats())
     }
@@ -117,10 +121,14 @@ impl Transport {
             self.conn.shared.driver_runs.set(true);
             let turn = session.handle_input(&self.conn, &mut self.input);
             self.conn.shared.driver_runs.set(false);
-            self.hold(session.held_len());
+            self.held = session.held_len();
             match turn? {
-                Turn::Suspended(handler) => self.beside(handler, session).await?,
+                Turn::Suspended(handler) => {
+                    self.hold();
+                    self.beside(handler, session).await?;
+                }
                 Turn::Yield => {
+                    self.hold();
                     tokio::task::yield_now().await;
                     self.flush_some().await?;
                 }
@@ -179,11 +187,11 @@ impl Transport {
         waiting(WaitsFor::plain("input"), filled)
     }
 
-    /// Tells the shard what this connection holds, `held` of it outside the
-    /// input.
-    fn hold(&mut self, held: usize) {
-        self.held = held;
-        self.conn.hold_received(self.input.capacity() + held);
+    /// Tells the shard what this connection holds, before it waits. A pooled
+    /// buffer that is only held within a turn is not told.
+    fn hold(&self) {
+        self.conn.hold_received(self.input.capacity() + self.held);
+        self.conn.hold_queued();
     }
 
     /// Whether it may hold more, for one message or while someone waits.
@@ -213,6 +221,7 @@ impl Transport {
             };
             return Poll::Ready(Ok(filled));
         }
+        self.hold();
         if self.conn.shared.draining.get() {
             ready!(self.poll_drain(cx))?;
             return Poll::Ready(Ok(Filled::Drain));
@@ -225,17 +234,19 @@ impl Transport {
         if self.ended {
             return Poll::Ready(Ok(()));
         }
-        let Some(stream) = &mut self.stream else {
+        let mut stream = self.conn.shared.stream.borrow_mut();
+        let Some(stream) = &mut *stream else {
             return Poll::Ready(Err(CloseReason::Reset));
         };
         let shard = self.conn.shard();
-        if self.input.is_empty() {
+        // Behind a read that left nothing, only to be woken by what comes: the
+        // read itself is tried first otherwise, and answers that as well.
+        if std::mem::take(&mut self.drained) && self.input.is_empty() {
             match stream.poll_read_ready(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(CloseReason::Reset)),
                 Poll::Pending => {
                     self.input.rest(shard);
-                    self.conn.hold_received(self.input.capacity() + self.held);
                     return Poll::Pending;
                 }
             }
@@ -243,11 +254,11 @@ impl Transport {
         let buffer = self.input.room(shard);
         let filled = buffer.len();
         let mut read = ReadBuf::uninit(buffer.spare_capacity_mut());
-        let Poll::Ready(result) = Pin::new(&mut *stream).poll_read(cx, &mut read) else {
-            // The readiness was spurious.
+        let Poll::Ready(result) = Pin::new(&mut **stream).poll_read(cx, &mut read) else {
             self.input.rest(shard);
             return Poll::Pending;
         };
+        self.drained = read.remaining() > 0;
         let count = read.filled().len();
         if result.is_err() {
             return Poll::Ready(Err(CloseReason::Reset));
@@ -263,7 +274,10 @@ impl Transport {
             buffer.set_len(filled + count);
         }
         self.conn.set_received(shard.now());
-        self.conn.hold_received(self.input.capacity() + self.held);
+        let held = self.input.capacity() + self.held;
+        if held > READ_CHUNK_BYTES {
+            self.conn.hold_received(held);
+        }
         self.ended = count == 0;
         let counters = shard.counters();
         if count > 0 {
@@ -275,48 +289,29 @@ impl Transport {
 
     /// Writes until everything has left or the peer takes no more.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, CloseReason> {
-        let shard = self.conn.shard();
-        let mut wrote = false;
-        loop {
-            let mut output = self.conn.shared.output.borrow_mut();
-            if output.len() == 0 {
-                output.rest(shard);
+        if self.conn.shared.output.borrow().is_resting() {
+            self.blocked = None;
+            return Ok(Poll::Ready(()));
+        }
+        let written = self.conn.write_output(cx);
+        if written.some && self.blocked.take().is_some() {
+            self.taken = self.shard().now();
+        }
+        match written.all {
+            Poll::Ready(result) => {
                 self.blocked = None;
-                if let Some(stream) = self.stream.as_mut().filter(|_| wrote) {
-                    stream.mark_whole();
-                }
-                return Ok(Poll::Ready(()));
+                result.map(Poll::Ready)
             }
-            let Some(stream) = &mut self.stream else {
-                return Err(CloseReason::Reset);
-            };
-            match output.poll_write(&mut **stream, cx) {
-                Poll::Ready(Ok(count)) => {
-                    drop(output);
-                    wrote = true;
-                    let counters = shard.counters();
-                    counters.writes.add(1);
-                    counters.bytes_out.add(count as u64);
-                    if self.blocked.take().is_some() {
-                        self.taken = shard.now();
-                    }
-                    self.conn.output_shrank();
-                    if !self.conn.is_behind() {
-                        self.conn.wake_waiters();
-                    }
-                }
-                Poll::Ready(Err(_)) => return Err(CloseReason::Reset),
-                Poll::Pending => {
-                    drop(output);
-                    self.blocked.get_or_insert(shard.now());
-                    // Replies wait, but requests may be read until the output
-                    // reaches its high-water mark.
-                    return Ok(if self.conn.holds_back() {
-                        Poll::Pending
-                    } else {
-                        Poll::Ready(())
-                    });
-                }
+            Poll::Pending => {
+                let now = self.shard().now();
+                self.blocked.get_or_insert(now);
+                // Replies wait, but requests may be read until the output
+                // reaches its high-water mark.
+                Ok(if self.conn.holds_back() {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(())
+                })
             }
         }
     }
@@ -333,7 +328,16 @@ impl Transport {
 
     /// The stream itself, for a protocol with its own loop, such as HTTP;
     /// nothing when the connection has ended.
-    pub(crate) fn into_parts(self) -> Option<(Conn, Box<dyn Stream>, Input)> {
-        Some((self.conn, self.stream?, self.input))
+    pub(crate) fn into_parts(mut self) -> Option<(Conn, Box<dyn Stream>, Input)> {
+        let stream = self.conn.shared.stream.take()?;
+        Some((self.conn.clone(), stream, std::mem::take(&mut self.input)))
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        // Handles of the connection may live on; its socket does not.
+        let stream = self.conn.shared.stream.take();
+        drop(stream);
     }
 }

@@ -179,20 +179,22 @@ impl<A> Line<A> {
     /// # Panics
     /// When [`Line::next`] did not say so.
     pub(super) fn take(&mut self, count: u32) -> Batch {
-        let Some((Place::Batch(batch), _)) = self.order.front_mut() else {
+        let Some((Place::Batch(mut batch), written)) = self.order.pop_front() else {
             unreachable!("a batch is next in line");
         };
-        let taken = Batch {
-            count: count.min(batch.count),
-            ..batch.clone()
-        };
-        batch.first += u64::from(taken.count);
-        batch.count -= taken.count;
-        if batch.count == 0 {
-            self.order.pop_front();
+        let count = count.min(batch.count);
+        self.waiting -= count as usize;
+        if count < batch.count {
+            let taken = Batch {
+                count,
+                ..batch.clone()
+            };
+            batch.first += u64::from(count);
+            batch.count -= count;
+            self.order.push_front((Place::Batch(batch), written));
+            return taken;
         }
-        self.waiting -= taken.count as usize;
-        taken
+        batch
     }
 
     /// An answer of a caller that gave up was read.

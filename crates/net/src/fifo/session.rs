@@ -49,6 +49,7 @@ impl<C: FifoCodec> FifoSession<C> {
     ) -> Result<Pause, CloseReason> {
         let mut run = Run::default();
         let mut pause = Ok(Pause::Yield);
+        let mut count = 0;
         let mut next = line.borrow().next();
         for _ in 0..MESSAGES_PER_TURN {
             if *used == bytes.len() {
@@ -68,7 +69,7 @@ impl<C: FifoCodec> FifoSession<C> {
             };
             let answer = &bytes[*used..*used + length];
             *used += length;
-            counters.messages_in.add(1);
+            count += 1;
             match next {
                 Next::Batch(left) => {
                     run.count += 1;
@@ -81,11 +82,17 @@ impl<C: FifoCodec> FifoSession<C> {
                     line.borrow_mut().skip();
                     counters.late_answers.add(1);
                 }
-                Next::Caller => self.answer(line, counters, answer)?,
+                Next::Caller => {
+                    if let Err(reason) = self.answer(line, counters, answer) {
+                        pause = Err(reason);
+                        break;
+                    }
+                }
             }
             run.start = *used;
             next = line.borrow().next();
         }
+        counters.messages_in.add(count);
         // What is whole goes out, whatever follows it.
         let end = *used;
         if run.count > 0 {

@@ -43,7 +43,7 @@ use self::timer::Timers;
 pub use self::timer::{Elapsed, Sleep, until};
 pub(crate) use self::waiters::Waiters;
 use crate::clock::MonotonicClock;
-use crate::conn::{Buffers, Conn, ConnShared};
+use crate::conn::{Buffers, Conn, ConnShared, Flushes};
 use crate::counters::Counters;
 use crate::io::{Io, Stream};
 use crate::server::NetConfig;
@@ -71,6 +71,7 @@ struct Inner {
     offload: Offload,
     connections: RefCell<Slots<Rc<ConnShared>>>,
     buffers: Buffers,
+    flushes: Flushes,
     memory: Memory,
     counters: Arc<Counters>,
     remote: Remote,
@@ -118,6 +119,7 @@ impl Shard {
             timers: Timers::new(MonotonicClock.now()),
             offload: Offload::new(),
             buffers: Buffers::default(),
+            flushes: Flushes::default(),
             memory: Memory::default(),
             counters: parts.counters,
             remote: parts.remote,
@@ -136,6 +138,8 @@ impl Shard {
         CURRENT.with_borrow_mut(|current| *current = Some(shard.clone()));
         let timers = shard.clone();
         tokio::task::spawn_local(Timers::drive(timers));
+        let flushes = shard.clone();
+        tokio::task::spawn_local(Flushes::drive(flushes));
         shard
     }
 
@@ -372,6 +376,10 @@ impl Shard {
 
     pub(crate) fn buffers(&self) -> &Buffers {
         &self.inner.buffers
+    }
+
+    pub(crate) fn flushes(&self) -> &Flushes {
+        &self.inner.flushes
     }
 
     /// Gives a new stream the settings of all streams.

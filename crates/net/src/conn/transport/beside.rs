@@ -79,6 +79,7 @@ impl Transport {
                 Poll::Pending => break,
             }
         }
+        self.hold();
         let stall = self.shard().config().connection.write_stall;
         if let Some(since) = self.blocked
             && self.poll_timer(cx, since + stall).is_ready()
@@ -107,6 +108,7 @@ impl Transport {
     pub(super) async fn below_high_water(&mut self) -> Result<(), CloseReason> {
         // It is we who do not read.
         (self.partial, self.unfinished) = (None, None);
+        self.hold();
         let ready = poll_fn(|cx| {
             self.conn.register_driver(cx);
             if let Some(reason) = self.conn.close_reason() {
@@ -123,6 +125,8 @@ impl Transport {
 
     /// The peer sends nothing more, but handlers still work for it.
     pub(super) async fn handlers_end(&mut self) -> Result<(), CloseReason> {
+        self.conn.shared.awaits_handlers.set(true);
+        self.hold();
         let ended = poll_fn(|cx| {
             self.conn.register_driver(cx);
             if let Some(reason) = self.conn.close_reason() {

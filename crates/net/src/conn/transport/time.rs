@@ -44,8 +44,11 @@ impl Transport {
         // the limit on that holds; or we do not listen; or we connected, and
         // ask for signs of life.
         let silenced = self.blocked.is_some() || self.conn.is_reading_paused();
-        if self.conn.handlers() > 0 || silenced || !self.conn.is_accepted() {
+        if silenced || !self.conn.is_accepted() {
             first.0 = Moment::FAR_FUTURE;
+        } else if self.conn.handlers() > 0 {
+            // Nobody wakes this task when the last of them ends.
+            first.0 = alive.max(self.shard().now()) + limits.idle;
         }
         if let Some((since, _)) = self.partial {
             first = first_of(
