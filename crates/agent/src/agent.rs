@@ -1,0 +1,182 @@
+//! The agent's thread.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Mutex;
+
+use waystation_base::hash64;
+use waystation_client::machine_now;
+use waystation_membership::Watch;
+use waystation_net::udp::{Udp, UdpConfig, UdpListener};
+use waystation_net::{Address, Label, NetConfig, Server, Shard};
+use waystation_registry::{Acks, Client, Registry as _, WatchOptions, Watching};
+use waystation_segment::TURN_EVERY;
+
+use crate::config::AgentConfig;
+use crate::desk::Desk;
+use crate::error::Error;
+use crate::limits::IDLE_TURN;
+use crate::unix;
+
+/// A running agent: one thread, and one for the registry's client. Dropping it
+/// ends both; callers go on by what they know, for a while.
+pub struct Agent {
+    server: Option<Server>,
+    udp: Vec<SocketAddr>,
+    socket: PathBuf,
+    registry: Client,
+}
+
+impl Agent {
+    /// Binds and starts. The registry need not be there yet.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn start(config: AgentConfig) -> Result<Self, Error> {
+        let listener = listen(&config.socket).map_err(|source| Error::Socket {
+            path: config.socket.clone(),
+            source,
+        })?;
+        let registry = Client::open(&config.registry)?;
+        let options = WatchOptions {
+            acks: Acks::ByCaller,
+            ..WatchOptions::default()
+        };
+        let watching = registry.watch(Watch::Prefix("".into()), options)?;
+        let net = NetConfig {
+            seed: config.seed,
+            ..NetConfig::default()
+        };
+        let mut udp = Vec::new();
+        let mut sockets = Vec::new();
+        for &at in &config.udp {
+            let socket = UdpListener::bind(&net, &Address::Tcp(at), UdpConfig::default())?;
+            if let Address::Tcp(address) = socket.address() {
+                udp.push(address);
+            }
+            sockets.push(socket);
+        }
+        let path = config.socket.clone();
+        // Another agent's segments have another owner, those of an earlier one
+        // too.
+        let owner = hash64(&machine_now().as_nanos().to_le_bytes())
+            ^ hash64(&std::process::id().to_le_bytes());
+        let parts = Mutex::new(Some((config, listener, watching)));
+        let mut builder = Server::builder(net).on_shard(move |shard| {
+            let parts = parts.lock().ok().and_then(|mut parts| parts.take());
+            if let Some((config, listener, watching)) = parts {
+                let desk = Rc::new(RefCell::new(Desk::new(config, owner)));
+                shard.set_extension(Rc::clone(&desk));
+                start(shard, &desk, listener, watching);
+            }
+        });
+        for socket in sockets {
+            builder = builder.serve_udp(socket, |shard| {
+                let desk = shard.extension::<RefCell<Desk>>();
+                let out = RefCell::new(Vec::new());
+                move |socket: &Udp, from: &Address, bytes: &[u8]| {
+                    let Some(desk) = &desk else { return };
+                    let mut out = out.borrow_mut();
+                    let mut desk = desk.borrow_mut();
+                    desk.pairs.handle(machine_now(), bytes, &mut out);
+                    if !out.is_empty() {
+                        // A full queue is counted by the socket.
+                        let _dropped = socket.send(from, &out);
+                    }
+                }
+            });
+        }
+        Ok(Self {
+            server: Some(builder.start()?),
+            udp,
+            socket: path,
+            registry,
+        })
+    }
+
+    /// Where callers of Lars ask.
+    pub fn udp_addresses(&self) -> &[SocketAddr] {
+        &self.udp
+    }
+
+    /// The Unix socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Ends it: closes the socket, after which callers fall back.
+    pub fn drain(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.drain();
+            self.registry.close_and_wait();
+            // A new agent may have replaced it already; then it has its own.
+            if UnixStream::connect(&self.socket).is_err() {
+                let _gone = std::fs::remove_file(&self.socket);
+            }
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Binds the socket, in place of one whose agent is gone.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    if UnixStream::connect(path).is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn start(shard: &Shard, desk: &Rc<RefCell<Desk>>, listener: UnixListener, watching: Watching) {
+    let (inner, its) = (shard.clone(), Rc::clone(desk));
+    shard.spawn(Label::of("callers"), async move {
+        match tokio::net::UnixListener::from_std(listener) {
+            Ok(listener) => unix::accept(inner, listener, its).await,
+            Err(error) => tracing::error!(%error, "the socket could not join its thread"),
+        }
+    });
+    let (inner, its) = (shard.clone(), Rc::clone(desk));
+    shard.spawn(Label::of("routes"), async move {
+        loop {
+            let changes = tokio::select! {
+                () = inner.drain_begun() => return,
+                changes = watching.changes() => changes,
+            };
+            for change in changes {
+                its.borrow_mut().handle_view(machine_now(), &change.view);
+                // Callers see it in their segments from here on.
+                watching.acknowledge(&change.view.service, change.view.at);
+            }
+        }
+    });
+    let (inner, its) = (shard.clone(), Rc::clone(desk));
+    shard.spawn(Label::of("turns"), async move {
+        let mut wait = IDLE_TURN;
+        loop {
+            tokio::select! {
+                () = inner.drain_begun() => return,
+                () = inner.sleep(wait) => {}
+            }
+            let is_busy = its.borrow_mut().handle_turn(machine_now());
+            wait = if is_busy { TURN_EVERY } else { IDLE_TURN };
+        }
+    });
+}

@@ -1,0 +1,191 @@
+//! All that an agent knows: views, services in use, and who asks.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use waystation_base::{Moment, ServiceName};
+use waystation_client::protocol::{Answer, Code, Request};
+use waystation_membership::View;
+use waystation_segment::LedgerId;
+
+use crate::config::AgentConfig;
+use crate::lars::Pairs;
+use crate::limits::SERVICES_MAX;
+use crate::service::Service;
+
+/// What a connection holds of a service: it ends with it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    service: ServiceName,
+    ledger: LedgerId,
+}
+
+/// An answer and what goes with it.
+pub(crate) struct Reply {
+    /// Nothing for a request without an answer.
+    pub(crate) answer: Option<Answer>,
+    pub(crate) files: Vec<OwnedFd>,
+}
+
+impl Reply {
+    fn of(answer: Answer) -> Self {
+        Self {
+            answer: Some(answer),
+            files: Vec::new(),
+        }
+    }
+
+    pub(crate) fn refused(code: Code, text: impl Into<String>) -> Self {
+        Self::of(Answer::Refused {
+            code,
+            text: text.into(),
+        })
+    }
+}
+
+pub(crate) struct Desk {
+    config: AgentConfig,
+    owner: u64,
+    views: BTreeMap<ServiceName, Arc<View>>,
+    services: BTreeMap<ServiceName, Service>,
+    pub(crate) pairs: Pairs,
+    stale_reports: u64,
+}
+
+impl Desk {
+    pub(crate) fn new(config: AgentConfig, owner: u64) -> Self {
+        let pairs = Pairs::new(config.lars, config.seed);
+        Self {
+            config,
+            owner,
+            views: BTreeMap::new(),
+            services: BTreeMap::new(),
+            pairs,
+            stale_reports: 0,
+        }
+    }
+
+    /// A view came. Once this returns callers see it.
+    pub(crate) fn handle_view(&mut self, now: Moment, view: &Arc<View>) {
+        self.views.insert(view.service.clone(), Arc::clone(view));
+        self.pairs.handle_view(now, view);
+        if let Some(service) = self.services.get_mut(&view.service) {
+            service.handle_view(now, view);
+        }
+    }
+
+    /// A turn of all services; says whether any is being called.
+    pub(crate) fn handle_turn(&mut self, now: Moment) -> bool {
+        self.pairs.handle_turn(now);
+        let mut is_busy = false;
+        self.services.retain(|_, service| {
+            is_busy |= service.handle_turn(now);
+            !service.is_forgotten(now)
+        });
+        is_busy
+    }
+
+    /// Answers a caller. `held` is what its connection has.
+    pub(crate) fn handle(&mut self, now: Moment, request: Request, held: &mut Vec<Held>) -> Reply {
+        let name = match &request {
+            Request::Attach { service }
+            | Request::Pick { service }
+            | Request::Report { service, .. }
+            | Request::ReportAddress { service, .. }
+            | Request::List { service }
+            | Request::Explain { service } => service,
+        };
+        let found = self.service(now, name);
+        let (name, service) = match found {
+            Ok(found) => found,
+            Err(_) if matches!(request, Request::Report { .. }) => {
+                self.stale_reports += 1;
+                return Reply {
+                    answer: None,
+                    files: Vec::new(),
+                };
+            }
+            Err((code, text)) => return Reply::refused(code, text),
+        };
+        match request {
+            Request::Attach { .. } => match service.attach(now) {
+                Ok((ledger, files)) => {
+                    held.push(Held {
+                        service: name,
+                        ledger,
+                    });
+                    Reply {
+                        answer: Some(Answer::Attached),
+                        files: files.into(),
+                    }
+                }
+                Err(error) => Reply::refused(Code::Busy, no_memory(&error)),
+            },
+            Request::Pick { .. } => Reply::of(service.pick(now)),
+            Request::Report {
+                host,
+                end,
+                latency_us,
+                ..
+            } => {
+                let latency = latency_us.map(Duration::from_micros);
+                if !service.report(now, host, end.into(), latency) {
+                    self.stale_reports += 1;
+                }
+                Reply {
+                    answer: None,
+                    files: Vec::new(),
+                }
+            }
+            Request::ReportAddress { address, end, .. } => {
+                let host = service.find(&address);
+                if host.is_some_and(|host| service.report(now, host, end.into(), None)) {
+                    return Reply::of(Answer::Reported);
+                }
+                let text = format!("{name} has no host at {address}");
+                Reply::refused(Code::NoHosts, text)
+            }
+            Request::List { .. } => Reply::of(service.list()),
+            Request::Explain { .. } => Reply::of(service.explain(now)),
+        }
+    }
+
+    /// A connection ended: what its process left unfinished is given up.
+    pub(crate) fn handle_gone(&mut self, now: Moment, held: Vec<Held>) {
+        for one in held {
+            if let Some(service) = self.services.get_mut(&one.service) {
+                service.detach(now, one.ledger);
+            }
+        }
+    }
+
+    /// The service of this name, kept from now on.
+    fn service(
+        &mut self,
+        now: Moment,
+        name: &str,
+    ) -> Result<(ServiceName, &mut Service), (Code, String)> {
+        let name = ServiceName::new(name).map_err(|error| (Code::BadRequest, error.to_string()))?;
+        if !self.services.contains_key(&name) {
+            let Some(view) = self.views.get(&name) else {
+                let text = format!("nobody offers {name}, as far as known yet");
+                return Err((Code::NoSuchService, text));
+            };
+            if self.services.len() >= SERVICES_MAX {
+                return Err((Code::Busy, "too many services are in use".to_owned()));
+            }
+            let made = Service::new(now, &self.config, view, self.owner);
+            let made = made.map_err(|error| (Code::Busy, no_memory(&error)))?;
+            self.services.insert(name.clone(), made);
+        }
+        let service = self.services.get_mut(&name).expect("it was just put there");
+        Ok((name, service))
+    }
+}
+
+fn no_memory(error: &io::Error) -> String {
+    format!("memory cannot be made: {error}")
+}

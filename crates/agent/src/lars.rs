@@ -1,0 +1,227 @@
+//! Services that are asked for by Lars' protocol.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use waystation_balance::{
+    Balancer, BalancerConfig, CallEnd, HostName, Lars, LarsConfig, NoPick, Outcome,
+};
+use waystation_base::{Moment, ServiceName, hash64};
+use waystation_membership::{Address, LarsPair, State, View};
+use waystation_wire::lars::{
+    DATAGRAM_LEN_MAX, GetHostRequest, GetHostResponse, GetRouteRequest, GetRouteResponse, HostInfo,
+    Message, ReportRequest, RetCode, datagram,
+};
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LarsCounters {
+    /// Hosts given.
+    pub(crate) picks: u64,
+    /// Questions without a host, by any cause.
+    pub(crate) no_picks: u64,
+    /// Results taken in.
+    pub(crate) reports: u64,
+    /// Results for hosts or services that are not there.
+    pub(crate) stale_reports: u64,
+    /// Datagrams that were none of the protocol, or of no use to an agent.
+    pub(crate) dropped: u64,
+    /// Hosts of routes that did not fit an answer.
+    pub(crate) left_out: u64,
+}
+
+/// The balance of one pair.
+struct Pair {
+    balancer: Balancer,
+    names: HashMap<HostInfo, HostName>,
+    hosts: Vec<HostInfo>,
+    /// Where the next answer with a part of the hosts begins.
+    turn: usize,
+}
+
+/// All pairs that the registry has, and the answers to callers.
+pub(crate) struct Pairs {
+    config: LarsConfig,
+    seed: u64,
+    by_pair: BTreeMap<LarsPair, Pair>,
+    /// Which pair each service had in its last view.
+    of_service: BTreeMap<ServiceName, LarsPair>,
+    counters: LarsCounters,
+}
+
+impl Pairs {
+    pub(crate) fn new(config: LarsConfig, seed: u64) -> Self {
+        Self {
+            config,
+            seed,
+            by_pair: BTreeMap::new(),
+            of_service: BTreeMap::new(),
+            counters: LarsCounters::default(),
+        }
+    }
+
+    /// The view of a service, of which those with a pair and an IPv4 address can
+    /// be told. A service has one pair, that of its first instance with one.
+    pub(crate) fn handle_view(&mut self, now: Moment, view: &View) {
+        let pair = view.instances.values().find_map(|one| one.lars);
+        let before = self.of_service.get(&view.service).copied();
+        if let Some(before) = before
+            && pair.is_some_and(|pair| pair != before)
+        {
+            self.by_pair.remove(&before);
+        }
+        // Without instances the pair stays known: its service has no hosts.
+        let Some(pair) = pair.or(before) else { return };
+        self.of_service.insert(view.service.clone(), pair);
+        let mut told = View::empty(view.service.clone(), view.at);
+        for (id, instance) in &view.instances {
+            if instance.lars == Some(pair) && matches!(instance.address, Address::V4(_)) {
+                told.instances.insert(id.clone(), Arc::clone(instance));
+            }
+        }
+        let seed = self.seed ^ hash64(view.service.as_str().as_bytes());
+        let config = self.config;
+        let one = self.by_pair.entry(pair).or_insert_with(|| Pair {
+            // The rule of Lars has nothing around it.
+            balancer: Balancer::new(
+                BalancerConfig::bare(),
+                Box::new(Lars::new(config, seed)),
+                seed,
+            ),
+            names: HashMap::new(),
+            hosts: Vec::new(),
+            turn: 0,
+        });
+        one.balancer.handle_view(now, &told);
+        one.names.clear();
+        one.hosts.clear();
+        for entry in one.balancer.table().entries() {
+            let Address::V4(address) = entry.instance.address else {
+                continue;
+            };
+            let host = HostInfo::new(*address.ip(), address.port());
+            one.names.insert(host, entry.name);
+            if entry.instance.state == State::Serving {
+                one.hosts.push(host);
+            }
+        }
+    }
+
+    /// Windows end by time, too.
+    pub(crate) fn handle_turn(&mut self, now: Moment) {
+        for pair in self.by_pair.values_mut() {
+            pair.balancer.handle_timeout(now);
+        }
+    }
+
+    /// The answer to a datagram, in `out`; nothing for one that has none.
+    pub(crate) fn handle(&mut self, now: Moment, bytes: &[u8], out: &mut Vec<u8>) {
+        out.clear();
+        let frame = datagram(bytes).ok();
+        let message = frame.and_then(|frame| Message::parse(frame.id, frame.body).ok());
+        let answer = match message {
+            Some(Message::GetHostRequest(ask)) => self.get_host(now, ask),
+            Some(Message::ReportRequest(report)) => {
+                self.report(now, &report);
+                return;
+            }
+            Some(Message::ApiGetRouteRequest(ask)) => self.get_route(ask),
+            _ => {
+                self.counters.dropped += 1;
+                return;
+            }
+        };
+        if answer.encode_into(out).is_err() {
+            self.counters.dropped += 1;
+        }
+    }
+
+    fn get_host(&mut self, now: Moment, ask: GetHostRequest) -> Message {
+        let mut answer = GetHostResponse {
+            seq: ask.seq,
+            modid: ask.modid,
+            cmdid: ask.cmdid,
+            retcode: RetCode::Success.code(),
+            host: None,
+        };
+        let refusal = match self.by_pair.get_mut(&pair_of(ask.modid, ask.cmdid)) {
+            None => Some(RetCode::NoSuchService),
+            Some(pair) => match pair.balancer.pick(now, None) {
+                Ok(picked) => {
+                    answer.host = pair.host_of(picked.name);
+                    None
+                }
+                Err(NoPick::Overloaded) => Some(RetCode::Overload),
+                Err(_) => Some(RetCode::NoSuchService),
+            },
+        };
+        match refusal {
+            None => self.counters.picks += 1,
+            Some(code) => {
+                self.counters.no_picks += 1;
+                answer.retcode = code.code();
+            }
+        }
+        Message::GetHostResponse(answer)
+    }
+
+    fn report(&mut self, now: Moment, report: &ReportRequest) {
+        let pair = self.by_pair.get_mut(&pair_of(report.modid, report.cmdid));
+        let host = report.host.unwrap_or_default();
+        let named = pair.and_then(|pair| {
+            let name = *pair.names.get(&host)?;
+            Some((pair, name))
+        });
+        let Some((pair, name)) = named else {
+            self.counters.stale_reports += 1;
+            return;
+        };
+        let end = if report.retcode == RetCode::Success.code() {
+            CallEnd::Ok
+        } else {
+            CallEnd::Failed
+        };
+        match pair.balancer.report(now, name, &Outcome::of(end)) {
+            Ok(()) => self.counters.reports += 1,
+            Err(_) => self.counters.stale_reports += 1,
+        }
+    }
+
+    fn get_route(&mut self, ask: GetRouteRequest) -> Message {
+        let mut answer = GetRouteResponse {
+            modid: ask.modid,
+            cmdid: ask.cmdid,
+            hosts: Vec::new(),
+        };
+        if let Some(pair) = self.by_pair.get_mut(&pair_of(ask.modid, ask.cmdid)) {
+            let mut hosts = pair.hosts.clone();
+            let count = hosts.len();
+            hosts.rotate_left(pair.turn.checked_rem(count).unwrap_or(0));
+            let fitting = GetRouteResponse::fitting(ask.modid, ask.cmdid, &hosts, DATAGRAM_LEN_MAX);
+            hosts.truncate(fitting);
+            self.counters.left_out += (count - fitting) as u64;
+            if fitting < count {
+                pair.turn = (pair.turn + fitting) % count;
+            }
+            answer.hosts = hosts;
+        }
+        Message::ApiGetRouteResponse(answer)
+    }
+}
+
+impl Pair {
+    fn host_of(&self, name: HostName) -> Option<HostInfo> {
+        let entry = self.balancer.table().entry(name)?;
+        match entry.instance.address {
+            Address::V4(address) => Some(HostInfo::new(*address.ip(), address.port())),
+            _ => None,
+        }
+    }
+}
+
+const fn pair_of(modid: i32, cmdid: i32) -> LarsPair {
+    LarsPair { modid, cmdid }
+}
+
+#[cfg(test)]
+mod tests;

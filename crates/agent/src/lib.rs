@@ -1,0 +1,37 @@
+//! The agent: one per machine, it knows which hosts there are and how they fare,
+//! and tells the callers on its machine.
+//!
+//! An [`Agent`] watches a registry, keeps a route segment of shared memory for
+//! each service that a caller uses (crate `waystation-segment`), hands segments
+//! and ledgers over its Unix socket (`waystation_client::protocol`), sums up what
+//! callers did, and answers callers of Lars by UDP with the rule and the settings
+//! of Lars. A caller that dies is noticed by the end of its socket. After the
+//! agent is killed callers go on for two seconds by their segments, then fall
+//! back, and attach to the next agent by themselves.
+//!
+//! It leaves out the route server, reports to a report server, and probes of
+//! hosts: what hosts tell comes with the replies that callers get.
+//!
+//! ```no_run
+//! use waystation_agent::{Agent, AgentConfig};
+//!
+//! let registry = "embedded://127.0.0.1:7071".parse()?;
+//! let agent = Agent::start(AgentConfig::new("/run/waystation/agent.sock", registry, 7))?;
+//! println!("{:?}", agent.udp_addresses());
+//! agent.drain();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod limits;
+
+mod agent;
+mod config;
+mod desk;
+mod error;
+mod lars;
+mod service;
+mod unix;
+
+pub use agent::Agent;
+pub use config::AgentConfig;
+pub use error::Error;

@@ -1,0 +1,254 @@
+//! One service that callers of this machine use natively.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use waystation_balance::{Balancer, CallEnd, HostName, Hosts as _, NoPick, Outcome};
+use waystation_base::Moment;
+use waystation_client::protocol::{Answer, Candidate, Code, HostRef, ListedHost, service_hash};
+use waystation_client::{Access, Mapping};
+use waystation_membership::{State, Verdict, View};
+use waystation_segment::{Keeper, LedgerId, RouteWriter, create_ledger, ledger_words};
+
+use crate::config::AgentConfig;
+
+/// A service with its segment.
+pub(crate) struct Service {
+    keeper: Keeper<Mapping, Mapping>,
+    /// The segment, for reading only.
+    routes: OwnedFd,
+    /// What tells this agent's segments from those of others.
+    owner: u64,
+    hash: u64,
+    used_at: Moment,
+    called_at: Option<Moment>,
+}
+
+fn segment(hosts: usize, hash: u64, owner: u64) -> io::Result<(RouteWriter<Mapping>, OwnedFd)> {
+    let capacity = Keeper::<Mapping, Mapping>::capacity_for(hosts);
+    let words = RouteWriter::<Mapping>::words(capacity);
+    let (mapping, file) = Mapping::create("waystation-routes", words, Access::Read)?;
+    let writer = RouteWriter::create(mapping, capacity, hash, owner).map_err(io::Error::other)?;
+    Ok((writer, file))
+}
+
+impl Service {
+    pub(crate) fn new(
+        now: Moment,
+        config: &AgentConfig,
+        view: &View,
+        owner: u64,
+    ) -> io::Result<Self> {
+        let hash = service_hash(view.service.as_str());
+        let (writer, routes) = segment(view.instances.len(), hash, owner)?;
+        let seed = config.seed ^ hash;
+        let policy = config.policy.build(seed);
+        let balancer = Balancer::new(config.balancer.clone(), policy, seed);
+        let mut keeper = Keeper::new(balancer, writer);
+        keeper.handle_view(now, view);
+        Ok(Self {
+            keeper,
+            routes,
+            owner,
+            hash,
+            used_at: now,
+            called_at: None,
+        })
+    }
+
+    /// The service's hosts are these. A segment that has become too small is
+    /// replaced; its callers attach anew.
+    pub(crate) fn handle_view(&mut self, now: Moment, view: &View) {
+        self.keeper.handle_view(now, view);
+        let hosts = self.keeper.balancer().table().names().len();
+        if hosts <= self.keeper.writer().capacity() as usize {
+            return;
+        }
+        match segment(hosts, self.hash, self.owner) {
+            Ok((writer, file)) => {
+                self.keeper.handle_moved(now, writer);
+                self.routes = file;
+            }
+            Err(error) => {
+                tracing::warn!(service = %view.service, %error, "a larger segment cannot be made");
+            }
+        }
+    }
+
+    /// A turn; says whether the service is being called.
+    pub(crate) fn handle_turn(&mut self, now: Moment) -> bool {
+        if self.keeper.handle_turn(now) {
+            self.called_at = Some(now);
+        }
+        let called_at = self.called_at;
+        called_at.is_some_and(|at| now.saturating_since(at) < crate::limits::BUSY_FOR)
+    }
+
+    /// Whether nobody uses it any more.
+    pub(crate) fn is_forgotten(&self, now: Moment) -> bool {
+        self.keeper.ledgers() == 0
+            && now.saturating_since(self.used_at) > crate::limits::FORGET_AFTER
+    }
+
+    /// A ledger for one more caller, and the two descriptors for it.
+    pub(crate) fn attach(&mut self, now: Moment) -> io::Result<(LedgerId, [OwnedFd; 2])> {
+        self.used_at = now;
+        let capacity = self.keeper.writer().capacity();
+        let words = ledger_words(capacity);
+        let (ledger, file) = Mapping::create("waystation-ledger", words, Access::Write)?;
+        create_ledger(&ledger, capacity, (self.hash, self.owner)).map_err(io::Error::other)?;
+        let id = self.keeper.attach(ledger).map_err(io::Error::other)?;
+        Ok((id, [self.routes.try_clone()?, file]))
+    }
+
+    pub(crate) fn detach(&mut self, now: Moment, id: LedgerId) {
+        self.used_at = now;
+        self.keeper.detach(now, id);
+    }
+
+    /// A pick for a caller that asks.
+    pub(crate) fn pick(&mut self, now: Moment) -> Answer {
+        self.used_at = now;
+        self.called_at = Some(now);
+        match self.keeper.balancer_mut().pick(now, None) {
+            Ok(picked) => {
+                let entry = self.keeper.balancer().table().entry(picked.name);
+                let address = entry.map(|entry| entry.instance.address.to_string());
+                Answer::Picked {
+                    host: HostRef {
+                        slot: picked.name.slot,
+                        generation: picked.name.generation,
+                    },
+                    address: address.unwrap_or_default(),
+                    reason: picked.reason.to_string(),
+                }
+            }
+            Err(no_pick) => refused(no_pick),
+        }
+    }
+
+    /// The end of a call that was picked so. For a host that is gone it says
+    /// nothing.
+    pub(crate) fn report(
+        &mut self,
+        now: Moment,
+        host: HostRef,
+        end: CallEnd,
+        latency: Option<Duration>,
+    ) -> bool {
+        let name = HostName {
+            slot: host.slot,
+            generation: host.generation,
+        };
+        let mut outcome = Outcome::of(end);
+        outcome.latency = latency;
+        let reported = self.keeper.balancer_mut().report(now, name, &outcome);
+        reported.is_ok()
+    }
+
+    /// The present host at an address.
+    pub(crate) fn find(&self, address: &str) -> Option<HostRef> {
+        let mut entries = self.keeper.balancer().table().entries();
+        let entry = entries.find(|entry| entry.instance.address.to_string() == address)?;
+        Some(HostRef {
+            slot: entry.name.slot,
+            generation: entry.name.generation,
+        })
+    }
+
+    pub(crate) fn list(&self) -> Answer {
+        let balancer = self.keeper.balancer();
+        let hosts = balancer.table().entries().map(|entry| {
+            let slot = entry.name.slot;
+            let host = balancer.table().host(slot);
+            let ejection = balancer.ejection();
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a latency, never negative"
+            )]
+            let latency_us = (host.latency_ns / 1000.0) as u64;
+            ListedHost {
+                id: entry.instance.id.to_string(),
+                address: entry.instance.address.to_string(),
+                state: state_word(entry.instance.state).to_owned(),
+                verdict: verdict_word(entry.verdict).to_owned(),
+                weight: entry.instance.weight,
+                tier: entry.tier,
+                ejected: ejection.is_some_and(|ejection| ejection.is_out(slot).is_some()),
+                eligible: balancer.candidates().tier(slot) != waystation_balance::NO_TIER,
+                in_flight: host.in_flight,
+                latency_us,
+                error_share: f64::from(host.error_share),
+                reported_in_flight: host.load.in_flight,
+                reported_latency_us: host.load.latency_us,
+            }
+        });
+        Answer::Listed {
+            hosts: hosts.collect(),
+        }
+    }
+
+    pub(crate) fn explain(&self, now: Moment) -> Answer {
+        let balancer = self.keeper.balancer();
+        let told = balancer.explain(now, None);
+        let name_of = |slot: u32| {
+            let entry = balancer.table().entry_at(slot);
+            entry.map_or_else(Default::default, |entry| {
+                (
+                    entry.instance.id.to_string(),
+                    entry.instance.address.to_string(),
+                )
+            })
+        };
+        let choice = told.choices.last();
+        let considered = choice.map_or(&[][..], |choice| &choice.considered[..]);
+        let candidates = considered.iter().map(|one| {
+            let (id, address) = name_of(one.slot);
+            Candidate {
+                id,
+                address,
+                cost: one.cost,
+                note: one.note.to_owned(),
+            }
+        });
+        Answer::Explained {
+            policy: balancer.policy_name().to_owned(),
+            result: match &told.result {
+                Ok(picked) => {
+                    let (id, address) = name_of(picked.name.slot);
+                    format!("{id} {address} {}", picked.reason)
+                }
+                Err(no_pick) => no_pick.to_string(),
+            },
+            serving: told.serving,
+            unavailable: told.unavailable,
+            is_panic: balancer.is_panic(),
+            candidates: candidates.collect(),
+        }
+    }
+}
+
+fn refused(no_pick: NoPick) -> Answer {
+    Answer::Refused {
+        code: Code::NoHosts,
+        text: no_pick.to_string(),
+    }
+}
+
+const fn state_word(state: State) -> &'static str {
+    match state {
+        State::Starting => "starting",
+        State::Serving => "serving",
+        State::Draining => "draining",
+    }
+}
+
+const fn verdict_word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Use => "use",
+        Verdict::Suspect => "suspect",
+        Verdict::Gone => "gone",
+    }
+}

@@ -1,0 +1,162 @@
+//! Callers at the Unix socket.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tokio::io::Interest;
+use tokio::net::{UnixListener, UnixStream};
+use waystation_client::protocol::{Code, Request};
+use waystation_client::{framed, machine_now};
+use waystation_net::{Label, Shard, until};
+
+use crate::desk::{Desk, Held, Reply};
+use crate::limits::{ANSWER_WAIT, CONNECTIONS_MAX, REQUEST_MAX};
+
+/// Takes connections until the agent drains.
+pub(crate) async fn accept(shard: Shard, listener: UnixListener, desk: Rc<RefCell<Desk>>) {
+    let open = Rc::new(Cell::new(0_usize));
+    loop {
+        let accepted = tokio::select! {
+            () = shard.drain_begun() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) if open.get() < CONNECTIONS_MAX => {
+                open.set(open.get() + 1);
+                let (desk, open) = (Rc::clone(&desk), Rc::clone(&open));
+                let inner = shard.clone();
+                shard.spawn(Label::of("caller"), async move {
+                    let mut caller = Caller {
+                        stream,
+                        held: Vec::new(),
+                        desk,
+                    };
+                    let served = tokio::select! {
+                        () = inner.drain_begun() => Ok(()),
+                        served = caller.serve(&inner) => served,
+                    };
+                    if let Err(error) = served {
+                        tracing::debug!(%error, "a caller's connection ended");
+                    }
+                    open.set(open.get() - 1);
+                });
+            }
+            Ok(_) => tracing::warn!("too many callers; one is closed"),
+            Err(error) => {
+                // Without descriptors an accept fails at once, for ever.
+                tracing::warn!(%error, "cannot accept a caller");
+                shard.sleep(crate::limits::IDLE_TURN).await;
+            }
+        }
+    }
+}
+
+struct Caller {
+    stream: UnixStream,
+    held: Vec<Held>,
+    desk: Rc<RefCell<Desk>>,
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        self.desk.borrow_mut().handle_gone(machine_now(), held);
+    }
+}
+
+impl Caller {
+    /// Answers one request after the other until the caller is gone.
+    async fn serve(&mut self, shard: &Shard) -> io::Result<()> {
+        let mut received = Vec::new();
+        loop {
+            while let Some(length) = whole(&received)? {
+                let request = serde_json::from_slice::<Request>(&received[4..4 + length]);
+                received.drain(..4 + length);
+                let reply = match request {
+                    Ok(request) => {
+                        let mut desk = self.desk.borrow_mut();
+                        desk.handle(machine_now(), request, &mut self.held)
+                    }
+                    Err(error) => Reply::refused(Code::BadRequest, error.to_string()),
+                };
+                self.answer(shard, reply).await?;
+            }
+            if !self.read(&mut received).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads what is there; false at the end.
+    async fn read(&self, received: &mut Vec<u8>) -> io::Result<bool> {
+        loop {
+            self.stream.readable().await?;
+            let mut piece = [0; 4096];
+            match self.stream.try_read(&mut piece) {
+                Ok(0) => return Ok(false),
+                Ok(count) => {
+                    received.extend_from_slice(&piece[..count]);
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn answer(&self, shard: &Shard, reply: Reply) -> io::Result<()> {
+        let Some(answer) = reply.answer else {
+            return Ok(());
+        };
+        let bytes = framed(&answer).map_err(io::Error::other)?;
+        let deadline = shard.now() + ANSWER_WAIT;
+        let written = self.write(&bytes, &reply.files);
+        match until(shard, deadline, written).await {
+            Ok(written) => written,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    async fn write(&self, bytes: &[u8], files: &[OwnedFd]) -> io::Result<()> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            self.stream.writable().await?;
+            // Descriptors go with the first byte.
+            let files = if sent == 0 { files } else { &[] };
+            let some = || send(self.stream.as_fd(), &bytes[sent..], files);
+            match self.stream.try_io(Interest::WRITABLE, some) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn send(socket: BorrowedFd<'_>, bytes: &[u8], files: &[OwnedFd]) -> io::Result<usize> {
+    let files: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !files.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(&files));
+    }
+    let parts = [IoSlice::new(bytes)];
+    Ok(sendmsg(socket, &parts, &mut control, SendFlags::NOSIGNAL)?)
+}
+
+/// The length of the first request, if all of it is there.
+fn whole(received: &[u8]) -> io::Result<Option<usize>> {
+    let Some((length, rest)) = received.split_first_chunk::<4>() else {
+        return Ok(None);
+    };
+    let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    if length > REQUEST_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok((rest.len() >= length).then_some(length))
+}

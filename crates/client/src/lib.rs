@@ -1,0 +1,38 @@
+//! What a caller links: which host next, and how the call ended.
+//!
+//! A [`Caller`] picks hosts of one service from memory that the agent of this
+//! machine shares with it, without a system call; where that is not there it asks
+//! the agent's Unix socket, and where that is not there its UDP port, as callers
+//! of Lars do ([`LarsCaller`]). [`PickedHost::source`] says which it was. What a
+//! caller reports, the agent counts for the whole machine.
+//!
+//! ```no_run
+//! use waystation_balance::{CallEnd, Load};
+//! use waystation_client::{Caller, CallerConfig, machine_now};
+//!
+//! let mut caller = Caller::new(CallerConfig::new("im.logic", "/run/waystation/agent.sock"));
+//! let began = machine_now();
+//! let host = caller.pick()?;
+//! // ... call `host.address` ...
+//! let took = machine_now().saturating_since(began);
+//! caller.report(&host, CallEnd::Ok, Some(took), Load::default());
+//! # Ok::<(), waystation_client::Error>(())
+//! ```
+//!
+//! The crate leaves out calls themselves. [`Mapping`] and [`protocol`] are for the
+//! agent, which speaks the other side.
+
+mod caller;
+mod clock;
+mod error;
+mod lars;
+mod mapping;
+pub mod protocol;
+mod socket;
+
+pub use caller::{Caller, CallerConfig, PickedHost, Source};
+pub use clock::{machine_now, machine_now_coarse};
+pub use error::Error;
+pub use lars::LarsCaller;
+pub use mapping::{Access, ForkMark, Mapping};
+pub use socket::{Socket, framed};

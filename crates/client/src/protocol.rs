@@ -1,0 +1,194 @@
+//! What callers say to the agent over its Unix socket: a length of 32 bits,
+//! little-endian, and so many bytes of JSON, in both directions. Descriptors come
+//! with the first byte of an answer.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest message in bytes. A longer one ends its connection.
+pub const MESSAGE_MAX: usize = 1024 * 1024;
+
+/// What a caller asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// A route segment and a ledger for a service. Both end with the connection.
+    Attach {
+        /// Its name.
+        service: String,
+    },
+    /// A host for the next call.
+    Pick {
+        /// The service's name.
+        service: String,
+    },
+    /// How a call ended that was picked by [`Request::Pick`].
+    Report {
+        /// The service's name.
+        service: String,
+        /// The host, as it was named.
+        host: HostRef,
+        /// How it ended.
+        end: End,
+        /// From the pick to the end.
+        #[serde(default)]
+        latency_us: Option<u64>,
+    },
+    /// How a call ended that nobody picked here, by the host's address. It is
+    /// answered.
+    ReportAddress {
+        /// The service's name.
+        service: String,
+        /// The host's address.
+        address: String,
+        /// How it ended.
+        end: End,
+    },
+    /// All hosts and what is known of them.
+    List {
+        /// The service's name.
+        service: String,
+    },
+    /// Why the next pick would go as it would.
+    Explain {
+        /// The service's name.
+        service: String,
+    },
+}
+
+/// A host's place at its agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRef {
+    /// The slot.
+    pub slot: u32,
+    /// Which host of the slot.
+    pub generation: u32,
+}
+
+/// How a call ended, as the socket has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "as `waystation_balance::CallEnd`")]
+pub enum End {
+    Ok,
+    Failed,
+    Overloaded,
+    Refused,
+    TimedOut,
+    Cancelled,
+}
+
+/// What the agent answers. A report has no answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Two descriptors come with it: the route segment and the ledger.
+    Attached,
+    /// The host.
+    Picked {
+        /// Its place.
+        host: HostRef,
+        /// Where to call it.
+        address: String,
+        /// What decided.
+        reason: String,
+    },
+    /// The result was taken in.
+    Reported,
+    /// All hosts.
+    Listed {
+        /// They.
+        hosts: Vec<ListedHost>,
+    },
+    /// Why.
+    Explained {
+        /// The policy.
+        policy: String,
+        /// What comes out, or why nothing.
+        result: String,
+        /// Hosts that serve.
+        serving: usize,
+        /// How many of them are suspect or ejected.
+        unavailable: usize,
+        /// Whether so few are available that all are used.
+        is_panic: bool,
+        /// Who was compared.
+        candidates: Vec<Candidate>,
+    },
+    /// It is not done, and why.
+    Refused {
+        /// A short word.
+        code: Code,
+        /// A text for people.
+        text: String,
+    },
+}
+
+/// Why the agent refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// Nobody offers the service, as far as known yet.
+    NoSuchService,
+    /// No host of it may be picked.
+    NoHosts,
+    /// A bound is reached, or the agent has a fault.
+    Busy,
+    /// The message makes no sense.
+    BadRequest,
+}
+
+/// A host in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListedHost {
+    /// The instance.
+    pub id: String,
+    /// Its address.
+    pub address: String,
+    /// `starting`, `serving` or `draining`.
+    pub state: String,
+    /// Discovery's verdict: `use`, `suspect` or `gone`.
+    pub verdict: String,
+    /// Its share.
+    pub weight: u32,
+    /// How near it is.
+    pub tier: u8,
+    /// Whether it is ejected.
+    pub ejected: bool,
+    /// Whether it may be picked now.
+    pub eligible: bool,
+    /// Calls in flight from this machine.
+    pub in_flight: u32,
+    /// Moving peak average of the times of calls.
+    pub latency_us: u64,
+    /// Moving average of the share of failures.
+    pub error_share: f64,
+    /// Requests that the host reported last.
+    pub reported_in_flight: u32,
+    /// The median that it reported last.
+    pub reported_latency_us: u32,
+}
+
+/// Who was compared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// The instance.
+    pub id: String,
+    /// Its address.
+    pub address: String,
+    /// What it costs, if it was compared by cost.
+    pub cost: Option<f64>,
+    /// Why it is in the list.
+    pub note: String,
+}
+
+/// The number by which segments tell services apart.
+pub fn service_hash(service: &str) -> u64 {
+    waystation_base::hash64(service.as_bytes())
+}
+
+/// An address as a caller can use it.
+pub fn socket_address(text: &str) -> Option<SocketAddr> {
+    text.parse().ok()
+}

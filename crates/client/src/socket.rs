@@ -1,0 +1,161 @@
+//! A blocking connection to the agent's Unix socket.
+
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
+use waystation_base::Moment;
+
+use crate::clock::machine_now;
+use crate::error::Error;
+use crate::protocol::{Answer, MESSAGE_MAX, Request};
+
+/// Descriptors of one answer.
+const DESCRIPTORS_MAX: usize = 2;
+
+/// A connection to an agent. What the agent gave for it ends with it.
+#[derive(Debug)]
+pub struct Socket {
+    stream: UnixStream,
+    timeout: Duration,
+}
+
+impl Socket {
+    /// Connects to the agent at `path`; every call over it waits `timeout` at
+    /// most.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`].
+    pub fn connect(path: &Path, timeout: Duration) -> Result<Self, Error> {
+        // Connecting to a Unix socket does not wait, except for a full backlog.
+        let stream = UnixStream::connect(path).map_err(Error::Unreachable)?;
+        stream.set_nonblocking(true).map_err(Error::Unreachable)?;
+        Ok(Self { stream, timeout })
+    }
+
+    /// Whether the agent has closed it. Cost: a system call.
+    pub fn is_closed(&self) -> bool {
+        let mut fds = [PollFd::new(&self.stream, PollFlags::RDHUP)];
+        let now = Timespec::default();
+        let ended = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR;
+        poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(ended)
+    }
+
+    /// Says something that has no answer.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] and [`Error::TimedOut`].
+    pub fn tell(&mut self, request: &Request) -> Result<(), Error> {
+        let until = machine_now() + self.timeout;
+        let bytes = framed(request)?;
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            match send(&self.stream, rest, SendFlags::NOSIGNAL) {
+                Ok(sent) => rest = &rest[sent..],
+                Err(error) => self.wait(error.into(), PollFlags::OUT, until)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks and waits for the answer, with the descriptors that come with it.
+    ///
+    /// # Errors
+    /// Any [`Error`] but a miss. After one other than a refusal the connection is
+    /// of no more use.
+    pub fn ask(&mut self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), Error> {
+        let until = machine_now() + self.timeout;
+        self.tell(request)?;
+        let mut descriptors = Vec::new();
+        let mut length = [0; 4];
+        self.fill(&mut length, &mut descriptors, until)?;
+        let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
+        if length > MESSAGE_MAX {
+            return Err(Error::BadAnswer(format!("{length} bytes")));
+        }
+        let mut body = vec![0; length];
+        self.fill(&mut body, &mut descriptors, until)?;
+        let answer =
+            serde_json::from_slice(&body).map_err(|error| Error::BadAnswer(error.to_string()))?;
+        match answer {
+            Answer::Refused { code, text } => Err(Error::Refused { code, text }),
+            answer => Ok((answer, descriptors)),
+        }
+    }
+
+    fn fill(
+        &self,
+        buffer: &mut [u8],
+        descriptors: &mut Vec<OwnedFd>,
+        until: Moment,
+    ) -> Result<(), Error> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let mut space =
+                [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            let mut parts = [IoSliceMut::new(&mut buffer[filled..])];
+            match recvmsg(
+                &self.stream,
+                &mut parts,
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC,
+            ) {
+                Ok(received) => {
+                    for message in control.drain() {
+                        if let RecvAncillaryMessage::ScmRights(files) = message {
+                            descriptors.extend(files);
+                        }
+                    }
+                    if received.bytes == 0 {
+                        return Err(Error::Unreachable(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                    filled += received.bytes;
+                }
+                Err(error) => self.wait(error.into(), PollFlags::IN, until)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the socket can go on, if that is what the error says.
+    fn wait(&self, error: io::Error, flags: PollFlags, until: Moment) -> Result<(), Error> {
+        match error.kind() {
+            io::ErrorKind::Interrupted => return Ok(()),
+            io::ErrorKind::WouldBlock => {}
+            _ => return Err(Error::Unreachable(error)),
+        }
+        let left = until.saturating_since(machine_now());
+        if left.is_zero() {
+            return Err(Error::TimedOut);
+        }
+        let left = Timespec::try_from(left).unwrap_or_default();
+        let file = self.stream.as_fd();
+        match poll(&mut [PollFd::from_borrowed_fd(file, flags)], Some(&left)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(Error::Unreachable(error.into())),
+        }
+    }
+}
+
+/// A message with its length before it.
+///
+/// # Errors
+/// [`Error::BadAnswer`] for one that is too long.
+pub fn framed(message: &impl serde::Serialize) -> Result<Vec<u8>, Error> {
+    let mut bytes = vec![0; 4];
+    serde_json::to_writer(&mut bytes, message)
+        .map_err(|error| Error::BadAnswer(error.to_string()))?;
+    let length = bytes.len() - 4;
+    if length > MESSAGE_MAX {
+        return Err(Error::BadAnswer(format!("{length} bytes")));
+    }
+    let length = u32::try_from(length).map_err(|_| Error::BadAnswer("too long".into()))?;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    Ok(bytes)
+}
