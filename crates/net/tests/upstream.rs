@@ -12,6 +12,7 @@ use common::callee::{Callee, Running, SECOND, answer, asked, check, config, upst
 use futures_util::future::LocalBoxFuture;
 use std::future::Future;
 use waystation_base::MessageId;
+use waystation_net::Address;
 use waystation_net::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_WAIT};
 use waystation_net::native::{CallError, UpstreamConfig, UpstreamState};
 use waystation_wire::{Header, Kind, Status, encode_header};
@@ -295,6 +296,41 @@ fn a_call_begins_when_it_is_polled() {
             let _: &dyn Future<Output = _> = &future;
             drop(future);
             assert_eq!(shard.counters().calls.get(), 0);
+        })
+    });
+}
+
+/// A callee that was taken off a list was cut off with the answers that were on
+/// their way, or kept its connection for ever.
+#[test]
+fn a_retired_upstream_ends_what_was_sent_takes_nothing_new_and_closes() {
+    check(|shard, io| {
+        Box::pin(async move {
+            let mut callee = Callee::listen(&io);
+            let upstream = upstream(&shard, config());
+            let sent = Running::start(&shard, &upstream, "sent", SECOND);
+            let mut peer = callee.accept().await;
+            let (call, body) = asked(&mut peer).await;
+            upstream.retire();
+            let late = Running::start(&shard, &upstream, "late", SECOND);
+            assert_eq!(late.body().await.unwrap_err(), CallError::Closed);
+            answer(&mut peer, call, &body).await;
+            assert_eq!(sent.body().await.unwrap(), "sent");
+            assert!(peer.frame().await.is_none(), "it closes");
+            assert_eq!(upstream.state(), UpstreamState::Closed);
+
+            // One without a connection closes at once, and tries no more.
+            let away = self::upstream(
+                &shard,
+                UpstreamConfig {
+                    address: Address::Memory("nowhere".to_owned()),
+                    ..config()
+                },
+            );
+            let waits = Running::start(&shard, &away, "waits", SECOND);
+            away.retire();
+            assert_eq!(waits.body().await.unwrap_err(), CallError::Closed);
+            assert_eq!(away.state(), UpstreamState::Closed);
         })
     });
 }

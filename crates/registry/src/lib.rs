@@ -70,6 +70,7 @@ mod handle;
 mod hub;
 mod mirror;
 mod observed;
+mod place;
 mod registry;
 #[cfg(test)]
 mod test_support;
@@ -80,6 +81,7 @@ pub use client::Client;
 pub use embedded::{EmbeddedConfig, EmbeddedServer};
 pub use error::{AskError, Error, ServeError};
 pub use handle::{Draining, Listing, Registered, RegistrationStatus, Watching};
+pub use place::Place;
 pub use registry::{
     Acks, Change, Holder, ListedService, RegistrationOptions, Registry, Session, SessionState,
     WatchOptions,

@@ -115,3 +115,16 @@ pub const ETCD_DRAIN_POLL: Duration = Duration::from_millis(50);
 /// How long an update, a drain or its end waits before it is tried again, when
 /// etcd gave no answer.
 pub const ETCD_RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long a [`Place`](crate::Place) waits until every subscriber has
+/// acknowledged its drain. After that who has not may still send something new,
+/// and is refused.
+pub const PLACE_ACK_WAIT: Duration = Duration::from_secs(2);
+
+/// How long a [`Place`](crate::Place) then waits until it is out. After that the
+/// registry finds out by its lease.
+pub const PLACE_END_WAIT: Duration = Duration::from_secs(1);
+
+/// How often a [`Place`](crate::Place) that leaves looks whether the registry
+/// is still there.
+pub const LEAVE_LOOK: Duration = Duration::from_millis(100);

@@ -18,7 +18,9 @@ use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Notify, oneshot};
 use waystation_base::{Clock, ShardId};
-use waystation_net::{Address, BlockedReports, Counters, MonotonicClock, Remote, Shard, TaskInfo};
+use waystation_net::{
+    Address, BlockedReports, Counters, MonotonicClock, Remote, Server, Shard, TaskInfo,
+};
 
 use crate::contexts::{ContextInfo, Contexts};
 use crate::limits::{ADMIN_WAIT, LISTED};
@@ -33,6 +35,26 @@ pub(crate) struct Process {
     pub(crate) draining: AtomicBool,
     pub(crate) sources: Vec<Source>,
     pub(crate) health: Vec<Health>,
+}
+
+impl Process {
+    /// What the admin side tells of `server`.
+    pub(crate) fn of(
+        server: &Server,
+        name: String,
+        sources: Vec<Source>,
+        health: Vec<Health>,
+    ) -> Self {
+        Self {
+            name,
+            remote: server.remote().clone(),
+            counters: server.counters().to_vec(),
+            blocked: server.blocked().clone(),
+            draining: false.into(),
+            sources,
+            health,
+        }
+    }
 }
 
 /// A condition of health: `Err` says what is wrong.

@@ -103,15 +103,7 @@ impl AppBuilder {
         if let Some(error) = self.fault.get() {
             return Err(error.clone().into());
         }
-        let process = Arc::new(Process {
-            name: self.name,
-            remote: server.remote().clone(),
-            counters: server.counters().to_vec(),
-            blocked: server.blocked().clone(),
-            draining: false.into(),
-            sources: self.sources,
-            health: self.health,
-        });
+        let process = Arc::new(Process::of(&server, self.name, self.sources, self.health));
         let admin = match self.admin {
             None => None,
             Some(address) => Some(
@@ -123,6 +115,32 @@ impl AppBuilder {
             end: DrainMark(process),
             server,
             _admin: admin,
+        })
+    }
+}
+
+/// The admin side of a server that is no [`App`]: health, tasks, metrics. Ends
+/// when it is dropped; drop it before the server is drained.
+pub struct Attendant {
+    _mark: DrainMark,
+    _admin: Admin,
+}
+
+impl Attendant {
+    /// Answers for `server` on `address`; `name` is its role in lists.
+    ///
+    /// # Errors
+    /// [`AppError::Admin`] when the address cannot be bound.
+    pub fn start(
+        name: impl Into<String>,
+        server: &Server,
+        address: Address,
+    ) -> Result<Self, AppError> {
+        let process = Arc::new(Process::of(server, name.into(), Vec::new(), Vec::new()));
+        let admin = Admin::start(&address, process.clone());
+        Ok(Self {
+            _mark: DrainMark(process),
+            _admin: admin.map_err(|source| AppError::Admin { address, source })?,
         })
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use prost::Message;
-use waystation_base::{CallId, FencingToken, MessageId, Moment, SiteId, hash64, rendezvous};
+use waystation_base::{CallId, FencingToken, MessageId, Moment, SiteId};
 use waystation_net::native::{
     Call, CallError, Router as NativeRouter, Upstream, UpstreamConfig, UpstreamEvents,
     UpstreamState,
@@ -27,21 +27,27 @@ struct Shared {
     turns: Turns,
     /// When the last call began that ended without any sign of life since.
     silent: Cell<Option<Moment>>,
+    /// Whether it has had a connection.
+    was_up: Rc<Cell<bool>>,
 }
 
 /// Asks for a sign of life on each new connection: whoever picks between
 /// callees wants to know whether this one answers.
-struct Hello(Rc<dyn UpstreamEvents>);
+struct Hello {
+    events: Rc<dyn UpstreamEvents>,
+    was_up: Rc<Cell<bool>>,
+}
 
 impl UpstreamEvents for Hello {
     fn on_up(&self, upstream: &Upstream, conn: &Conn) {
+        self.was_up.set(true);
         // One that has ended already has no life.
         let _ = conn.send(&encode_header(&Header::ping(CallId(0))));
-        self.0.on_up(upstream, conn);
+        self.events.on_up(upstream, conn);
     }
 
     fn on_down(&self, upstream: &Upstream, reason: CloseReason) {
-        self.0.on_down(upstream, reason);
+        self.events.on_down(upstream, reason);
     }
 }
 
@@ -71,13 +77,13 @@ impl Channel {
         events: Rc<dyn UpstreamEvents>,
     ) -> Self {
         let config = UpstreamConfig::new(address);
-        let events = Rc::new(Hello(events));
-        Self::from_upstream(Upstream::with_events(
-            shard,
-            config,
-            Rc::new(pushes),
+        let was_up = Rc::new(Cell::new(false));
+        let hello = Rc::new(Hello {
             events,
-        ))
+            was_up: was_up.clone(),
+        });
+        let upstream = Upstream::with_events(shard, config, Rc::new(pushes), hello);
+        Self::over(upstream, Turns::new(CALLS_AT_ONCE), was_up)
     }
 
     /// A channel over an upstream of one's own making. Nothing asks for signs
@@ -90,12 +96,17 @@ impl Channel {
     /// [`CALLS_AT_ONCE`]: for a callee that handles fewer or more at once, or
     /// for several channels that share one bound.
     pub fn with_turns(upstream: Upstream, turns: Turns) -> Self {
+        Self::over(upstream, turns, Rc::new(Cell::new(true)))
+    }
+
+    fn over(upstream: Upstream, turns: Turns, was_up: Rc<Cell<bool>>) -> Self {
         let shared = Shared {
             upstream,
             labels: RefCell::default(),
             load: RefCell::default(),
             turns,
             silent: Cell::new(None),
+            was_up,
         };
         Self {
             shared: Rc::new(shared),
@@ -139,6 +150,20 @@ impl Channel {
     /// Whether it has a connection, at whose other end may be nobody.
     pub fn is_connected(&self) -> bool {
         self.shared.upstream.state() == UpstreamState::Up
+    }
+
+    /// Whether nothing is known of it yet: its first attempt to connect is
+    /// under way.
+    pub fn is_fresh(&self) -> bool {
+        let upstream = &self.shared.upstream;
+        !self.shared.was_up.get()
+            && upstream.state() == UpstreamState::Connecting
+            && upstream.fault().is_none()
+    }
+
+    /// Takes no new calls: those that were sent end, then it closes.
+    pub fn retire(&self) {
+        self.shared.upstream.retire();
     }
 
     /// A call that began then had no answer in time.
@@ -219,45 +244,5 @@ impl Channel {
             CallError::NotConnected => PushError::NotConnected,
             _ => PushError::Encode(error.to_string()),
         })
-    }
-}
-
-/// Several instances of one service, of which a key picks one.
-#[derive(Clone)]
-pub struct Group {
-    channels: Rc<[(u64, Channel)]>,
-}
-
-impl Group {
-    /// A group of these channels.
-    pub fn new(channels: impl IntoIterator<Item = Channel>) -> Self {
-        let channels = channels.into_iter().map(|channel| {
-            let hash = hash64(channel.upstream().address().to_string().as_bytes());
-            (hash, channel)
-        });
-        Self {
-            channels: channels.collect(),
-        }
-    }
-
-    /// The members.
-    pub fn channels(&self) -> impl Iterator<Item = &Channel> {
-        self.channels.iter().map(|(_, channel)| channel)
-    }
-
-    /// The member that a key belongs to: the same one as long as it is up
-    /// ([`Channel::is_up`]); when it is not, its keys, and no others, go to
-    /// the members that are. With none up, to one that has a connection; with
-    /// none of these, the member they belong to.
-    ///
-    /// # Errors
-    /// [`Status`] `unavailable` when the group is empty.
-    pub fn by_key(&self, key: &[u8]) -> Result<&Channel, Status> {
-        let key = hash64(key);
-        let all = || self.channels.iter().map(|(hash, channel)| (channel, *hash));
-        rendezvous(key, all().filter(|(channel, _)| channel.is_up()))
-            .or_else(|| rendezvous(key, all().filter(|(channel, _)| channel.is_connected())))
-            .or_else(|| rendezvous(key, all()))
-            .ok_or_else(|| Status::unavailable("no instance is known"))
     }
 }

@@ -9,7 +9,9 @@ use clap::{Args, Parser, Subcommand};
 use toml::Value;
 
 use crate::config::{Flag, LOG_LEVELS};
-pub(crate) use discovery::{DrainArgs, ListArgs, NodeCommand, RegisterArgs, RegistryCommand};
+pub(crate) use discovery::{
+    DrainArgs, ListArgs, NodeCommand, RegisterArgs, RegistryArg, RegistryCommand,
+};
 
 /// The service layer for backends that run in more than one machine room.
 #[derive(Debug, Parser)]
@@ -60,6 +62,7 @@ SIGTERM and Ctrl-C drain all roles and end with 0; a second one kills them.
 Examples:
   waystation up
   waystation up --dir /var/lib/waystation --entry 0.0.0.0:7080
+  waystation up --registry etcd://10.0.0.5:2379/chat
   waystation up --for 60 --no-demo")]
     Up(UpArgs),
     /// The chat example: its roles, a terminal client, a load generator
@@ -109,6 +112,10 @@ pub(crate) struct UpArgs {
     /// Where the chat's Entry listens [default: 127.0.0.1:7080]
     #[arg(long, value_name = "ADDR")]
     pub(crate) entry: Option<SocketAddr>,
+    /// How the roles find each other: `embedded` for a registry of its own, or
+    /// the URL of another [default: embedded]
+    #[arg(long, value_name = "URL")]
+    pub(crate) registry: Option<String>,
 }
 
 /// The directory that everything shares.
@@ -185,14 +192,18 @@ impl Cli {
             );
             set("--console", "console", "listen", address(&up.console));
             set("--entry", "up", "entry", address(&up.entry));
+            set("--registry", "up", "registry", text(&up.registry));
         }
         if let Command::Registry(RegistryCommand::Serve(serve)) = &self.command {
             set("--listen", "registry", "listen", address(&serve.listen));
         }
-        if let Command::Node(node) = &self.command {
-            let url = node.registry().cloned().map(Value::String);
-            set("--registry", "registry", "url", url);
-        }
+        let url = match &self.command {
+            Command::Node(node) => node.registry(),
+            Command::Im(command) => command.registry(),
+            _ => None,
+        };
+        let url = url.cloned().map(Value::String);
+        set("--registry", "registry", "url", url);
         flags
     }
 
@@ -238,17 +249,18 @@ pub(crate) enum ImCommand {
     /// Run an Entry: it holds the users' connections
     #[command(after_help = "\
 Examples:
-  waystation im entry --listen 127.0.0.1:7080 --logic unix:waystation-data/run/logic-1.rpc")]
+  waystation im entry --listen 0.0.0.0:7080 --registry embedded://10.0.0.5:7071
+  waystation im entry --listen 127.0.0.1:7080 --registry file://nodes.jsonl")]
     Entry(EntryArgs),
     /// Run a Logic: it holds the chat's rules
     #[command(after_help = "\
 Examples:
-  waystation im logic --index 2 --das unix:waystation-data/run/das-1.rpc")]
-    Logic(LogicArgs),
+  waystation im logic --index 3 --registry embedded://10.0.0.5:7071 --peers 10.0.0.7:7200")]
+    Logic(RoleArgs),
     /// Run a Das: it holds the chat's data
     #[command(after_help = "\
 Examples:
-  waystation im das --dir /var/lib/waystation")]
+  waystation im das --dir /var/lib/waystation --registry embedded://10.0.0.5:7071 --peers 10.0.0.8:7300")]
     Das(RoleArgs),
     /// Send messages at a steady rate and check that each arrives once, in order
     #[command(after_help = "\
@@ -279,6 +291,14 @@ pub(crate) struct RoleArgs {
     /// Its number among the processes of its role
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) index: u16,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArg,
+    /// Where other roles connect [default: a Unix socket in DIR/run, for this machine only]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) peers: Option<SocketAddr>,
+    /// The address that is registered [default: the one that it listens on]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) advertise: Option<SocketAddr>,
 }
 
 /// `im entry`.
@@ -289,19 +309,6 @@ pub(crate) struct EntryArgs {
     /// Where users connect (WebSocket, HTTP and native)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7080")]
     pub(crate) listen: SocketAddr,
-    /// A Logic, as `unix:PATH` or `IP:PORT`; give it once for each
-    #[arg(long, value_name = "TARGET", required = true)]
-    pub(crate) logic: Vec<String>,
-}
-
-/// `im logic`.
-#[derive(Debug, Args)]
-pub(crate) struct LogicArgs {
-    #[command(flatten)]
-    pub(crate) role: RoleArgs,
-    /// The Das, as `unix:PATH` or `IP:PORT`
-    #[arg(long, value_name = "TARGET")]
-    pub(crate) das: String,
 }
 
 /// `im load`.
@@ -354,7 +361,7 @@ impl ImCommand {
     fn role(&self) -> Option<(&'static str, &RoleArgs)> {
         match self {
             Self::Entry(args) => Some(("entry", &args.role)),
-            Self::Logic(args) => Some(("logic", &args.role)),
+            Self::Logic(args) => Some(("logic", args)),
             Self::Das(args) => Some(("das", args)),
             Self::Load(_) | Self::Chat(_) => None,
         }
@@ -362,6 +369,10 @@ impl ImCommand {
 
     fn dir(&self) -> Option<&DirArg> {
         self.role().map(|(_, args)| &args.dir)
+    }
+
+    fn registry(&self) -> Option<&String> {
+        self.role()?.1.registry.registry.as_ref()
     }
 
     fn process_name(&self) -> String {

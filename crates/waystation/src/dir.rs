@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::limits::SOCKET_PATH_BYTES_MAX;
 
 /// The longest name of a socket below `DIR/run`.
-const SOCKET_NAME_LONGEST: &str = "logic-64.sock";
+const SOCKET_NAME_LONGEST: &str = "registry-1.sock";
 
 /// How often a lock that old roles hold is tried again.
 const RETRY: Duration = Duration::from_millis(20);
@@ -48,7 +48,7 @@ pub(crate) enum Error {
         processes: String,
     },
     /// Sockets below it would have names that the kernel does not take. Use a
-    /// shorter path, or a relative one.
+    /// shorter path.
     #[error(
         "{} is too long for Unix sockets: {bytes} bytes with their names, at most \
          {SOCKET_PATH_BYTES_MAX}; choose a shorter --dir",
@@ -102,11 +102,6 @@ impl Sockets {
     pub(crate) fn admin(&self, role: &str) -> PathBuf {
         self.run.join(format!("{role}.sock"))
     }
-
-    /// Where `role` serves its callers.
-    pub(crate) fn service(&self, role: &str) -> PathBuf {
-        self.run.join(format!("{role}.rpc"))
-    }
 }
 
 /// A directory that this process owns until the value is dropped.
@@ -125,7 +120,13 @@ impl DataDir {
     /// [`Error::InUse`], [`Error::TooLong`] and [`Error::Io`].
     pub(crate) fn acquire(path: &Path) -> Result<Self, Error> {
         let sockets = Sockets::of(path);
-        let bytes = sockets.run().join(SOCKET_NAME_LONGEST).as_os_str().len();
+        // Others reach them by their absolute paths.
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let bytes = Sockets::of(&absolute)
+            .run()
+            .join(SOCKET_NAME_LONGEST)
+            .as_os_str()
+            .len();
         if bytes > SOCKET_PATH_BYTES_MAX {
             return Err(Error::TooLong {
                 path: path.to_owned(),

@@ -2,12 +2,11 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::anyhow;
 use waystation_im as im;
-use waystation_net::Address;
 use waystation_net::native::Origins;
 
 use crate::cli::{ImCommand, RoleArgs};
@@ -24,30 +23,27 @@ pub(crate) fn chat(
     program: &Path,
     sockets: &Sockets,
     entry: SocketAddr,
+    registry: &str,
 ) -> Vec<ChildSpec> {
-    let logic_names: Vec<String> = (1..=config.up.logic_processes)
-        .map(|index| format!("logic-{index}"))
-        .collect();
+    let registered = || vec!["--registry".into(), registry.into()];
     let das = Child {
+        command: &["im", "das"],
         role: "das",
         index: 1,
         stage: 2,
-        args: Vec::new(),
+        args: registered(),
     };
-    let logic = (1..=config.up.logic_processes).map(|index| {
-        let args = vec!["--das".into(), unix_url(&sockets.service("das-1"))];
-        Child {
-            role: "logic",
-            index,
-            stage: 1,
-            args,
-        }
+    let logic = (1..=config.up.logic_processes).map(|index| Child {
+        command: &["im", "logic"],
+        role: "logic",
+        index,
+        stage: 1,
+        args: registered(),
     });
-    let mut args = vec!["--listen".into(), entry.to_string().into()];
-    for name in &logic_names {
-        args.extend(["--logic".into(), unix_url(&sockets.service(name))]);
-    }
+    let mut args = registered();
+    args.extend(["--listen".into(), entry.to_string().into()]);
     let entry = Child {
+        command: &["im", "entry"],
         role: "entry",
         index: 1,
         stage: 0,
@@ -61,7 +57,25 @@ pub(crate) fn chat(
         .collect()
 }
 
+/// The registry that the roles use, which drains after all of them.
+pub(crate) fn registry(
+    config: &Config,
+    program: &Path,
+    sockets: &Sockets,
+    listen: SocketAddr,
+) -> ChildSpec {
+    let child = Child {
+        command: &["registry", "serve"],
+        role: "registry",
+        index: 1,
+        stage: 3,
+        args: vec!["--listen".into(), listen.to_string().into()],
+    };
+    child.spec(config, program, sockets)
+}
+
 struct Child {
+    command: &'static [&'static str],
     role: &'static str,
     index: u16,
     stage: u8,
@@ -71,14 +85,11 @@ struct Child {
 impl Child {
     fn spec(self, config: &Config, program: &Path, sockets: &Sockets) -> ChildSpec {
         let name = format!("{}-{}", self.role, self.index);
-        let mut args: Vec<OsString> = vec![
-            "im".into(),
-            self.role.into(),
-            "--dir".into(),
-            config.dir().into(),
-            "--index".into(),
-            self.index.to_string().into(),
-        ];
+        let mut args: Vec<OsString> = self.command.iter().map(Into::into).collect();
+        args.extend(["--dir".into(), config.dir().into()]);
+        if self.command[0] == "im" {
+            args.extend(["--index".into(), self.index.to_string().into()]);
+        }
         args.extend(self.args);
         args.extend(["--log".into(), config.log.level.clone().into()]);
         if let Some(file) = config.file_for_children() {
@@ -92,12 +103,6 @@ impl Child {
             stage: self.stage,
         }
     }
-}
-
-fn unix_url(path: &Path) -> OsString {
-    let mut url = OsString::from("unix:");
-    url.push(PathBuf::from(path));
-    url
 }
 
 /// What the sections of all roles have in common.
@@ -127,7 +132,7 @@ pub(crate) fn run(command: &ImCommand, config: &Config, as_json: bool) -> Result
                 config,
                 args,
                 serving!(config, config.das, config.das.shards),
-            ),
+            )?,
             store: im::store::StoreOptions {
                 batch_operations_max: config.das.batch_operations_max,
                 readers: config.das.readers,
@@ -135,8 +140,7 @@ pub(crate) fn run(command: &ImCommand, config: &Config, as_json: bool) -> Result
             },
         }),
         ImCommand::Logic(args) => im::logic::run(&im::logic::Config {
-            role: role(config, &args.role, serving!(config, config.logic, 1)),
-            das: address("--das", &args.das)?,
+            role: role(config, args, serving!(config, config.logic, 1))?,
         }),
         ImCommand::Entry(args) => {
             descriptors::raise(config.entry.connections_max);
@@ -145,11 +149,10 @@ pub(crate) fn run(command: &ImCommand, config: &Config, as_json: bool) -> Result
                     config,
                     &args.role,
                     serving!(config, config.entry, config.entry.shards),
-                ),
+                )?,
                 origins: Origins::parse(&config.entry.websocket_origins)
                     .map_err(|part| anyhow!("entry.websocket_origins: `{part}` is no origin"))?,
                 listen: vec![args.listen.into()],
-                logic: addresses("--logic", &args.logic)?,
                 connections_max: config.entry.connections_max,
             })
         }
@@ -159,19 +162,17 @@ pub(crate) fn run(command: &ImCommand, config: &Config, as_json: bool) -> Result
     result.map_err(|error| Failure::Operation(error.into()))
 }
 
-fn role(config: &Config, args: &RoleArgs, serving: im::Serving) -> im::RoleConfig {
-    im::RoleConfig {
+fn role(config: &Config, args: &RoleArgs, serving: im::Serving) -> Result<im::RoleConfig, Failure> {
+    let registry = config.registry.url.parse();
+    let registry = registry.map_err(|error| Failure::Usage(anyhow!("registry.url: {error}")))?;
+    Ok(im::RoleConfig {
         dir: config.dir().to_owned(),
         index: args.index,
+        discovery: im::Discovery {
+            registry,
+            peers: args.peers,
+            advertise: args.advertise,
+        },
         serving,
-    }
-}
-
-fn address(flag: &str, text: &str) -> Result<Address, Failure> {
-    let address = text.parse::<Address>();
-    address.map_err(|error| Failure::Usage(anyhow!("{flag}: {error}")))
-}
-
-fn addresses(flag: &str, texts: &[String]) -> Result<Vec<Address>, Failure> {
-    texts.iter().map(|text| address(flag, text)).collect()
+    })
 }

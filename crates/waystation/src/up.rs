@@ -117,25 +117,40 @@ fn plan(config: &Config, dir: &DataDir) -> Result<(Vec<ChildSpec>, Option<String
     if !config.up.demo {
         return Ok((Vec::new(), None));
     }
-    let entry = free_address("entry-1", config.up.entry)?;
+    // Held until the other one is chosen, so that they differ.
+    let (entry, held) = free_address("entry-1", config.up.entry)?;
     let program = std::env::current_exe().context("cannot find the running program")?;
-    let specs = roles::chat(config, &program, dir.sockets(), entry);
-    let mut shown = entry;
-    if shown.ip().is_unspecified() {
-        shown.set_ip(if shown.is_ipv4() {
+    let mut specs = Vec::new();
+    let registry = if let Some(url) = config.up.registry_url() {
+        url.to_owned()
+    } else {
+        let (listen, _) = free_address("registry-1", config.registry.listen)?;
+        specs.push(roles::registry(config, &program, dir.sockets(), listen));
+        format!("embedded://{}", reachable(listen))
+    };
+    drop(held);
+    let chat = roles::chat(config, &program, dir.sockets(), entry, &registry);
+    specs.extend(chat);
+    Ok((specs, Some(format!("http://{}/", reachable(entry)))))
+}
+
+/// Where this machine reaches who listens on `at`.
+fn reachable(mut at: SocketAddr) -> SocketAddr {
+    if at.ip().is_unspecified() {
+        at.set_ip(if at.is_ipv4() {
             [127, 0, 0, 1].into()
         } else {
             [0, 0, 0, 0, 0, 0, 0, 1].into()
         });
     }
-    Ok((specs, Some(format!("http://{shown}/"))))
+    at
 }
 
 /// Makes sure that `role` will be able to listen on `at`, so that a port that
 /// is in use is named at once; port 0 is replaced by a free one, which then
 /// stays the same over restarts.
-fn free_address(role: &str, at: SocketAddr) -> Result<SocketAddr, Failure> {
-    let probe = StdListener::bind(at).and_then(|listener| listener.local_addr());
+fn free_address(role: &str, at: SocketAddr) -> Result<(SocketAddr, StdListener), Failure> {
+    let probe = StdListener::bind(at).and_then(|listener| Ok((listener.local_addr()?, listener)));
     Ok(probe.with_context(|| format!("{role} cannot listen on {at}"))?)
 }
 

@@ -8,7 +8,7 @@ use common::{run, stderr, stdout};
 
 #[test]
 fn faults_of_usage_end_with_2_and_say_how_it_goes() {
-    let calls: [(&[&str], &str); 8] = [
+    let calls: [(&[&str], &str); 9] = [
         (&[], "Usage: waystation"),
         (&["upp"], "'up'"),
         (&["up", "--dri", "x"], "unexpected argument '--dri'"),
@@ -18,7 +18,8 @@ fn faults_of_usage_end_with_2_and_say_how_it_goes() {
             &["--log", "loud", "up"],
             "possible values: off, error, warn, info, debug, trace",
         ),
-        (&["im", "logic"], "--das <TARGET>"),
+        (&["im", "logic", "--peers", "x"], "--peers <ADDR>"),
+        (&["up", "--registry", "ftp://x"], "--registry: `ftp://x`"),
         (&["im", "load", "--clients", "1"], "--clients <N>"),
     ];
     for (args, part) in calls {

@@ -11,6 +11,15 @@ pub enum Error {
     /// The process could not serve: an address, a socket or a thread.
     #[error(transparent)]
     App(#[from] AppError),
+    /// The registry cannot be used, or the role cannot be registered as it is.
+    #[error(transparent)]
+    Registry(#[from] waystation_registry::Error),
+    /// The role's name or address makes no instance; the text says why.
+    #[error("cannot register: {0}")]
+    Instance(String),
+    /// Signals could not be waited for.
+    #[error("cannot wait for signals")]
+    Signals(#[source] std::io::Error),
     /// The store could not be opened.
     #[error("cannot open the chat's store")]
     Store(#[from] StoreError),

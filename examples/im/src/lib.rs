@@ -20,6 +20,7 @@ pub mod client;
 pub mod das;
 pub mod entry;
 mod error;
+mod joined;
 pub mod load;
 pub mod logic;
 mod role;
@@ -28,4 +29,4 @@ pub mod store;
 include!(concat!(env!("OUT_DIR"), "/_mod.rs"));
 
 pub use self::error::Error;
-pub use self::role::{RoleConfig, Serving};
+pub use self::role::{Discovery, RoleConfig, Serving};

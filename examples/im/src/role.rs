@@ -1,10 +1,12 @@
 //! What all roles share: where they keep things and where they answer.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use waystation_base::hash64;
 use waystation_net::{Address, ConnectionLimits, NetConfig, SlowReader, unix_time};
+use waystation_registry::RegistryUrl;
 use waystation_service::Router;
 use waystation_service::limits::CONCURRENCY;
 
@@ -24,8 +26,23 @@ pub struct RoleConfig {
     pub dir: PathBuf,
     /// Its number among the processes of its role, from 1.
     pub index: u16,
+    /// How it finds other roles, and is found.
+    pub discovery: Discovery,
     /// How it serves.
     pub serving: Serving,
+}
+
+/// How a role finds others, and is found.
+#[derive(Debug, Clone)]
+pub struct Discovery {
+    /// The registry.
+    pub registry: RegistryUrl,
+    /// Where other roles connect; none for a Unix socket below `run`, which
+    /// roles on other machines cannot reach.
+    pub peers: Option<SocketAddr>,
+    /// What is registered instead of the address that it listens on: for
+    /// listeners on all interfaces, or behind a translation of addresses.
+    pub advertise: Option<SocketAddr>,
 }
 
 /// How a role serves.
@@ -65,15 +82,6 @@ impl Default for Serving {
 }
 
 impl RoleConfig {
-    /// The role with the defaults, in this directory.
-    pub fn new(dir: impl Into<PathBuf>, index: u16) -> Self {
-        Self {
-            dir: dir.into(),
-            index,
-            serving: Serving::default(),
-        }
-    }
-
     /// `ROLE-N`.
     pub(crate) fn name(&self, role: &str) -> String {
         format!("{role}-{}", self.index)
@@ -89,7 +97,10 @@ impl RoleConfig {
 
     /// Where the role serves other roles.
     pub fn service(&self, role: &str) -> Address {
-        self.socket(role, "rpc")
+        match self.discovery.peers {
+            Some(at) => at.into(),
+            None => self.socket(role, "rpc"),
+        }
     }
 
     /// Where the role answers admins.

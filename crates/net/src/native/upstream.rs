@@ -115,6 +115,8 @@ struct Shared {
     calls: Calls,
     events: Rc<dyn UpstreamEvents>,
     state: Cell<UpstreamState>,
+    /// Whether it takes nothing new and closes when what was sent is answered.
+    is_retired: Cell<bool>,
     conn: RefCell<Option<Conn>>,
     waiters: Waiters,
     label: Label,
@@ -162,6 +164,7 @@ impl Upstream {
             router,
             events,
             state: Cell::new(UpstreamState::Connecting),
+            is_retired: Cell::new(false),
             conn: RefCell::new(None),
             waiters: Waiters::default(),
             fault: RefCell::new(None),
@@ -207,12 +210,26 @@ impl Upstream {
         self.shared.close();
     }
 
-    /// Waits until it is up, or closed.
+    /// Takes no new calls: those that were sent end, those that wait for a
+    /// connection fail at once, then it closes for good. What the callee pushes
+    /// meanwhile is handled.
+    pub fn retire(&self) {
+        self.shared.is_retired.set(true);
+        self.shared.waiters.wake_all();
+        match self.state() {
+            UpstreamState::Connecting => self.shared.close(),
+            UpstreamState::Up | UpstreamState::Draining => self.shared.go_away(),
+            UpstreamState::Closed => {}
+        }
+    }
+
+    /// Waits until it is up, or takes nothing new.
     ///
     /// # Errors
     /// [`CallError::Closed`].
     pub async fn up(&self) -> Result<Conn, CallError> {
         let up = self.shared.waiters.until(|| match self.state() {
+            _ if self.shared.is_retired.get() => Poll::Ready(Err(CallError::Closed)),
             UpstreamState::Closed => Poll::Ready(Err(CallError::Closed)),
             UpstreamState::Up => match &*self.shared.conn.borrow() {
                 Some(conn) if conn.is_open() => Poll::Ready(Ok(conn.clone())),
@@ -410,10 +427,12 @@ impl Shared {
     }
 
     fn close_when_drained(&self) {
-        if self.state.get() == UpstreamState::Draining
-            && !self.calls.any_sent()
-            && let Some(conn) = &*self.conn.borrow()
-        {
+        if self.state.get() != UpstreamState::Draining || self.calls.any_sent() {
+            return;
+        }
+        if self.is_retired.get() {
+            self.close();
+        } else if let Some(conn) = &*self.conn.borrow() {
             conn.close(CloseReason::Draining);
         }
     }

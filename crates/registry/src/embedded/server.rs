@@ -137,6 +137,11 @@ impl EmbeddedServer {
         &self.server.addresses()[0]
     }
 
+    /// The server below.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
     /// Instances that it had from before.
     pub fn restored(&self) -> usize {
         self.restored

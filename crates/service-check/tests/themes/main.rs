@@ -10,6 +10,7 @@ mod answers;
 mod cancellation;
 mod channels;
 mod deadlines;
+mod groups;
 mod http;
 mod machines;
 mod panics;

@@ -10,6 +10,12 @@ use toml::Value;
 use waystation_net::native::Origins;
 use waystation_registry::RegistryUrl;
 
+/// The registry that `up` runs itself.
+pub(crate) const OWN_REGISTRY: &str = "embedded";
+
+/// The URLs of registries, for the reference page.
+const REGISTRY_URLS: &str = "`embedded://HOST:PORT`, `etcd://HOST:PORT,…/PREFIX`, `file://PATH`";
+
 /// A group of fields: one `[table]` of the file.
 #[derive(Debug)]
 pub(crate) struct Section {
@@ -73,6 +79,8 @@ pub(crate) enum Kind {
     Origins,
     /// The URL of a registry.
     Registry,
+    /// The URL of a registry, or [`OWN_REGISTRY`].
+    RegistryOrOwn,
     /// One of these words.
     Choice(&'static [&'static str]),
 }
@@ -112,6 +120,7 @@ impl Kind {
             Self::Path => "a path in quotes".to_owned(),
             Self::Registry => "a URL such as \"embedded://127.0.0.1:7071\" or \"etcd://127.0.0.1:2379/waystation\""
                 .to_owned(),
+            Self::RegistryOrOwn => format!("\"{OWN_REGISTRY}\" or the URL of a registry"),
             Self::Share => "a number from 0 to 1".to_owned(),
             Self::Url => "a URL such as \"mysql://user@host/name\"".to_owned(),
             Self::Origins => {
@@ -128,9 +137,8 @@ impl Kind {
             Self::Integer { min, max, .. } => format!("{min} to {max}"),
             Self::Address => "any local `IP:PORT`".to_owned(),
             Self::Path => "not empty".to_owned(),
-            Self::Registry => {
-                "`embedded://HOST:PORT`, `etcd://HOST:PORT,…/PREFIX`, `file://PATH`".to_owned()
-            }
+            Self::Registry => REGISTRY_URLS.to_owned(),
+            Self::RegistryOrOwn => format!("`{OWN_REGISTRY}`, {REGISTRY_URLS}"),
             Self::Share => "0 to 1".to_owned(),
             Self::Url => "`SCHEME://…`, or empty".to_owned(),
             Self::Origins => "`same`, `any`, or `SCHEME://HOST[:PORT]` with commas".to_owned(),
@@ -149,7 +157,7 @@ impl Kind {
             Self::Address => "address",
             Self::Path => "path",
             Self::Share => "share",
-            Self::Url | Self::Registry => "URL",
+            Self::Url | Self::Registry | Self::RegistryOrOwn => "URL",
             Self::Origins => "origins",
             Self::Choice(_) => "word",
         }
@@ -191,10 +199,13 @@ impl Kind {
                 Ok(_) => Ok(()),
                 Err(part) => Err(format!("`{part}` is not {}", self.expected())),
             },
-            (Self::Registry, Value::String(text)) => match text.parse::<RegistryUrl>() {
-                Ok(_) => Ok(()),
-                Err(error) => Err(error.to_string()),
-            },
+            (Self::RegistryOrOwn, Value::String(text)) if text == OWN_REGISTRY => Ok(()),
+            (Self::Registry | Self::RegistryOrOwn, Value::String(text)) => {
+                match text.parse::<RegistryUrl>() {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(error.to_string()),
+                }
+            }
             (Self::Choice(words), Value::String(text)) => {
                 if words.contains(&text.as_str()) {
                     Ok(())
@@ -224,6 +235,7 @@ impl Kind {
             | Self::Url
             | Self::Origins
             | Self::Registry
+            | Self::RegistryOrOwn
             | Self::Choice(_) => Some(Value::String(text.to_owned())),
         };
         let value = value.ok_or_else(|| format!("`{text}` is not {}", self.expected()))?;

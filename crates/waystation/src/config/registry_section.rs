@@ -10,7 +10,7 @@ use super::field::{Kind, section};
 section! {
     /// The registry: where nodes are registered, and the embedded one itself.
     struct Registry as "registry" {
-        /// The registry that `waystation node` uses.
+        /// The registry that `waystation node` and roles started by hand use.
         url: String = Text("embedded://127.0.0.1:7071"), Kind::Registry,
             "none";
         /// Where the embedded registry listens.

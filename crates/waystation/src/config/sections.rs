@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use waystation_net::{ConnectionLimits, TcpKeepalive};
+use waystation_registry::limits::{PLACE_ACK_WAIT, PLACE_END_WAIT};
 
-use super::field::{Kind, section};
+use super::field::{Kind, OWN_REGISTRY, section};
 
 /// The levels of `--log`, from silence to everything.
 pub(crate) const LOG_LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
@@ -28,10 +29,14 @@ section! {
             "none; paths of sockets below it must stay under 108 bytes";
         /// Whether the chat example is started.
         demo: bool = Bool(true), Kind::Bool,
-            "four processes";
+            "five processes";
         /// Where the chat's Entry listens (WebSocket, HTTP and native).
         entry: SocketAddr = Text("127.0.0.1:7080"), Kind::Address,
             "an address that is not loopback opens the chat to the network";
+        /// The registry by which the roles find each other: one that `up` runs
+        /// itself, on `registry.listen`, or the URL of another.
+        registry: String = Text(OWN_REGISTRY), Kind::RegistryOrOwn,
+            "none";
         /// How many Logic processes run.
         logic_processes: u16 = Integer(2), Kind::Integer { unit: "processes", min: 1, max: 64 },
             "one process each, and a connection from Entry";
@@ -53,9 +58,10 @@ section! {
         /// killed, which are still draining.
         predecessor_timeout_ms: u64 = Integer(15_000), Kind::Integer { unit: "ms", min: 0, max: 600_000 },
             "a higher value delays the report that an old process hangs";
-        /// How long each of Entry, Logic and Das may drain before it is killed.
+        /// How long each of Entry, Logic, Das and the registry may drain before
+        /// it is killed; what is registered has 3 s more, to leave.
         drain_timeout_ms: u64 = Integer(10_000), Kind::Integer { unit: "ms", min: 1, max: 600_000 },
-            "three times this is the longest time to stop";
+            "four times this is the longest time to stop";
         /// How often a role that is in health is asked again.
         health_interval_ms: u64 = Integer(1_000), Kind::Integer { unit: "ms", min: 50, max: 60_000 },
             "a lower value costs a request a role each time";
@@ -99,9 +105,15 @@ impl Up {
         )]
     }
 
-    /// [`Self::drain_timeout_ms`] as a duration.
+    /// [`Self::drain_timeout_ms`] as a duration, with the time to leave the
+    /// registry.
     pub(crate) fn drain_timeout(&self) -> Duration {
-        Duration::from_millis(self.drain_timeout_ms)
+        Duration::from_millis(self.drain_timeout_ms) + PLACE_ACK_WAIT + PLACE_END_WAIT
+    }
+
+    /// The registry's URL; none for one of our own.
+    pub(crate) fn registry_url(&self) -> Option<&str> {
+        (self.registry != OWN_REGISTRY).then_some(self.registry.as_str())
     }
 
     /// [`Self::start_timeout_ms`] as a duration.

@@ -323,5 +323,4 @@ async fn closing_lets_answers_leave_and_frees_the_port() {
 fn endpoints_are_what_the_roles_are_told() {
     let sockets = crate::dir::Sockets::of(Path::new("/d"));
     assert_eq!(sockets.admin("logic-2"), Path::new("/d/run/logic-2.sock"));
-    assert_eq!(sockets.service("logic-2"), Path::new("/d/run/logic-2.rpc"));
 }

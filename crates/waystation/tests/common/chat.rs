@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -28,8 +29,24 @@ const ANSWER: Duration = Duration::from_secs(30);
 pub(crate) struct Chat {
     dir: TempDir,
     entry: String,
+    registry: String,
     console: String,
     up: Option<Up>,
+}
+
+/// An address that is free now, and that the system gives to nobody who does not
+/// ask for it: its port is below those for outgoing connections. A role that is
+/// killed finds it free again.
+pub(crate) fn free_address() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(37);
+    loop {
+        let next = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let address = format!("127.0.0.1:{}", 20_000 + next % 10_000);
+        if TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
 }
 
 impl Chat {
@@ -44,15 +61,25 @@ impl Chat {
 
     /// A chat over what `prepare` put into its directory.
     pub(crate) fn prepared(lines: &str, prepare: impl FnOnce(&Path)) -> Self {
-        // Free until a moment ago; should another take it first, `up` says so.
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = free_address();
+        let lines = format!("{lines}[registry]\nlisten = \"{listen}\"\n");
+        Self::with(&lines, format!("embedded://{listen}"), prepare)
+    }
+
+    /// A chat whose roles find each other by that registry.
+    pub(crate) fn joined_by(registry: &str) -> Self {
+        let lines = format!("[up]\nregistry = \"{registry}\"\n");
+        Self::with(&lines, registry.to_owned(), |_| {})
+    }
+
+    fn with(lines: &str, registry: String, prepare: impl FnOnce(&Path)) -> Self {
         let mut chat = Self {
             dir: tempfile::tempdir().unwrap(),
-            entry: free.local_addr().unwrap().to_string(),
+            entry: free_address(),
+            registry,
             console: String::new(),
             up: None,
         };
-        drop(free);
         prepare(chat.dir.path());
         std::fs::write(chat.config(), lines).unwrap();
         chat.start_up();
@@ -78,6 +105,16 @@ impl Chat {
         ]);
         self.console = up.ready();
         self.up = Some(up);
+    }
+
+    /// Its directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The URL of the registry by which its roles find each other.
+    pub(crate) fn registry(&self) -> &str {
+        &self.registry
     }
 
     /// Where Entry listens, as `IP:PORT`.
@@ -131,6 +168,13 @@ impl Chat {
             .collect()
     }
 
+    /// The process id of a role, whether it serves or not.
+    pub(crate) fn pid(&self, role: &str) -> Option<u64> {
+        let rows = self.json("/api/v1/processes");
+        let mut rows = rows.as_array().unwrap().iter();
+        rows.find(|row| row["role"] == role)?["pid"].as_u64()
+    }
+
     /// Sends a role a signal, such as `KILL`; its process id, for
     /// [`Self::await_successor`].
     pub(crate) fn signal(&self, role: &str, name: &str) -> u64 {
@@ -182,7 +226,8 @@ pub(crate) fn with_conversations_of_ada(dir: &Path) {
     assert!(results.iter().all(Result::is_ok));
 }
 
-fn signal(pid: u64, name: &str) {
+/// Sends a process a signal, such as `KILL`.
+pub(crate) fn signal(pid: u64, name: &str) {
     let status = Command::new("kill")
         .args(["-s", name, &pid.to_string()])
         .status()

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod chat;
+pub(crate) mod load;
+pub(crate) mod role;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -20,6 +22,10 @@ pub(crate) fn waystation(args: &[&str]) -> Command {
         if name.to_string_lossy().starts_with("WAYSTATION_") {
             command.env_remove(name);
         }
+    }
+    if args.first() == Some(&"up") && !args.contains(&"--config") {
+        // Beside others, whose registries have the default port.
+        command.env("WAYSTATION_REGISTRY__LISTEN", "127.0.0.1:0");
     }
     command.stdin(Stdio::null());
     command
@@ -50,8 +56,8 @@ pub(crate) struct Up {
 impl Up {
     /// Starts `up` with `args`.
     pub(crate) fn start(args: &[&str]) -> Self {
-        let mut command = waystation(&["up"]);
-        let mut child = command.args(args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut command = waystation(&[&["up"], args].concat());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         Self {
             _watchdog: Watchdog::over(&child),

@@ -364,6 +364,7 @@ impl entry::Entry for Service {
             ctx.conn().unwrap().close(CloseReason::Local);
         }
         Ok(SendReply {
+            members: Vec::new(),
             conversation: request.conversation,
             seq,
             at_ms: 1_700_000_000_000 + seq,

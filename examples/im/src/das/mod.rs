@@ -17,6 +17,7 @@ use waystation_service::metrics::Page;
 use self::handlers::DataAccess;
 use crate::error::Error;
 use crate::im::das;
+use crate::joined::{self, Entrant, Joined, instance_id};
 use crate::role::RoleConfig;
 use crate::store::{StoreHandle, StoreOptions};
 
@@ -41,19 +42,32 @@ const FAILING_MAX: u64 = 3;
 /// # Errors
 /// [`Error`] when it could not start.
 pub fn run(config: &Config) -> Result<(), Error> {
-    config.role.prepare()?;
-    let store = StoreHandle::open(&config.role.dir.join("chat.sqlite"), config.store)?;
-    start(config, &store)?.run()?;
+    let role = &config.role;
+    role.prepare()?;
+    let store = StoreHandle::open(&role.dir.join("chat.sqlite"), config.store)?;
+    let joined = Joined::open(role)?;
+    let app = start(config, &store, &joined)?;
+    let entrant = Entrant {
+        role,
+        // A chat has one Das, for its numbers come from one database: under one
+        // id the registry refuses a second, and says where the first is.
+        id: instance_id("das-1")?,
+        service: joined::DAS,
+        address: app.server().addresses()[0].clone(),
+        needs: None,
+    };
+    joined.run(app, &entrant)?;
     store.close(CLOSE_WAIT)?;
     Ok(())
 }
 
-fn start(config: &Config, store: &StoreHandle) -> Result<App, Error> {
+fn start(config: &Config, store: &StoreHandle, joined: &Joined) -> Result<App, Error> {
     let role = &config.role;
     let limits = role.clone();
     let (served, watched, counted) = (store.clone(), store.clone(), store.clone());
     let app = App::builder(role.name("das"), role.net())
         .admin(role.admin("das"))
+        .health(joined.health())
         .health(Arc::new(move || {
             let failing = watched.counters().failing;
             match (watched.is_open(), failing) {

@@ -101,7 +101,11 @@ async fn fetch(
     };
     let page = ctx
         .retry(&Retry::idempotent(), async || {
-            state.logic(conversation)?.history(&ctx, &request).await
+            state
+                .logic(&ctx, conversation)
+                .await?
+                .history(&ctx, &request)
+                .await
         })
         .await?;
     drop(turn);

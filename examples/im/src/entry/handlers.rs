@@ -54,7 +54,7 @@ impl Front {
     ) -> Result<T, Status> {
         ctx.retry(&Retry::idempotent(), async || {
             let part = ctx.within(TRY);
-            question(self.state.logic(key)?, &part).await
+            question(self.state.logic(&part, key).await?, &part).await
         })
         .await
     }
@@ -66,13 +66,16 @@ impl Front {
             uid: uid.to_owned(),
         };
         let part = ctx.within(TRY);
-        let group = self.state.logics();
         let (part, request) = (&part, &request);
-        let told = group.channels().map(|channel| async move {
+        let members = self.state.logics().members();
+        let told = members.iter().map(|member| async move {
+            let Some(channel) = member.opened() else {
+                return;
+            };
             let logic = LogicClient::new(channel.clone());
             let answers = channel.is_up() && logic.online(part, request).await.is_ok();
             if !answers && channel.is_connected() {
-                attach(&self.state, channel.upstream().address().clone());
+                attach(&self.state, member.id());
             }
         });
         join_all(told).await;
@@ -183,9 +186,17 @@ impl Entry for Front {
             conversation,
             client_id: request.client_id,
             body: request.body,
+            here: false,
+            members: false,
         };
-        self.ask(ctx, &send.conversation, async |logic, ctx| {
-            logic.send(ctx, &send).await
+        ctx.retry(&Retry::idempotent(), async || {
+            let part = ctx.within(TRY);
+            let pick = self.state.pick(&part, &send.conversation).await?;
+            let request = UserSend {
+                here: !pick.is_home,
+                ..send.clone()
+            };
+            LogicClient::new(pick.channel).send(&part, &request).await
         })
         .await
     }

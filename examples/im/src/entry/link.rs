@@ -5,8 +5,9 @@ use std::rc::{Rc, Weak};
 
 use futures_util::stream::{self, StreamExt};
 use waystation_base::line_passes;
+use waystation_membership::Instance;
 use waystation_net::native::{Upstream, UpstreamEvents};
-use waystation_net::{Address, Conn, Label};
+use waystation_net::{Conn, Label, Shard};
 use waystation_service::{Channel, Ctx, Peer, Push, Retry, Router, Status};
 
 use super::limits::{ATTACH, LOOK, LOOK_PAUSE, LOOKS_AT_ONCE};
@@ -18,29 +19,35 @@ use crate::im::logic::LogicClient;
 use crate::im::{
     AttachRequest, Conversation, FanoutMessage, Pushed, UserConversations, UserPresence,
 };
+use crate::joined::address_of;
 
 /// A channel to one Logic that handles what it pushes.
-pub(super) fn logic_channel(state: &Rc<EntryShard>, address: Address) -> Channel {
-    let mut pushes = Router::new(state.shard());
+pub(super) fn logic_channel(
+    shard: &Shard,
+    state: &Weak<EntryShard>,
+    instance: &Instance,
+) -> Channel {
+    let mut pushes = Router::new(shard);
     // One after another, in the order in which Logic sent them.
     pushes.concurrency(1);
-    let from = address.to_string();
+    let id = instance.id.to_string();
     let handlers = FromLogic {
-        state: Rc::downgrade(state),
-        from,
+        state: state.clone(),
+        id: id.clone(),
     };
     link::register(&mut pushes, Rc::new(handlers))
         .expect("the methods of one service are distinct");
     let events = Rc::new(Events {
-        state: Rc::downgrade(state),
+        state: state.clone(),
+        id,
     });
-    Channel::with_pushes(state.shard(), address, pushes.into_native(), events)
+    Channel::with_pushes(shard, address_of(instance), pushes.into_native(), events)
 }
 
 /// What a Logic pushes.
 struct FromLogic {
     state: Weak<EntryShard>,
-    from: String,
+    id: String,
 }
 
 impl Link for FromLogic {
@@ -58,9 +65,7 @@ impl Link for FromLogic {
         // Each Logic tells of everyone; only the one that the user belongs
         // to is believed, so that a Logic that just started, and does not
         // know everyone yet, takes nobody offline.
-        let group = state.logics();
-        let owner = group.by_key(request.uid.as_bytes())?;
-        if owner.upstream().address().to_string() == self.from {
+        if state.logics().pick(request.uid.as_bytes())?.id == self.id {
             let push = Push::<PresenceChanged>::new(&request);
             for session in state.sessions() {
                 if session.watches(&request.uid)
@@ -78,59 +83,73 @@ impl Link for FromLogic {
 
 struct Events {
     state: Weak<EntryShard>,
+    id: String,
 }
 
 impl UpstreamEvents for Events {
-    fn on_up(&self, upstream: &Upstream, _: &Conn) {
+    fn on_up(&self, _: &Upstream, _: &Conn) {
         if let Some(state) = self.state.upgrade() {
-            attach(&state, upstream.address().clone());
+            attach(&state, &self.id);
         }
     }
 }
 
 /// Has a Logic told who is here, once more if that is under way already, and
 /// what was missed looked for.
-pub(super) fn attach(state: &Rc<EntryShard>, address: Address) {
-    if !state.begin_attach(&address) {
+pub(super) fn attach(state: &Rc<EntryShard>, id: &str) {
+    if !state.begin_attach(id) {
         return;
     }
-    let (shard, state) = (state.shard().clone(), state.clone());
+    let (shard, state, id) = (state.shard().clone(), state.clone(), id.to_owned());
     shard.spawn(Label::of("attach to Logic"), async move {
-        let group = state.logics();
-        let mut channels = group.channels();
-        let Some(channel) = channels.find(|channel| *channel.upstream().address() == address)
-        else {
-            return;
-        };
-        while state.goes_on_attaching(&address, channel.is_connected()) {
-            if let Err(status) = tell(&state, channel).await {
-                tracing::warn!(logic = %address, %status, "not attached");
-                state.attach_again(&address);
+        // The one with that id now: it may have moved meanwhile.
+        let channel = || state.logics().member(&id)?.opened().cloned();
+        let is_connected = || channel().is_some_and(|channel| channel.is_connected());
+        while state.goes_on_attaching(&id, is_connected()) {
+            let Some(channel) = channel() else { continue };
+            if let Err(status) = tell(&state, &id, &channel).await {
+                tracing::warn!(logic = id, %status, "not attached");
+                state.attach_again(&id);
                 state.shard().sleep(LOOK_PAUSE).await;
             }
         }
-        look_at_all(&state, channel).await;
+        look_at_all(&state, || channel().is_some_and(|channel| channel.is_up())).await;
+    });
+}
+
+/// A Logic is gone for good, and with it what it could not tell any more: has
+/// that looked for, once more if it is under way already.
+pub(super) fn look_after_loss(state: &Rc<EntryShard>) {
+    state.looks_again.set(true);
+    if state.is_looking.replace(true) {
+        return;
+    }
+    let (shard, state) = (state.shard().clone(), state.clone());
+    shard.spawn(Label::of("look after a loss"), async move {
+        while state.looks_again.replace(false) {
+            look_at_all(&state, || true).await;
+        }
+        state.is_looking.set(false);
     });
 }
 
 /// Tells a Logic who is here.
-async fn tell(state: &Rc<EntryShard>, channel: &Channel) -> Result<(), Status> {
+async fn tell(state: &Rc<EntryShard>, logic: &str, channel: &Channel) -> Result<(), Status> {
     let ctx = Ctx::background(state.shard(), "attach to Logic", ATTACH);
     // The list is that of this moment: who comes later is told beside it.
     let request = AttachRequest { uids: state.uids() };
     let reply = LogicClient::new(channel.clone())
         .attach(&ctx, &request)
         .await?;
-    let logic = channel.upstream().address();
-    tracing::info!(%logic, users = reply.users, "attached");
+    tracing::info!(logic, users = reply.users, "attached");
     Ok(())
 }
 
-/// Looks for missed messages of every session, for as long as it takes or the
-/// connection lives: the next one begins anew.
-async fn look_at_all(state: &Rc<EntryShard>, channel: &Channel) {
+/// Looks for missed messages of every session, for as long as it takes or
+/// `goes_on`: the next connection begins anew.
+async fn look_at_all(state: &Rc<EntryShard>, goes_on: impl Fn() -> bool) {
     let mut sessions = state.sessions();
-    while channel.is_up() && !sessions.is_empty() {
+    while goes_on() && !sessions.is_empty() {
         let looks = stream::iter(sessions).map(|session| async move {
             let status = state.look(&session).await.err()?;
             if let Some(unsaid) = line_passes!(state.shard().now()) {
@@ -180,7 +199,10 @@ impl EntryShard {
             };
             let page = ctx
                 .retry(&Retry::idempotent(), async || {
-                    self.logic(uid)?.conversations(ctx, &request).await
+                    self.logic(ctx, uid)
+                        .await?
+                        .conversations(ctx, &request)
+                        .await
                 })
                 .await?;
             all.extend(page.conversations);

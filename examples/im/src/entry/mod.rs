@@ -32,6 +32,7 @@ use self::handlers::Front;
 use self::shard::EntryShard;
 use crate::error::Error;
 use crate::im::entry;
+use crate::joined::{self, Entrant, Joined, instance_id};
 use crate::role::RoleConfig;
 
 /// Settings of an Entry.
@@ -41,8 +42,6 @@ pub struct Config {
     pub role: RoleConfig,
     /// Where users connect: WebSocket, HTTP and native.
     pub listen: Vec<Address>,
-    /// Every Logic.
-    pub logic: Vec<Address>,
     /// Users' connections at once.
     pub connections_max: usize,
     /// Which pages may open a WebSocket.
@@ -91,10 +90,14 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let role = &config.role;
     let mut net = role.net();
     net.connections_max = config.connections_max;
-    let logic = config.logic.clone();
-    let mut app = App::builder(role.name("entry"), net)
+    let joined = Joined::open(role)?;
+    let follower = joined.follower();
+    let name = role.name("entry");
+    let id = instance_id(&name)?;
+    let mut app = App::builder(name, net)
         .admin(role.admin("entry"))
-        .on_shard(move |shard| EntryShard::start(shard, &logic));
+        .health(joined.health())
+        .on_shard(move |shard| EntryShard::start(shard, &follower));
     let origins = config.origins.clone();
     for address in config.listen.iter().cloned().chain([role.service("entry")]) {
         let limits = role.clone();
@@ -115,6 +118,24 @@ pub fn run(config: &Config) -> Result<(), Error> {
             entry::register(router, Rc::new(Front::new(state)))
         });
     }
-    app.start()?.run()?;
-    Ok(())
+    let app = app.start()?;
+    let entrant = Entrant {
+        role,
+        id,
+        service: joined::ENTRY,
+        address: reachable(app.server().addresses()),
+        needs: Some(joined::LOGIC),
+    };
+    joined.run(app, &entrant)
+}
+
+/// Where users, or those beside it, reach an Entry that listens on these.
+fn reachable(addresses: &[Address]) -> Address {
+    let is_one =
+        |address: &&Address| !matches!(address, Address::Tcp(at) if at.ip().is_unspecified());
+    let mut addresses = addresses.iter().filter(is_one);
+    addresses
+        .next()
+        .cloned()
+        .expect("it listens for those beside it")
 }

@@ -1,53 +1,74 @@
 //! What one shard of Entry knows: its users' connections and every Logic.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
 use waystation_base::ConnName;
-use waystation_net::{Address, Shard};
-use waystation_service::{Channel, Group, Locks, Peer, Status, Turns};
+use waystation_net::Shard;
+use waystation_service::{Ctx, Group, Locks, Peer, Pick, Status, Turns};
 
 use super::limits::FETCHES_AT_ONCE;
-use super::link::logic_channel;
+use super::link::{logic_channel, look_after_loss};
 use super::session::Session;
 use crate::im::UserRequest;
 use crate::im::logic::LogicClient;
 use crate::im::logic::method::Offline;
+use crate::joined::{Follower, LOGIC};
 
 /// One shard's state.
 pub(super) struct EntryShard {
     shard: Shard,
     /// A user's connections, by name: several devices each.
     users: RefCell<HashMap<String, Vec<ConnName>>>,
-    logics: RefCell<Option<Group>>,
+    logics: Group,
     /// Messages of one connection to one conversation go on in their order.
     pub(super) sends: Locks<(ConnName, String)>,
     /// Each Logic that is being told who is here, and whether to tell it (once
     /// more) after that.
-    attaching: RefCell<HashMap<Address, bool>>,
+    attaching: RefCell<HashMap<String, bool>>,
+    /// Whether all sessions are being looked at because a Logic is gone, and
+    /// whether to do it (once more) after that.
+    pub(super) is_looking: Cell<bool>,
+    /// See above.
+    pub(super) looks_again: Cell<bool>,
     /// Places for fetches of missed messages.
     pub(super) fetches: Turns,
     this: Weak<Self>,
 }
 
 impl EntryShard {
-    /// Makes the shard's state and connects to every Logic.
-    pub(super) fn start(shard: &Shard, logics: &[Address]) {
-        let state = Rc::new_cyclic(|this| Self {
+    /// Makes the shard's state, and connects to every Logic that there is or
+    /// will be: each has to know who is here.
+    pub(super) fn start(shard: &Shard, follower: &Follower) {
+        let state = Rc::new_cyclic(|this: &Weak<Self>| Self {
             shard: shard.clone(),
             users: RefCell::default(),
-            logics: RefCell::new(None),
+            logics: {
+                let (shard, this) = (shard.clone(), this.clone());
+                Group::following(LOGIC, move |instance| {
+                    logic_channel(&shard, &this, instance)
+                })
+            },
             sends: Locks::default(),
             attaching: RefCell::default(),
+            is_looking: Cell::default(),
+            looks_again: Cell::default(),
             fetches: Turns::new(FETCHES_AT_ONCE),
             this: this.clone(),
         });
-        let channels: Vec<Channel> = logics
-            .iter()
-            .map(|address| logic_channel(&state, address.clone()))
-            .collect();
-        *state.logics.borrow_mut() = Some(Group::new(channels));
+        let (logics, changed) = (state.logics.clone(), Rc::downgrade(&state));
+        follower.follow(shard, LOGIC, logics, move |updated| {
+            let Some(state) = changed.upgrade() else {
+                return;
+            };
+            for member in updated.came {
+                state.logics.channel(&member);
+            }
+            if !updated.went.is_empty() {
+                look_after_loss(&state);
+            }
+        });
         shard.set_extension(state);
     }
 
@@ -60,41 +81,44 @@ impl EntryShard {
     }
 
     /// Every Logic.
-    pub(super) fn logics(&self) -> Group {
-        self.logics
-            .borrow()
-            .clone()
-            .unwrap_or_else(|| Group::new([]))
+    pub(super) fn logics(&self) -> &Group {
+        &self.logics
     }
 
     /// The Logic for a conversation or a user: always the same one while it
-    /// is up.
+    /// is up. While there is none, one is waited for.
     ///
     /// # Errors
-    /// [`Status`] when none is known.
-    pub(super) fn logic(&self, key: &str) -> Result<LogicClient, Status> {
-        Ok(LogicClient::new(
-            self.logics().by_key(key.as_bytes())?.clone(),
-        ))
+    /// [`Status`] when there is none before the deadline.
+    pub(super) async fn pick(&self, ctx: &Ctx, key: &str) -> Result<Pick, Status> {
+        self.logics.wait(ctx, key.as_bytes()).await
+    }
+
+    /// Like [`EntryShard::pick`], to be asked.
+    ///
+    /// # Errors
+    /// [`Status`] when there is none before the deadline.
+    pub(super) async fn logic(&self, ctx: &Ctx, key: &str) -> Result<LogicClient, Status> {
+        Ok(LogicClient::new(self.pick(ctx, key).await?.channel))
     }
 
     /// A Logic is to be told who is here. False when somebody does it already,
     /// who does it once more then.
-    pub(super) fn begin_attach(&self, logic: &Address) -> bool {
+    pub(super) fn begin_attach(&self, logic: &str) -> bool {
         let mut attaching = self.attaching.borrow_mut();
-        attaching.insert(logic.clone(), true).is_none()
+        attaching.insert(logic.to_owned(), true).is_none()
     }
 
     /// Whoever tells a Logic failed, and tells it again.
-    pub(super) fn attach_again(&self, logic: &Address) {
-        self.attaching.borrow_mut().insert(logic.clone(), true);
+    pub(super) fn attach_again(&self, logic: &str) {
+        self.attaching.borrow_mut().insert(logic.to_owned(), true);
     }
 
     /// Whether a Logic is to be told (once more). With the connection lost it
     /// is told when there is another.
-    pub(super) fn goes_on_attaching(&self, logic: &Address, connected: bool) -> bool {
+    pub(super) fn goes_on_attaching(&self, logic: &str, connected: bool) -> bool {
         let mut attaching = self.attaching.borrow_mut();
-        let again = attaching.insert(logic.clone(), false).unwrap_or(false) && connected;
+        let again = attaching.insert(logic.to_owned(), false).unwrap_or(false) && connected;
         if !again {
             attaching.remove(logic);
         }

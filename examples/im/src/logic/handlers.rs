@@ -5,9 +5,10 @@ use std::collections::HashMap;
 
 use waystation_base::ConnName;
 use waystation_net::{CloseReason, Shard, until};
-use waystation_service::{Channel, Ctx, Locks, Peer, Push, PushError, Retry, Status};
+use waystation_service::{Ctx, Group, Locks, Peer, Push, PushError, Retry, Status};
 
 use super::limits::{FANOUT_BEHIND_BYTES, FANOUT_WAIT, PRESENCE_MAX};
+use super::others::Others;
 use super::presence::Presence;
 use crate::im::das::DasClient;
 use crate::im::link::method as push;
@@ -21,7 +22,8 @@ use crate::im::{
 
 /// The rules, one instance for each shard.
 pub(super) struct Rules {
-    das: DasClient,
+    das: Group,
+    others: Others,
     presence: RefCell<Presence>,
     /// Messages of one conversation are stored and fanned out one after
     /// another, so that they leave in the order of their numbers.
@@ -29,9 +31,10 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub(super) fn new(das: Channel) -> Self {
+    pub(super) fn new(das: Group, others: Others) -> Self {
         Self {
-            das: DasClient::new(das),
+            das,
+            others,
             presence: RefCell::default(),
             conversations: Locks::default(),
         }
@@ -95,7 +98,9 @@ impl Rules {
         };
         let retry = Retry::idempotent();
         let page = ctx
-            .retry(&retry, async || self.das.history(ctx, &query).await)
+            .retry(&retry, async || {
+                self.das(ctx).await?.history(ctx, &query).await
+            })
             .await?;
         page.messages
             .into_iter()
@@ -104,9 +109,47 @@ impl Rules {
             .ok_or_else(|| Status::internal(format!("message {seq} is stored but not readable")))
     }
 
+    /// The Das: all Logics go to the same one.
+    async fn das(&self, ctx: &Ctx) -> Result<DasClient, Status> {
+        let pick = self.das.wait(ctx, b"").await?;
+        Ok(DasClient::new(pick.channel))
+    }
+
+    /// The Logic that a message belongs to has stored it, and told the Entries
+    /// that it knows. Tells those that this one knows: an Entry that asks the
+    /// wrong Logic may not know the right one yet.
+    async fn tell_own(
+        &self,
+        ctx: &Ctx,
+        request: &UserSend,
+        mut reply: SendReply,
+    ) -> Result<SendReply, Status> {
+        let members = std::mem::take(&mut reply.members);
+        let sent = AppendRequest {
+            uid: request.uid.clone(),
+            conversation: request.conversation.clone(),
+            client_id: request.client_id.clone(),
+            body: request.body.clone(),
+        };
+        let message = if reply.duplicate {
+            self.stored(ctx, &sent, reply.seq).await?
+        } else {
+            Message {
+                conversation: sent.conversation,
+                seq: reply.seq,
+                sender: sent.uid,
+                client_id: sent.client_id,
+                body: sent.body,
+                at_ms: reply.at_ms,
+            }
+        };
+        self.fan_out(ctx, &message, &members).await;
+        Ok(reply)
+    }
+
     async fn append(&self, ctx: &Ctx, request: &AppendRequest) -> Result<AppendReply, Status> {
         ctx.retry(&Retry::idempotent(), async || {
-            self.das.append(ctx, request).await
+            self.das(ctx).await?.append(ctx, request).await
         })
         .await
     }
@@ -188,6 +231,10 @@ impl Logic for Rules {
     }
 
     async fn send(&self, ctx: &Ctx, request: UserSend) -> Result<SendReply, Status> {
+        if let Some(answer) = self.others.relay(ctx, &request).await {
+            return self.tell_own(ctx, &request, answer?).await;
+        }
+        let wants_members = request.members;
         ctx.set_state("waiting for its turn");
         let _turn = self.conversations.lock(&request.conversation).await?;
         ctx.set_state("storing");
@@ -220,12 +267,17 @@ impl Logic for Rules {
             seq: stored.seq,
             at_ms: stored.at_ms,
             duplicate: stored.duplicate,
+            members: if wants_members {
+                stored.members
+            } else {
+                Vec::new()
+            },
         })
     }
 
     async fn history(&self, ctx: &Ctx, request: UserHistory) -> Result<HistoryReply, Status> {
         ctx.retry(&Retry::idempotent(), async || {
-            self.das.history(ctx, &request).await
+            self.das(ctx).await?.history(ctx, &request).await
         })
         .await
     }
@@ -236,14 +288,14 @@ impl Logic for Rules {
         request: UserConversations,
     ) -> Result<ConversationsReply, Status> {
         ctx.retry(&Retry::idempotent(), async || {
-            self.das.conversations(ctx, &request).await
+            self.das(ctx).await?.conversations(ctx, &request).await
         })
         .await
     }
 
     async fn mark_read(&self, ctx: &Ctx, request: UserMarkRead) -> Result<MarkReadReply, Status> {
         ctx.retry(&Retry::idempotent(), async || {
-            self.das.mark_read(ctx, &request).await
+            self.das(ctx).await?.mark_read(ctx, &request).await
         })
         .await
     }
@@ -254,14 +306,14 @@ impl Logic for Rules {
         request: UserCreateGroup,
     ) -> Result<GroupReply, Status> {
         ctx.retry(&Retry::idempotent(), async || {
-            self.das.create_group(ctx, &request).await
+            self.das(ctx).await?.create_group(ctx, &request).await
         })
         .await
     }
 
     async fn add_members(&self, ctx: &Ctx, request: UserMembers) -> Result<GroupReply, Status> {
         ctx.retry(&Retry::idempotent(), async || {
-            self.das.add_members(ctx, &request).await
+            self.das(ctx).await?.add_members(ctx, &request).await
         })
         .await
     }
@@ -272,14 +324,14 @@ impl Logic for Rules {
         request: UserRemoveMember,
     ) -> Result<GroupReply, Status> {
         ctx.retry(&Retry::idempotent(), async || {
-            self.das.remove_member(ctx, &request).await
+            self.das(ctx).await?.remove_member(ctx, &request).await
         })
         .await
     }
 
     async fn members(&self, ctx: &Ctx, request: UserGroup) -> Result<GroupReply, Status> {
         ctx.retry(&Retry::idempotent(), async || {
-            self.das.members(ctx, &request).await
+            self.das(ctx).await?.members(ctx, &request).await
         })
         .await
     }

@@ -13,3 +13,7 @@ pub(super) const FANOUT_BEHIND_BYTES: usize = 1024 * 1024;
 /// How long such a sender waits. An Entry that has no room for the message
 /// then is disconnected; it looks for what it missed when it is back.
 pub(super) const FANOUT_WAIT: Duration = Duration::from_secs(1);
+
+/// Time for the Logic that a conversation belongs to, to answer what was passed
+/// on to it, or half of what is left. Then the request is served here.
+pub(super) const RELAY: Duration = Duration::from_secs(1);

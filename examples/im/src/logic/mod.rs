@@ -2,19 +2,34 @@
 //!
 //! It keeps nothing that it cannot lose: messages are in Das, and who is
 //! online is told again by each Entry when it connects.
+//!
+//! # Who serves a conversation
+//!
+//! Each belongs to one Logic, by its name and the view of `im.logic`, so that
+//! its messages are fanned out in the order of their numbers. Views differ for
+//! a moment when nodes come and go. A Logic that is asked for another one's
+//! conversation passes the request on, once; if that one cannot be reached it
+//! serves the request itself. Either way nothing is stored twice, since Das
+//! knows what it has, and nothing is delivered out of order, since Entry goes
+//! by Das' numbers: to belong to one Logic makes it fast, not right.
 
 mod handlers;
 mod limits;
+mod others;
 mod presence;
 
 use std::rc::Rc;
+use std::sync::Arc;
 
-use waystation_net::{Address, CloseReason};
-use waystation_service::{App, Channel, Peer};
+use waystation_membership::Instance;
+use waystation_net::CloseReason;
+use waystation_service::{App, Channel, Group, Peer};
 
 use self::handlers::Rules;
+use self::others::{Others, Relays};
 use crate::error::Error;
 use crate::im::logic;
+use crate::joined::{self, Entrant, Joined, address_of, instance_id};
 use crate::role::RoleConfig;
 
 /// Settings of a Logic.
@@ -22,8 +37,6 @@ use crate::role::RoleConfig;
 pub struct Config {
     /// Where it stands.
     pub role: RoleConfig,
-    /// Where its Das is.
-    pub das: Address,
 }
 
 /// Serves until SIGTERM or SIGINT, then drains.
@@ -33,12 +46,29 @@ pub struct Config {
 pub fn run(config: &Config) -> Result<(), Error> {
     config.role.prepare()?;
     let role = &config.role;
-    let (das, limits) = (config.das.clone(), role.clone());
-    App::builder(role.name("logic"), role.net())
+    let limits = role.clone();
+    let joined = Joined::open(role)?;
+    let follower = joined.follower();
+    let name = role.name("logic");
+    let id = instance_id(&name)?;
+    let own = id.to_string();
+    let relays = Arc::new(Relays::default());
+    let counted = relays.clone();
+    let app = App::builder(name, role.net())
         .admin(role.admin("logic"))
+        .health(joined.health())
+        .metrics(Arc::new(move |page| counted.show(page)))
         .on_shard(move |shard| {
-            let das = Channel::new(shard, das.clone());
-            shard.set_extension(Rc::new(Rules::new(das)));
+            let connect = {
+                let shard = shard.clone();
+                move |instance: &Instance| Channel::new(&shard, address_of(instance))
+            };
+            let das = Group::following(joined::DAS, connect.clone());
+            let logics = Group::following(joined::LOGIC, connect);
+            follower.follow(shard, joined::DAS, das.clone(), |_| {});
+            follower.follow(shard, joined::LOGIC, logics.clone(), |_| {});
+            let others = Others::new(own.clone(), logics, relays.clone());
+            shard.set_extension(Rc::new(Rules::new(das, others)));
         })
         .listen(role.service("logic"), move |router| {
             limits.limit_within(router);
@@ -50,7 +80,13 @@ pub fn run(config: &Config) -> Result<(), Error> {
             router.on_close(move |peer: &Peer, _: CloseReason| closed.entry_left(peer));
             logic::register(router, rules)
         })
-        .start()?
-        .run()?;
-    Ok(())
+        .start()?;
+    let entrant = Entrant {
+        role,
+        id,
+        service: joined::LOGIC,
+        address: app.server().addresses()[0].clone(),
+        needs: Some(joined::DAS),
+    };
+    joined.run(app, &entrant)
 }

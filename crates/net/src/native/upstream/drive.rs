@@ -49,7 +49,7 @@ pub(super) async fn run(shared: Rc<Shared>, users: Weak<Closer>) {
                 }
             }
         }
-        if shard.is_ending() {
+        if shard.is_ending() || shared.is_retired.get() {
             // What is still called here fails with the shard.
             return shared.close();
         }

@@ -1,0 +1,109 @@
+//! A process' place among the nodes, from its start to its end in order.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use waystation_membership::{DrainStep, Instance, State, Update};
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::handle::{Registered, RegistrationStatus};
+use crate::limits::{LEAVE_LOOK, PLACE_ACK_WAIT, PLACE_END_WAIT};
+use crate::registry::{RegistrationOptions, Registry, SessionState};
+
+/// A node's place among the nodes: registered as starting, then as serving,
+/// drained, and out.
+///
+/// ```no_run
+/// # use waystation_membership::Instance;
+/// # use waystation_registry::{Client, Error, Place};
+/// # async fn run(client: Client, instance: Instance) -> Result<(), Error> {
+/// let place = Place::take(&client, instance)?;
+/// // Listen; wait for what it needs itself.
+/// place.serve().await;
+/// // Wait for a signal, or until somebody drains it:
+/// place.until_drained().await;
+/// place.announce_end().await;
+/// // Nothing new comes: end what is in flight.
+/// place.leave().await;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Place {
+    client: Client,
+    registered: Registered,
+}
+
+impl Place {
+    /// Registers `instance` as starting. It stays registered, whatever becomes
+    /// of the registry, until it leaves or the value is dropped.
+    ///
+    /// # Errors
+    /// The instance is out of rule, or the registry takes no registrations.
+    pub fn take(client: &Client, mut instance: Instance) -> Result<Self, Error> {
+        instance.state = State::Starting;
+        let registered = client.register(instance, RegistrationOptions::default())?;
+        Ok(Self {
+            client: client.clone(),
+            registered,
+        })
+    }
+
+    /// The registration.
+    pub fn registered(&self) -> &Registered {
+        &self.registered
+    }
+
+    /// Says that the node takes requests now, and waits until the registry has
+    /// granted its lease. The caller puts a deadline on it, or none: a registry
+    /// that is away is waited for.
+    pub async fn serve(&self) {
+        let update = Update {
+            is_serving: true,
+            ..Update::default()
+        };
+        let updated = self.registered.update(update);
+        updated.expect("to begin to serve never breaks a rule");
+        self.registered.until(|status| status.is_registered).await;
+    }
+
+    /// Waits until somebody else has begun to drain the node.
+    pub async fn until_drained(&self) {
+        self.registered.until(|status| status.drain.is_some()).await;
+    }
+
+    /// Begins to drain, and waits until every subscriber has said that its
+    /// callers send nothing new here: at most [`PLACE_ACK_WAIT`], and no
+    /// longer than the registry can be talked to.
+    pub async fn announce_end(&self) {
+        self.registered.drain();
+        self.reach(PLACE_ACK_WAIT, DrainStep::Acknowledged).await;
+    }
+
+    /// Says that nothing is in flight any more, and waits until the node is
+    /// out: at most [`PLACE_END_WAIT`], and no longer than the registry can be
+    /// talked to. What it does not confirm ends with the lease.
+    pub async fn leave(self) {
+        self.registered.idle();
+        self.reach(PLACE_END_WAIT, DrainStep::Ended).await;
+        let client = self.client.clone();
+        drop(self);
+        client.close().await;
+    }
+
+    async fn reach(&self, wait: Duration, step: DrainStep) {
+        let reached = async {
+            let is_there = |status: &RegistrationStatus| status.drain >= Some(step);
+            while timeout(LEAVE_LOOK, self.registered.until(is_there))
+                .await
+                .is_err()
+            {
+                if self.client.session().state != SessionState::Connected {
+                    return;
+                }
+            }
+        };
+        // A subscriber that hangs does not hold the node for ever.
+        let _ = timeout(wait, reached).await;
+    }
+}

@@ -1,0 +1,293 @@
+//! Several instances of one service, of which a key picks one.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+use waystation_base::{hash64, rendezvous};
+use waystation_membership::{Instance, State, View};
+use waystation_net::{WaitsFor, until, waiting};
+
+use crate::channel::Channel;
+use crate::ctx::Ctx;
+use crate::status::Status;
+
+/// Makes the channel to an instance.
+type Connect = Box<dyn Fn(&Instance) -> Channel>;
+
+/// One instance of a service, as its callers on a shard see it. The connection
+/// is made when it is first asked for.
+pub struct Member {
+    id: String,
+    /// By its id: an instance that moves keeps its keys.
+    hash: u64,
+    /// What the registry says of it; none of a member that was given by hand.
+    instance: RefCell<Option<Instance>>,
+    takes: Cell<bool>,
+    channel: OnceCell<Channel>,
+}
+
+/// Which member a key belongs to now.
+pub struct Pick {
+    /// The channel to it.
+    pub channel: Channel,
+    /// Its id.
+    pub id: String,
+    /// Whether the key belongs to it by the view, and not for as long as
+    /// another one cannot be reached.
+    pub is_home: bool,
+}
+
+/// What a view changed in a group.
+#[derive(Default)]
+pub struct Updated {
+    /// Who is new, or has moved to another address.
+    pub came: Vec<Rc<Member>>,
+    /// Whoever is gone. Calls that were sent to them end; then their
+    /// connections close.
+    pub went: Vec<Rc<Member>>,
+}
+
+struct Shared {
+    /// What the members are instances of, for people.
+    service: String,
+    members: RefCell<Vec<Rc<Member>>>,
+    connect: Connect,
+    changed: Notify,
+}
+
+/// Several instances of one service, of which a key picks one. Clones share
+/// them.
+///
+/// The members are given once ([`Group::new`]), or follow the views of a
+/// registry ([`Group::following`], [`Group::update`]): who is added is used,
+/// who drains gets nothing new while what was sent to it ends, who is gone is
+/// closed. A view that is not updated, since the registry is away, stays good.
+#[derive(Clone)]
+pub struct Group {
+    shared: Rc<Shared>,
+}
+
+impl Member {
+    /// Its id; of a member that was given by hand its address.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether it takes new calls: it serves, and does not drain.
+    pub fn takes(&self) -> bool {
+        self.takes.get()
+    }
+
+    /// The channel to it, if anything was ever to be sent.
+    pub fn opened(&self) -> Option<&Channel> {
+        self.channel.get()
+    }
+
+    /// How well it can be reached: 0 is best.
+    fn rank(&self) -> Option<u8> {
+        if !self.takes.get() {
+            return None;
+        }
+        let Some(channel) = self.channel.get() else {
+            return Some(0);
+        };
+        Some(if channel.is_up() || channel.is_fresh() {
+            0
+        } else if channel.is_connected() {
+            1
+        } else {
+            2
+        })
+    }
+
+    fn set(&self, instance: &Instance) {
+        let takes = instance.state == State::Serving && instance.weight > 0;
+        self.takes.set(takes);
+        *self.instance.borrow_mut() = Some(instance.clone());
+    }
+
+    fn is_at(&self, instance: &Instance) -> bool {
+        let own = self.instance.borrow();
+        own.as_ref()
+            .is_some_and(|own| own.address == instance.address)
+    }
+}
+
+impl Group {
+    /// A group of these channels, for good.
+    pub fn new(channels: impl IntoIterator<Item = Channel>) -> Self {
+        let members = channels.into_iter().map(|channel| {
+            let id = channel.upstream().address().to_string();
+            Rc::new(Member {
+                hash: hash64(id.as_bytes()),
+                id,
+                instance: RefCell::default(),
+                takes: Cell::new(true),
+                channel: OnceCell::from(channel),
+            })
+        });
+        let members = members.collect();
+        let connect = |_: &Instance| unreachable!("each member has its channel");
+        Self::with("the service", members, Box::new(connect))
+    }
+
+    /// A group of instances of `service`, none at first: [`Group::update`]
+    /// brings them. `connect` makes the channel to one when the first call
+    /// goes there.
+    pub fn following(service: &str, connect: impl Fn(&Instance) -> Channel + 'static) -> Self {
+        Self::with(service, Vec::new(), Box::new(connect))
+    }
+
+    fn with(service: &str, members: Vec<Rc<Member>>, connect: Connect) -> Self {
+        let shared = Shared {
+            service: service.to_owned(),
+            members: RefCell::new(members),
+            connect,
+            changed: Notify::new(),
+        };
+        Self {
+            shared: Rc::new(shared),
+        }
+    }
+
+    /// Takes over a view. From its return on no new call goes to anybody who
+    /// is not serving by it. Cost: O(instances).
+    pub fn update(&self, view: &View) -> Updated {
+        let mut updated = Updated::default();
+        let mut members = self.shared.members.borrow_mut();
+        let mut before = std::mem::take(&mut *members);
+        for (id, instance) in &view.instances {
+            let known = before
+                .iter()
+                .position(|member| member.id == id.as_str() && member.is_at(instance));
+            let member = if let Some(place) = known {
+                before.swap_remove(place)
+            } else {
+                let member = Rc::new(Member {
+                    id: id.to_string(),
+                    hash: hash64(id.as_str().as_bytes()),
+                    instance: RefCell::default(),
+                    takes: Cell::new(false),
+                    channel: OnceCell::new(),
+                });
+                updated.came.push(member.clone());
+                member
+            };
+            member.set(instance);
+            members.push(member);
+        }
+        drop(members);
+        for member in &before {
+            member.takes.set(false);
+            if let Some(channel) = member.channel.get() {
+                channel.retire();
+            }
+        }
+        updated.went = before;
+        self.shared.changed.notify_waiters();
+        updated
+    }
+
+    /// The members.
+    pub fn members(&self) -> Vec<Rc<Member>> {
+        self.shared.members.borrow().clone()
+    }
+
+    /// The member of that id.
+    pub fn member(&self, id: &str) -> Option<Rc<Member>> {
+        let members = self.shared.members.borrow();
+        members.iter().find(|member| member.id == id).cloned()
+    }
+
+    /// The channel to a member, made now if there is none yet.
+    pub fn channel(&self, member: &Member) -> Channel {
+        let make = || {
+            let instance = member.instance.borrow();
+            let instance = instance.as_ref();
+            (self.shared.connect)(instance.expect("a member without a channel has an instance"))
+        };
+        member.channel.get_or_init(make).clone()
+    }
+
+    /// The channels that are open. Cost: O(members).
+    pub fn channels(&self) -> impl Iterator<Item = Channel> {
+        let members = self.members();
+        members
+            .into_iter()
+            .filter_map(|member| member.opened().cloned())
+    }
+
+    /// The member that a key belongs to: the same one as long as it serves and
+    /// can be reached ([`Channel::is_up`]); when it cannot, its keys, and no
+    /// others, go to the members that can. With none up, to one that has a
+    /// connection; with none of these, the member they belong to. A connection
+    /// that was not made yet counts as one that answers. Cost: O(members).
+    ///
+    /// # Errors
+    /// [`Status`] `unavailable` when nobody serves.
+    pub fn pick(&self, key: &[u8]) -> Result<Pick, Status> {
+        let key = hash64(key);
+        let members = self.shared.members.borrow();
+        let all = || members.iter().filter(|member| member.takes());
+        let home = rendezvous(key, all().map(|member| (member, member.hash)));
+        let Some(home) = home else {
+            let service = &self.shared.service;
+            return Err(Status::unavailable(format!(
+                "no instance of {service} serves"
+            )));
+        };
+        let best = all().filter_map(|member| member.rank()).min();
+        let ranked = all().filter(|member| member.rank() == best);
+        let picked = rendezvous(key, ranked.map(|member| (member, member.hash))).unwrap_or(home);
+        let (picked, is_home) = (picked.clone(), Rc::ptr_eq(picked, home));
+        drop(members);
+        Ok(Pick {
+            channel: self.channel(&picked),
+            id: picked.id.clone(),
+            is_home,
+        })
+    }
+
+    /// Like [`Group::pick`], without the rest.
+    ///
+    /// # Errors
+    /// Like [`Group::pick`].
+    pub fn by_key(&self, key: &[u8]) -> Result<Channel, Status> {
+        self.pick(key).map(|pick| pick.channel)
+    }
+
+    /// Like [`Group::pick`]; while nobody serves it waits for the next view,
+    /// until the deadline of `ctx`.
+    ///
+    /// # Errors
+    /// [`Status`] `unavailable` when nobody serves until then.
+    pub async fn wait(&self, ctx: &Ctx, key: &[u8]) -> Result<Pick, Status> {
+        let picking = async {
+            loop {
+                let changed = self.shared.changed.notified();
+                tokio::pin!(changed);
+                // From here on no change is missed.
+                changed.as_mut().enable();
+                if let Ok(pick) = self.pick(key) {
+                    return pick;
+                }
+                changed.await;
+            }
+        };
+        let picking = waiting(WaitsFor::plain("an instance that serves"), picking);
+        match until(ctx.shard(), ctx.deadline(), picking).await {
+            Ok(pick) => Ok(pick),
+            Err(_) => self.pick(key),
+        }
+    }
+
+    /// The id of the member that a key belongs to by the view, whether it can
+    /// be reached or not. Cost: O(members).
+    pub fn home(&self, key: &[u8]) -> Option<String> {
+        let members = self.shared.members.borrow();
+        let taking = members.iter().filter(|member| member.takes());
+        let home = rendezvous(hash64(key), taking.map(|member| (member, member.hash)));
+        home.map(|member| member.id.clone())
+    }
+}

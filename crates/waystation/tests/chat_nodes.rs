@@ -1,0 +1,209 @@
+//! The chat's roles as nodes: added, drained and killed for good under load,
+//! with the registry away, and with views that differ.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+
+mod common;
+
+use std::path::Path;
+
+use common::chat::{Chat, free_address, look_until};
+use common::load::{clean_report, goes_on, lasting_load, load_of, size, stop};
+use common::role::{Role, ids, nodes};
+use common::{run, stderr, stdout};
+use serde_json::Value;
+use waystation_registry_check::{Etcd, Fixture, etcd_program};
+
+/// Story: a Logic that was added was used by nobody, one that was stopped stayed
+/// routed for as long as its lease, and messages that a killed one had stored
+/// and not announced were lost if it did not come back.
+#[test]
+fn logics_come_and_go_under_load() {
+    nodes_come_and_go(&Chat::start());
+}
+
+#[test]
+fn needs_etcd_logics_come_and_go_under_load_by_etcd() {
+    if etcd_program().is_some() {
+        let (_etcd, chat) = joined_by::<Etcd>();
+        nodes_come_and_go(&chat);
+    }
+}
+
+#[test]
+fn needs_etcd_the_chat_goes_on_without_etcd() {
+    if etcd_program().is_some() {
+        let (mut etcd, chat) = joined_by::<Etcd>();
+        goes_on_without(&chat, || {
+            etcd.kill();
+            goes_on(&chat, size().between);
+            etcd.start();
+        });
+    }
+}
+
+/// A chat whose roles find each other by a registry of that kind.
+fn joined_by<F: Fixture>() -> (F, Chat) {
+    let mut registry = F::new(Path::new("no program of its own"));
+    registry.start();
+    let chat = Chat::joined_by(&registry.url().to_string());
+    (registry, chat)
+}
+
+fn nodes_come_and_go(chat: &Chat) {
+    let registry = chat.registry();
+    let size = size();
+    let load = lasting_load(chat, &size);
+    goes_on(chat, size.between);
+
+    // Added: it is used.
+    let dir = chat.dir();
+    let mut added = Role::start(dir, "logic", "3", &["--registry", registry]);
+    added.serves();
+    look_until("the new Logic gets requests", || {
+        added.metric("waystation_requests_started_total") > 20.0
+    });
+    goes_on(chat, size.between);
+
+    // Drained by an operator: it ends by itself, and well.
+    let drain = run(&["node", "drain", "logic-3", "--registry", registry]);
+    assert_eq!(drain.status.code(), Some(0), "{}", stderr(&drain));
+    assert!(
+        stdout(&drain).ends_with("logic-3 of im.logic is out\n"),
+        "{}",
+        stdout(&drain)
+    );
+    assert_eq!(added.child.wait().unwrap().code(), Some(0));
+    goes_on(chat, size.between);
+
+    // One that `up` looks after is started again.
+    let before = chat.pids()["logic-1"];
+    let drain = run(&["node", "drain", "logic-1", "--registry", registry]);
+    assert_eq!(drain.status.code(), Some(0), "{}", stderr(&drain));
+    look_until("up starts it again", || {
+        chat.pids().get("logic-1").is_some_and(|pid| *pid != before)
+    });
+    goes_on(chat, size.between);
+
+    // Stopped by a signal.
+    let mut stopped = Role::start(dir, "logic", "4", &["--registry", registry]);
+    stopped.serves();
+    goes_on(chat, size.between);
+    stopped.signal("TERM");
+    assert_eq!(stopped.child.wait().unwrap().code(), Some(0));
+    assert!(
+        !ids(registry).contains(&"logic-4".to_owned()),
+        "it said goodbye"
+    );
+
+    // Killed, and nobody starts it again: its lease ends.
+    let mut killed = Role::start(dir, "logic", "5", &["--registry", registry]);
+    killed.serves();
+    goes_on(chat, size.between);
+    killed.kill();
+    look_until("the registry notices", || {
+        !ids(registry).contains(&"logic-5".to_owned())
+    });
+    goes_on(chat, size.between);
+
+    stop(load);
+    assert_eq!(chat.json("/healthz")["status"], "ok");
+}
+
+/// Story: a registry that was restarted emptied the lists of its callers, and
+/// the whole system stood still with all its nodes alive.
+#[test]
+fn the_chat_goes_on_without_its_registry() {
+    let chat = Chat::start();
+    goes_on_without(&chat, || chat.kill("registry-1"));
+}
+
+/// `restart` takes the registry away and brings it back.
+fn goes_on_without(chat: &Chat, restart: impl FnOnce()) {
+    let size = size();
+    let load = lasting_load(chat, &size);
+    goes_on(chat, size.between);
+    restart();
+    goes_on(chat, size.between);
+    chat.kill("logic-2");
+    goes_on(chat, size.between);
+    stop(load);
+    let expected = ["das-1", "entry-1", "logic-1", "logic-2"];
+    look_until("all nodes are there", || {
+        let nodes = nodes(chat.registry());
+        expected
+            .iter()
+            .all(|id| nodes.contains(&((*id).to_owned(), "serving".to_owned())))
+    });
+}
+
+/// Who holds which version is known for the chat's roles too.
+#[test]
+fn the_holders_of_views_are_listed() {
+    let chat = Chat::start();
+    let args = [
+        "node",
+        "list",
+        "im.logic",
+        "--holders",
+        "--json",
+        "--registry",
+        chat.registry(),
+    ];
+    look_until("two Logics and an Entry follow the Logics", || {
+        let text = stdout(&run(&args));
+        let rows = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        rows.filter(|row| row["peer"].is_string()).count() >= 3
+    });
+}
+
+/// Story: a message that reached a Logic whose neighbours knew better was served
+/// there, beside those of the same conversation on the right one. Passed on, it
+/// was told by the right one to the Entries that this one knew, and the Entry
+/// that did not know the right one missed it.
+#[test]
+fn a_request_at_the_wrong_logic_is_passed_on_once() {
+    let size = size();
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let line = |service: &str, id: &str, socket: &str| {
+        let socket = at("run").join(socket);
+        format!(
+            "{{\"id\":\"{id}\",\"service\":\"{service}\",\"address\":\"unix:{}\"}}\n",
+            socket.display()
+        )
+    };
+    let (first, second) = (
+        line("im.logic", "logic-1", "logic-1.rpc"),
+        line("im.logic", "logic-2", "logic-2.rpc"),
+    );
+    let das = line("im.das", "das-1", "das-1.rpc");
+    // Entry knows of one Logic only, the Logics of each other.
+    std::fs::write(at("all"), format!("{das}{first}{second}")).unwrap();
+    std::fs::write(at("one"), &second).unwrap();
+    let (all, one) = (
+        format!("file://{}", at("all").display()),
+        format!("file://{}", at("one").display()),
+    );
+    let entry_at = free_address();
+    let _das = Role::start(dir.path(), "das", "1", &["--registry", &all]);
+    let logics =
+        ["1", "2"].map(|index| Role::start(dir.path(), "logic", index, &["--registry", &all]));
+    let entry = Role::start(
+        dir.path(),
+        "entry",
+        "1",
+        &["--registry", &one, "--listen", &entry_at],
+    );
+    logics[0].serves();
+    logics[1].serves();
+    entry.serves();
+    let load = load_of(&entry_at, &size, "5");
+    clean_report(load);
+    assert!(logics[1].metric("waystation_im_relayed_total") > 10.0);
+    assert!(logics[0].metric("waystation_requests_started_total") > 10.0);
+    let again = logics[0].metric("waystation_im_relayed_total");
+    assert!(again.abs() < f64::EPSILON, "passed on {again} times more");
+}

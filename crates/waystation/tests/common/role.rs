@@ -1,0 +1,144 @@
+//! Roles that are started by hand, and what they and a registry tell.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{self, ChildStdout, Command};
+use std::time::Duration;
+
+use serde_json::Value;
+use waystation_test_process::Watchdog;
+
+use super::chat::{look_until, signal};
+use super::{run, stderr, stdout, waystation};
+
+/// A role that was started by hand, killed when it is dropped.
+pub(crate) struct Role {
+    pub(crate) child: process::Child,
+    _watchdog: Watchdog,
+    socket: PathBuf,
+}
+
+impl Role {
+    pub(crate) fn start(dir: &Path, role: &str, index: &str, args: &[&str]) -> Self {
+        let place = dir.to_str().unwrap();
+        let all = [&["im", role, "--dir", place, "--index", index], args].concat();
+        let child = waystation(&all).spawn().unwrap();
+        Self {
+            _watchdog: Watchdog::over(&child),
+            child,
+            socket: dir.join("run").join(format!("{role}-{index}.sock")),
+        }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.child.id().into(), name);
+    }
+
+    /// What it answers its admins, nothing while it does not.
+    pub(crate) fn page(&self, path: &str) -> Option<String> {
+        page(&self.socket, path)
+    }
+
+    /// A figure of its metrics, all shards together.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        metric(&self.socket, name)
+    }
+
+    pub(crate) fn serves(&self) {
+        look_until("it serves", || {
+            self.page("/healthz")
+                .is_some_and(|page| page.starts_with("HTTP/1.1 200 "))
+        });
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The nodes that a registry lists, by id, each with its state.
+pub(crate) fn nodes(registry: &str) -> Vec<(String, String)> {
+    let output = run(&["node", "list", "--json", "--registry", registry]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    let rows = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    rows.map(|row| {
+        let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+        (text("id"), text("state"))
+    })
+    .collect()
+}
+
+pub(crate) fn ids(registry: &str) -> Vec<String> {
+    nodes(registry).into_iter().map(|(id, _)| id).collect()
+}
+
+/// What whoever serves an admin socket answers, nothing while nobody does.
+pub(crate) fn page(socket: &Path, path: &str) -> Option<String> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    // One that hangs is looked at again.
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// A figure of the metrics there, all shards together; 0 while nobody answers.
+pub(crate) fn metric(socket: &Path, name: &str) -> f64 {
+    let page = page(socket, "/metrics").unwrap_or_default();
+    let is_it = |line: &&str| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+    };
+    let lines = page.lines().filter(is_it);
+    lines
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
+/// Another process, killed when it is dropped.
+pub(crate) struct Process {
+    child: process::Child,
+    _watchdog: Watchdog,
+    out: BufReader<ChildStdout>,
+}
+
+impl Process {
+    /// Starts it; its output is piped.
+    pub(crate) fn new(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Self {
+            _watchdog: Watchdog::over(&child),
+            child,
+            out,
+        }
+    }
+
+    /// Its next line of output.
+    pub(crate) fn first_line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        line
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

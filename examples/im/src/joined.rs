@@ -1,0 +1,294 @@
+//! How a role finds the others and is found: by registration.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use waystation_base::ServiceName;
+use waystation_membership::{Instance, InstanceId, Owner, OwnerId, State, View, Watch};
+use waystation_net::{Address, Label, Shard, unix_time};
+use waystation_registry::{Acks, Client, Error as RegistryError, Place, Registry, WatchOptions};
+use waystation_service::{App, Group, Health, Updated};
+
+use crate::error::Error;
+use crate::role::RoleConfig;
+
+/// The service that roles of a kind are instances of.
+pub(crate) const ENTRY: &str = "im.entry";
+/// See [`ENTRY`].
+pub(crate) const LOGIC: &str = "im.logic";
+/// See [`ENTRY`].
+pub(crate) const DAS: &str = "im.das";
+
+/// How often a role that waits for others says for whom.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Where nodes of one directory keep who they are.
+const NODE_ID: &str = "node-id";
+
+/// A role's ties to the registry.
+pub(crate) struct Joined {
+    client: Client,
+    /// Why the role does not serve yet; none once it does. What becomes of the
+    /// registry after that is no matter of the role's health.
+    waits_for: Arc<Mutex<Option<String>>>,
+}
+
+/// What a role registers.
+pub(crate) struct Entrant<'a> {
+    pub(crate) role: &'a RoleConfig,
+    pub(crate) id: InstanceId,
+    pub(crate) service: &'static str,
+    pub(crate) address: Address,
+    /// The service without which it cannot serve.
+    pub(crate) needs: Option<&'static str>,
+}
+
+/// The id of a role's process in the registry: `ROLE-N`.
+pub(crate) fn instance_id(name: &str) -> Result<InstanceId, Error> {
+    InstanceId::new(name).map_err(|error| Error::Instance(error.to_string()))
+}
+
+fn service_name(service: &str) -> ServiceName {
+    ServiceName::new(service).expect("names of the chat's services are in rule")
+}
+
+impl Joined {
+    /// Begins to talk to the registry, which need not be there.
+    ///
+    /// # Errors
+    /// Its host has no address, or no thread can be started.
+    pub(crate) fn open(role: &RoleConfig) -> Result<Self, Error> {
+        Ok(Self {
+            client: Client::open(&role.discovery.registry)?,
+            waits_for: Arc::new(Mutex::new(Some("it is starting".to_owned()))),
+        })
+    }
+
+    /// What follows views, from other threads.
+    pub(crate) fn follower(&self) -> Follower {
+        Follower {
+            client: self.client.clone(),
+        }
+    }
+
+    /// Whether the role serves, or why not yet.
+    pub(crate) fn health(&self) -> Health {
+        let waits_for = self.waits_for.clone();
+        Arc::new(move || {
+            let waits_for = waits_for.lock().unwrap_or_else(PoisonError::into_inner);
+            waits_for.clone().map_or(Ok(()), Err)
+        })
+    }
+
+    fn set_waits_for(&self, reason: Option<String>) {
+        *(self.waits_for.lock()).unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// Serves until SIGTERM or SIGINT, or until somebody drains the node; then
+    /// leaves in order: nothing new comes, what is in flight ends, the node is
+    /// out.
+    ///
+    /// # Errors
+    /// The role cannot be registered, or signals cannot be waited for.
+    pub(crate) fn run(self, app: App, entrant: &Entrant<'_>) -> Result<(), Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(Error::Signals)?;
+        let place = runtime.block_on(self.serve(entrant))?;
+        app.drain();
+        if let Some(place) = place {
+            runtime.block_on(place.leave());
+        }
+        Ok(())
+    }
+
+    /// Ready when nothing new comes any more.
+    async fn serve(&self, entrant: &Entrant<'_>) -> Result<Option<Place>, Error> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+        let place = match Place::take(&self.client, entrant.instance()?) {
+            Ok(place) => Some(place),
+            // Whoever edits the list knows of this role.
+            Err(RegistryError::ReadOnly { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let serves = async {
+            self.begin(entrant, place.as_ref()).await?;
+            match &place {
+                Some(place) => place.until_drained().await,
+                None => std::future::pending().await,
+            }
+            Ok::<_, Error>("drain")
+        };
+        let reason = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            reason = serves => reason?,
+        };
+        tracing::info!(id = %entrant.id, reason, "draining");
+        if let Some(place) = &place {
+            place.announce_end().await;
+        }
+        Ok(place)
+    }
+
+    /// Waits for what the role needs, then says that it serves.
+    async fn begin(&self, entrant: &Entrant<'_>, place: Option<&Place>) -> Result<(), Error> {
+        if let Some(needs) = entrant.needs {
+            self.set_waits_for(Some(format!("no instance of {needs} serves")));
+            let watch = Watch::Service(service_name(needs));
+            let watching = self.client.watch(watch, WatchOptions::default())?;
+            while !watching.view(needs).is_some_and(|view| any_serves(&view)) {
+                watching.changes().await;
+            }
+        }
+        if let Some(place) = place {
+            let served = place.serve();
+            tokio::pin!(served);
+            while tokio::time::timeout(LOOK, &mut served).await.is_err() {
+                self.set_waits_for(Some(self.why_not_registered(place)));
+            }
+        }
+        self.set_waits_for(None);
+        Ok(())
+    }
+
+    fn why_not_registered(&self, place: &Place) -> String {
+        let refusal = place.registered().status().refusal;
+        let fault = self.client.session().fault;
+        match (refusal, fault) {
+            (Some(refusal), _) => format!("not registered: {refusal}"),
+            (None, Some(fault)) => format!("not registered: {fault}"),
+            (None, None) => "not registered yet".to_owned(),
+        }
+    }
+}
+
+fn any_serves(view: &View) -> bool {
+    let mut instances = view.instances.values();
+    instances.any(|instance| instance.state == State::Serving)
+}
+
+/// Follows the views of a registry, on any shard.
+#[derive(Clone)]
+pub(crate) struct Follower {
+    client: Client,
+}
+
+impl Follower {
+    /// Keeps `group` to the views of `service`, and acknowledges each once no
+    /// caller on this shard goes by an older one. `on_update` sees what changed.
+    pub(crate) fn follow(
+        &self,
+        shard: &Shard,
+        service: &'static str,
+        group: Group,
+        on_update: impl Fn(Updated) + 'static,
+    ) {
+        let options = WatchOptions {
+            acks: Acks::ByCaller,
+            ..WatchOptions::default()
+        };
+        let watch = Watch::Service(service_name(service));
+        let watching = self.client.watch(watch, options);
+        let watching = match watching {
+            Ok(watching) => watching,
+            Err(error) => {
+                tracing::error!(service, %error, "cannot follow a service");
+                return;
+            }
+        };
+        shard.spawn(Label::of("follow a service"), async move {
+            waystation_net::describe_task(service.to_owned());
+            loop {
+                for change in watching.changes().await {
+                    on_update(group.update(&change.view));
+                    watching.acknowledge(&change.view.service, change.view.at);
+                }
+            }
+        });
+    }
+}
+
+impl Entrant<'_> {
+    fn instance(&self) -> Result<Instance, Error> {
+        let fault = |error: &dyn std::error::Error| Error::Instance(error.to_string());
+        let address = match self.role.discovery.advertise {
+            Some(at) => at.into(),
+            None => registered(&self.address).map_err(|error| fault(&error))?,
+        };
+        let owner = Owner {
+            id: node_id(&self.role.dir)?,
+            incarnation: u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX),
+        };
+        let service = service_name(self.service);
+        let instance = Instance::new(self.id.clone(), service, address, owner);
+        instance.validate().map_err(|error| {
+            let error: &dyn std::error::Error = &error;
+            error.source().map_or_else(|| fault(error), fault)
+        })?;
+        Ok(instance)
+    }
+}
+
+/// An address as others reach it: a socket's path is absolute.
+fn registered(address: &Address) -> io::Result<waystation_membership::Address> {
+    Ok(match address {
+        Address::Tcp(at) => (*at).into(),
+        Address::Unix(path) => {
+            let path = std::path::absolute(path)?;
+            waystation_membership::Address::Unix(path.to_string_lossy().into())
+        }
+        Address::Memory(_) => return Err(io::ErrorKind::Unsupported.into()),
+    })
+}
+
+/// The address to connect to.
+pub(crate) fn address_of(instance: &Instance) -> Address {
+    use waystation_membership::Address as Registered;
+    match &instance.address {
+        Registered::V4(at) => Address::Tcp((*at).into()),
+        Registered::V6(at) => Address::Tcp((*at).into()),
+        Registered::Unix(path) => Address::Unix(path.as_ref().into()),
+    }
+}
+
+/// Who the nodes of this directory are, over their restarts: drawn once and
+/// kept there, so that a start replaces the entry that a killed process left,
+/// and nobody else does.
+fn node_id(dir: &Path) -> Result<OwnerId, Error> {
+    let path = dir.join(NODE_ID);
+    let fault = |source| Error::Directory {
+        path: path.clone(),
+        source,
+    };
+    for _ in 0..2 {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                let id = u128::from_str_radix(text.trim(), 16);
+                let id = id.map_err(|error| fault(io::Error::other(error)))?;
+                return Ok(OwnerId(id));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(fault(error)),
+        }
+        // The standard library draws the keys of its hash maps from the system.
+        let half = || u128::from(RandomState::new().build_hasher().finish());
+        let drawn = OwnerId(half() << 64 | half());
+        // Several roles may start at once: whose link is first is who they are.
+        let draft = dir.join(format!("{NODE_ID}.{}", std::process::id()));
+        std::fs::write(&draft, format!("{drawn}\n")).map_err(fault)?;
+        let linked = std::fs::hard_link(&draft, &path);
+        let _ = std::fs::remove_file(&draft);
+        match linked {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(fault(error)),
+            _ => {}
+        }
+    }
+    Err(fault(io::ErrorKind::NotFound.into()))
+}
