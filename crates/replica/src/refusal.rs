@@ -128,6 +128,12 @@ pub enum Violation {
         /// Where it says the snapshot is.
         found: Position,
     },
+    /// What the other side said that this side did, in its words.
+    #[error("{text}")]
+    Told {
+        /// Its words.
+        text: Arc<str>,
+    },
     /// Something is longer than its bound.
     #[error("{what} of {found} bytes are more than {bytes_max}")]
     TooLong {

@@ -44,13 +44,26 @@ impl Hub {
         live.map(|one| one.at).max().unwrap_or(self.start)
     }
 
+    /// An operator wants gone what all sites have, however young. The last entry
+    /// that may go.
+    pub fn handle_trim(&mut self, now: Moment) -> Seq {
+        let all = self.log.durable();
+        self.retain(now, all);
+        self.start
+    }
+
     pub(super) fn advance_retention(&mut self, now: Moment) {
+        let young = self.config.retain_age_min;
+        let young = self.marks.within(now, u64::MAX, young);
+        self.retain(now, young);
+    }
+
+    /// Trims what may go; what comes after `young` stays for its age.
+    fn retain(&mut self, now: Moment, young: Seq) {
         let pins = self.sites.values().filter(|one| one.pins(now));
         let slowest = pins.map(|one| one.at).min();
         let (bytes, age) = (self.config.retain_bytes_max, self.config.retain_age_max);
         let bounded = self.marks.within(now, bytes, age);
-        let young = self.config.retain_age_min;
-        let young = self.marks.within(now, u64::MAX, young);
         let floor = floor(self.applied_somewhere(), slowest, young, bounded);
         if floor <= self.start {
             return;

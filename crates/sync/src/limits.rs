@@ -1,0 +1,76 @@
+//! Every bound of this crate, with what happens when it is reached. The protocol's
+//! own stand in `waystation_replica::limits`.
+
+use std::time::Duration;
+
+use waystation_replica::limits::PAYLOAD_BYTES_MAX;
+
+/// Longest time that a call of an adapter may block. A site whose adapter takes
+/// longer goes on waiting, and the hub sees it fall behind.
+pub const ADAPTER_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Rows of a range whose hash is compared, on average. Fewer find a difference
+/// more exactly and cost more bytes on the wire.
+pub const RANGE_ROWS: u64 = 1024;
+
+/// Most bytes of one message between hub and site: an entry or a row of the
+/// largest size, and what may stand beside it. A longer one ends the connection.
+pub const SYNC_MESSAGE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (8 << 20);
+
+/// Bytes of a message in one native frame, at most. Smaller ones leave room for
+/// heartbeats between them.
+pub const PIECE_BYTES: usize = 256 << 10;
+
+/// Letters that wait for the hub's desk. One more publish is refused as too many;
+/// one more of a site's messages ends its connection.
+pub const DESK_LETTERS_MAX: usize = 65_536;
+
+/// Letters in the mailbox of a shard. More wait at the desk.
+pub const SHARD_LETTERS_MAX: usize = 65_536;
+
+/// Bytes that wait to be written to one peer. What sites are sent waits for room
+/// before this; an answer that passes it ends the connection.
+pub const OUTPUT_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of the last entries that are kept in memory. Older ones are read from
+/// the disk.
+pub const TAIL_BYTES_MAX: u64 = 64 << 20;
+
+/// Inputs of a session that wait for its task. One more ends the connection.
+pub const SESSION_INPUTS_MAX: usize = 8192;
+
+/// Payloads of which parts have come and that are not published yet, of one
+/// connection. One more part of another payload ends the connection.
+pub const PAYLOADS_IN_PARTS_MAX: usize = 4;
+
+/// Bytes of a payload from which on it is published in parts.
+pub const PUBLISH_PART_BYTES: usize = 512 << 10;
+
+/// Most proofs of equality under way. One more is refused.
+pub const PROOFS_MAX: usize = 4;
+
+/// Longest wait of a proof. A longer wish is cut to it.
+pub const PROOF_WAIT_MAX: Duration = Duration::from_mins(10);
+
+/// Most ranges of one copy in a proof. A copy with more fails it.
+pub const PROOF_RANGES_MAX: usize = 1 << 20;
+
+/// Most ranges that differ that are told of one site. The others are left out.
+pub const DIFFERENCES_MAX: usize = 16;
+
+/// Requests of one connection that are in progress. More wait in the socket.
+pub const REQUESTS_PER_CONNECTION: u32 = 256;
+
+/// Jobs of an adapter's thread that wait. One more is refused as if the target
+/// were not available.
+pub const LANE_JOBS_MAX: usize = 64;
+
+/// Bytes of captured writes that are read at once, unless a single one is larger.
+pub const OUTBOX_READ_BYTES: usize = 4 << 20;
+
+/// Events of a site that wait to be asked for. Of more the oldest are left out.
+pub const EVENTS_TOLD_MAX: usize = 256;
+
+/// Bytes that all connections of a shard hold together. Above it the connection
+/// that holds most is closed.
+pub const SHARD_BYTES_MAX: usize = 1 << 30;

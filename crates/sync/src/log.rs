@@ -1,0 +1,406 @@
+//! The hub's log: batches in segment files, the only authority over entries and
+//! positions.
+
+mod files;
+mod reader;
+mod record;
+mod recovery;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io;
+use std::sync::Arc;
+
+use thiserror::Error;
+use waystation_base::{Epoch, Moment, Seq, SiteId};
+use waystation_replica::{Batch, Entry, HubRestored, Record, SiteRecord};
+
+pub use files::{Files, Folder, LogFile};
+pub use reader::LogReader;
+use record::put_record;
+pub(crate) use record::{Item, decode, put_entry};
+use recovery::Found;
+pub use recovery::{check_segment, segment_with};
+use segment::{BATCH_HEADER_BYTES, Head, Segment};
+
+/// How a log behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Length of a segment in bytes. Default 64 MiB. A batch that is longer gets
+    /// a segment of its length. What is trimmed goes by whole segments.
+    pub segment_bytes: u64,
+    /// Most trimmed segments that are kept to be written again. Default 4.
+    /// Removing a large file can stall commits for tens of milliseconds.
+    pub spare_max: usize,
+    /// Bytes between two places that a read can start at without looking at what
+    /// lies between. Default 64 KiB.
+    pub index_bytes: u64,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            spare_max: 4,
+            index_bytes: 64 << 10,
+        }
+    }
+}
+
+/// Why a log cannot be opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// A file could not be read or written.
+    #[error("the log's files cannot be used")]
+    Io(#[from] io::Error),
+    /// The folder holds another history than the one asked for.
+    #[error("the log's history is {found}, not {expected}")]
+    OtherEpoch {
+        /// What was asked for.
+        expected: Epoch,
+        /// What is there.
+        found: Epoch,
+    },
+    /// Something that was durable is damaged or missing: restore the folder, or
+    /// begin a new history. A batch that was torn by a crash is not this.
+    #[error("segment {segment} is damaged at byte {offset}: {what}")]
+    Corrupt {
+        /// The segment's number.
+        segment: u64,
+        /// Where.
+        offset: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+/// Why a batch is not durable.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// Nothing of it is in the log, nor will be.
+    #[error("the log has no room")]
+    NotStored(#[source] io::Error),
+    /// It may be in the log or not: open the log anew.
+    #[error("the log does not know what it holds")]
+    Unknown(#[source] io::Error),
+    /// An append before this one failed so.
+    #[error("the log must be opened anew")]
+    Failed,
+}
+
+/// Why entries cannot be read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// They are trimmed.
+    #[error("the log begins after {start}")]
+    Trimmed {
+        /// The log has what comes after this.
+        start: Seq,
+    },
+    /// A file could not be read, or what it holds is damaged.
+    #[error("the log cannot be read")]
+    Io(#[from] io::Error),
+}
+
+/// A durable, ordered log. The hub gives sequences; the log keeps them.
+pub trait LogStore {
+    /// Its history.
+    fn epoch(&self) -> Epoch;
+
+    /// It has what comes after this.
+    fn start(&self) -> Seq;
+
+    /// The last durable entry.
+    fn end(&self) -> Seq;
+
+    /// Makes a batch durable: all of it or, after a crash, nothing. Blocks until
+    /// the disk has answered.
+    ///
+    /// # Errors
+    /// Says whether something of it may be there.
+    fn append(&mut self, batch: &Batch) -> Result<(), AppendError>;
+
+    /// Reads entries in `(after, through]`: at least one if there is any, and no
+    /// more than `bytes_max` by [`entry_bytes`](waystation_replica::entry_bytes)
+    /// unless the first is larger.
+    ///
+    /// # Errors
+    /// They are trimmed, or cannot be read.
+    fn read(&self, after: Seq, through: Seq, bytes_max: u64) -> Result<Vec<Arc<Entry>>, ReadError>;
+
+    /// Entries up to `through` may go. How many do is the log's choice.
+    ///
+    /// # Errors
+    /// Files could not be renamed or removed; a later trim tries again.
+    fn trim(&mut self, through: Seq) -> io::Result<()>;
+
+    /// What a hub starts with, as it was when the log was opened. Only the first
+    /// call gives keys and marks: they are many.
+    fn restored(&mut self, now: Moment, snapshot_base: u64) -> HubRestored;
+}
+
+/// The log in segment files of its own; see `docs/formats/sync-log.md`.
+///
+/// A batch is written and synced before [`LogStore::append`] returns, and one is
+/// on its way at a time: so after a crash at most the last batch is torn, and
+/// whatever is damaged before a batch that is whole was damaged later.
+#[derive(Debug)]
+pub struct Log<F: Files> {
+    files: F,
+    config: LogConfig,
+    reader: LogReader<F::File>,
+    sites: BTreeMap<SiteId, SiteRecord>,
+    /// What was there when the log was opened.
+    found: Found,
+    /// Files to be written again.
+    spare: Vec<String>,
+    is_failed: bool,
+}
+
+impl<F: Files> Log<F> {
+    /// Opens a log, or begins one with the history `fresh` in an empty folder. A
+    /// batch that a crash has torn is erased.
+    ///
+    /// Cost: reads every segment once.
+    ///
+    /// # Errors
+    /// Segments of two histories are there, or something that was durable is
+    /// damaged.
+    pub fn open(files: F, config: LogConfig, fresh: Epoch) -> Result<Self, LogError> {
+        recovery::open(files, config, fresh)
+    }
+
+    /// Reads the log from any thread while it is written.
+    pub fn reader(&self) -> LogReader<F::File> {
+        self.reader.clone()
+    }
+
+    /// Keeps a file to be written again, or removes it. Its old batches are never
+    /// taken for new ones: each segment has a salt of its own.
+    fn set_aside(&mut self, name: &str) -> io::Result<()> {
+        if self.spare.len() >= self.config.spare_max {
+            self.files.remove(name)?;
+        } else {
+            let spare = segment::spare_name_of(name);
+            self.files.rename(name, &spare)?;
+            self.spare.push(spare);
+        }
+        Ok(())
+    }
+
+    /// Makes a new segment with room for `bytes`, beginning with the records of
+    /// all sites, since older segments may go.
+    fn roll(&mut self, bytes: u64) -> io::Result<()> {
+        let (number, epoch, after) = {
+            let view = self.reader.view();
+            let last = view.segments.back();
+            (last.map_or(1, |one| one.number + 1), view.epoch, view.end)
+        };
+        let mut body = Vec::new();
+        for record in self.sites.values() {
+            put_record(&mut body, &Record::Site(record.clone()));
+        }
+        let (salt, mut records) = (random(), Vec::new());
+        if !body.is_empty() {
+            segment::put_batch(&mut records, salt, Seq(after.0 + 1), &body);
+        }
+        let used = segment::SEGMENT_HEADER_BYTES + records.len() as u64;
+        let needed = used + bytes;
+        let name = segment::name_of(number);
+        let (spare, file) = self.take_spare(&name, needed)?;
+        let head = Head {
+            epoch,
+            after,
+            salt,
+            length: file.length()?,
+        };
+        let mut data = head.encode(number);
+        data.extend_from_slice(&records);
+        // Only a file whose header is durable gets a segment's name: no crash
+        // leaves a segment without a whole header.
+        file.write_at(0, &data)?;
+        file.sync()?;
+        self.files.rename(&spare, &name)?;
+        self.spare.retain(|one| *one != spare);
+        self.files.sync_folder()?;
+        let mut opened = Segment::new(number, &head, file);
+        opened.used = used;
+        self.reader.view_mut().segments.push_back(opened);
+        Ok(())
+    }
+
+    /// A file of at least `needed` bytes, under the name of a spare one.
+    fn take_spare(&mut self, name: &str, needed: u64) -> io::Result<(String, F::File)> {
+        while let Some(spare) = self.spare.last() {
+            let file = self.files.open(spare)?;
+            if file.length()? >= needed {
+                return Ok((spare.clone(), file));
+            }
+            self.files.remove(spare)?;
+            self.spare.pop();
+        }
+        let spare = segment::spare_name_of(name);
+        let length = needed.max(self.config.segment_bytes);
+        let file = self.files.create(&spare, length)?;
+        Ok((spare, file))
+    }
+
+    /// Where a batch of `bytes` goes, if the last segment has room.
+    fn place(&self, bytes: u64) -> io::Result<Option<Place<F::File>>> {
+        let view = self.reader.view();
+        let Some(last) = view.segments.back() else {
+            return Ok(None);
+        };
+        let has_room = last.used + bytes <= last.file.length()?;
+        Ok(has_room.then(|| Place {
+            file: Arc::clone(&last.file),
+            salt: last.salt,
+            offset: last.used,
+        }))
+    }
+
+    /// The first segment, if it may go. The last one stays: it is written.
+    fn trimmable(&self, through: Seq) -> Option<String> {
+        let view = self.reader.view();
+        let first = view.segments.front().filter(|_| view.segments.len() > 1)?;
+        (first.last <= through).then(|| segment::name_of(first.number))
+    }
+
+    fn check(&self, batch: &Batch) {
+        let view = self.reader.view();
+        for (next, entry) in (view.end.0 + 1..).zip(&batch.entries) {
+            let position = entry.position;
+            assert_eq!(
+                (position.epoch, position.seq.0),
+                (view.epoch, next),
+                "the hub gives sequences without a gap"
+            );
+        }
+    }
+
+    /// A batch is durable.
+    fn note(&mut self, batch: &Batch, offset: u64, bytes: u64) {
+        let mut view = self.reader.view_mut();
+        let first = Seq(view.end.0 + 1);
+        let last = batch.entries.last().map(|one| one.position.seq);
+        view.end = last.unwrap_or(view.end);
+        if let Some(segment) = view.segments.back_mut() {
+            segment.note(offset, first, self.config.index_bytes);
+            segment.used = offset + bytes;
+            segment.last = last.unwrap_or(segment.last);
+        }
+        drop(view);
+        for record in &batch.records {
+            note_record(&mut self.sites, record.clone());
+        }
+    }
+}
+
+/// Where a batch goes.
+struct Place<T> {
+    file: Arc<T>,
+    salt: u64,
+    offset: u64,
+}
+
+fn note_record(sites: &mut BTreeMap<SiteId, SiteRecord>, record: Record) {
+    match record {
+        Record::Site(record) => {
+            sites.insert(record.site, record);
+        }
+        Record::Forgotten(site) => {
+            sites.remove(&site);
+        }
+    }
+}
+
+/// A random number: the standard library's hash keys come from the system.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+impl<F: Files> LogStore for Log<F> {
+    fn epoch(&self) -> Epoch {
+        self.reader.view().epoch
+    }
+
+    fn start(&self) -> Seq {
+        self.reader.view().start()
+    }
+
+    fn end(&self) -> Seq {
+        self.reader.view().end
+    }
+
+    fn append(&mut self, batch: &Batch) -> Result<(), AppendError> {
+        if self.is_failed {
+            return Err(AppendError::Failed);
+        }
+        self.check(batch);
+        let mut body = Vec::new();
+        for entry in &batch.entries {
+            put_entry(&mut body, entry);
+        }
+        for record in &batch.records {
+            put_record(&mut body, record);
+        }
+        let bytes = BATCH_HEADER_BYTES + body.len() as u64;
+        let mut place = self.place(bytes).map_err(AppendError::NotStored)?;
+        if place.is_none() {
+            // A segment that was begun in vain holds no entries, and the next try
+            // takes its number again.
+            self.roll(bytes).map_err(AppendError::NotStored)?;
+            place = self.place(bytes).map_err(AppendError::NotStored)?;
+        }
+        let Place { file, salt, offset } = place.expect("a new segment has room");
+        let first = Seq(self.end().0 + 1);
+        let mut data = Vec::with_capacity(body.len() + 64);
+        segment::put_batch(&mut data, salt, first, &body);
+        let written = file.write_at(offset, &data);
+        if let Err(error) = written.and_then(|()| file.sync()) {
+            self.is_failed = true;
+            return Err(AppendError::Unknown(error));
+        }
+        self.note(batch, offset, bytes);
+        Ok(())
+    }
+
+    fn read(&self, after: Seq, through: Seq, bytes_max: u64) -> Result<Vec<Arc<Entry>>, ReadError> {
+        self.reader.read(after, through, bytes_max)
+    }
+
+    fn trim(&mut self, through: Seq) -> io::Result<()> {
+        let mut is_changed = false;
+        while let Some(name) = self.trimmable(through) {
+            self.set_aside(&name)?;
+            self.reader.view_mut().segments.pop_front();
+            is_changed = true;
+        }
+        // Should the power be lost before this, the segments are there again.
+        if is_changed {
+            self.files.sync_folder()?;
+        }
+        Ok(())
+    }
+
+    fn restored(&mut self, now: Moment, snapshot_base: u64) -> HubRestored {
+        let mut restored = HubRestored::empty(self.epoch());
+        restored.start = self.start();
+        restored.end = self.end();
+        restored.sites = self.sites.values().cloned().collect();
+        restored.snapshot_base = snapshot_base;
+        let found = std::mem::take(&mut self.found);
+        restored.keys = found.keys.into();
+        restored.marks = found.marks;
+        for mark in &mut restored.marks {
+            mark.at = now;
+        }
+        restored
+    }
+}

@@ -1,0 +1,174 @@
+//! The few calls that a log makes on files, so that tests can record them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// A folder of files.
+pub trait Files {
+    /// An open file.
+    type File: LogFile;
+
+    /// The names of all files.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Makes a file of this many zero bytes, in place of one of the same name.
+    ///
+    /// # Errors
+    /// There is no room, or the folder cannot be written.
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Self::File>;
+
+    /// Opens a file that is there.
+    ///
+    /// # Errors
+    /// It is not there, or cannot be opened.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Gives a file another name.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes names durable.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn sync_folder(&self) -> io::Result<()>;
+}
+
+/// A file that is written and read at offsets.
+pub trait LogFile {
+    /// Its length in bytes.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Writes all of `data` at `offset`.
+    ///
+    /// # Errors
+    /// Part of it may be written.
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Fills `data` from `offset` on.
+    ///
+    /// # Errors
+    /// The file ends before, or cannot be read.
+    fn read_at(&self, offset: u64, data: &mut [u8]) -> io::Result<()>;
+
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    /// Nobody knows what is durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A folder of the file system. It is locked as long as this lives.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    folder: File,
+}
+
+impl Folder {
+    /// Opens a folder, making it if need be, and locks it.
+    ///
+    /// # Errors
+    /// It cannot be made or opened; [`ErrorKind::WouldBlock`] when another
+    /// process has it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        fs::create_dir_all(path)?;
+        let folder = File::open(path)?;
+        flock(&folder, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|error| io::Error::new(io::Error::from(error).kind(), locked(path)))?;
+        let path = path.to_path_buf();
+        Ok(Self { path, folder })
+    }
+}
+
+fn locked(path: &Path) -> String {
+    format!("another hub uses the log in {}", path.display())
+}
+
+impl Files for Folder {
+    type File = File;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for item in fs::read_dir(&self.path)? {
+            names.extend(item?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> io::Result<File> {
+        const PIECE: usize = 1 << 20;
+        let path = self.path.join(name);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true);
+        let file = options.open(path)?;
+        // Written, not only reserved: a later write then changes no metadata,
+        // and a full disk shows here.
+        let zeros = vec![0; PIECE];
+        let mut offset = 0;
+        while offset < bytes {
+            let left = usize::try_from(bytes - offset).unwrap_or(PIECE);
+            let piece = &zeros[..left.min(PIECE)];
+            file.write_all_at(piece, offset)?;
+            offset += piece.len() as u64;
+        }
+        file.sync_all()?;
+        Ok(file)
+    }
+
+    fn open(&self, name: &str) -> io::Result<File> {
+        let path = self.path.join(name);
+        OpenOptions::new().read(true).write(true).open(path)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.path.join(name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        self.folder.sync_all()
+    }
+}
+
+impl LogFile for File {
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write_all_at(data, offset)
+    }
+
+    fn read_at(&self, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        self.read_exact_at(data, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}

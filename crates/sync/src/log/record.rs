@@ -1,0 +1,196 @@
+//! Entries and records as bytes: `docs/formats/sync-log.md`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use waystation_base::{Epoch, Seq};
+use waystation_replica::limits::CLIENT_KEY_BYTES_MAX;
+use waystation_replica::{ClientKey, Entry, Origin, Phase, Position, Record, SiteRecord};
+
+use crate::parts::{Reader, put_bytes, put_life, put_site, put_u64};
+
+const CLIENT: u8 = 1;
+const CLIENT_WITH_KEY: u8 = 2;
+const CAPTURED: u8 = 3;
+const SITE: u8 = 16;
+const FORGOTTEN: u8 = 17;
+
+/// One item of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Item {
+    Entry(Arc<Entry>),
+    Record(Record),
+}
+
+pub(crate) fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+    match &entry.origin {
+        Origin::Client { key: None } => out.push(CLIENT),
+        Origin::Client { key: Some(key) } => {
+            out.push(CLIENT_WITH_KEY);
+            put_bytes(out, &key.0);
+        }
+        Origin::Site { site, life, source } => {
+            out.push(CAPTURED);
+            put_site(out, *site);
+            put_life(out, *life);
+            put_u64(out, *source);
+        }
+    }
+    put_bytes(out, &entry.payload);
+}
+
+pub(crate) fn put_record(out: &mut Vec<u8>, record: &Record) {
+    match record {
+        Record::Site(record) => {
+            out.push(SITE);
+            put_site(out, record.site);
+            put_bytes(out, record.name.as_str().as_bytes());
+            put_life(out, record.life);
+            out.push(match record.phase {
+                Phase::Fresh => 0,
+                Phase::Restoring => 1,
+                Phase::Live => 2,
+                Phase::Evicted => 3,
+            });
+            put_u64(out, record.at.0);
+            put_u64(out, record.token.0);
+            out.push(u8::from(record.may_write));
+            put_u64(out, record.source);
+        }
+        Record::Forgotten(site) => {
+            out.push(FORGOTTEN);
+            put_site(out, *site);
+        }
+    }
+}
+
+fn read_site(reader: &mut Reader) -> Option<SiteRecord> {
+    Some(SiteRecord {
+        site: reader.site()?,
+        name: reader.name()?,
+        life: reader.life()?,
+        phase: match reader.u8()? {
+            0 => Phase::Fresh,
+            1 => Phase::Restoring,
+            2 => Phase::Live,
+            3 => Phase::Evicted,
+            _ => return None,
+        },
+        at: reader.seq()?,
+        token: reader.token()?,
+        may_write: reader.flag()?,
+        source: reader.u64()?,
+    })
+}
+
+/// Reads a batch's body whose first entry has the sequence `first`. Total: any
+/// bytes yield items or `None`. Payloads share the body's bytes.
+pub(crate) fn decode(body: Bytes, epoch: Epoch, first: Seq) -> Option<Vec<Item>> {
+    let mut reader = Reader::new(body);
+    let mut items = Vec::new();
+    let mut seq = first;
+    while !reader.is_empty() {
+        let kind = reader.u8()?;
+        let origin = match kind {
+            SITE => {
+                items.push(Item::Record(Record::Site(read_site(&mut reader)?)));
+                continue;
+            }
+            FORGOTTEN => {
+                items.push(Item::Record(Record::Forgotten(reader.site()?)));
+                continue;
+            }
+            CLIENT => Origin::Client { key: None },
+            CLIENT_WITH_KEY => Origin::Client {
+                key: Some(ClientKey::new(&reader.bytes_within(CLIENT_KEY_BYTES_MAX)?)),
+            },
+            CAPTURED => Origin::Site {
+                site: reader.site()?,
+                life: reader.life()?,
+                source: reader.u64()?,
+            },
+            _ => return None,
+        };
+        let payload = reader.bytes()?;
+        let position = Position { epoch, seq };
+        items.push(Item::Entry(Arc::new(Entry {
+            position,
+            origin,
+            payload,
+        })));
+        seq = Seq(seq.0.checked_add(1)?);
+    }
+    Some(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use waystation_base::{FencingToken, SiteId};
+    use waystation_replica::{LifeId, SiteName};
+
+    use super::*;
+
+    fn items() -> Vec<Item> {
+        let origins = [
+            Origin::Client { key: None },
+            Origin::Client {
+                key: Some(ClientKey::new(b"key")),
+            },
+            Origin::Site {
+                site: SiteId(3),
+                life: LifeId(9),
+                source: 4,
+            },
+        ];
+        let entries = origins.into_iter().zip(5..).map(|(origin, seq)| {
+            Item::Entry(Arc::new(Entry {
+                position: Position::new(1, seq),
+                origin,
+                payload: Bytes::from_static(b"payload"),
+            }))
+        });
+        let record = SiteRecord {
+            site: SiteId(3),
+            name: SiteName::new("room-b").unwrap(),
+            life: LifeId(7),
+            phase: Phase::Live,
+            at: Seq(4),
+            token: FencingToken(2),
+            may_write: true,
+            source: 8,
+        };
+        let records = [Record::Site(record), Record::Forgotten(SiteId(4))];
+        entries.chain(records.map(Item::Record)).collect()
+    }
+
+    fn encode(items: &[Item]) -> Bytes {
+        let mut out = Vec::new();
+        for item in items {
+            match item {
+                Item::Entry(entry) => put_entry(&mut out, entry),
+                Item::Record(record) => put_record(&mut out, record),
+            }
+        }
+        out.into()
+    }
+
+    #[test]
+    fn what_is_encoded_decodes_to_itself() {
+        let body = encode(&items());
+        assert_eq!(decode(body, Epoch(1), Seq(5)), Some(items()));
+    }
+
+    #[test]
+    fn bytes_that_are_cut_or_changed_never_panic() {
+        let body = encode(&items());
+        for cut in 0..body.len() {
+            let _ = decode(body.slice(..cut), Epoch(1), Seq(5));
+            let mut changed = body.to_vec();
+            changed[cut] ^= 0x55;
+            let _ = decode(changed.into(), Epoch(1), Seq(5));
+        }
+        let huge = Bytes::from_static(&[CLIENT, 0xff, 0xff, 0xff, 0xff, 1]);
+        assert_eq!(decode(huge, Epoch(1), Seq(5)), None);
+        assert_eq!(decode(encode(&items()), Epoch(1), Seq(u64::MAX)), None);
+    }
+}

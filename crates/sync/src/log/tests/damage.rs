@@ -1,0 +1,124 @@
+//! Every byte changed, every length, and a disk that fails at every call.
+
+use super::recorded::{Fault, LeftOut, Recorded};
+use super::*;
+
+/// Entries of the log that is damaged, three of them in its last batch.
+const ENTRIES: u64 = 33;
+
+/// A small log in two segments.
+fn small() -> Recorded {
+    let files = Recorded::new(LeftOut::Nothing);
+    let mut log = Log::open(files.clone(), tiny(), EPOCH).unwrap();
+    let records = vec![Record::Site(record(1, 0))];
+    let entries = Vec::new();
+    log.append(&Batch { entries, records }).unwrap();
+    for first in (1..=ENTRIES).step_by(3) {
+        log.append(&batch(first..=first + 2, 20)).unwrap();
+    }
+    assert_eq!(log.reader.view().segments.len(), 2);
+    files
+}
+
+fn tiny() -> LogConfig {
+    LogConfig {
+        segment_bytes: 1024,
+        ..config()
+    }
+}
+
+/// The sequences that are there after a damage, or none if the log is refused.
+fn found_after(damage: impl FnOnce(&Recorded)) -> Option<Vec<u64>> {
+    let files = small();
+    damage(&files);
+    let log = Log::open(files, tiny(), EPOCH).ok()?;
+    let found = log.read(log.start(), log.end(), u64::MAX).unwrap();
+    for one in &found {
+        assert_eq!(*one, entry(one.position.seq.0, 20), "never written");
+    }
+    Some(found.iter().map(|one| one.position.seq.0).collect())
+}
+
+#[test]
+fn a_bit_that_is_flipped_anywhere_is_refused_or_costs_the_last_batch_at_most() {
+    let all: Vec<u64> = (1..=ENTRIES).collect();
+    let without_last: Vec<u64> = (1..=ENTRIES - 3).collect();
+    let mut refused = 0;
+    for number in [1, 2] {
+        let name = segment::name_of(number);
+        for at in 0..small().bytes(&name) {
+            let flipped = found_after(|files| files.damage(&name, |data| data[at] ^= 0x10));
+            match flipped {
+                None => refused += 1,
+                Some(found) if found == all => {}
+                Some(found) => {
+                    assert_eq!((number, &found), (2, &without_last), "byte {at}");
+                }
+            }
+        }
+    }
+    assert!(refused > 1000, "{refused} flips were refused");
+}
+
+#[test]
+fn a_segment_that_is_cut_anywhere_is_refused() {
+    for number in [1, 2] {
+        let name = segment::name_of(number);
+        for length in 0..small().bytes(&name) {
+            let cut = found_after(|files| files.damage(&name, |data| data.truncate(length)));
+            assert_eq!(cut, None, "segment {number} cut to {length}");
+        }
+    }
+}
+
+#[test]
+fn without_its_first_segment_the_log_begins_later_as_after_a_trim() {
+    let first = segment::name_of(1);
+    let left = found_after(|files| files.remove(&first).unwrap()).unwrap();
+    assert!(left[0] > 1);
+    assert_eq!(left.last(), Some(&ENTRIES));
+}
+
+/// One run of publishes on a disk that fails once. What the log says of the
+/// failure is true, and everything acknowledged is there in the end.
+fn fail_once(fault: Fault) -> bool {
+    let files = Recorded::new(LeftOut::Nothing);
+    let mut log = Log::open(files.clone(), config(), EPOCH).unwrap();
+    files.fault.set(Some(fault));
+    let mut next = 1;
+    while next <= 40 {
+        match log.append(&batch(next..=next, 300)) {
+            Ok(()) => next += 1,
+            // Nothing is there: the same sequence again.
+            Err(AppendError::NotStored(_)) => assert_eq!(log.end(), Seq(next - 1)),
+            Err(AppendError::Unknown(_)) => {
+                let again = log.append(&batch(next..=next, 300));
+                assert!(matches!(again, Err(AppendError::Failed)));
+                log = Log::open(files.clone(), config(), EPOCH).unwrap();
+                assert!(log.end() == Seq(next - 1) || log.end() == Seq(next));
+                next = log.end().0 + 1;
+            }
+            Err(AppendError::Failed) => panic!("failed without a reason"),
+        }
+        if next.is_multiple_of(10) {
+            // A failed trim is tried again by the next one.
+            let _ = log.trim(Seq(next.saturating_sub(15)));
+        }
+    }
+    let was_hit = files.fault.take().is_none();
+    let log = Log::open(files, config(), EPOCH).unwrap();
+    let expected: Vec<u64> = (log.start().0 + 1..=40).collect();
+    assert_eq!(seqs(&log), expected, "{fault:?}");
+    was_hit
+}
+
+#[test]
+fn a_disk_that_is_full_at_any_call_loses_nothing_that_was_acknowledged() {
+    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
+        let mut calls = 0;
+        while fail_once(Fault { after: calls, kind }) {
+            calls += 1;
+        }
+        assert!(calls > 80, "{calls} calls failed");
+    }
+}
