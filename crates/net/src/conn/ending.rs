@@ -49,7 +49,7 @@ impl CloseReason {
 
 impl Transport {
     pub(super) fn ending_reason(&self) -> Option<CloseReason> {
-        self.ending.map(|ending| ending.reason)
+        self.ending.as_ref().map(|ending| ending.reason)
     }
 
     /// Begins the end; the first reason counts.
@@ -62,17 +62,19 @@ impl Transport {
         } else {
             now + CLOSE_FLUSH
         };
-        self.ending.get_or_insert(Ending {
-            reason,
-            deadline,
-            shut: false,
+        self.ending.get_or_insert_with(|| {
+            Box::new(Ending {
+                reason,
+                deadline,
+                shut: false,
+            })
         });
     }
 
     /// Ready when all but the slot is free.
     pub(super) fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let is_there = self.conn.shared.stream.borrow().is_some();
-        let (Some(ending), true) = (self.ending, is_there) else {
+        let (Some(ending), true) = (self.ending.as_deref().copied(), is_there) else {
             return Poll::Ready(());
         };
         let now = self.shard().now();
@@ -110,7 +112,7 @@ impl Transport {
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(())) => {
                     let shut = true;
-                    self.ending = Some(Ending { shut, ..ending });
+                    self.ending = Some(Box::new(Ending { shut, ..ending }));
                 }
             }
         }

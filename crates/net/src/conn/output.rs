@@ -22,20 +22,53 @@ const COMPACT_BYTES: usize = 16 * 1024;
 /// Bytes in order: whole pieces first, then the tail that grows.
 #[derive(Default)]
 pub(crate) struct Output {
-    pieces: VecDeque<Bytes>,
-    pieces_len: usize,
+    /// Boxed and there only while there are some: most connections never
+    /// have any, and all hold the place.
+    pieces: Option<Box<Pieces>>,
     tail: Vec<u8>,
     tail_start: usize,
 }
 
+#[derive(Default)]
+struct Pieces {
+    list: VecDeque<Bytes>,
+    /// Bytes of all.
+    len: usize,
+}
+
+impl Pieces {
+    fn push(&mut self, piece: Bytes) {
+        self.len += piece.len();
+        self.list.push_back(piece);
+    }
+
+    /// Takes up to `count` bytes off the front; answers how many are left to
+    /// take.
+    fn consume(&mut self, mut count: usize) -> usize {
+        while count > 0
+            && let Some(first) = self.list.front_mut()
+        {
+            let step = count.min(first.len());
+            first.advance(step);
+            self.len -= step;
+            count -= step;
+            if first.is_empty() {
+                self.list.pop_front();
+            }
+        }
+        count
+    }
+}
+
 impl Output {
     pub(crate) fn len(&self) -> usize {
-        self.pieces_len + self.tail.len() - self.tail_start
+        let pieces = self.pieces.as_ref().map_or(0, |pieces| pieces.len);
+        pieces + self.tail.len() - self.tail_start
     }
 
     /// Nothing is in it, and it holds no buffer.
     pub(crate) fn is_resting(&self) -> bool {
-        self.tail.capacity() == 0 && self.pieces.is_empty()
+        self.tail.capacity() == 0 && self.pieces.is_none()
     }
 
     /// Where the next bytes go.
@@ -52,8 +85,7 @@ impl Output {
             return;
         }
         self.seal();
-        self.pieces_len += bytes.len();
-        self.pieces.push_back(bytes.clone());
+        self.pieces.get_or_insert_default().push(bytes.clone());
     }
 
     /// Turns the tail into a piece.
@@ -62,33 +94,30 @@ impl Output {
         if bytes.is_empty() {
             return;
         }
-        self.pieces_len += bytes.len();
+        let pieces = self.pieces.get_or_insert_default();
         if bytes.len() < self.tail.capacity() / 2 {
             // A few bytes must not hold on to a whole buffer.
-            self.pieces.push_back(Bytes::copy_from_slice(bytes));
+            pieces.push(Bytes::copy_from_slice(bytes));
             self.tail.clear();
         } else {
             let mut piece = Bytes::from(std::mem::take(&mut self.tail));
             piece.advance(self.tail_start);
-            self.pieces.push_back(piece);
+            pieces.push(piece);
         }
         self.tail_start = 0;
     }
 
-    fn consume(&mut self, mut count: usize) {
-        while count > 0 {
-            let Some(first) = self.pieces.front_mut() else {
-                self.tail_start += count;
-                self.compact();
-                return;
-            };
-            let step = count.min(first.len());
-            first.advance(step);
-            self.pieces_len -= step;
-            count -= step;
-            if first.is_empty() {
-                self.pieces.pop_front();
+    fn consume(&mut self, count: usize) {
+        let mut count = count;
+        if let Some(pieces) = &mut self.pieces {
+            count = pieces.consume(count);
+            if pieces.list.is_empty() {
+                self.pieces = None;
             }
+        }
+        if count > 0 {
+            self.tail_start += count;
+            self.compact();
         }
     }
 
@@ -108,20 +137,20 @@ impl Output {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let tail = &self.tail[self.tail_start..];
-        let count = if self.pieces.is_empty() {
-            ready!(Pin::new(stream).poll_write(cx, tail))?
-        } else {
+        let count = if let Some(pieces) = &self.pieces {
             let mut parts = [IoSlice::new(&[]); PIECES + 1];
             let mut used = 0;
-            for piece in self.pieces.iter().take(PIECES) {
+            for piece in pieces.list.iter().take(PIECES) {
                 parts[used] = IoSlice::new(piece);
                 used += 1;
             }
-            if self.pieces.len() <= PIECES {
+            if pieces.list.len() <= PIECES {
                 parts[used] = IoSlice::new(tail);
                 used += 1;
             }
             ready!(Pin::new(stream).poll_write_vectored(cx, &parts[..used]))?
+        } else {
+            ready!(Pin::new(stream).poll_write(cx, tail))?
         };
         if count == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -139,8 +168,7 @@ impl Output {
     }
 
     pub(crate) fn clear(&mut self, shard: &Shard) {
-        self.pieces.clear();
-        self.pieces_len = 0;
+        self.pieces = None;
         self.tail_start = self.tail.len();
         self.rest(shard);
     }
@@ -176,6 +204,7 @@ mod tests {
             output.seal();
         }
         assert_eq!(output.tail.as_ptr(), buffer);
-        assert_eq!((output.len(), output.pieces.len()), (12, 3));
+        let pieces = output.pieces.as_ref().unwrap();
+        assert_eq!((output.len(), pieces.list.len()), (12, 3));
     }
 }

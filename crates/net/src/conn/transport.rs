@@ -33,27 +33,51 @@ pub enum Filled {
     Drain,
 }
 
+/// Since when something is so, if it is. An `Option` would take twice the
+/// place, in every connection.
+#[derive(Clone, Copy)]
+struct Since(Moment);
+
+impl Since {
+    const NEVER: Self = Self(Moment::FAR_FUTURE);
+
+    fn get(self) -> Option<Moment> {
+        (self.0 != Moment::FAR_FUTURE).then_some(self.0)
+    }
+
+    fn take(&mut self) -> Option<Moment> {
+        std::mem::replace(self, Self::NEVER).get()
+    }
+}
+
+impl From<Option<Moment>> for Since {
+    fn from(since: Option<Moment>) -> Self {
+        since.map_or(Self::NEVER, Self)
+    }
+}
+
 /// A connection's driver, with what was received from its stream.
 pub struct Transport {
     pub(super) conn: Conn,
     pub(super) input: Input,
     /// The peer sends nothing more.
     pub(super) ended: bool,
-    pub(super) ending: Option<Ending>,
+    /// Boxed, as it is there at the end only.
+    pub(super) ending: Option<Box<Ending>>,
     /// Bytes that the session holds outside the input.
     held: usize,
-    drain_told: Option<Moment>,
+    drain_told: Since,
     /// When the incomplete message at hand began, and the input's progress
     /// then: a stream that is always in the middle of some message is fine.
-    partial: Option<(Moment, u64)>,
+    partial: (Since, u64),
     /// When the oldest message began that comes in several frames and is not
     /// complete.
-    unfinished: Option<Moment>,
+    unfinished: Since,
     /// The last read took all that there was.
     drained: bool,
     timer: Sleep,
     /// When output last made progress, while some is waiting.
-    blocked: Option<Moment>,
+    blocked: Since,
     /// When output that had been waiting last made progress: the peer took
     /// something, which is a sign of life.
     taken: Moment,
@@ -70,12 +94,12 @@ impl Transport {
             ended: false,
             ending: None,
             held: 0,
-            drain_told: None,
-            partial: None,
-            unfinished: None,
+            drain_told: Since::NEVER,
+            partial: (Since::NEVER, 0),
+            unfinished: Since::NEVER,
             drained: false,
             timer,
-            blocked: None,
+            blocked: Since::NEVER,
         }
     }
 
@@ -139,13 +163,13 @@ impl Transport {
 
     async fn more(&mut self, session: &mut impl Session) -> Result<(), CloseReason> {
         let partial = !self.input.is_empty() || session.is_mid_message();
-        self.unfinished = session.unfinished_since();
+        self.unfinished = session.unfinished_since().into();
         let progress = self.input.progress();
-        self.partial = match self.partial {
-            _ if !partial => None,
-            Some(since) if since.1 == progress => Some(since),
-            _ => Some((self.shard().now(), progress)),
-        };
+        match self.partial {
+            _ if !partial => self.partial.0 = Since::NEVER,
+            (since, at) if since.get().is_some() && at == progress => {}
+            _ => self.partial = (Since(self.shard().now()), progress),
+        }
         if partial {
             self.check_held()?;
         }
@@ -169,7 +193,7 @@ impl Transport {
 
     /// The next session is to be told of a drain, though one was before.
     pub(crate) fn forget_drain(&mut self) {
-        self.drain_told = None;
+        self.drain_told = Since::NEVER;
     }
 
     /// Waits for more input, though reading be paused. Output that arrives
@@ -290,7 +314,7 @@ impl Transport {
     /// Writes until everything has left or the peer takes no more.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, CloseReason> {
         if self.conn.shared.output.borrow().is_resting() {
-            self.blocked = None;
+            self.blocked = Since::NEVER;
             return Ok(Poll::Ready(()));
         }
         let written = self.conn.write_output(cx);
@@ -299,12 +323,14 @@ impl Transport {
         }
         match written.all {
             Poll::Ready(result) => {
-                self.blocked = None;
+                self.blocked = Since::NEVER;
                 result.map(Poll::Ready)
             }
             Poll::Pending => {
                 let now = self.shard().now();
-                self.blocked.get_or_insert(now);
+                if self.blocked.get().is_none() {
+                    self.blocked = Since(now);
+                }
                 // Replies wait, but requests may be read until the output
                 // reaches its high-water mark.
                 Ok(if self.conn.holds_back() {

@@ -9,8 +9,10 @@ mod address;
 mod datagram;
 mod memory;
 mod memory_datagram;
+mod reactor;
 mod system;
 mod system_datagram;
+mod system_stream;
 
 use std::io;
 use std::pin::Pin;
@@ -24,6 +26,7 @@ use crate::limits;
 pub use self::address::{Address, AddressError};
 pub use self::datagram::{Batch, Datagrams, DetachedDatagrams, Outgoing};
 pub use self::memory::{Faults, MemoryIo, MemoryStream};
+pub(crate) use self::reactor::Reactor;
 pub use self::system::{SystemIo, listener_from_fd};
 
 /// A connected, bidirectional byte stream owned by one task.

@@ -5,17 +5,16 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::system_stream::{Detached, Raw};
 use super::{
     Address, Connecting, DatagramOptions, DetachedDatagrams, DetachedListener, DetachedStream, Io,
-    Listener, Stream, TcpKeepalive, system_datagram,
+    Listener, Stream, system_datagram,
 };
 
 /// Connections that the kernel keeps for us until they are accepted.
@@ -44,17 +43,11 @@ impl Io for SystemIo {
             Address::Tcp(address) => Box::pin(async move {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                Ok(Box::new(Tcp {
-                    stream,
-                    peer: address.into(),
-                }) as Box<dyn Stream>)
+                connected(stream.into_std()?, address.into())
             }),
             Address::Unix(path) => Box::pin(async move {
                 let stream = UnixStream::connect(&path).await?;
-                Ok(Box::new(Unix {
-                    stream,
-                    peer: Address::Unix(path),
-                }) as Box<dyn Stream>)
+                connected(stream.into_std()?, Address::Unix(path))
             }),
             Address::Memory(_) => Box::pin(async { Err(io::ErrorKind::Unsupported.into()) }),
         }
@@ -71,6 +64,12 @@ impl Io for SystemIo {
     fn connect_datagrams(&self, to: &Address) -> io::Result<Box<dyn DetachedDatagrams>> {
         system_datagram::connect(to)
     }
+}
+
+/// A connection that was made, off the event loop that made it, on the one
+/// where it stays.
+fn connected<S: Raw>(socket: S, peer: Address) -> io::Result<Box<dyn Stream>> {
+    Box::new(Detached { socket, peer }).attach()
 }
 
 /// A listener from a socket that another process bound, for a restart without
@@ -190,133 +189,16 @@ fn detached(socket: Socket, peer: &SockAddr) -> io::Result<Box<dyn DetachedStrea
         // It fails when the peer has reset already: that is its own matter,
         // and no reason to stop accepting.
         let _ = socket.set_tcp_nodelay(true);
-        return Ok(Box::new(DetachedTcp {
-            stream: socket.into(),
+        return Ok(Box::new(Detached {
+            socket: std::net::TcpStream::from(socket),
             peer: peer.into(),
         }));
     }
     let path = peer
         .as_pathname()
         .map_or_else(PathBuf::new, Path::to_path_buf);
-    Ok(Box::new(DetachedUnix {
-        stream: socket.into(),
+    Ok(Box::new(Detached {
+        socket: std::os::unix::net::UnixStream::from(socket),
         peer: Address::Unix(path),
     }))
 }
-
-macro_rules! system_stream {
-    ($attached:ident, $tokio:ty, $detached:ident, $std:ty, $keepalive:path) => {
-        struct $attached {
-            stream: $tokio,
-            peer: Address,
-        }
-
-        struct $detached {
-            stream: $std,
-            peer: Address,
-        }
-
-        impl DetachedStream for $detached {
-            fn attach(self: Box<Self>) -> io::Result<Box<dyn Stream>> {
-                let stream = <$tokio>::from_std(self.stream)?;
-                Ok(Box::new($attached {
-                    stream,
-                    peer: self.peer,
-                }))
-            }
-        }
-
-        impl Stream for $attached {
-            fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.stream.poll_read_ready(cx)
-            }
-
-            fn peer(&self) -> Address {
-                self.peer.clone()
-            }
-
-            fn set_keepalive(&mut self, keepalive: &TcpKeepalive) -> io::Result<()> {
-                $keepalive(&self.stream, keepalive)
-            }
-
-            fn detach(self: Box<Self>) -> io::Result<Box<dyn DetachedStream>> {
-                Ok(Box::new($detached {
-                    stream: self.stream.into_std()?,
-                    peer: self.peer,
-                }))
-            }
-        }
-
-        impl AsyncRead for $attached {
-            fn poll_read(
-                mut self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                buffer: &mut ReadBuf<'_>,
-            ) -> Poll<io::Result<()>> {
-                Pin::new(&mut self.stream).poll_read(cx, buffer)
-            }
-        }
-
-        impl AsyncWrite for $attached {
-            fn poll_write(
-                mut self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                bytes: &[u8],
-            ) -> Poll<io::Result<usize>> {
-                Pin::new(&mut self.stream).poll_write(cx, bytes)
-            }
-
-            fn poll_write_vectored(
-                mut self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                parts: &[io::IoSlice<'_>],
-            ) -> Poll<io::Result<usize>> {
-                Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
-            }
-
-            fn is_write_vectored(&self) -> bool {
-                true
-            }
-
-            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(Ok(()))
-            }
-
-            fn poll_shutdown(
-                mut self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-            ) -> Poll<io::Result<()>> {
-                Pin::new(&mut self.stream).poll_shutdown(cx)
-            }
-        }
-    };
-}
-
-fn keepalive_of_tcp(stream: &TcpStream, keepalive: &TcpKeepalive) -> io::Result<()> {
-    let settings = socket2::TcpKeepalive::new()
-        .with_time(keepalive.idle)
-        .with_interval(keepalive.interval)
-        .with_retries(keepalive.probes);
-    SockRef::from(stream).set_tcp_keepalive(&settings)
-}
-
-/// Both ends are on this machine: a peer that is gone has closed its end.
-#[allow(clippy::unnecessary_wraps, reason = "its sibling may fail")]
-fn keepalive_of_unix(_: &UnixStream, _: &TcpKeepalive) -> io::Result<()> {
-    Ok(())
-}
-
-system_stream!(
-    Tcp,
-    TcpStream,
-    DetachedTcp,
-    std::net::TcpStream,
-    keepalive_of_tcp
-);
-system_stream!(
-    Unix,
-    UnixStream,
-    DetachedUnix,
-    std::os::unix::net::UnixStream,
-    keepalive_of_unix
-);

@@ -24,12 +24,19 @@ pub(crate) struct Client {
 /// One connection's frames.
 pub(crate) struct NativeSession {
     router: Rc<Router>,
-    assembler: Assembler,
-    unfinished: Unfinished,
-    client: Option<Client>,
+    /// There while a message is incomplete that comes in several frames.
+    partial: Option<Box<Partial>>,
+    client: Option<Box<Client>>,
     ahead: Ahead,
     /// Whether pings are answered before they come here.
     pings_answered: bool,
+}
+
+/// Messages that come in several frames and are incomplete.
+#[derive(Default)]
+struct Partial {
+    assembler: Assembler,
+    unfinished: Unfinished,
 }
 
 /// How far frames were looked at that wait behind a handler, in bytes from the
@@ -64,9 +71,8 @@ impl NativeSession {
     pub(crate) fn new(router: Rc<Router>, client: Option<Client>) -> Self {
         Self {
             router,
-            assembler: Assembler::new(),
-            unfinished: Unfinished::default(),
-            client,
+            partial: None,
+            client: client.map(Box::new),
             ahead: Ahead::default(),
             pings_answered: false,
         }
@@ -132,19 +138,29 @@ impl NativeSession {
         body: &[u8],
         done: bool,
     ) -> Result<Option<Turn>, CloseReason> {
-        if header.kind == Kind::Cancel && self.assembler.cancel(header.call) {
-            self.unfinished.cancel(header.call);
+        if header.kind == Kind::Cancel
+            && let Some(partial) = &mut self.partial
+            && partial.assembler.cancel(header.call)
+        {
+            partial.unfinished.cancel(header.call);
         }
-        if self.assembler.is_idle() && !header.has_more() {
+        if self.is_whole() && !header.has_more() {
             return Ok(self.handle_message(conn, header, body, done));
         }
-        match self.assembler.push(*header, Bytes::copy_from_slice(body)) {
+        let partial = self.partial.get_or_insert_default();
+        let pushed = partial
+            .assembler
+            .push(*header, Bytes::copy_from_slice(body));
+        match pushed {
             Ok(Some((header, body))) => {
-                self.unfinished.ends(&header);
+                partial.unfinished.ends(&header);
+                if self.is_whole() {
+                    self.partial = None;
+                }
                 Ok(self.handle_message(conn, &header, &body, done))
             }
             Ok(None) => {
-                self.unfinished.goes_on(header, conn.shard().now());
+                partial.unfinished.goes_on(header, conn.shard().now());
                 Ok(None)
             }
             Err(error) => {
@@ -152,6 +168,12 @@ impl NativeSession {
                 Err(CloseReason::Protocol(error.reason()))
             }
         }
+    }
+
+    /// Whether no message is incomplete that comes in several frames.
+    fn is_whole(&self) -> bool {
+        let partial = self.partial.as_ref();
+        partial.is_none_or(|partial| partial.assembler.is_idle())
     }
 
     fn handle_message(
@@ -203,7 +225,7 @@ impl NativeSession {
             Kind::Ping => self.pong(conn, header),
             Kind::Cancel => self.router.control.on_cancel(conn, header.call),
             Kind::Reply if header.has_more() => self.ahead.pieces = true,
-            Kind::Reply if !self.ahead.pieces && self.assembler.is_idle() => {
+            Kind::Reply if !self.ahead.pieces && self.is_whole() => {
                 self.complete(conn, header, body);
                 self.ahead.answers = end;
             }
@@ -222,15 +244,16 @@ impl NativeSession {
 
     /// Bytes of messages in part.
     pub(crate) fn held_len(&self) -> usize {
-        self.assembler.held_len()
+        let partial = self.partial.as_ref();
+        partial.map_or(0, |partial| partial.assembler.held_len())
     }
 
     pub(crate) fn unfinished_since(&self) -> Option<Moment> {
-        self.unfinished.since()
+        self.partial.as_ref()?.unfinished.since()
     }
 
     pub(crate) fn is_mid_message(&self) -> bool {
-        !self.assembler.is_idle()
+        !self.is_whole()
     }
 }
 

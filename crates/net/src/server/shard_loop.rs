@@ -16,7 +16,7 @@ use waystation_mailbox::Receiver;
 use super::accept::{self, Spread};
 use super::start::{Role, Setup};
 use crate::conn::{CloseReason, Conn, Transport};
-use crate::io::Stream;
+use crate::io::{Reactor, Stream};
 use crate::limits::{HOME_BYTES_MAX, HOME_WAIT, OFFLOAD_THREADS};
 use crate::protocol::{Home, Protocol, Slot};
 use crate::shard::{Arrival, Label, Mail, Shard, ShardTurn, WaitsFor, until, waiting};
@@ -62,6 +62,9 @@ async fn serve(setup: Setup, started: &Sender<io::Result<()>>) -> Shard {
         listeners,
     } = setup;
     let shard = Shard::enter(parts);
+    // Without one its sockets are on tokio's event loop.
+    let _reactor = Reactor::enter()
+        .inspect_err(|error| tracing::warn!(%error, "a shard has no event loop of its own"));
     if let Some(lane) = lane {
         lane.enter(&shard);
     }
@@ -224,22 +227,46 @@ pub(super) fn accept_here(shard: &Shard, arrival: Arrival, protocols: &Protocols
         }
     };
     let decided = homed || refused || !protocol.has_home();
-    let task_shard = shard.clone();
     let label = Label::of("connection");
+    let begin = Begin {
+        place,
+        protocol,
+        stream,
+        head,
+    };
+    if decided {
+        shard.spawn(label, connection(Box::new(begin)));
+        return;
+    }
+    // A task of its own kind, since its place in that of every connection
+    // would stay.
     shard.spawn(label, async move {
-        let place = place;
-        let (stream, head) = if decided {
-            (stream, head)
-        } else {
-            // Boxed, since its place in the task would stay.
-            let finding = Box::pin(find_home(&task_shard, listener, &*protocol, stream, head));
-            match finding.await {
-                Some(stays) => stays,
-                None => return,
-            }
-        };
-        connection(&place, protocol, stream, head).await;
+        let Begin {
+            place,
+            protocol,
+            stream,
+            head,
+        } = begin;
+        let found = find_home(&place.shard, listener, &*protocol, stream, head).await;
+        if let Some((stream, head)) = found {
+            let begin = Begin {
+                place,
+                protocol,
+                stream,
+                head,
+            };
+            Box::pin(connection(Box::new(begin))).await;
+        }
     });
+}
+
+/// What a connection begins with. Boxed for its task, which would hold the
+/// place of all of it to the end.
+struct Begin {
+    place: Place,
+    protocol: Rc<dyn Protocol>,
+    stream: Box<dyn Stream>,
+    head: Vec<u8>,
 }
 
 /// Reads until the protocol knows the connection's shard, and hands it over
@@ -317,6 +344,8 @@ struct Open {
     /// None until it has ended in order.
     reason: Option<CloseReason>,
     announced: bool,
+    /// Goes when all else has.
+    _place: Place,
 }
 
 impl Drop for Open {
@@ -339,35 +368,48 @@ impl Drop for Open {
     }
 }
 
-/// Serves one connection to its end.
-async fn connection(
-    place: &Place,
-    protocol: Rc<dyn Protocol>,
-    stream: Box<dyn Stream>,
-    head: Vec<u8>,
-) {
-    let Place { shard, refused } = place;
-    let Some(conn) = Conn::open(shard, stream.peer(), true) else {
+/// Opens a connection. `None` when there is no slot.
+fn opened(begin: Begin) -> Option<(Open, Slot)> {
+    let Begin {
+        place,
+        protocol,
+        stream,
+        head,
+    } = begin;
+    let (shard, refused) = (place.shard.clone(), place.refused);
+    let Some(conn) = Conn::open(&shard, stream.peer(), true) else {
         shard.counters().refused.add(1);
-        return;
+        return None;
     };
-    let mut open = Open {
-        conn: conn.clone(),
-        protocol: protocol.clone(),
-        reason: None,
-        announced: !*refused,
-    };
+    if refused {
+        shard.counters().refused.add(1);
+    }
     if shard.is_draining() {
         conn.begin_drain();
     }
-    let mut slot = Slot::new(Transport::new(conn.clone(), stream, head));
-    let reason = if *refused {
-        shard.counters().refused.add(1);
-        protocol.refuse(&mut slot).await
-    } else {
-        protocol.on_open(&conn);
-        protocol.serve(&mut slot).await
+    let slot = Slot::new(Transport::new(conn.clone(), stream, head));
+    let open = Open {
+        conn,
+        protocol,
+        reason: None,
+        announced: !refused,
+        _place: place,
     };
+    Some((open, slot))
+}
+
+/// Serves one connection to its end.
+async fn connection(begin: Box<Begin>) {
+    let Some((mut open, mut slot)) = opened(*begin) else {
+        return;
+    };
+    let serving = if open.announced {
+        open.protocol.on_open(&open.conn);
+        open.protocol.clone().serve(&mut slot)
+    } else {
+        open.protocol.clone().refuse(&mut slot)
+    };
+    let reason = serving.await;
     open.reason = Some(reason);
     if let Some(closing) = closing(&mut slot, reason) {
         closing.await;

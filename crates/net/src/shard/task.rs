@@ -54,11 +54,20 @@ pub struct TaskInfo {
 
 pub(crate) struct Task {
     label: Label,
-    detail: RefCell<Option<Box<str>>>,
+    detail: Cell<Option<Box<str>>>,
     waits_for: Cell<Option<WaitsFor>>,
     started: Moment,
     /// The task's place in the shard's list.
     index: Cell<usize>,
+}
+
+impl Task {
+    fn detail(&self) -> String {
+        let detail = self.detail.take();
+        let text = detail.as_deref().unwrap_or_default().to_owned();
+        self.detail.set(detail);
+        text
+    }
 }
 
 /// All tasks of a shard.
@@ -76,7 +85,7 @@ impl Tasks {
         let mut list = self.list.borrow_mut();
         let task = Rc::new(Task {
             label,
-            detail: RefCell::new(None),
+            detail: Cell::new(None),
             waits_for: Cell::new(None),
             started,
             index: Cell::new(list.len()),
@@ -104,12 +113,7 @@ impl Tasks {
         list.iter()
             .map(|task| TaskInfo {
                 task: task.label.name(),
-                detail: task
-                    .detail
-                    .borrow()
-                    .as_deref()
-                    .unwrap_or_default()
-                    .to_owned(),
+                detail: task.detail(),
                 waits_for: task
                     .waits_for
                     .get()
@@ -125,7 +129,7 @@ impl Tasks {
 pub fn describe_task(detail: impl Into<Box<str>>) {
     CURRENT.with_borrow(|task| {
         if let Some(task) = task {
-            *task.detail.borrow_mut() = Some(detail.into());
+            task.detail.set(Some(detail.into()));
         }
     });
 }

@@ -9,9 +9,16 @@ use std::task::{Context, Poll, Waker};
 /// Wakers of tasks that wait for one thing to change. An entry leaves with
 /// its [`Until`], so a task that gave up leaves nothing behind, however long
 /// the change takes.
+///
+/// Nothing is held while nobody waits but the number of the next: every
+/// connection has one of these.
 #[derive(Default)]
 pub(crate) struct Waiters {
-    wakers: RefCell<BTreeMap<u64, Waker>>,
+    #[allow(
+        clippy::box_collection,
+        reason = "8 bytes of every connection, and not 24"
+    )]
+    wakers: RefCell<Option<Box<BTreeMap<u64, Waker>>>>,
     next: Cell<u64>,
 }
 
@@ -28,12 +35,11 @@ impl Waiters {
 
     /// Wakes everyone, first come first.
     pub(crate) fn wake_all(&self) {
-        if self.wakers.borrow().is_empty() {
-            return;
-        }
         // Woken outside the borrow: a waker may drop a task, whose own
         // entries leave then.
-        let wakers = std::mem::take(&mut *self.wakers.borrow_mut());
+        let Some(wakers) = self.wakers.take() else {
+            return;
+        };
         for waker in wakers.into_values() {
             waker.wake();
         }
@@ -42,7 +48,7 @@ impl Waiters {
     /// How many wait.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.wakers.borrow().len()
+        self.wakers.borrow().as_ref().map_or(0, |all| all.len())
     }
 }
 
@@ -60,10 +66,11 @@ impl<F> Until<'_, F> {
             self.waiters.next.set(next + 1);
             next
         });
-        let mut wakers = self.waiters.wakers.borrow_mut();
+        let mut all = self.waiters.wakers.borrow_mut();
+        let wakers = all.get_or_insert_default();
         if !wakers.get(&entry).is_some_and(|w| w.will_wake(waker)) {
             let old = wakers.insert(entry, waker.clone());
-            drop(wakers);
+            drop(all);
             drop(old);
         }
     }
@@ -84,7 +91,15 @@ impl<T, F: FnMut() -> Poll<T> + Unpin> Future for Until<'_, F> {
 impl<F> Drop for Until<'_, F> {
     fn drop(&mut self) {
         if let Some(entry) = self.entry {
-            let waker = self.waiters.wakers.borrow_mut().remove(&entry);
+            let mut all = self.waiters.wakers.borrow_mut();
+            let Some(wakers) = &mut *all else {
+                return;
+            };
+            let waker = wakers.remove(&entry);
+            if wakers.is_empty() {
+                *all = None;
+            }
+            drop(all);
             drop(waker);
         }
     }

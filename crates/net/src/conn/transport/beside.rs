@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use futures_util::future::LocalBoxFuture;
 
 use super::super::{CloseReason, Session};
-use super::Transport;
+use super::{Since, Transport};
 use crate::shard::{WaitsFor, waiting};
 
 impl Transport {
@@ -81,7 +81,7 @@ impl Transport {
         }
         self.hold();
         let stall = self.shard().config().connection.write_stall;
-        if let Some(since) = self.blocked
+        if let Some(since) = self.blocked.get()
             && self.poll_timer(cx, since + stall).is_ready()
         {
             return Err(CloseReason::SlowReader);
@@ -107,7 +107,7 @@ impl Transport {
 
     pub(super) async fn below_high_water(&mut self) -> Result<(), CloseReason> {
         // It is we who do not read.
-        (self.partial, self.unfinished) = (None, None);
+        (self.partial.0, self.unfinished) = (Since::NEVER, Since::NEVER);
         self.hold();
         let ready = poll_fn(|cx| {
             self.conn.register_driver(cx);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use waystation_base::Moment;
 
 use super::super::CloseReason;
-use super::Transport;
+use super::{Since, Transport};
 
 /// After a peer was told that we go away, we keep reading this long for what
 /// it had already sent.
@@ -19,8 +19,8 @@ impl Transport {
     /// Ready once, to tell the peer; later with the end of the connection.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
         let now = self.shard().now();
-        let Some(told) = self.drain_told else {
-            self.drain_told = Some(now);
+        let Some(told) = self.drain_told.get() else {
+            self.drain_told = Since(now);
             return Poll::Ready(Ok(()));
         };
         let quiet = told.max(self.conn.received()) + DRAIN_LINGER;
@@ -43,24 +43,24 @@ impl Transport {
         // It waits for us, not we for it; or it still takes what we send, and
         // the limit on that holds; or we do not listen; or we connected, and
         // ask for signs of life.
-        let silenced = self.blocked.is_some() || self.conn.is_reading_paused();
+        let silenced = self.blocked.get().is_some() || self.conn.is_reading_paused();
         if silenced || !self.conn.is_accepted() {
             first.0 = Moment::FAR_FUTURE;
         } else if self.conn.handlers() > 0 {
             // Nobody wakes this task when the last of them ends.
             first.0 = alive.max(self.shard().now()) + limits.idle;
         }
-        if let Some((since, _)) = self.partial {
+        if let Some(since) = self.partial.0.get() {
             first = first_of(
                 first,
                 (since + limits.frame_wait, CloseReason::FrameTimeout),
             );
         }
-        if let Some(since) = self.unfinished {
+        if let Some(since) = self.unfinished.get() {
             let end = since + limits.message_wait;
             first = first_of(first, (end, CloseReason::FrameTimeout));
         }
-        if let Some(since) = self.blocked {
+        if let Some(since) = self.blocked.get() {
             first = first_of(first, (since + limits.write_stall, CloseReason::SlowReader));
         }
         self.poll_timer(cx, first.0).map(|()| first.1)
