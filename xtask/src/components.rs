@@ -43,10 +43,21 @@ pub(crate) const COMPONENTS: &[Component] = &[
         programs: &["redis-server"],
         debian_packages: &["redis-server"],
     },
+    Component {
+        name: "zookeeper",
+        // Tests start the server's class themselves; the script shows that it is installed.
+        programs: &["zkServer.sh"],
+        debian_packages: &["zookeeper"],
+    },
 ];
 
 /// Folders searched behind `PATH`; Debian keeps servers where a user's `PATH` does not look.
-const MORE_FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
+const MORE_FOLDERS: &[&str] = &[
+    "/usr/local/sbin",
+    "/usr/sbin",
+    "/sbin",
+    "/usr/share/zookeeper/bin",
+];
 
 impl Component {
     /// Where its program is, if it is installed.

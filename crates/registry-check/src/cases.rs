@@ -17,6 +17,8 @@ pub struct Case<F> {
     pub name: &'static str,
     /// What a backend needs for it.
     pub needs: &'static [Ability],
+    /// Whether it kills its registry, which then must be its own.
+    pub is_alone: bool,
     /// Carries it out, and gives the time that it is about. It panics where the
     /// promise is broken.
     pub run: fn(&mut World<F>) -> Duration,
@@ -30,7 +32,39 @@ const EPOCHS: &[Ability] = &[Ability::Register, Ability::Epochs];
 
 /// All cases.
 pub fn cases<F: Fixture>() -> Vec<Case<F>> {
-    let case = |name, needs, run| Case { name, needs, run };
+    let mut all = nodes();
+    all.extend(faults());
+    all
+}
+
+/// One that does not kill its registry.
+fn case<F>(
+    name: &'static str,
+    needs: &'static [Ability],
+    run: fn(&mut World<F>) -> Duration,
+) -> Case<F> {
+    Case {
+        name,
+        needs,
+        is_alone: false,
+        run,
+    }
+}
+
+/// One that does.
+fn alone<F>(
+    name: &'static str,
+    needs: &'static [Ability],
+    run: fn(&mut World<F>) -> Duration,
+) -> Case<F> {
+    Case {
+        is_alone: true,
+        ..case(name, needs, run)
+    }
+}
+
+/// What nodes do.
+fn nodes<F: Fixture>() -> Vec<Case<F>> {
     vec![
         case("a node is seen", NOTHING, basics::seen),
         case("a registration is granted", REGISTER, basics::granted),
@@ -58,6 +92,12 @@ pub fn cases<F: Fixture>() -> Vec<Case<F>> {
         ),
         case("an operator drains a node", HOLDERS, drains::operator),
         case("a drain that nobody watches", REGISTER, drains::unwatched),
+    ]
+}
+
+/// What happens to nodes, networks and registries.
+fn faults<F: Fixture>() -> Vec<Case<F>> {
+    vec![
         case("a killed node goes", REGISTER, losses::killed),
         case(
             "mass expiry is doubted, then believed",
@@ -81,20 +121,20 @@ pub fn cases<F: Fixture>() -> Vec<Case<F>> {
         ),
         case("a gap is caught up", NETWORK, network::gap),
         case("a slow registry is borne", NETWORK, network::slow),
-        case("absent at start", NOTHING, sources::absent),
-        case(
+        alone("absent at start", NOTHING, sources::absent),
+        alone(
             "restart longer than the lease",
             REGISTER,
             sources::long_restart,
         ),
-        case("views outlive the registry", NOTHING, sources::lost),
+        alone("views outlive the registry", NOTHING, sources::lost),
         case("emptied by hand, nodes come back", REGISTER, sources::wiped),
-        case(
+        alone(
             "emptied by hand is doubted, then believed",
             NOTHING,
             sources::emptied,
         ),
         case("foreign data is skipped", NOTHING, sources::foreign),
-        case("restored from a backup", EPOCHS, sources::backup),
+        alone("restored from a backup", EPOCHS, sources::backup),
     ]
 }

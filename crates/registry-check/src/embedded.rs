@@ -52,7 +52,7 @@ impl Fixture for Embedded {
         Ability::Epochs,
     ];
 
-    fn new(program: &Path) -> Self {
+    fn new(program: &Path, _is_alone: bool) -> Self {
         Self {
             program: program.to_owned(),
             folder: tempfile::tempdir().expect("a folder"),

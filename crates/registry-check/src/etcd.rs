@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use waystation_registry::RegistryUrl;
 use waystation_test_process::Watchdog;
 
+use crate::component;
 use crate::fixture::{Ability, Fixture};
 use crate::proxy::Proxy;
 
@@ -48,19 +49,7 @@ struct Server {
 /// # Panics
 /// When it is missing with `CI=true`.
 pub fn etcd_program() -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
-    let components = variable("WAYSTATION_TEST_COMPONENTS").unwrap_or_default();
-    let named = components
-        .split(',')
-        .find_map(|entry| entry.strip_prefix("etcd="));
-    let program = PathBuf::from(named.unwrap_or("/usr/bin/etcd"));
-    if program.is_file() {
-        return Some(program);
-    }
-    let is_ci = variable("CI").is_some_and(|value| value == "true" || value == "1");
-    assert!(!is_ci, "{} is missing", program.display());
-    println!("left out: {} is missing", program.display());
-    None
+    component::find("etcd", "/usr/bin/etcd")
 }
 
 /// Where a member is, and who the others are.
@@ -311,7 +300,7 @@ impl Fixture for Etcd {
         Ability::Epochs,
     ];
 
-    fn new(_program: &Path) -> Self {
+    fn new(_program: &Path, _is_alone: bool) -> Self {
         Self {
             folder: tempfile::tempdir().expect("a folder"),
             server: None,

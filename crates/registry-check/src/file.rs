@@ -35,7 +35,7 @@ impl Fixture for StaticList {
     const NAME: &'static str = "file";
     const ABILITIES: &'static [Ability] = &[];
 
-    fn new(_program: &Path) -> Self {
+    fn new(_program: &Path, _is_alone: bool) -> Self {
         Self {
             folder: tempfile::tempdir().expect("a folder"),
             lines: Vec::new(),

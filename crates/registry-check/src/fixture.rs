@@ -30,8 +30,9 @@ pub trait Fixture: Sized {
     /// Cases that may run at once, each with a fixture of its own.
     const AT_ONCE: usize = 6;
 
-    /// Makes a registry, but does not start it. `program` is this crate's.
-    fn new(program: &Path) -> Self;
+    /// Makes a registry, but does not start it. `program` is this crate's. One
+    /// that is not alone is never killed, and may share its server with others.
+    fn new(program: &Path, is_alone: bool) -> Self;
 
     /// Starts the registry, for the first time or again, and waits until it
     /// answers.

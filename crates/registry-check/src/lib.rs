@@ -17,6 +17,7 @@
 //! ```
 
 pub mod cases;
+mod component;
 mod embedded;
 mod etcd;
 mod file;
@@ -25,6 +26,7 @@ mod process;
 mod proxy;
 mod table;
 mod world;
+mod zookeeper;
 
 pub use embedded::Embedded;
 pub use etcd::{Etcd, EtcdCluster, etcd_program};
@@ -34,3 +36,4 @@ pub use process::Process;
 pub use proxy::{Mode, Proxy};
 pub use table::conform;
 pub use world::{WAIT, World};
+pub use zookeeper::{Ensemble, Stand, ZooKeeper, has_zookeeper};

@@ -70,7 +70,7 @@ fn run<F: Fixture>(program: &Path, case: &Case<F>) -> Outcome {
         return Outcome::LeftOut;
     }
     let result = catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::<F>::new(program);
+        let mut world = World::<F>::new(program, case.is_alone);
         (case.run)(&mut world)
     }));
     result.map_or(Outcome::Failed, Outcome::Passed)

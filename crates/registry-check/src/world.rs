@@ -41,10 +41,11 @@ pub enum Present {
 }
 
 impl<F: Fixture> World<F> {
-    /// A world whose registry is not started yet.
-    pub fn new(program: &Path) -> Self {
+    /// A world whose registry is not started yet. One that is not alone is never
+    /// killed.
+    pub fn new(program: &Path, is_alone: bool) -> Self {
         Self {
-            fixture: F::new(program),
+            fixture: F::new(program, is_alone),
             program: program.to_owned(),
         }
     }

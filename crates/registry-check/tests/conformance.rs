@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use waystation_registry_check::{Embedded, Etcd, StaticList, conform, etcd_program};
+use waystation_registry_check::{
+    Embedded, Etcd, StaticList, ZooKeeper, conform, etcd_program, has_zookeeper,
+};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_waystation-registry-check");
 
@@ -20,5 +22,12 @@ fn a_static_list_conforms() {
 fn needs_etcd_a_registry_in_etcd_conforms() {
     if etcd_program().is_some() {
         conform::<Etcd>(Path::new(PROGRAM));
+    }
+}
+
+#[test]
+fn needs_zookeeper_a_registry_in_zookeeper_conforms() {
+    if has_zookeeper() {
+        conform::<ZooKeeper>(Path::new(PROGRAM));
     }
 }

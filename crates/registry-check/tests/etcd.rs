@@ -7,12 +7,14 @@ use waystation_membership::Update;
 use waystation_registry::{Client, RegistryUrl, SessionState};
 use waystation_registry_check::{Etcd, EtcdCluster, Fixture, Mode, WAIT, World, etcd_program};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_waystation-registry-check");
+
 type EtcdWorld = World<Etcd>;
 
 /// A started etcd with a client, where there is an etcd.
 fn started() -> Option<(EtcdWorld, Client)> {
     etcd_program()?;
-    let mut world = EtcdWorld::new(Path::new(env!("CARGO_BIN_EXE_waystation-registry-check")));
+    let mut world = EtcdWorld::new(Path::new(PROGRAM), true);
     world.fixture.start();
     let client = world.client();
     Some((world, client))

@@ -22,6 +22,7 @@ use crate::hub::{Counted, Hub, Order};
 use crate::limits::CLOSE_WAIT;
 use crate::registry::{RegistrationOptions, Registry, Session, WatchOptions};
 use crate::url::{RegistryUrl, resolve};
+use crate::zookeeper::{Digest, Place, ZooKeeperBackend};
 
 /// A client of one registry. Clones share it. When the last of them is dropped
 /// it is closed: what it registered is deregistered.
@@ -45,6 +46,7 @@ enum Source {
         members: Vec<std::net::SocketAddr>,
         prefix: String,
     },
+    ZooKeeper(Place),
     File(std::path::PathBuf),
 }
 
@@ -206,6 +208,26 @@ impl Source {
                 let (members, prefix) = (members?, prefix.clone());
                 Ok(Self::Etcd { members, prefix })
             }
+            RegistryUrl::ZooKeeper {
+                hosts,
+                root,
+                digest,
+            } => {
+                let found: Result<Vec<_>, Error> = hosts.iter().map(|host| find(host)).collect();
+                let found: Vec<String> = found?.iter().map(ToString::to_string).collect();
+                let digest = digest.as_ref().map(|path| {
+                    Digest::read(path).map_err(|source| Error::Digest {
+                        path: path.clone(),
+                        source,
+                    })
+                });
+                Ok(Self::ZooKeeper(Place {
+                    servers: found.join(","),
+                    servers_count: u32::try_from(found.len()).unwrap_or(u32::MAX),
+                    root: format!("/{root}"),
+                    digest: digest.transpose()?,
+                }))
+            }
             RegistryUrl::File { path } => Ok(Self::File(path.clone())),
         }
     }
@@ -224,6 +246,10 @@ impl Source {
                 let members = members.into_iter().map(Into::into).collect();
                 let (url, events) = (hub.url.clone(), events.clone());
                 Rc::new(EtcdBackend::new(shard, url, members, &prefix, events))
+            }
+            Self::ZooKeeper(place) => {
+                let (url, events) = (hub.url.clone(), events.clone());
+                Rc::new(ZooKeeperBackend::new(shard, url, place, events))
             }
             Self::File(path) => Rc::new(FileBackend::new(shard, path, events.clone())),
         };

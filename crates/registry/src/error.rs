@@ -21,6 +21,14 @@ pub enum Error {
         /// What the system answers.
         source: io::Error,
     },
+    /// The file that proves who we are cannot be used: it holds `USER:PASSWORD`.
+    #[error("cannot use {}", path.display())]
+    Digest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
     /// The thread of the client cannot be started.
     #[error("cannot start the registry's client")]
     Start(#[source] waystation_net::StartError),

@@ -34,7 +34,6 @@ mod proto;
 mod register;
 mod replica;
 mod session;
-mod subscribers;
 mod wire;
 
 pub(crate) use backend::EtcdBackend;

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `embedded://HOST:PORT` | `waystation registry serve`, or an [`EmbeddedServer`] of one's own |
 //! | `etcd://HOST:PORT,…/PREFIX` | keys under a prefix of etcd, attached to leases |
+//! | `zookeeper://HOST:PORT,…/ROOT` | nodes under a root of `ZooKeeper`, tied to sessions |
 //! | `file://PATH` | a static list of instances, read again whenever it changes |
 //!
 //! What a client decides is in crate `waystation-membership`: a registration
@@ -72,10 +73,12 @@ mod mirror;
 mod observed;
 mod place;
 mod registry;
+mod store;
 #[cfg(test)]
 mod test_support;
 mod text;
 mod url;
+mod zookeeper;
 
 pub use client::Client;
 pub use embedded::{EmbeddedConfig, EmbeddedServer};

@@ -110,11 +110,40 @@ pub const ETCD_SKIPPED_KNOWN_MAX: usize = 1024;
 pub const ETCD_TXN_OPS_MAX: usize = 100;
 
 /// How often a drain looks whether all subscribers have acknowledged it.
-pub const ETCD_DRAIN_POLL: Duration = Duration::from_millis(50);
+pub const DRAIN_POLL: Duration = Duration::from_millis(50);
 
 /// How long an update, a drain or its end waits before it is tried again, when
-/// etcd gave no answer.
-pub const ETCD_RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// the store gave no answer.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// The session of a client that watches `ZooKeeper`, in which its subscribers
+/// stand. Shorter notices a dead server sooner, and loses the session on cuts
+/// that heal.
+pub const ZOOKEEPER_SESSION: Duration = Duration::from_secs(6);
+
+/// Sessions of one client that keep registrations alive; those that ask for the
+/// same lease share one. With more, registrations share the next longer one.
+pub const ZOOKEEPER_LEASES_MAX: usize = 8;
+
+/// Nodes that are read by one question to `ZooKeeper`.
+pub const ZOOKEEPER_READ_TOGETHER: usize = 500;
+
+/// Nodes of a registry in `ZooKeeper`. With more the registry counts as one that
+/// cannot be talked to, and the fault says so.
+pub const ZOOKEEPER_NODES_MAX: usize = 200_000;
+
+/// How often a change that another client overtook is tried at once, and a
+/// store that does not settle is read. After that it counts as unanswered.
+pub const ZOOKEEPER_TRIES: usize = 8;
+
+/// Foreign nodes that a client remembers to have told. Further ones are not told.
+pub const ZOOKEEPER_SKIPPED_KNOWN_MAX: usize = 1024;
+
+/// Subscribers that are written at once.
+pub const ZOOKEEPER_WRITE_TOGETHER: usize = 100;
+
+/// How often what subscribers hold is written down, when nobody waits for it.
+pub const ZOOKEEPER_TEND_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long a [`Place`](crate::Place) waits until every subscriber has
 /// acknowledged its drain. After that who has not may still send something new,

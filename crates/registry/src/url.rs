@@ -9,8 +9,8 @@ use thiserror::Error;
 
 use crate::limits::PREFIX_BYTES_MAX;
 
-/// Where a registry is, as `embedded://HOST:PORT`, `etcd://HOST:PORT,…/PREFIX`
-/// or `file://PATH`.
+/// Where a registry is, as `embedded://HOST:PORT`, `etcd://HOST:PORT,…/PREFIX`,
+/// `zookeeper://HOST:PORT,…/ROOT` or `file://PATH`.
 ///
 /// ```
 /// use waystation_registry::RegistryUrl;
@@ -35,6 +35,18 @@ pub enum RegistryUrl {
         /// `waystation`.
         prefix: String,
     },
+    /// A registry in `ZooKeeper`.
+    ZooKeeper {
+        /// Its servers, each a name or an address, and a port.
+        hosts: Vec<String>,
+        /// Under which its nodes stand, without the slashes around it. Default
+        /// `waystation`.
+        root: String,
+        /// A file with `USER:PASSWORD`, by which to prove who we are: nodes that
+        /// are made can then be read and written by this user only. Without it
+        /// by anybody.
+        digest: Option<PathBuf>,
+    },
     /// A static list of instances, one JSON object a line.
     File {
         /// The list.
@@ -47,7 +59,10 @@ pub enum RegistryUrl {
 #[non_exhaustive]
 pub enum UrlError {
     /// The scheme is none that this version knows.
-    #[error("`{text}` is not embedded://HOST:PORT, etcd://HOST:PORT,…/PREFIX or file://PATH")]
+    #[error(
+        "`{text}` is not embedded://HOST:PORT, etcd://HOST:PORT,…/PREFIX, \
+         zookeeper://HOST:PORT,…/ROOT or file://PATH"
+    )]
     Scheme {
         /// The whole text.
         text: String,
@@ -64,6 +79,16 @@ pub enum UrlError {
         "`{text}`: etcd is at HOST:PORT,HOST:PORT…, then perhaps /PREFIX of A-Z a-z 0-9 . _ - /"
     )]
     Etcd {
+        /// The whole text.
+        text: String,
+    },
+    /// What follows `zookeeper://` is not one or several hosts and ports, a root,
+    /// and perhaps a file that proves who we are.
+    #[error(
+        "`{text}`: zookeeper is at HOST:PORT,HOST:PORT…, then perhaps /ROOT of A-Z a-z 0-9 . _ - /, \
+         then perhaps ?digest=FILE"
+    )]
+    ZooKeeper {
         /// The whole text.
         text: String,
     },
@@ -89,19 +114,27 @@ impl FromStr for RegistryUrl {
             });
         }
         if let Some(rest) = text.strip_prefix("etcd://") {
-            let (hosts, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-            let hosts: Vec<String> = hosts.split(',').map(str::to_owned).collect();
-            let prefix = if prefix.is_empty() {
-                "waystation"
-            } else {
-                prefix
-            };
-            let is_good = hosts.iter().all(|host| is_host_and_port(host)) && is_prefix(prefix);
-            if !is_good {
+            let Some((hosts, prefix)) = hosts_and_prefix(rest) else {
                 return Err(UrlError::Etcd { text: whole() });
-            }
-            let prefix = prefix.to_owned();
+            };
             return Ok(Self::Etcd { hosts, prefix });
+        }
+        if let Some(rest) = text.strip_prefix("zookeeper://") {
+            let (rest, digest) = match rest.split_once("?digest=") {
+                Some((rest, path)) => (rest, Some(path)),
+                None => (rest, None),
+            };
+            let is_path = |path: &str| !path.is_empty() && !path.contains('\0');
+            let Some((hosts, root)) = hosts_and_prefix(rest).filter(|_| digest.is_none_or(is_path))
+            else {
+                return Err(UrlError::ZooKeeper { text: whole() });
+            };
+            let digest = digest.map(PathBuf::from);
+            return Ok(Self::ZooKeeper {
+                hosts,
+                root,
+                digest,
+            });
         }
         if let Some(path) = text.strip_prefix("file://") {
             if path.is_empty() || path.contains('\0') {
@@ -120,9 +153,34 @@ impl fmt::Display for RegistryUrl {
         match self {
             Self::Embedded { host } => write!(f, "embedded://{host}"),
             Self::Etcd { hosts, prefix } => write!(f, "etcd://{}/{prefix}", hosts.join(",")),
+            Self::ZooKeeper {
+                hosts,
+                root,
+                digest,
+            } => {
+                write!(f, "zookeeper://{}/{root}", hosts.join(","))?;
+                match digest {
+                    Some(path) => write!(f, "?digest={}", path.display()),
+                    None => Ok(()),
+                }
+            }
             Self::File { path } => write!(f, "file://{}", path.display()),
         }
     }
+}
+
+/// Hosts with their ports, and the prefix behind them, `waystation` if there is
+/// none.
+fn hosts_and_prefix(text: &str) -> Option<(Vec<String>, String)> {
+    let (hosts, prefix) = text.split_once('/').unwrap_or((text, ""));
+    let hosts: Vec<String> = hosts.split(',').map(str::to_owned).collect();
+    let prefix = if prefix.is_empty() {
+        "waystation"
+    } else {
+        prefix
+    };
+    let is_good = hosts.iter().all(|host| is_host_and_port(host)) && is_prefix(prefix);
+    is_good.then(|| (hosts, prefix.to_owned()))
 }
 
 fn is_host_and_port(text: &str) -> bool {
@@ -136,7 +194,10 @@ fn is_host_and_port(text: &str) -> bool {
 /// slashes between them.
 fn is_prefix(text: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    let is_name = |name: &str| !name.is_empty() && name.chars().all(is_plain);
+    let is_name = |name: &str| {
+        // These two mean something else in a path.
+        !name.is_empty() && name.chars().all(is_plain) && name != "." && name != ".."
+    };
     text.len() <= PREFIX_BYTES_MAX && text.split('/').all(is_name)
 }
 
@@ -159,6 +220,8 @@ mod tests {
             "embedded://[::1]:7071",
             "embedded://registry.local:1",
             "etcd://127.0.0.1:2379,[::1]:2379,etcd-3:2379/way/station",
+            "zookeeper://127.0.0.1:2181,zk-2:2181/way/station",
+            "zookeeper://127.0.0.1:2181/w?digest=/etc/way/zk",
             "file:///etc/nodes",
             "file://nodes.jsonl",
         ] {
@@ -172,6 +235,8 @@ mod tests {
             let url: RegistryUrl = text.parse().unwrap();
             assert_eq!(url.to_string(), "etcd://a:1/waystation");
         }
+        let url: RegistryUrl = "zookeeper://a:1".parse().unwrap();
+        assert_eq!(url.to_string(), "zookeeper://a:1/waystation");
     }
 
     #[test]
@@ -196,6 +261,17 @@ mod tests {
             "etcd://a:1/x y",
         ] {
             assert!(matches!(refuse(text), UrlError::Etcd { .. }), "{text}");
+        }
+        for text in [
+            "zookeeper://",
+            "zookeeper://a",
+            "zookeeper://a:1,/x",
+            "zookeeper://a:1/x/../y",
+            "zookeeper://user:secret@a:1/x",
+            "zookeeper://a:1/x?digest=",
+            "zookeeper://a:1/x?session=4",
+        ] {
+            assert!(matches!(refuse(text), UrlError::ZooKeeper { .. }), "{text}");
         }
         assert!(matches!(refuse("file://"), UrlError::Path { .. }));
     }

@@ -13,17 +13,17 @@ use waystation_membership::{
 };
 use waystation_net::{Address, Label, Shard, until};
 
-use super::change::{Changed, change, draining};
+use super::change::{Changed, change};
 use super::entry::{Keys, Place, instance_of, number_of};
 use super::register::Registrant;
 use super::replica::Replica;
 use super::session;
-use super::subscribers::Subscribers;
 use super::wire::{Fault, Wire};
 use crate::backend::{Ask, Backend, Event, Events, Key, Registering, Reply};
 use crate::error::AskError;
 use crate::mirror::Mirror;
 use crate::registry::ListedService;
+use crate::store::{Subscribers, draining};
 
 /// A client's side of a registry in etcd.
 pub(crate) struct EtcdBackend {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use waystation_membership::{Instance, InstanceId, State};
+use waystation_membership::{Instance, InstanceId};
 
 use super::backend::Shared;
 use super::entry::{instance_of, value_of};
@@ -24,22 +24,6 @@ pub(super) enum Changed {
     Done(Arc<Instance>),
     /// The key is not there, or not the one that was meant.
     Not(Option<Entry>),
-}
-
-/// What an owner wants, where a drain stays a drain.
-pub(super) fn merged(wanted: &Instance, stands: &Instance) -> Instance {
-    let mut instance = wanted.clone();
-    instance.token = stands.token;
-    if stands.state == State::Draining {
-        instance.state = State::Draining;
-    }
-    instance
-}
-
-pub(super) fn draining(stands: &Instance) -> Instance {
-    let mut instance = stands.clone();
-    instance.state = State::Draining;
-    instance
 }
 
 /// Changes an instance in place, on the lease that it has, if `edit` finds that

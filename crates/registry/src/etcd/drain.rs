@@ -8,9 +8,9 @@ use waystation_net::{WaitsFor, waiting};
 
 use super::backend::Shared;
 use super::register::Registrant;
-use super::subscribers::Subscriber;
 use crate::backend::Event;
-use crate::limits::ETCD_DRAIN_POLL;
+use crate::limits::DRAIN_POLL;
+use crate::store::Subscriber;
 
 /// A drain that stands in etcd since a version.
 pub(super) struct Drain {
@@ -35,7 +35,7 @@ pub(super) async fn run(shared: Rc<Shared>, registrant: Rc<Registrant>, drain: D
             tracing::warn!(%id, ?missing, "drained without the word of all subscribers");
             break;
         }
-        let pause = shared.shard.sleep(ETCD_DRAIN_POLL);
+        let pause = shared.shard.sleep(DRAIN_POLL);
         waiting(WaitsFor::plain("etcd drain"), pause).await;
     }
     if !registrant.holds(drain.token) {

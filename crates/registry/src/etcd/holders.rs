@@ -6,10 +6,10 @@ use waystation_membership::{Content, DirectoryConfig};
 use super::backend::Shared;
 use super::change::{delete, put};
 use super::proto::{KeyValue, TxnRequest};
-use super::subscribers::Subscriber;
 use super::wire::{Fault, Wire};
 use crate::backend::Event;
 use crate::limits::ETCD_TXN_OPS_MAX;
+use crate::store::Subscriber;
 
 impl Shared {
     /// Keeps the lease of this client's subscribers, if there is one.
@@ -68,13 +68,16 @@ impl Shared {
             lease
         };
         loop {
-            let taken = (self.subscribers.borrow_mut()).take(&self.keys, ETCD_TXN_OPS_MAX);
+            let taken = self.subscribers.borrow_mut().take(ETCD_TXN_OPS_MAX);
             if taken.is_empty() {
                 return Ok(());
             }
-            let operations = taken.into_iter().map(|(key, value)| match value {
-                Some(value) => put(key, value, lease),
-                None => delete(key),
+            let operations = taken.into_iter().map(|(id, value)| {
+                let key = self.keys.subscriber(id);
+                match value {
+                    Some(value) => put(key, value, lease),
+                    None => delete(key),
+                }
             });
             let request = TxnRequest {
                 success: operations.collect(),
@@ -88,7 +91,10 @@ impl Shared {
     pub(super) async fn holders(&self, wire: &Wire) -> Result<Vec<Subscriber>, Fault> {
         self.write_subscribers(wire).await?;
         let (_, kvs) = wire.list(self.keys.subscribers()).await?;
-        let read = |kv: &KeyValue| Subscriber::read(&self.keys, &kv.key, &kv.value);
+        let read = |kv: &KeyValue| {
+            let id = self.keys.subscriber_of(&kv.key)?;
+            Subscriber::read(id, &kv.value)
+        };
         Ok(kvs.iter().filter_map(read).collect())
     }
 }

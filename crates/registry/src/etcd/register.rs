@@ -6,24 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::Code;
-use waystation_base::{Epoch, FencingToken, Moment};
+use waystation_base::{Epoch, FencingToken};
 use waystation_membership::{
-    Attempt, DrainStep, GrantError, Granted, HolderError, Instance, InstanceId, Lease, Refusal,
-    Register, Renewed, State, ViewVersion,
+    Attempt, DrainStep, Granted, HolderError, Instance, InstanceId, Refusal, Register, Renewed,
+    State, ViewVersion,
 };
 use waystation_net::{WaitsFor, waiting};
 
 use super::backend::Shared;
-use super::change::{
-    Changed, change, compare_lease, delete, draining, entry_of, found_in, merged, put, read, write,
-};
+use super::change::{Changed, change, compare_lease, delete, entry_of, found_in, put, read, write};
 use super::drain::{self, Drain};
 use super::entry::{epoch_of, number_of, token_behind, token_of, token_to_come};
 use super::proto::TxnRequest;
 use super::replica::Entry;
 use super::wire::{Fault, Wire};
 use crate::backend::{Event, Key, Registering};
-use crate::limits::{ETCD_RETRY_PAUSE, ETCD_TRIES};
+use crate::limits::{ETCD_TRIES, RETRY_PAUSE};
+use crate::store::{Again, Claim, Order, Wanted, claim, draining, lost_to, merged};
 
 /// One registration of this client.
 pub(super) struct Registrant {
@@ -49,34 +48,6 @@ struct Held {
     since: i64,
 }
 
-/// What it is to do. Orders of one kind replace each other, so that a member
-/// that is slow makes no queue.
-#[derive(Debug, Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is an order of its own; any of them may wait with any other"
-)]
-struct Wanted {
-    instance: Option<Box<Instance>>,
-    register: Option<(Attempt, Box<Register>)>,
-    renew: Option<Attempt>,
-    is_update: bool,
-    is_drain: bool,
-    is_idle: bool,
-    is_deregister: bool,
-}
-
-/// What it does next.
-#[derive(Debug)]
-pub(super) enum Order {
-    Register(Attempt, Box<Register>),
-    Renew(Attempt),
-    Update(Box<Instance>),
-    Drain,
-    Idle,
-    Deregister,
-}
-
 /// What to do about a key, for a registration.
 #[derive(Debug, PartialEq)]
 enum Plan {
@@ -85,18 +56,6 @@ enum Plan {
     Keep(Arc<Instance>),
     /// Write this over what was written at that revision; zero if nothing was.
     Write(Box<Instance>, i64),
-}
-
-impl Order {
-    /// How to want it again, if nobody else does.
-    fn again(&self) -> Option<fn(&mut Wanted)> {
-        match self {
-            Self::Register(..) | Self::Renew(_) | Self::Deregister => None,
-            Self::Update(_) => Some(|wanted| wanted.is_update = true),
-            Self::Drain => Some(|wanted| wanted.is_drain = true),
-            Self::Idle => Some(|wanted| wanted.is_idle = true),
-        }
-    }
 }
 
 impl Registrant {
@@ -114,42 +73,20 @@ impl Registrant {
     }
 
     pub(super) fn want(&self, instance: Box<Instance>, what: Registering) {
-        let mut wanted = self.wanted.borrow_mut();
-        wanted.instance = Some(instance);
-        match what {
-            Registering::Register(attempt, register) => wanted.register = Some((attempt, register)),
-            Registering::Renew(attempt) => wanted.renew = Some(attempt),
-            Registering::Update(_) => wanted.is_update = true,
-            Registering::Drain => wanted.is_drain = true,
-            Registering::Idle => wanted.is_idle = true,
-            Registering::Deregister => wanted.is_deregister = true,
-        }
+        self.wanted.borrow_mut().want(instance, what);
     }
 
     pub(super) fn next(&self) -> Option<Order> {
-        let mut wanted = self.wanted.borrow_mut();
-        if let Some((attempt, register)) = wanted.register.take() {
-            return Some(Order::Register(attempt, register));
-        }
-        if let Some(attempt) = wanted.renew.take() {
-            return Some(Order::Renew(attempt));
-        }
-        if std::mem::take(&mut wanted.is_update) {
-            return wanted.instance.clone().map(Order::Update);
-        }
-        if std::mem::take(&mut wanted.is_drain) {
-            return Some(Order::Drain);
-        }
-        if std::mem::take(&mut wanted.is_idle) {
+        let order = self.wanted.borrow_mut().next();
+        if matches!(order, Some(Order::Idle)) {
             self.is_idle.set(true);
-            return Some(Order::Idle);
         }
-        std::mem::take(&mut wanted.is_deregister).then_some(Order::Deregister)
+        order
     }
 
     /// Nothing is in flight any more.
     pub(super) fn want_idle(&self) {
-        self.wanted.borrow_mut().is_idle = true;
+        self.wanted.borrow_mut().want_again(Again::Idle);
     }
 
     /// Whether it holds its id under this token, as far as is known.
@@ -231,8 +168,8 @@ impl Registrant {
                 {
                     // The core asks once. While an election is on nobody answers,
                     // and the connection stays.
-                    again(&mut self.wanted.borrow_mut());
-                    let pause = shared.shard.sleep(ETCD_RETRY_PAUSE);
+                    self.wanted.borrow_mut().want_again(again);
+                    let pause = shared.shard.sleep(RETRY_PAUSE);
                     waiting(WaitsFor::plain("etcd pause"), pause).await;
                 }
             }
@@ -354,7 +291,9 @@ impl Registrant {
             let number = number_of(since);
             self.begin_drain(shared, instance, ViewVersion { epoch, number });
             // The word of it may have been lost with a connection.
-            self.wanted.borrow_mut().is_idle |= self.is_idle.get();
+            if self.is_idle.get() {
+                self.want_idle();
+            }
         }
     }
 
@@ -478,13 +417,6 @@ impl Registrant {
     }
 }
 
-/// Why what was held is held no longer.
-fn lost_to(instance: Option<&Instance>) -> HolderError {
-    instance.map_or(HolderError::Unknown, |instance| HolderError::Fenced {
-        current: instance.token,
-    })
-}
-
 /// What to do about a key that stands so.
 fn plan(register: &Register, stand: Option<&Entry>, epoch: Epoch, lease: Option<i64>) -> Plan {
     let mut wanted = register.instance.clone();
@@ -499,28 +431,13 @@ fn plan(register: &Register, stand: Option<&Entry>, epoch: Epoch, lease: Option<
         wanted.token = behind;
         return Plan::Write(Box::new(wanted), entry.mod_revision);
     };
-    let refuse = |error: fn(Lease) -> GrantError| {
-        Plan::Refuse(Refusal::Lease {
-            error: error(Lease {
-                owner: held.owner,
-                token: held.token,
-                // The store does not say.
-                ttl: Duration::ZERO,
-                deadline: Moment::FAR_FUTURE,
-            }),
-            holder: Some(held.address.clone()),
-        })
-    };
-    if held.owner.id != wanted.owner.id {
-        return refuse(|held| GrantError::Held { held });
-    }
-    if held.owner.incarnation > wanted.owner.incarnation {
-        return refuse(|held| GrantError::Superseded { held });
-    }
-    let is_same = held.owner == wanted.owner && held.token >= register.token_seen;
-    if !is_same {
-        wanted.token = behind;
-        return Plan::Write(Box::new(wanted), entry.mod_revision);
+    match claim(register, held) {
+        Claim::Refused(refusal) => return Plan::Refuse(refusal),
+        Claim::Behind => {
+            wanted.token = behind;
+            return Plan::Write(Box::new(wanted), entry.mod_revision);
+        }
+        Claim::Same => {}
     }
     wanted.token = held.token;
     if held.state == State::Draining {

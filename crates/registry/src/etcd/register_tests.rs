@@ -1,6 +1,6 @@
 use super::*;
 use crate::test_support::instance;
-use waystation_membership::{Owner, OwnerId};
+use waystation_membership::{GrantError, Owner, OwnerId};
 
 const EPOCH: Epoch = Epoch(1);
 
@@ -107,26 +107,4 @@ fn garbage_at_its_place_is_replaced() {
     stand.instance = None;
     let plan = plan(&wish(1, 1, FencingToken(0)), Some(&stand), EPOCH, None);
     assert_eq!(written(plan), (token(11), State::Serving, 10));
-}
-
-#[test]
-fn orders_of_one_kind_are_one_and_the_last_word_comes_last() {
-    let asked = wish(1, 1, FencingToken(0));
-    let one = Registrant::new(Key(1), asked.instance.id.clone());
-    let want = |what| one.want(Box::new(asked.instance.clone()), what);
-    want(Registering::Deregister);
-    want(Registering::Drain);
-    for weight in [7, 8] {
-        let mut instance = asked.instance.clone();
-        instance.weight = weight;
-        let update = waystation_membership::Update::default();
-        one.want(Box::new(instance), Registering::Update(update));
-    }
-    want(Registering::Renew(Attempt(4)));
-    want(Registering::Renew(Attempt(5)));
-    assert!(matches!(one.next(), Some(Order::Renew(Attempt(5)))));
-    assert!(matches!(one.next(), Some(Order::Update(_))));
-    assert!(matches!(one.next(), Some(Order::Drain)));
-    assert!(matches!(one.next(), Some(Order::Deregister)));
-    assert!(one.next().is_none());
 }

@@ -45,7 +45,8 @@ Examples:
   waystation node register im.logic 10.0.0.1:7000
   waystation node register im.logic 10.0.0.1:7000 --id logic-1 --weight 50 --zone hel-1
   waystation node register pay unix:/run/pay.sock --registry embedded://10.0.0.5:7071 --ttl 10
-  waystation node register pay 10.0.0.2:9000 --registry etcd://10.0.0.5:2379,10.0.0.6:2379/prod")]
+  waystation node register pay 10.0.0.2:9000 --registry etcd://10.0.0.5:2379,10.0.0.6:2379/prod
+  waystation node register pay 10.0.0.1:7000 --registry zookeeper://zk-1:2181,zk-2:2181/prod")]
     Register(RegisterArgs),
     /// List the nodes that are registered
     #[command(after_help = "\
@@ -80,7 +81,8 @@ Examples:
 /// The registry that is asked.
 #[derive(Debug, Args)]
 pub(crate) struct RegistryArg {
-    /// `embedded://HOST:PORT`, `etcd://HOST:PORT,…/PREFIX` or `file://PATH`
+    /// `embedded://HOST:PORT`, `etcd://HOST:PORT,…/PREFIX`,
+    /// `zookeeper://HOST:PORT,…/ROOT` or `file://PATH`
     /// [default: `embedded://127.0.0.1:7071`]
     #[arg(long, value_name = "URL")]
     pub(crate) registry: Option<String>,

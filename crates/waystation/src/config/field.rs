@@ -14,7 +14,8 @@ use waystation_registry::RegistryUrl;
 pub(crate) const OWN_REGISTRY: &str = "embedded";
 
 /// The URLs of registries, for the reference page.
-const REGISTRY_URLS: &str = "`embedded://HOST:PORT`, `etcd://HOST:PORT,…/PREFIX`, `file://PATH`";
+const REGISTRY_URLS: &str = "`embedded://HOST:PORT`, `etcd://HOST:PORT,…/PREFIX`, \
+                             `zookeeper://HOST:PORT,…/ROOT`, `file://PATH`";
 
 /// A group of fields: one `[table]` of the file.
 #[derive(Debug)]

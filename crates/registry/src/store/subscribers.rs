@@ -1,5 +1,5 @@
-//! Who watches what, and which version of it each holds, told in etcd so that
-//! drains can wait for all of them.
+//! Who watches what, and which version of it each holds, told in the store so
+//! that drains can wait for all of them.
 //!
 //! A client writes a key for each of its watches, attached to one lease. Before
 //! it shows a watch its first view that key is there, so that no drain overlooks
@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use waystation_base::{Epoch, ServiceName};
 use waystation_membership::{SubscriberId, ViewVersion, Watch};
 
-use super::entry::Keys;
 use crate::registry::Holder;
 
 /// What a subscriber's key says.
@@ -44,9 +43,9 @@ struct Holds {
     acknowledged: Option<ViewVersion>,
 }
 
-/// A subscriber as it stands in etcd.
+/// A subscriber as it stands in the store.
 #[derive(Debug, PartialEq)]
-pub(super) struct Subscriber {
+pub(crate) struct Subscriber {
     id: SubscriberId,
     watch: Watch,
     process: String,
@@ -63,18 +62,18 @@ struct Own {
 
 /// The subscribers of this client.
 #[derive(Debug, Default)]
-pub(super) struct Subscribers {
+pub(crate) struct Subscribers {
     own: BTreeMap<SubscriberId, Own>,
     gone: BTreeSet<SubscriberId>,
     /// Services with an instance that drains.
     draining: BTreeSet<ServiceName>,
     /// The lease that the keys are attached to.
-    pub(super) lease: Option<i64>,
+    pub(crate) lease: Option<i64>,
 }
 
 impl Subscribers {
     /// Somebody watches from now on, and waits for its first views.
-    pub(super) fn subscribe(&mut self, id: SubscriberId, watch: Watch) {
+    pub(crate) fn subscribe(&mut self, id: SubscriberId, watch: Watch) {
         let subscriber = Subscriber {
             id,
             watch,
@@ -90,14 +89,14 @@ impl Subscribers {
         self.gone.remove(&id);
     }
 
-    pub(super) fn unsubscribe(&mut self, id: SubscriberId) {
+    pub(crate) fn unsubscribe(&mut self, id: SubscriberId) {
         if self.own.remove(&id).is_some() {
             self.gone.insert(id);
         }
     }
 
     /// Whether a service has an instance that drains.
-    pub(super) fn set_draining(&mut self, service: &ServiceName, is_draining: bool) {
+    pub(crate) fn set_draining(&mut self, service: &ServiceName, is_draining: bool) {
         if is_draining {
             self.draining.insert(service.clone());
         } else {
@@ -106,12 +105,12 @@ impl Subscribers {
     }
 
     /// No instance of any service drains, until it is said.
-    pub(super) fn clear_draining(&mut self) {
+    pub(crate) fn clear_draining(&mut self) {
         self.draining.clear();
     }
 
     /// A version was pushed. True when somebody may wait to hear of it.
-    pub(super) fn sent(
+    pub(crate) fn sent(
         &mut self,
         id: SubscriberId,
         service: &ServiceName,
@@ -121,7 +120,7 @@ impl Subscribers {
     }
 
     /// A version is seen by callers. True when somebody may wait to hear of it.
-    pub(super) fn acknowledged(
+    pub(crate) fn acknowledged(
         &mut self,
         id: SubscriberId,
         service: &ServiceName,
@@ -145,7 +144,7 @@ impl Subscribers {
     }
 
     /// Everything has to be written again: the lease was lost.
-    pub(super) fn lose(&mut self) {
+    pub(crate) fn lose(&mut self) {
         self.lease = None;
         self.gone.clear();
         for own in self.own.values_mut() {
@@ -154,24 +153,24 @@ impl Subscribers {
     }
 
     /// Whether something is to be written or deleted.
-    pub(super) fn has_news(&self) -> bool {
+    pub(crate) fn has_news(&self) -> bool {
         !self.gone.is_empty() || self.own.values().any(|own| !own.is_written)
     }
 
     /// The store does not take what is to be written.
-    pub(super) fn do_without(&mut self) {
+    pub(crate) fn do_without(&mut self) {
         self.gone.clear();
         for own in self.own.values_mut() {
             own.is_written = true;
         }
     }
 
-    /// At most so many keys to write, with their values, or to delete without
-    /// one. They count as written from here on.
-    pub(super) fn take(&mut self, keys: &Keys, max: usize) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    /// At most so many subscribers to write, with their values, or to delete
+    /// without one. They count as written from here on.
+    pub(crate) fn take(&mut self, max: usize) -> Vec<(SubscriberId, Option<Vec<u8>>)> {
         let mut taken = Vec::new();
         while let Some(id) = self.gone.pop_first() {
-            taken.push((keys.subscriber(id), None));
+            taken.push((id, None));
             if taken.len() >= max {
                 return taken;
             }
@@ -179,14 +178,14 @@ impl Subscribers {
         let unwritten = self.own.values_mut().filter(|own| !own.is_written);
         for own in unwritten.take(max - taken.len()) {
             own.is_written = true;
-            let key = keys.subscriber(own.subscriber.id);
-            taken.push((key, Some(own.subscriber.value())));
+            let id = own.subscriber.id;
+            taken.push((id, Some(own.subscriber.value())));
         }
         taken
     }
 
-    /// Who waits for its first views, and stands in etcd.
-    pub(super) fn take_new(&mut self) -> Vec<(SubscriberId, Watch)> {
+    /// Who waits for its first views, and stands in the store.
+    pub(crate) fn take_new(&mut self) -> Vec<(SubscriberId, Watch)> {
         let new = self.own.values_mut();
         let new = new.filter(|own| own.is_new && own.is_written);
         let new = new.map(|own| {
@@ -220,9 +219,8 @@ impl Subscriber {
         serde_json::to_vec(&form).expect("texts are JSON")
     }
 
-    /// The subscriber of a key and its value, if they make sense.
-    pub(super) fn read(keys: &Keys, key: &[u8], value: &[u8]) -> Option<Self> {
-        let id = keys.subscriber_of(key)?;
+    /// The subscriber that stands so, if that makes sense.
+    pub(crate) fn read(id: SubscriberId, value: &[u8]) -> Option<Self> {
         let form: Form = serde_json::from_slice(value).ok()?;
         let watch = match (form.service, form.prefix) {
             (Some(service), None) => Watch::Service(ServiceName::new(&service).ok()?),
@@ -248,13 +246,13 @@ impl Subscriber {
     }
 
     /// Whether it watches `service` and its callers may not see `at` yet.
-    pub(super) fn is_behind(&self, service: &ServiceName, at: ViewVersion) -> bool {
+    pub(crate) fn is_behind(&self, service: &ServiceName, at: ViewVersion) -> bool {
         let held = self.holds.get(service).and_then(|holds| holds.acknowledged);
         self.watch.covers(service) && held < Some(at)
     }
 
     /// What it holds of a service, if it watches that.
-    pub(super) fn holder(&self, service: &ServiceName) -> Option<Holder> {
+    pub(crate) fn holder(&self, service: &ServiceName) -> Option<Holder> {
         self.watch.covers(service).then(|| {
             let holds = self.holds.get(service).copied().unwrap_or_default();
             Holder {
@@ -288,30 +286,28 @@ mod tests {
         ViewVersion { epoch, number }
     }
 
-    fn read(keys: &Keys, taken: &[(Vec<u8>, Option<Vec<u8>>)]) -> Subscriber {
-        let (key, value) = &taken[0];
-        Subscriber::read(keys, key, value.as_ref().unwrap()).unwrap()
+    fn read(taken: &[(SubscriberId, Option<Vec<u8>>)]) -> Subscriber {
+        let (id, value) = &taken[0];
+        Subscriber::read(*id, value.as_ref().unwrap()).unwrap()
     }
 
     #[test]
-    fn a_subscriber_stands_in_etcd_before_it_is_shown_anything() {
-        let keys = Keys::new("w");
+    fn a_subscriber_stands_in_the_store_before_it_is_shown_anything() {
         let mut all = Subscribers::default();
         all.subscribe(SubscriberId(7), Watch::Service(service("a")));
         assert_eq!(all.take_new(), []);
-        let taken = all.take(&keys, 10);
+        let taken = all.take(10);
         assert_eq!(taken.len(), 1);
-        let stands = read(&keys, &taken);
+        let stands = read(&taken);
         assert!(stands.is_behind(&service("a"), at(1)));
         assert!(!stands.is_behind(&service("b"), at(1)), "it does not watch");
         assert_eq!(all.take_new().len(), 1);
         assert_eq!(all.take_new(), []);
-        assert_eq!(all.take(&keys, 10), []);
+        assert_eq!(all.take(10), []);
     }
 
     #[test]
     fn what_it_holds_is_urgent_while_an_instance_drains() {
-        let keys = Keys::new("w");
         let mut all = Subscribers::default();
         let id = SubscriberId(7);
         all.subscribe(id, Watch::Prefix("".into()));
@@ -319,10 +315,10 @@ mod tests {
         all.set_draining(&service("a"), true);
         assert!(all.sent(id, &service("a"), at(4)));
         assert!(!all.sent(id, &service("b"), at(4)));
-        let stands = read(&keys, &all.take(&keys, 10));
+        let stands = read(&all.take(10));
         assert!(stands.is_behind(&service("a"), at(4)));
         assert!(all.acknowledged(id, &service("a"), at(4)));
-        let stands = read(&keys, &all.take(&keys, 10));
+        let stands = read(&all.take(10));
         assert!(!stands.is_behind(&service("a"), at(4)));
         assert!(stands.is_behind(&service("a"), at(5)));
         let holder = stands.holder(&service("a")).unwrap();
@@ -336,37 +332,31 @@ mod tests {
 
     #[test]
     fn who_is_gone_is_deleted_and_a_lost_lease_writes_all_again() {
-        let keys = Keys::new("w");
         let mut all = Subscribers::default();
         for id in 1..=3 {
             all.subscribe(SubscriberId(id), Watch::Prefix("".into()));
         }
-        assert_eq!(all.take(&keys, 2).len(), 2, "a bounded number at once");
-        assert_eq!(all.take(&keys, 2).len(), 1);
+        assert_eq!(all.take(2).len(), 2, "a bounded number at once");
+        assert_eq!(all.take(2).len(), 1);
         all.unsubscribe(SubscriberId(2));
-        assert_eq!(
-            all.take(&keys, 2),
-            [(keys.subscriber(SubscriberId(2)), None)]
-        );
+        assert_eq!(all.take(2), [(SubscriberId(2), None)]);
         all.lose();
-        assert_eq!(all.take(&keys, 9).len(), 2);
+        assert_eq!(all.take(9).len(), 2);
     }
 
     #[test]
     fn nonsense_is_no_subscriber() {
-        let keys = Keys::new("w");
-        let key = keys.subscriber(SubscriberId(1));
+        let id = SubscriberId(1);
         for value in [
             "",
             "{}",
             r#"{"service":"A B"}"#,
             r#"{"service":"a","prefix":""}"#,
         ] {
-            assert_eq!(Subscriber::read(&keys, &key, value.as_bytes()), None);
+            assert_eq!(Subscriber::read(id, value.as_bytes()), None);
         }
         let good = br#"{"service":"a","holds":{"a":{"acknowledged":"x"}}}"#;
-        let one = Subscriber::read(&keys, &key, good).unwrap();
+        let one = Subscriber::read(id, good).unwrap();
         assert!(one.is_behind(&service("a"), at(1)));
-        assert_eq!(Subscriber::read(&keys, b"/w.subscribers/x", good), None);
     }
 }

@@ -1,0 +1,69 @@
+//! The drain of an instance: told to every subscriber, then to its owner.
+
+use std::rc::Rc;
+
+use waystation_base::{FencingToken, Moment, ServiceName};
+use waystation_membership::{DirectoryConfig, DrainStep, ViewVersion};
+use waystation_net::{WaitsFor, waiting};
+
+use super::backend::Shared;
+use super::register::Registrant;
+use crate::backend::Event;
+use crate::limits::DRAIN_POLL;
+use crate::store::Subscriber;
+
+/// A drain that stands in the store since a version.
+pub(super) struct Drain {
+    pub(super) service: ServiceName,
+    pub(super) token: FencingToken,
+    pub(super) at: ViewVersion,
+}
+
+/// Waits until every subscriber's callers see the drain, or the time is over;
+/// then until nothing is in flight any more, or the time is over.
+pub(super) async fn run(shared: Rc<Shared>, registrant: Rc<Registrant>, drain: Drain) {
+    let config = DirectoryConfig::default();
+    tell(&shared, &registrant, &drain, DrainStep::Waiting);
+    let deadline = shared.shard.now() + config.drain_ack_max;
+    while registrant.holds(drain.token) {
+        let missing = behind(&shared, &drain, deadline).await;
+        if missing == Some(0) {
+            break;
+        }
+        if shared.shard.now() >= deadline {
+            let id = &registrant.id;
+            tracing::warn!(%id, ?missing, "drained without the word of all subscribers");
+            break;
+        }
+        let pause = shared.shard.sleep(DRAIN_POLL);
+        waiting(WaitsFor::plain("zookeeper drain"), pause).await;
+    }
+    if !registrant.holds(drain.token) {
+        return;
+    }
+    registrant.set_drain(DrainStep::Acknowledged);
+    tell(&shared, &registrant, &drain, DrainStep::Acknowledged);
+    let pause = shared.shard.sleep(config.drain_requests_max);
+    tokio::select! {
+        () = shared.closed() => return,
+        () = waiting(WaitsFor::plain("requests in flight"), pause) => {}
+    }
+    if registrant.holds(drain.token) {
+        registrant.want_idle();
+        shared.work(&registrant);
+    }
+}
+
+/// How many subscribers may not show the drain yet; `None` if that cannot be
+/// found out.
+async fn behind(shared: &Shared, drain: &Drain, deadline: Moment) -> Option<usize> {
+    let wire = shared.wire_until(deadline).await.ok()?;
+    let subscribers = shared.holders(&wire).await.ok()?;
+    let is_behind = |one: &&Subscriber| one.is_behind(&drain.service, drain.at);
+    Some(subscribers.iter().filter(is_behind).count())
+}
+
+fn tell(shared: &Shared, registrant: &Registrant, drain: &Drain, step: DrainStep) {
+    let id = registrant.id.clone();
+    shared.events.push(Event::Drained(id, drain.token, step));
+}

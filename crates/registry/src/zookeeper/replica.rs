@@ -1,0 +1,333 @@
+//! What a client knows of the store, without I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use waystation_base::{Epoch, FencingToken};
+use waystation_membership::limits::EPOCH_JUMP_MAX;
+use waystation_membership::{Instance, InstanceId, Removal, ViewVersion};
+use zookeeper_client::{Stat, WatchedEvent};
+
+use super::entry::{Marks, Paths, Touched, instance_of};
+use super::wire::{Found, Read};
+use crate::limits::ZOOKEEPER_SKIPPED_KNOWN_MAX;
+use crate::mirror::Changes;
+
+/// How far above all that was seen a store is lifted. Others may have seen a
+/// little more, and need not lift it once more then.
+pub(super) const HEADROOM: u64 = 1 << 32;
+
+/// An instance's node.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// None when it holds no instance.
+    pub(super) instance: Option<Arc<Instance>>,
+    /// The transaction that made it, and the one that wrote to it last.
+    pub(super) czxid: i64,
+    pub(super) mzxid: i64,
+    /// How often it was written to.
+    pub(super) version: i32,
+    /// The session that it lives with; zero if it stays.
+    pub(super) session: i64,
+    /// Whether it may not be read: then nothing else is known of it.
+    pub(super) is_closed: bool,
+}
+
+/// Something that was skipped: where, and why.
+pub(super) type Skipped = (String, String);
+
+/// What was read and is not taken in yet, by name.
+pub(super) type Staged = BTreeMap<String, Read>;
+
+/// What has to be read again.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    /// Everything.
+    pub(super) is_all: bool,
+    pub(super) names: BTreeSet<String>,
+    /// Who left by its own will.
+    pub(super) left: BTreeSet<InstanceId>,
+}
+
+impl Dirty {
+    pub(super) fn note(&mut self, paths: &Paths, event: &WatchedEvent) {
+        match paths.touched(&event.path) {
+            Touched::Folder => self.is_all = true,
+            Touched::Name(name) => {
+                self.names.insert(name);
+            }
+            Touched::Left(id) => {
+                self.left.insert(id);
+            }
+            Touched::Elsewhere => {}
+        }
+    }
+
+    /// Whether nothing is to be read.
+    pub(super) fn is_clean(&self) -> bool {
+        !self.is_all && self.names.is_empty()
+    }
+}
+
+/// What came of taking something in.
+#[derive(Debug)]
+pub(super) struct News {
+    /// Of everything, or of what changed.
+    pub(super) changes: Option<Changes>,
+    /// Whose nodes were touched; none if that may be anybody's.
+    pub(super) touched: Option<BTreeSet<InstanceId>>,
+    pub(super) skipped: Vec<Skipped>,
+}
+
+/// Why what was read cannot be taken in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    /// The store went back, or its marks are lost: these are to be written over
+    /// the version of the folder that was read.
+    Marks(Marks),
+    /// Something was missed: everything is to be read.
+    Missed,
+}
+
+/// What a client has seen of a store.
+#[derive(Debug, Default)]
+pub(super) struct Replica {
+    marks: Marks,
+    /// The latest transaction that is known of; it is complete up to that.
+    zxid: i64,
+    /// Whether anything was read.
+    is_filled: bool,
+    /// The highest epoch and the highest number that anybody here has seen.
+    floor: ViewVersion,
+    entries: BTreeMap<String, Entry>,
+    skips: Skips,
+}
+
+impl Replica {
+    /// Up to which change it is complete; zero before anything was read.
+    pub(super) fn at(&self) -> ViewVersion {
+        if !self.is_filled {
+            return ViewVersion::default();
+        }
+        self.marks.version(self.zxid)
+    }
+
+    pub(super) fn marks(&self) -> Marks {
+        self.marks
+    }
+
+    pub(super) fn entry(&self, id: &InstanceId) -> Option<&Entry> {
+        self.entries.get(id.as_str())
+    }
+
+    /// All instances.
+    pub(super) fn instances(&self) -> impl Iterator<Item = Arc<Instance>> {
+        let entries = self.entries.values();
+        entries.filter_map(|entry| entry.instance.clone())
+    }
+
+    /// Somebody has seen this version. True when it is above all that was seen
+    /// here: then the store may have gone back. One whose epoch is absurd is not
+    /// believed.
+    pub(super) fn see(&mut self, version: ViewVersion) -> bool {
+        let jump = version.epoch.0.saturating_sub(self.floor.epoch.0);
+        let is_news = version.epoch > self.floor.epoch || version.number > self.floor.number;
+        if !is_news || jump > EPOCH_JUMP_MAX || version.number > u64::MAX / 2 {
+            return false;
+        }
+        self.floor.epoch = self.floor.epoch.max(version.epoch);
+        self.floor.number = self.floor.number.max(version.number);
+        true
+    }
+
+    /// Somebody was granted this token.
+    pub(super) fn see_token(&mut self, token: FencingToken) -> bool {
+        self.see(ViewVersion {
+            epoch: Epoch(0),
+            number: token.0,
+        })
+    }
+
+    /// The highest numbers that anybody here has seen. Looked at before a store
+    /// is read: what is read may be overtaken by later changes.
+    pub(super) fn floor(&self) -> ViewVersion {
+        self.floor
+    }
+
+    /// Takes in what was read since `floor` was the highest that anybody had
+    /// seen: everything, or what changed. It must be as it was at one moment, at
+    /// which the folder was so.
+    pub(super) fn take_in(
+        &mut self,
+        folder: &Found,
+        staged: Staged,
+        is_whole: bool,
+        dirty: &mut Dirty,
+        floor: ViewVersion,
+    ) -> Result<News, Unfit> {
+        let marks = Marks::read(&folder.0);
+        let is_whole = is_whole || !self.is_filled;
+        if !is_whole && marks != self.marks {
+            return Err(Unfit::Missed);
+        }
+        let zxid = latest(&folder.1, &staged);
+        if is_whole {
+            let is_back = marks.epoch() < floor.epoch || marks.number(zxid) < floor.number;
+            if is_back || marks.epoch().0 == 0 {
+                return Err(Unfit::Marks(marks_above(marks, floor)));
+            }
+        }
+        let is_off = |known: usize| usize::try_from(folder.1.num_children) != Ok(known);
+        if is_whole {
+            self.entries.clear();
+            self.marks = marks;
+            self.zxid = 0;
+            self.is_filled = true;
+        }
+        let mut news = News {
+            changes: None,
+            touched: None,
+            skipped: Vec::new(),
+        };
+        self.zxid = self.zxid.max(zxid);
+        self.see(self.marks.version(self.zxid));
+        let left = std::mem::take(&mut dirty.left);
+        let (mut changes, mut touched) = (Changes::default(), BTreeSet::new());
+        for (name, read) in staged {
+            if let Ok(id) = InstanceId::new(&name) {
+                touched.insert(id);
+            }
+            self.put(&name, read, folder.1.pzxid, &left, &mut changes);
+        }
+        if is_off(self.entries.len()) && !is_whole {
+            return Err(Unfit::Missed);
+        }
+        news.skipped = self.skips.take();
+        if !is_whole {
+            news.changes = Some(changes);
+            news.touched = Some(touched);
+        }
+        Ok(news)
+    }
+
+    fn put(
+        &mut self,
+        name: &str,
+        read: Read,
+        folder_zxid: i64,
+        left: &BTreeSet<InstanceId>,
+        changes: &mut Changes,
+    ) {
+        let marks = self.marks;
+        let entry = match read {
+            Read::Node(found) => Some(self.skips.entry(name, entry_of(name, &found, &marks))),
+            Read::Closed => Some(self.skips.entry(name, closed())),
+            Read::Nothing => None,
+        };
+        if entry.is_none() {
+            self.skips.known.remove(name);
+        }
+        let zxid = entry.as_ref().map_or(folder_zxid, |entry| entry.mzxid);
+        let instance = entry.as_ref().and_then(|entry| entry.instance.clone());
+        let old = match entry {
+            Some(entry) => self.entries.insert(name.to_owned(), entry),
+            None => self.entries.remove(name),
+        };
+        let mut touch = |service: &waystation_base::ServiceName| {
+            let at = changes.at.entry(service.clone()).or_default();
+            *at = (*at).max(marks.version(zxid));
+        };
+        if let Some(old) = old.and_then(|old| old.instance) {
+            touch(&old.service);
+            // Who is elsewhere now has left this service.
+            let is_meant = left.contains(&old.id) || instance.is_some();
+            let why = if is_meant {
+                Removal::Deregistered
+            } else {
+                Removal::Unknown
+            };
+            (changes.gone).push((old.service.clone(), old.id.clone(), why));
+        }
+        if let Some(instance) = instance {
+            touch(&instance.service);
+            changes.put.push(instance);
+        }
+    }
+}
+
+/// The marks for a store that has none, or has gone back.
+pub(super) fn marks_above(found: Marks, floor: ViewVersion) -> Marks {
+    let epoch = found.epoch().max(floor.epoch);
+    let seen = floor.number.max(found.number(0));
+    let above = if seen == 0 { 0 } else { seen + HEADROOM };
+    Marks::new(Epoch(epoch.0 + 1), above)
+}
+
+/// The latest transaction that had to do with any of this.
+fn latest(folder: &Stat, staged: &Staged) -> i64 {
+    let nodes = staged.values().map(|read| match read {
+        Read::Node((_, stat)) => stat.mzxid,
+        Read::Nothing | Read::Closed => 0,
+    });
+    nodes.fold(folder.pzxid.max(folder.mzxid), i64::max)
+}
+
+/// An instance's node as it was read.
+pub(super) fn entry_of(name: &str, (data, stat): &Found, marks: &Marks) -> (Entry, Option<String>) {
+    let (instance, reason) = match instance_of(name, data, stat, marks) {
+        Ok(instance) => (Some(Arc::new(instance)), None),
+        Err(reason) => (None, Some(reason)),
+    };
+    let entry = Entry {
+        instance,
+        czxid: stat.czxid,
+        mzxid: stat.mzxid,
+        version: stat.version,
+        session: stat.ephemeral_owner,
+        is_closed: false,
+    };
+    (entry, reason)
+}
+
+/// A node that may not be read.
+fn closed() -> (Entry, Option<String>) {
+    let entry = Entry {
+        instance: None,
+        czxid: 0,
+        mzxid: 0,
+        version: 0,
+        session: 0,
+        is_closed: true,
+    };
+    (entry, Some(zookeeper_client::Error::NoAuth.to_string()))
+}
+
+/// What was told to be skipped, as it was written when, so that it is told once.
+#[derive(Debug, Default)]
+struct Skips {
+    known: BTreeMap<String, i64>,
+    news: Vec<Skipped>,
+}
+
+impl Skips {
+    fn entry(&mut self, name: &str, (entry, reason): (Entry, Option<String>)) -> Entry {
+        if let Some(reason) = reason {
+            let is_known = self.known.get(name) == Some(&entry.mzxid);
+            let has_room = self.known.len() < ZOOKEEPER_SKIPPED_KNOWN_MAX;
+            if !is_known && (has_room || self.known.contains_key(name)) {
+                self.known.insert(name.to_owned(), entry.mzxid);
+                let place = name.chars().take(200).collect();
+                self.news.push((place, reason));
+            }
+        }
+        entry
+    }
+
+    fn take(&mut self) -> Vec<Skipped> {
+        std::mem::take(&mut self.news)
+    }
+}
+
+#[cfg(test)]
+#[path = "replica_tests.rs"]
+mod tests;

@@ -1,0 +1,305 @@
+//! The session that watches: opened, attached to again, caught up with,
+//! followed.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use futures_util::FutureExt;
+use waystation_base::{Backoff, ServiceName};
+use waystation_membership::{Content, State, SubscriberId, ViewVersion};
+use waystation_net::{WaitsFor, waiting};
+use zookeeper_client as zk;
+
+use super::backend::Shared;
+use super::entry::Marks;
+use super::lease::backoff;
+use super::replica::{Dirty, News, Staged, Unfit, marks_above};
+use super::wire::{Attached, Fault, Found, Read, Wire};
+use crate::backend::Event;
+use crate::limits::{
+    ZOOKEEPER_NODES_MAX, ZOOKEEPER_SESSION, ZOOKEEPER_TEND_INTERVAL, ZOOKEEPER_TRIES,
+};
+
+/// What goes on until something is wrong.
+type Outcome = Result<Infallible, Fault>;
+
+/// Connects again and again, for as long as the backend is used.
+pub(super) async fn run(shared: Rc<Shared>) {
+    let mut backoff = backoff(&shared.shard);
+    let mut known = None;
+    loop {
+        let attaching = Attached::new(
+            &shared.shard,
+            &shared.place,
+            ZOOKEEPER_SESSION,
+            known.clone(),
+        );
+        let fault = tokio::select! {
+            biased;
+            () = shared.closed() => return,
+            attached = attaching => match attached {
+                Ok(mut attached) => {
+                    if known.as_ref().map(zk::SessionInfo::id) != Some(attached.known.id()) {
+                        // What stood in the session before is gone with it.
+                        shared.subscribers.borrow_mut().lose();
+                    }
+                    known = Some(attached.known.clone());
+                    let session = Session { shared: &shared, wire: attached.wire.clone() };
+                    let end = tokio::select! {
+                        biased;
+                        fault = attached.over() => Some(fault),
+                        () = shared.closed() => None,
+                        Err(fault) = session.run(&mut backoff) => Some(fault),
+                    };
+                    drop(session);
+                    match end {
+                        Some(fault) => fault,
+                        None => return attached.close().await,
+                    }
+                }
+                Err(fault) => fault,
+            },
+        };
+        if matches!(fault, Fault::Expired) {
+            known = None;
+        }
+        shared.lost(fault.to_string());
+        let pause = shared.shard.sleep(backoff.next_delay());
+        tokio::select! {
+            biased;
+            () = shared.closed() => return,
+            () = waiting(WaitsFor::plain("zookeeper pause"), pause) => {}
+        }
+    }
+}
+
+/// A session with a connection.
+struct Session<'a> {
+    shared: &'a Rc<Shared>,
+    wire: Wire,
+}
+
+impl Session<'_> {
+    async fn run(&self, backoff: &mut Backoff) -> Outcome {
+        let folder = self.shared.paths.instances();
+        // The watch first: what changes while all is read is told behind it.
+        let mut watcher = self.wire.watch(&folder).await?;
+        let mut dirty = Dirty::default();
+        self.read_all(&mut watcher, &mut dirty).await?;
+        backoff.reset();
+        self.shared.connected(&self.wire);
+        tokio::select! {
+            outcome = self.follow(&mut watcher, &mut dirty) => outcome,
+            outcome = self.tend() => outcome,
+        }
+    }
+
+    async fn follow(&self, watcher: &mut zk::PersistentWatcher, dirty: &mut Dirty) -> Outcome {
+        loop {
+            let changed = waiting(WaitsFor::plain("zookeeper watch"), watcher.changed());
+            tokio::select! {
+                biased;
+                event = changed => {
+                    dirty.note(&self.shared.paths, &event);
+                    self.catch_up(watcher, dirty).await?;
+                }
+                () = self.shared.doubted() => self.read_all(watcher, dirty).await?,
+            }
+        }
+    }
+
+    async fn read_all(
+        &self,
+        watcher: &mut zk::PersistentWatcher,
+        dirty: &mut Dirty,
+    ) -> Result<(), Fault> {
+        self.wire.sync().await?;
+        dirty.is_all = true;
+        self.catch_up(watcher, dirty).await
+    }
+
+    /// Reads what is dirty until nothing changes meanwhile: then all of it is as
+    /// it was at one moment, and what was not read did not change. So whoever
+    /// tells a version of a service has seen all that led to it.
+    async fn catch_up(
+        &self,
+        watcher: &mut zk::PersistentWatcher,
+        dirty: &mut Dirty,
+    ) -> Result<(), Fault> {
+        let mut tries = 0;
+        let (mut staged, mut is_whole) = (Staged::new(), false);
+        let mut floor = self.shared.replica.borrow().floor();
+        loop {
+            self.note(watcher, dirty);
+            if std::mem::take(&mut dirty.is_all) {
+                staged.clear();
+                is_whole = true;
+                floor = self.shared.replica.borrow().floor();
+                dirty.names = self.names().await?;
+            } else if dirty.names.is_empty() && !is_whole && staged.is_empty() {
+                return Ok(());
+            }
+            if let Some(folder) = self.read(dirty, &mut staged).await? {
+                self.note(watcher, dirty);
+                if !dirty.is_clean() {
+                    continue;
+                }
+                let taken = {
+                    let staged = std::mem::take(&mut staged);
+                    let mut replica = self.shared.replica.borrow_mut();
+                    replica.take_in(&folder, staged, is_whole, dirty, floor)
+                };
+                match taken {
+                    Ok(news) => return self.publish(news),
+                    Err(Unfit::Missed) => {}
+                    Err(Unfit::Marks(marks)) => self.write_marks(&folder, floor, marks).await?,
+                }
+            } else {
+                self.make_folder(floor).await?;
+            }
+            dirty.is_all = true;
+            tries += 1;
+            if tries > ZOOKEEPER_TRIES {
+                return Err(Fault::Nonsense("the store does not settle"));
+            }
+        }
+    }
+
+    /// Takes what has been told so far.
+    fn note(&self, watcher: &mut zk::PersistentWatcher, dirty: &mut Dirty) {
+        while let Some(event) = watcher.changed().now_or_never() {
+            dirty.note(&self.shared.paths, &event);
+        }
+    }
+
+    async fn names(&self) -> Result<std::collections::BTreeSet<String>, Fault> {
+        let names = self.wire.children(&self.shared.paths.instances()).await?;
+        if names.len() > ZOOKEEPER_NODES_MAX {
+            return Err(Fault::TooMany(names.len()));
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    /// Reads what is dirty, and the folder at the same time; none when it is not
+    /// there.
+    async fn read(&self, dirty: &mut Dirty, staged: &mut Staged) -> Result<Option<Found>, Fault> {
+        let names = std::mem::take(&mut dirty.names);
+        let paths = &self.shared.paths;
+        let mut all: Vec<String> = names.iter().map(|name| paths.name(name)).collect();
+        all.push(paths.instances());
+        let mut found = self.wire.get_all(&all).await?;
+        let folder = match found.pop() {
+            Some(Read::Node(folder)) => Some(folder),
+            Some(Read::Closed) => return Err(zk::Error::NoAuth.into()),
+            Some(Read::Nothing) | None => None,
+        };
+        staged.extend(names.into_iter().zip(found));
+        Ok(folder)
+    }
+
+    async fn make_folder(&self, floor: ViewVersion) -> Result<(), Fault> {
+        let marks = marks_above(Marks::default(), floor);
+        let path = self.shared.paths.instances();
+        let made = self
+            .wire
+            .create_folder(&path, marks.text().as_bytes())
+            .await;
+        match made {
+            Err(fault) if fault.is_no_node() => {
+                self.wire.make_folders(&self.shared.place.root).await
+            }
+            // Somebody else was faster.
+            Err(fault) if fault.is_conflict() => Ok(()),
+            made => made,
+        }
+    }
+
+    /// Writes marks above all that was seen, unless somebody else was faster.
+    async fn write_marks(
+        &self,
+        folder: &Found,
+        floor: ViewVersion,
+        marks: Marks,
+    ) -> Result<(), Fault> {
+        if Marks::read(&folder.0).epoch().0 > 0 {
+            tracing::warn!(
+                registry = self.shared.url,
+                had = %floor,
+                "the store went back: it was restored from an old state"
+            );
+        }
+        let path = self.shared.paths.instances();
+        let version = Some(folder.1.version);
+        let written = self.wire.set(&path, marks.text().as_bytes(), version).await;
+        match written {
+            Err(fault) if fault.is_conflict() => Ok(()),
+            written => written.map(drop),
+        }
+    }
+
+    fn publish(&self, news: News) -> Result<(), Fault> {
+        let shared = self.shared;
+        let pushes = {
+            let replica = shared.replica.borrow();
+            let mut mirror = shared.mirror.borrow_mut();
+            if let Some(changes) = news.changes {
+                let services: Vec<_> = changes.at.keys().cloned().collect();
+                let pushes = mirror.change(replica.at(), changes);
+                for service in &services {
+                    let view = mirror.view(service);
+                    let mut instances = view.instances.values();
+                    let is_draining = instances.any(|one| one.state == State::Draining);
+                    self.set_draining(service, is_draining);
+                }
+                pushes
+            } else {
+                let pushes = mirror.fill(replica.at(), replica.instances());
+                shared.subscribers.borrow_mut().clear_draining();
+                for one in replica.instances() {
+                    if one.state == State::Draining {
+                        self.set_draining(&one.service, true);
+                    }
+                }
+                pushes
+            }
+        };
+        self.tell(news.skipped, pushes)?;
+        shared.check_registrants(news.touched.as_ref());
+        Ok(())
+    }
+
+    fn set_draining(&self, service: &ServiceName, is_draining: bool) {
+        let mut subscribers = self.shared.subscribers.borrow_mut();
+        subscribers.set_draining(service, is_draining);
+    }
+
+    fn tell(
+        &self,
+        skipped: Vec<(String, String)>,
+        pushes: Vec<(SubscriberId, Content)>,
+    ) -> Result<(), Fault> {
+        let mut fits = true;
+        for (name, reason) in skipped {
+            let place = self.shared.paths.name(&name);
+            fits &= self.shared.events.push(Event::Skipped { place, reason });
+        }
+        for (subscriber, content) in pushes {
+            fits &= self.shared.push(subscriber, content);
+        }
+        // Who cannot keep up starts over, so that nothing is missed in silence.
+        fits.then_some(())
+            .ok_or(Fault::Ended("the client cannot keep up"))
+    }
+
+    /// Writes down what subscribers hold: at once if somebody waits for it.
+    async fn tend(&self) -> Outcome {
+        loop {
+            self.shared.write_subscribers(&self.wire).await?;
+            let pause = self.shared.shard.sleep(ZOOKEEPER_TEND_INTERVAL);
+            tokio::select! {
+                () = waiting(WaitsFor::plain("zookeeper pause"), pause) => {}
+                () = self.shared.urgent.notified() => {}
+            }
+        }
+    }
+}
