@@ -4,6 +4,8 @@
 //!   its own (`docs/formats/sync-log.md`), behind the trait [`LogStore`].
 //! * [`adapter`] says what a site asks of its database.
 //! * [`codec`] turns messages into bytes (`docs/formats/sync-wire.md`).
+//! * [`hub`] serves sites and publishers, [`site`] keeps one copy, [`client`]
+//!   publishes.
 //!
 //! The crate leaves out the protocol (`waystation-replica`). A call of the log that
 //! syncs blocks until the disk has answered, so it belongs on a thread of its own.
@@ -28,11 +30,14 @@
 //! ```
 
 pub mod adapter;
+pub mod client;
 pub mod codec;
+pub mod hub;
 pub mod limits;
 
 mod log;
 mod parts;
+pub mod site;
 
 pub use log::{
     AppendError, Files, Folder, Log, LogConfig, LogError, LogFile, LogReader, LogStore, ReadError,

@@ -1,0 +1,195 @@
+//! What operators ask for, in JSON.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use waystation_replica::{ApplyState, Phase, SiteName, SiteStatus};
+
+use super::desk::Desk;
+use super::letters::{Ticket, ToShard};
+
+/// What an operator wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Operation {
+    /// How the hub and all sites fare: [`StatusReport`].
+    Status,
+    /// Whether all live sites are equal: [`ProofReport`](super::ProofReport).
+    Verify {
+        /// For how long to wait for the slowest site, in milliseconds, at most
+        /// [`PROOF_WAIT_MAX`](crate::limits::PROOF_WAIT_MAX).
+        wait_ms: u64,
+    },
+    /// Have gone what all sites have: [`TrimReport`].
+    Trim,
+    /// Give a site the right to write.
+    Grant {
+        /// Its name.
+        site: String,
+    },
+    /// Take a site's right to write away.
+    Fence {
+        /// Its name.
+        site: String,
+    },
+    /// Forget a site and what it pins.
+    Forget {
+        /// Its name.
+        site: String,
+    },
+}
+
+/// How a hub and all its sites fare.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// The log's history.
+    pub epoch: u64,
+    /// The log has what comes after this.
+    pub start: u64,
+    /// The last durable entry.
+    pub end: u64,
+    /// All known sites.
+    pub sites: Vec<SiteReport>,
+}
+
+/// How a site fares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteReport {
+    /// Its id.
+    pub id: u16,
+    /// Its name.
+    pub name: String,
+    /// `fresh`, `restoring`, `live` or `evicted`.
+    pub phase: String,
+    /// Whether it is connected.
+    pub is_connected: bool,
+    /// The last sequence it applied.
+    pub at: u64,
+    /// Entries that it lacks.
+    pub lag_entries: u64,
+    /// Bytes that it lacks, about.
+    pub lag_bytes: u64,
+    /// How old the first entry that it lacks is, in seconds.
+    pub lag_seconds: u64,
+    /// When it will have caught up at its present rate, in seconds.
+    pub eta_seconds: Option<u64>,
+    /// Entries applied a second.
+    pub applied_per_second: u64,
+    /// `running`, `retrying` or `stopped`.
+    pub applier: String,
+    /// Entries that are parked.
+    pub parked: u32,
+    /// Whether an entry was skipped and not repaired.
+    pub is_differing: bool,
+    /// Whether it has the right to write.
+    pub may_write: bool,
+    /// The last error of its applier.
+    pub error: Option<String>,
+}
+
+impl From<SiteStatus> for SiteReport {
+    fn from(one: SiteStatus) -> Self {
+        Self {
+            id: one.site.0,
+            name: one.name.to_string(),
+            phase: match one.phase {
+                Phase::Fresh => "fresh",
+                Phase::Restoring => "restoring",
+                Phase::Live => "live",
+                Phase::Evicted => "evicted",
+            }
+            .to_owned(),
+            is_connected: one.is_connected,
+            at: one.at.0,
+            lag_entries: one.lag_entries,
+            lag_bytes: one.lag_bytes,
+            lag_seconds: one.lag.as_secs(),
+            eta_seconds: one.eta.map(|eta| eta.as_secs()),
+            applied_per_second: one.vitals.applied_per_second,
+            applier: match one.vitals.apply {
+                ApplyState::Running => "running",
+                ApplyState::Retrying => "retrying",
+                ApplyState::Stopped => "stopped",
+            }
+            .to_owned(),
+            parked: one.vitals.parked,
+            is_differing: one.vitals.is_differing,
+            may_write: one.may_write,
+            error: one.vitals.error.map(|error| error.to_string()),
+        }
+    }
+}
+
+/// What a trim left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrimReport {
+    /// Entries up to here may go. They go by whole segments.
+    pub through: u64,
+    /// The last durable entry.
+    pub end: u64,
+}
+
+/// Something was done, and there is nothing to tell of it.
+#[derive(Serialize)]
+struct Done {
+    done: bool,
+}
+
+impl Desk {
+    pub(super) fn operate(&mut self, ticket: Ticket, operation: Operation) {
+        let now = self.shard.now();
+        match operation {
+            Operation::Status => {
+                let report = StatusReport {
+                    epoch: self.hub.epoch().0,
+                    start: self.hub.start().0,
+                    end: self.hub.end().0,
+                    sites: self.hub.status(now).into_iter().map(Into::into).collect(),
+                };
+                self.answer(ticket, &report);
+            }
+            Operation::Verify { wait_ms } => self.verify(ticket, wait_ms),
+            Operation::Trim => {
+                let through = self.hub.handle_trim(now).0;
+                let end = self.hub.end().0;
+                self.answer(ticket, &TrimReport { through, end });
+            }
+            Operation::Grant { site } => {
+                self.change(ticket, &site, |desk, site| {
+                    desk.hub.handle_grant_writer(now, site)
+                });
+            }
+            Operation::Fence { site } => {
+                self.change(ticket, &site, |desk, site| {
+                    desk.hub.handle_fence_writer(now, site)
+                });
+            }
+            Operation::Forget { site } => {
+                self.change(ticket, &site, |desk, site| {
+                    desk.hub.handle_forget(now, site)
+                });
+            }
+        }
+    }
+
+    fn change(
+        &mut self,
+        ticket: Ticket,
+        name: &str,
+        change: impl FnOnce(&mut Self, waystation_base::SiteId) -> bool,
+    ) {
+        let site = SiteName::new(name).ok();
+        let site = site.and_then(|name| self.hub.site(&name));
+        if site.is_some_and(|site| change(self, site)) {
+            self.answer(ticket, &Done { done: true });
+        } else {
+            let error = format!("no site has the name {name}");
+            self.post(ticket.shard, ToShard::Operated(ticket.wait, Err(error)));
+        }
+    }
+
+    pub(super) fn answer(&mut self, ticket: Ticket, report: &impl Serialize) {
+        let answer = serde_json::to_vec(report).map(Bytes::from);
+        let answer = answer.map_err(|error| error.to_string());
+        self.post(ticket.shard, ToShard::Operated(ticket.wait, answer));
+    }
+}

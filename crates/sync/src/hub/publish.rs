@@ -1,0 +1,246 @@
+//! Publishes and operations by native frames.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use waystation_net::native::{Handler, Inbound, Started, reply, reply_error};
+use waystation_net::{CloseReason, Conn, Label};
+use waystation_replica::limits::PAYLOAD_BYTES_MAX;
+use waystation_replica::{ClientKey, Publish, PublishRefusal};
+use waystation_wire::{Header, Status};
+
+use super::operate::Operation;
+use super::sessions::Sessions;
+use crate::limits::PAYLOADS_IN_PARTS_MAX;
+use crate::parts::{Reader, put_u64};
+
+/// Payloads of one connection of which parts have come, by tag. One that is too
+/// large holds nothing any more, and is refused when it is published.
+#[derive(Default)]
+pub(super) struct Parts {
+    by_tag: BTreeMap<u64, Part>,
+}
+
+#[derive(Default)]
+struct Part {
+    bytes: Vec<u8>,
+    length: usize,
+}
+
+impl Part {
+    fn push(&mut self, more: &[u8]) {
+        self.length = self.length.saturating_add(more.len());
+        if self.length > PAYLOAD_BYTES_MAX {
+            self.bytes = Vec::new();
+        } else {
+            self.bytes.extend_from_slice(more);
+        }
+    }
+}
+
+impl Parts {
+    /// False when there are too many payloads.
+    fn push(&mut self, tag: u64, bytes: &[u8]) -> bool {
+        let is_new = !self.by_tag.contains_key(&tag);
+        if is_new && self.by_tag.len() >= PAYLOADS_IN_PARTS_MAX {
+            return false;
+        }
+        self.by_tag.entry(tag).or_default().push(bytes);
+        true
+    }
+
+    /// The payload, ended by `rest`, and its length.
+    fn take(&mut self, tag: u64, rest: &[u8]) -> (Vec<u8>, usize) {
+        let mut part = self.by_tag.remove(&tag).unwrap_or_default();
+        part.push(rest);
+        (part.bytes, part.length)
+    }
+}
+
+/// Why a publish is not taken.
+enum Unread {
+    /// Its bytes make no sense.
+    Invalid,
+    /// Parts of it are missing: they went over another connection.
+    Parted,
+    Refused(PublishRefusal),
+}
+
+pub(super) struct PartHandler(pub(super) Rc<Sessions>);
+
+impl Handler for PartHandler {
+    fn handle(&self, conn: &Conn, message: Inbound<'_>) -> Started {
+        let mut parts = self.0.parts.borrow_mut();
+        let parts = parts.entry(conn.name()).or_default();
+        let taken = message.body.split_first_chunk();
+        let taken = taken.is_some_and(|(tag, rest)| parts.push(u64::from_le_bytes(*tag), rest));
+        if !taken {
+            // A push cannot be answered.
+            conn.close(CloseReason::Protocol("sync part"));
+        }
+        None
+    }
+
+    fn label(&self) -> Label {
+        Label::of("sync part")
+    }
+}
+
+pub(super) struct PublishHandler(pub(super) Rc<Sessions>);
+
+impl PublishHandler {
+    fn read(&self, conn: &Conn, body: &[u8]) -> Result<Publish, Unread> {
+        let mut reader = Reader::new(Bytes::copy_from_slice(body));
+        let tag = reader.u64().ok_or(Unread::Invalid)?;
+        let length = reader.u64().ok_or(Unread::Invalid)?;
+        let key = reader.bytes().ok_or(Unread::Invalid)?;
+        let rest = reader.rest();
+        let mut parts = self.0.parts.borrow_mut();
+        let (payload, found) = match parts.get_mut(&conn.name()) {
+            Some(parts) => {
+                let (payload, found) = parts.take(tag, &rest);
+                (payload.into(), found)
+            }
+            None => (rest.clone(), rest.len()),
+        };
+        if found as u64 != length {
+            return Err(Unread::Parted);
+        }
+        if found > PAYLOAD_BYTES_MAX {
+            let bytes_max = PAYLOAD_BYTES_MAX;
+            return Err(Unread::Refused(PublishRefusal::TooLarge {
+                found,
+                bytes_max,
+            }));
+        }
+        Ok(Publish {
+            key: (!key.is_empty()).then(|| ClientKey::new(&key)),
+            payload,
+        })
+    }
+}
+
+impl Handler for PublishHandler {
+    fn handle(&self, conn: &Conn, message: Inbound<'_>) -> Started {
+        let header = *message.header;
+        let publish = match self.read(conn, message.body) {
+            Ok(publish) => Ok(publish),
+            Err(Unread::Refused(refusal)) => Err(refusal),
+            // A connection that closes meanwhile counts it itself.
+            Err(Unread::Invalid) => {
+                let reason = "a publish that makes no sense";
+                let _ = reply_error(conn, &header, Status::InvalidRequest, reason);
+                return None;
+            }
+            Err(Unread::Parted) => {
+                let reason = "parts of the payload are missing";
+                let _ = reply_error(conn, &header, Status::Unavailable, reason);
+                return None;
+            }
+        };
+        let (conn, sessions) = (conn.clone(), Rc::clone(&self.0));
+        Some(Box::pin(async move {
+            let published = match publish {
+                Ok(publish) => sessions.publish(publish).await,
+                Err(refusal) => Err(refusal),
+            };
+            // As above.
+            let _ = match published {
+                Ok((epoch, seq)) => {
+                    let mut body = Vec::with_capacity(16);
+                    put_u64(&mut body, epoch.0);
+                    put_u64(&mut body, seq.0);
+                    let answer = Header::reply(header.call, header.message, Status::Ok)
+                        .with_sid(header.sid)
+                        .with_trace(header.trace);
+                    reply(&conn, &answer, &body)
+                }
+                Err(refusal) => {
+                    reply_error(&conn, &header, status_of(&refusal), &refusal.to_string())
+                }
+            };
+        }))
+    }
+
+    fn label(&self) -> Label {
+        Label::of("sync publish")
+    }
+}
+
+/// How a refusal is told in the protocol that it came by.
+pub(super) fn status_of(refusal: &PublishRefusal) -> Status {
+    match refusal {
+        PublishRefusal::TooLarge { .. } => Status::TooLarge,
+        PublishRefusal::KeyTooLong { .. } | PublishRefusal::SourceGap { .. } => {
+            Status::InvalidRequest
+        }
+        PublishRefusal::Busy | PublishRefusal::Full => Status::Overloaded,
+        PublishRefusal::NotStored { .. } => Status::Unavailable,
+        PublishRefusal::Unknown { .. } => Status::OutcomeUnknown,
+        PublishRefusal::Fenced { .. } => Status::PermissionDenied,
+        _ => Status::Internal,
+    }
+}
+
+pub(super) struct OperateHandler(pub(super) Rc<Sessions>);
+
+impl Handler for OperateHandler {
+    fn handle(&self, conn: &Conn, message: Inbound<'_>) -> Started {
+        let header = *message.header;
+        let operation = match serde_json::from_slice::<Operation>(message.body) {
+            Ok(operation) => operation,
+            Err(error) => {
+                let reason = error.to_string();
+                // A connection that closes meanwhile counts it itself.
+                let _ = reply_error(conn, &header, Status::InvalidRequest, &reason);
+                return None;
+            }
+        };
+        let (conn, sessions) = (conn.clone(), Rc::clone(&self.0));
+        Some(Box::pin(async move {
+            // As above.
+            let _ = match sessions.operate(operation).await {
+                Ok(body) => {
+                    let answer = Header::reply(header.call, header.message, Status::Ok)
+                        .with_sid(header.sid)
+                        .with_trace(header.trace);
+                    reply(&conn, &answer, &body)
+                }
+                Err(error) => reply_error(&conn, &header, Status::NotFound, &error),
+            };
+        }))
+    }
+
+    fn label(&self) -> Label {
+        Label::of("sync operate")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_make_a_payload_and_one_that_is_too_large_holds_no_memory() {
+        let mut parts = Parts::default();
+        assert!(parts.push(1, b"ab") && parts.push(2, b"x") && parts.push(1, b"cd"));
+        assert_eq!(parts.take(1, b"ef"), (b"abcdef".to_vec(), 6));
+        assert_eq!(parts.take(7, b"only"), (b"only".to_vec(), 4));
+        let piece = vec![0; 1 << 20];
+        for _ in 0..65 {
+            assert!(parts.push(3, &piece));
+        }
+        assert_eq!(parts.by_tag[&3].bytes.capacity(), 0);
+        assert_eq!(parts.take(3, b""), (Vec::new(), 65 << 20));
+    }
+
+    #[test]
+    fn too_many_payloads_in_parts_are_refused() {
+        let mut parts = Parts::default();
+        let most = PAYLOADS_IN_PARTS_MAX as u64;
+        assert!((0..most).all(|tag| parts.push(tag, b"a")));
+        assert!(!parts.push(most, b"a"));
+        assert!(parts.push(0, b"b"));
+    }
+}

@@ -1,0 +1,364 @@
+//! The connections of one shard: sites, publishers, operators.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, oneshot};
+use waystation_base::{ConnName, Epoch, Seq};
+use waystation_mailbox::{Receiver, Sender};
+use waystation_net::native::{Control, Handler, Inbound, Router, Started};
+use waystation_net::{CloseReason, Conn, Label, Shard};
+use waystation_replica::{
+    Notice, Publish, PublishRefusal, Refusal, SessionConfig, ToHub, ToSite, Violation, Welcome,
+};
+
+use super::http::Http;
+use super::letters::{Ticket, ToDesk, ToShard};
+use super::operate::Operation;
+use super::publish::{OperateHandler, PartHandler, Parts, PublishHandler};
+use super::session_task;
+use super::tail::Tail;
+use crate::codec::{DecodeError, FromHub, FromSite, Pieces, Proof, id};
+use crate::limits::{REQUESTS_PER_CONNECTION, SESSION_INPUTS_MAX};
+
+/// What a session's task takes in.
+pub(super) enum Input {
+    Message(ToHub),
+    Notice(Notice),
+    Read(Result<Arc<[Arc<waystation_replica::Entry>]>, waystation_replica::Unread>),
+    Proof(Proof),
+}
+
+/// How far a site's connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing whole has come.
+    New,
+    /// Its hello is at the desk.
+    Greeted,
+    /// It has a session.
+    Up,
+}
+
+/// A site's connection.
+pub(super) struct Seat {
+    pub(super) conn: Conn,
+    pieces: RefCell<Pieces>,
+    stage: Cell<Stage>,
+    pub(super) inputs: RefCell<VecDeque<Input>>,
+    /// The last end of the log that its task has not heard of.
+    pub(super) end: Cell<Option<Seq>>,
+    /// There is something for its task.
+    pub(super) woken: Notify,
+    /// Messages to be written.
+    pub(super) out: RefCell<VecDeque<FromHub>>,
+    pub(super) out_woken: Notify,
+    /// Nothing more is put into `out`: the connection ends behind it.
+    pub(super) is_closing: Cell<bool>,
+    pub(super) is_over: Cell<bool>,
+}
+
+impl Seat {
+    fn new(conn: &Conn) -> Self {
+        Self {
+            conn: conn.clone(),
+            pieces: RefCell::default(),
+            stage: Cell::new(Stage::New),
+            inputs: RefCell::default(),
+            end: Cell::new(None),
+            woken: Notify::new(),
+            out: RefCell::default(),
+            out_woken: Notify::new(),
+            is_closing: Cell::new(false),
+            is_over: Cell::new(false),
+        }
+    }
+
+    fn input(&self, input: Input) {
+        if self.inputs.borrow().len() >= SESSION_INPUTS_MAX {
+            tracing::warn!(peer = %self.conn.peer(), "a site says more than can be taken in");
+            return self.conn.close(CloseReason::Memory);
+        }
+        self.inputs.borrow_mut().push_back(input);
+        self.woken.notify_one();
+    }
+
+    pub(super) fn send(&self, message: FromHub) {
+        if !self.is_closing.get() {
+            self.out.borrow_mut().push_back(message);
+            self.out_woken.notify_one();
+        }
+    }
+
+    /// Says why, and closes behind it.
+    pub(super) fn refuse(&self, refusal: Refusal) {
+        self.send(FromHub::Core(ToSite::Refused(refusal)));
+        self.is_closing.set(true);
+        self.out_woken.notify_one();
+    }
+
+    fn refuse_told(&self, text: String) {
+        let text = text.into();
+        self.refuse(Refusal::Violation(Violation::Told { text }));
+    }
+}
+
+/// An answer of the desk.
+pub(super) enum Answer {
+    Published(Result<(Epoch, Seq), PublishRefusal>),
+    Operated(Result<Bytes, String>),
+}
+
+/// The sessions of a shard.
+pub(super) struct Sessions {
+    pub(super) shard: Shard,
+    pub(super) desk: Sender<ToDesk>,
+    pub(super) tail: Arc<Tail>,
+    pub(super) config: SessionConfig,
+    seats: RefCell<BTreeMap<ConnName, Rc<Seat>>>,
+    pub(super) parts: RefCell<BTreeMap<ConnName, Parts>>,
+    waits: RefCell<BTreeMap<u64, oneshot::Sender<Answer>>>,
+    last_wait: Cell<u64>,
+}
+
+impl Sessions {
+    pub(super) fn new(
+        shard: &Shard,
+        desk: Sender<ToDesk>,
+        tail: Arc<Tail>,
+        config: SessionConfig,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            shard: shard.clone(),
+            desk,
+            tail,
+            config,
+            seats: RefCell::default(),
+            parts: RefCell::default(),
+            waits: RefCell::default(),
+            last_wait: Cell::new(0),
+        })
+    }
+
+    /// Takes the desk's letters until the desk is gone.
+    pub(super) async fn read_letters(self: Rc<Self>, mut letters: Receiver<ToShard>) {
+        let mut batch = Vec::new();
+        while letters.recv_batch(&mut batch).await.is_some() {
+            for letter in batch.drain(..) {
+                self.take(letter);
+            }
+        }
+    }
+
+    fn take(self: &Rc<Self>, letter: ToShard) {
+        match letter {
+            ToShard::Admit(conn, welcome) => self.admit(conn, welcome),
+            ToShard::Refuse(conn, refusal) => {
+                if let Some(seat) = self.seat(conn) {
+                    seat.refuse(refusal);
+                }
+            }
+            ToShard::Notify(conn, notice) => {
+                if let Some(seat) = self.seat(conn) {
+                    seat.input(Input::Notice(notice));
+                }
+            }
+            ToShard::End(end) => {
+                for seat in self.seats.borrow().values() {
+                    seat.end.set(Some(end));
+                    seat.woken.notify_one();
+                }
+            }
+            ToShard::Proof(conn, proof) => {
+                if let Some(seat) = self.seat(conn) {
+                    seat.input(Input::Proof(proof));
+                }
+            }
+            ToShard::Published(wait, result) => self.answer(wait, Answer::Published(result)),
+            ToShard::Operated(wait, result) => self.answer(wait, Answer::Operated(result)),
+        }
+    }
+
+    fn answer(&self, wait: u64, answer: Answer) {
+        if let Some(waiter) = self.waits.borrow_mut().remove(&wait) {
+            // A caller that is gone wants no answer.
+            let _ = waiter.send(answer);
+        }
+    }
+
+    fn seat(&self, conn: ConnName) -> Option<Rc<Seat>> {
+        self.seats.borrow().get(&conn).map(Rc::clone)
+    }
+
+    fn admit(self: &Rc<Self>, conn: ConnName, welcome: Welcome) {
+        let Some(seat) = self.seat(conn) else {
+            // It is gone, and the desk hears of that.
+            return;
+        };
+        if seat.stage.get() != Stage::Greeted {
+            return;
+        }
+        seat.stage.set(Stage::Up);
+        let task = session_task::run(Rc::clone(self), seat, welcome);
+        self.shard.spawn(Label::of("sync session"), task);
+    }
+
+    /// The connection that says something as a site.
+    fn seat_of(self: &Rc<Self>, conn: &Conn) -> Rc<Seat> {
+        if let Some(seat) = self.seat(conn.name()) {
+            return seat;
+        }
+        let seat = Rc::new(Seat::new(conn));
+        let mut seats = self.seats.borrow_mut();
+        seats.insert(conn.name(), Rc::clone(&seat));
+        let writing = session_task::write(Rc::clone(&seat));
+        self.shard.spawn(Label::of("sync writer"), writing);
+        seat
+    }
+
+    fn hear(self: &Rc<Self>, conn: &Conn, piece: &[u8]) {
+        let seat = self.seat_of(conn);
+        let taken = seat.pieces.borrow_mut().push(piece);
+        match taken {
+            Ok(None) => {}
+            Ok(Some(message)) => self.hear_message(&seat, message),
+            Err(error) => seat.refuse_told(error.to_string()),
+        }
+    }
+
+    fn hear_message(&self, seat: &Seat, message: Bytes) {
+        let message = match FromSite::decode(message) {
+            Ok(message) => message,
+            Err(error @ (DecodeError::Version { .. } | DecodeError::Malformed)) => {
+                return seat.refuse_told(error.to_string());
+            }
+        };
+        let name = seat.conn.name();
+        match (seat.stage.get(), message) {
+            (Stage::New, FromSite::Core(ToHub::Hello(hello))) => {
+                seat.stage.set(Stage::Greeted);
+                self.tell(&seat.conn, ToDesk::Hello(name, hello));
+            }
+            (Stage::Up, FromSite::Core(message)) => seat.input(Input::Message(message)),
+            (Stage::Up, FromSite::Proof(answer)) => {
+                self.tell(&seat.conn, ToDesk::Proof(name, answer));
+            }
+            _ => seat.refuse_told("a message before the welcome".to_owned()),
+        }
+    }
+
+    /// Tells the desk; a connection that finds no room there ends.
+    pub(super) fn tell(&self, conn: &Conn, letter: ToDesk) {
+        if self.desk.try_send(letter).is_err() {
+            conn.close(CloseReason::Memory);
+        }
+    }
+
+    fn closed(self: &Rc<Self>, conn: &Conn) {
+        let name = conn.name();
+        self.parts.borrow_mut().remove(&name);
+        let Some(seat) = self.seats.borrow_mut().remove(&name) else {
+            return;
+        };
+        seat.is_over.set(true);
+        seat.woken.notify_one();
+        seat.out_woken.notify_one();
+        self.shard
+            .spawn(Label::of("sync loss"), tell_lost(Rc::clone(self), name));
+    }
+
+    /// Publishes, and waits until the entry is durable.
+    pub(super) async fn publish(
+        self: Rc<Self>,
+        publish: Publish,
+    ) -> Result<(Epoch, Seq), PublishRefusal> {
+        let letter = |ticket| ToDesk::Publish(ticket, publish);
+        match self.ask(letter).await {
+            Some(Answer::Published(result)) => result,
+            Some(Answer::Operated(_)) | None => Err(PublishRefusal::Busy),
+        }
+    }
+
+    /// Has an operation done: its answer in JSON.
+    pub(super) async fn operate(self: Rc<Self>, operation: Operation) -> Result<Bytes, String> {
+        let letter = |ticket| ToDesk::Operate(ticket, operation);
+        match self.ask(letter).await {
+            Some(Answer::Operated(result)) => result,
+            Some(Answer::Published(_)) | None => Err("the hub has too much to do".to_owned()),
+        }
+    }
+
+    /// None when the desk has no room, or is gone.
+    async fn ask(&self, letter: impl FnOnce(Ticket) -> ToDesk) -> Option<Answer> {
+        let wait = self.last_wait.get() + 1;
+        self.last_wait.set(wait);
+        let shard = self.shard.id().0;
+        let (answer, waiter) = oneshot::channel();
+        self.waits.borrow_mut().insert(wait, answer);
+        let _waiting = Waiting { of: self, wait };
+        self.desk.try_send(letter(Ticket { shard, wait })).ok()?;
+        waiter.await.ok()
+    }
+}
+
+/// Takes a wait off the list, however it ends.
+struct Waiting<'a> {
+    of: &'a Sessions,
+    wait: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.of.waits.borrow_mut().remove(&self.wait);
+    }
+}
+
+/// The desk must hear that a connection is gone, whenever it has room.
+async fn tell_lost(sessions: Rc<Sessions>, name: ConnName) {
+    while sessions.desk.try_send(ToDesk::Lost(name)).is_err() && !sessions.desk.is_closed() {
+        let pause = std::time::Duration::from_millis(10);
+        sessions.shard.sleep(pause).await;
+    }
+}
+
+struct ToHubHandler(Rc<Sessions>);
+
+impl Handler for ToHubHandler {
+    fn handle(&self, conn: &Conn, message: Inbound<'_>) -> Started {
+        self.0.hear(conn, message.body);
+        None
+    }
+
+    fn label(&self) -> Label {
+        Label::of("sync site")
+    }
+}
+
+struct Closing(Rc<Sessions>);
+
+impl Control for Closing {
+    fn on_close(&self, conn: &Conn, _reason: CloseReason) {
+        self.0.closed(conn);
+    }
+}
+
+pub(super) fn router(sessions: &Rc<Sessions>) -> Router {
+    let mut router = Router::new();
+    let handlers: [(_, Rc<dyn Handler>); 4] = [
+        (id::TO_HUB, Rc::new(ToHubHandler(Rc::clone(sessions)))),
+        (id::PUBLISH_PART, Rc::new(PartHandler(Rc::clone(sessions)))),
+        (id::PUBLISH, Rc::new(PublishHandler(Rc::clone(sessions)))),
+        (id::OPERATE, Rc::new(OperateHandler(Rc::clone(sessions)))),
+    ];
+    for (message, handler) in handlers {
+        let routed = router.route(message, handler);
+        routed.expect("message ids of one protocol differ");
+    }
+    router.set_http(Rc::new(Http(Rc::clone(sessions))));
+    router.set_control(Rc::new(Closing(Rc::clone(sessions))));
+    router.set_concurrency(REQUESTS_PER_CONNECTION);
+    router
+}

@@ -1,0 +1,106 @@
+//! The log's thread: appends a batch, trims, and opens the log anew when it failed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use waystation_base::{Clock as _, Seq};
+use waystation_mailbox::Sender;
+use waystation_net::MonotonicClock;
+use waystation_replica::{AppendFault, Batch};
+
+use super::letters::Done;
+use super::tail::Tail;
+use super::{HubOptions, fresh_epoch};
+use crate::log::{AppendError, Folder, Log, LogError, LogStore as _, random};
+
+/// How often the thread looks whether something may be trimmed, or tries to open
+/// the log again.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) struct Writer {
+    pub(super) log: Option<Log<Folder>>,
+    pub(super) options: HubOptions,
+    pub(super) batches: Receiver<Batch>,
+    /// Entries up to here may go.
+    pub(super) trim: Arc<AtomicU64>,
+    pub(super) done: Sender<Done>,
+    pub(super) tail: Arc<Tail>,
+}
+
+impl Writer {
+    /// Ends when the desk is gone.
+    pub(super) fn run(mut self) {
+        loop {
+            match self.batches.recv_timeout(LOOK_EVERY) {
+                Ok(batch) => self.append(&batch),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if self.log.is_none() {
+                self.reopen();
+            }
+            self.trim();
+        }
+    }
+
+    fn append(&mut self, batch: &Batch) {
+        let Some(log) = &mut self.log else {
+            return self.tell(Done::Failed(
+                AppendFault::Unknown,
+                "the log is closed".to_owned(),
+            ));
+        };
+        let Err(error) = log.append(batch) else {
+            self.tail.push(&batch.entries);
+            return self.tell(Done::Durable);
+        };
+        let source = std::error::Error::source(&error);
+        let reason = source.map_or_else(|| error.to_string(), |one| format!("{error}: {one}"));
+        tracing::error!(%reason, "a batch was not stored");
+        let fault = match error {
+            AppendError::NotStored(_) => AppendFault::NotStored,
+            AppendError::Unknown(_) | AppendError::Failed => {
+                self.log = None;
+                AppendFault::Unknown
+            }
+        };
+        self.tell(Done::Failed(fault, reason));
+    }
+
+    /// Tries to open the log; the next look tries again.
+    fn reopen(&mut self) {
+        match self.open() {
+            Ok(mut log) => {
+                let restored = log.restored(MonotonicClock.now(), random() >> 1);
+                self.tail.reset(log.reader());
+                tracing::info!(end = %restored.end, "opened the log anew");
+                self.log = Some(log);
+                self.tell(Done::Reopened(Box::new(restored)));
+            }
+            Err(error) => tracing::error!(%error, "cannot open the log anew; will try again"),
+        }
+    }
+
+    fn open(&self) -> Result<Log<Folder>, LogError> {
+        let files = Folder::open(&self.options.dir)?;
+        Log::open(files, self.options.log.clone(), fresh_epoch())
+    }
+
+    fn trim(&mut self) {
+        let through = Seq(self.trim.load(Ordering::Relaxed));
+        if let Some(log) = &mut self.log
+            && through > log.start()
+            && let Err(error) = log.trim(through)
+        {
+            tracing::warn!(%error, "cannot trim; will try again");
+        }
+    }
+
+    fn tell(&self, done: Done) {
+        // One batch is on its way at a time, so that there is room; without a
+        // desk nobody wants to know.
+        let _ = self.done.try_send(done);
+    }
+}
