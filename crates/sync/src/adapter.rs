@@ -33,6 +33,7 @@
 
 mod hash;
 mod memory;
+mod sqlite;
 
 use std::time::Duration;
 
@@ -46,6 +47,7 @@ use waystation_replica::{
 
 pub use hash::{RangeHash, RangeHasher, ends_range};
 pub use memory::{MemoryChange, MemoryDatabase, MemoryFaults};
+pub use sqlite::SqliteDatabase;
 
 /// Why a target cannot do what it was asked.
 #[derive(Debug, Error)]

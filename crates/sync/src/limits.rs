@@ -74,3 +74,26 @@ pub const EVENTS_TOLD_MAX: usize = 256;
 /// Bytes that all connections of a shard hold together. Above it the connection
 /// that holds most is closed.
 pub const SHARD_BYTES_MAX: usize = 1 << 30;
+
+/// Bytes of captured writes under one number, unless one row has more. More that
+/// was captured while no site ran is cut between two rows.
+pub const CAPTURE_GROUP_BYTES: u64 = 8 << 20;
+
+/// How often a file is looked at for captured writes. A look costs microseconds.
+pub const CAPTURE_POLL: Duration = Duration::from_millis(2);
+
+/// Rows of an outbox that are erased in one transaction, so that writers do not
+/// wait for long.
+pub const ERASE_ROWS_MAX: i64 = 10_000;
+
+/// Longest time that a connection to a `SQLite` file waits for its lock. Then the
+/// target counts as not available, and is asked again.
+pub const BUSY_WAIT: Duration = Duration::from_secs(5);
+
+/// Prepared statements that a connection to a `SQLite` file keeps. The least
+/// recently used one goes.
+pub const STATEMENTS_CACHED: usize = 512;
+
+/// Tables whose statements a lane of transactions keeps. All go when there is one
+/// more.
+pub const PLANS_MAX: usize = 1024;

@@ -1,0 +1,423 @@
+//! The lane of transactions.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params, params_from_iter};
+use waystation_base::Seq;
+use waystation_replica::{
+    ApplyBatch, ApplyFault, Cursor, Entry, Holding, LifeId, Origin, StoreChunk, Verdict,
+};
+
+use super::changes::{Change, Changes, Shape};
+use super::outbox::{self, SchemaChange};
+use super::schema::{self, quoted};
+use super::state::State;
+use super::statement::Guard;
+use super::{OwnedRef, keys};
+use crate::adapter::{AdapterError, Apply, ApplyError, Audited, Fate};
+use crate::limits::PLANS_MAX;
+
+const PARKED: i64 = 0;
+const REPLAYED: i64 = 1;
+const SKIPPED: i64 = 2;
+
+pub(super) struct SqliteApply {
+    pub(super) connection: Connection,
+    pub(super) guard: Guard,
+    pub(super) skipped: Vec<String>,
+    pub(super) is_captured: bool,
+    pub(super) state: State,
+    pub(super) plans: Plans,
+}
+
+/// The statements for a table's changes, by what the changes take it for.
+#[derive(Default)]
+pub(super) struct Plans(HashMap<Shape, Arc<Plan>>);
+
+struct Plan {
+    put: String,
+    delete: String,
+}
+
+impl Plans {
+    fn of(&mut self, shape: &Shape) -> Arc<Plan> {
+        if let Some(plan) = self.0.get(shape) {
+            return Arc::clone(plan);
+        }
+        if self.0.len() >= PLANS_MAX {
+            self.0.clear();
+        }
+        let name = quoted(&shape.name);
+        let columns: Vec<_> = shape.columns.iter().map(|one| quoted(one)).collect();
+        let marks: Vec<_> = (1..=columns.len())
+            .map(|index| format!("?{index}"))
+            .collect();
+        let key = shape.key.iter().enumerate();
+        let key: Vec<_> = key
+            .map(|(at, index)| format!("{} = ?{}", columns[*index], at + 1))
+            .collect();
+        let plan = Arc::new(Plan {
+            // As a writer's own REPLACE did, it takes away rows that have the same
+            // value where a second index allows one only.
+            put: format!(
+                "INSERT OR REPLACE INTO {name} ({}) VALUES ({})",
+                columns.join(", "),
+                marks.join(", ")
+            ),
+            delete: format!("DELETE FROM {name} WHERE {}", key.join(" AND ")),
+        });
+        self.0.insert(shape.clone(), Arc::clone(&plan));
+        plan
+    }
+}
+
+/// Why a change was not made: the entry is at fault, or nothing is known of it.
+enum Fault {
+    Database(rusqlite::Error),
+    Entry(String),
+    Unfilterable,
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<AdapterError> for Fault {
+    fn from(error: AdapterError) -> Self {
+        Self::Entry(error.to_string())
+    }
+}
+
+impl Fault {
+    fn of_entry(self, seq: Seq) -> ApplyError {
+        match self {
+            Self::Database(error) if is_transient(&error) => {
+                ApplyError::transient(error.to_string())
+            }
+            Self::Database(error) => ApplyError::poison(seq, error.to_string()),
+            Self::Entry(error) => ApplyError::poison(seq, error),
+            Self::Unfilterable => ApplyError {
+                fault: ApplyFault::Unfilterable,
+                error: format!("entry {seq} cannot be applied to part of a copy"),
+            },
+        }
+    }
+}
+
+/// Whether the file, not the entry, is at fault.
+pub(super) fn is_transient(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::OutOfMemory
+                | ErrorCode::ReadOnly
+                | ErrorCode::OperationInterrupted
+                | ErrorCode::PermissionDenied
+                | ErrorCode::FileLockingProtocolFailed
+        )
+    )
+}
+
+fn transient(error: impl std::fmt::Display) -> ApplyError {
+    ApplyError::transient(error.to_string())
+}
+
+/// What a transaction works with.
+struct Work<'a> {
+    transaction: &'a Transaction<'a>,
+    guard: &'a Guard,
+    plans: &'a mut Plans,
+    skipped: &'a [String],
+    is_captured: bool,
+    below: Option<&'a Cursor>,
+}
+
+impl Work<'_> {
+    fn payload(&mut self, payload: &[u8]) -> Result<(), Fault> {
+        if let Some(changes) = Changes::read(payload) {
+            return self.changes(changes);
+        }
+        let sql = std::str::from_utf8(payload).map_err(|_| {
+            Fault::Entry("the entry is neither changes of rows nor text".to_owned())
+        })?;
+        if self.below.is_some() {
+            return Err(Fault::Unfilterable);
+        }
+        self.with_schema(|work| Ok(work.guard.run(work.transaction, sql)?))
+    }
+
+    /// Does something that may change the schema. What was made here before and was
+    /// not captured yet is captured first; what this makes is not.
+    fn with_schema(
+        &mut self,
+        run: impl FnOnce(&mut Self) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        if self.is_captured {
+            outbox::install(self.transaction, self.skipped, SchemaChange::Capture)?;
+        }
+        run(self)?;
+        if self.is_captured {
+            outbox::install(self.transaction, self.skipped, SchemaChange::Adopt)?;
+        }
+        Ok(())
+    }
+
+    fn changes(&mut self, mut changes: Changes<'_>) -> Result<(), Fault> {
+        let shapes = changes.shapes.clone();
+        let mut plans: Vec<Option<Arc<Plan>>> = vec![None; shapes.len()];
+        while let Some(change) = changes
+            .next()
+            .map_err(|error| Fault::Entry(error.to_string()))?
+        {
+            match change {
+                Change::Put { table, row } => {
+                    let shape = &shapes[table];
+                    let plan = plans[table].get_or_insert_with(|| self.plans.of(shape));
+                    if self.is_below(shape, shape.key.iter().map(|index| row[*index])) {
+                        let mut statement = self.transaction.prepare_cached(&plan.put)?;
+                        statement.execute(params_from_iter(row.into_iter().map(OwnedRef)))?;
+                    }
+                }
+                Change::Delete { table, key } => {
+                    let shape = &shapes[table];
+                    let plan = plans[table].get_or_insert_with(|| self.plans.of(shape));
+                    if self.is_below(shape, key.iter().copied()) {
+                        let mut statement = self.transaction.prepare_cached(&plan.delete)?;
+                        statement.execute(params_from_iter(key.into_iter().map(OwnedRef)))?;
+                    }
+                }
+                Change::Make { name, sql } => {
+                    if !schema::exists(self.transaction, name)? {
+                        self.with_schema(|work| Ok(work.guard.run(work.transaction, sql)?))?;
+                    }
+                }
+                Change::Drop { name, sql } => {
+                    if schema::exists(self.transaction, name)? {
+                        self.with_schema(|work| Ok(work.guard.run(work.transaction, sql)?))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_below<'v>(&self, shape: &Shape, key: impl Iterator<Item = ValueRef<'v>>) -> bool {
+        let Some(below) = self.below else { return true };
+        keys::encode(&shape.name, key).as_slice() < below.as_bytes()
+    }
+}
+
+impl SqliteApply {
+    /// Runs a transaction. What it leaves in the state is kept only if it commits.
+    fn transact(
+        &mut self,
+        below: Option<&Cursor>,
+        run: impl FnOnce(&mut Work<'_>, &mut State) -> Result<(), ApplyError>,
+    ) -> Result<(), ApplyError> {
+        let behavior = TransactionBehavior::Immediate;
+        let transaction = (self.connection)
+            .transaction_with_behavior(behavior)
+            .map_err(transient)?;
+        // Nobody else writes the state, but a commit of which nothing was heard
+        // may have changed it.
+        let state = State::load(&transaction).map_err(transient)?;
+        let mut state = state.unwrap_or_else(|| self.state.clone());
+        let mut work = Work {
+            transaction: &transaction,
+            guard: &self.guard,
+            plans: &mut self.plans,
+            skipped: &self.skipped,
+            is_captured: self.is_captured,
+            below,
+        };
+        run(&mut work, &mut state)?;
+        state.store(&transaction).map_err(transient)?;
+        transaction.commit().map_err(transient)?;
+        self.state = state;
+        Ok(())
+    }
+}
+
+fn note(transaction: &Transaction<'_>, entry: &Entry, fate: i64) -> Result<(), ApplyError> {
+    let seq = entry.position.seq.0.cast_signed();
+    let payload = entry.payload.as_ref();
+    let run = |sql: &str| -> rusqlite::Result<()> {
+        transaction
+            .prepare_cached(sql)?
+            .execute(params![seq, payload, fate])?;
+        Ok(())
+    };
+    if fate == PARKED {
+        run("INSERT OR REPLACE INTO _waystation_parked SELECT ?1, ?2 WHERE ?3 = 0")
+            .map_err(transient)?;
+    }
+    run("INSERT OR REPLACE INTO _waystation_audit VALUES (?1, ?3, ?2)").map_err(transient)
+}
+
+impl Apply for SqliteApply {
+    fn apply(&mut self, batch: &ApplyBatch) -> Result<(), ApplyError> {
+        self.transact(batch.below.as_ref(), |work, state| {
+            let done = state.seq();
+            for (entry, verdict) in &batch.entries {
+                let seq = entry.position.seq;
+                if seq <= done {
+                    continue;
+                }
+                if let Origin::Site { life, source, .. } = entry.origin
+                    && life == state.life
+                {
+                    state.returned = source;
+                }
+                match verdict {
+                    Verdict::Apply => {
+                        work.payload(&entry.payload)
+                            .map_err(|fault| fault.of_entry(seq))?;
+                    }
+                    Verdict::Park => note(work.transaction, entry, PARKED)?,
+                    Verdict::Skip => {
+                        state.is_differing = true;
+                        note(work.transaction, entry, SKIPPED)?;
+                    }
+                    Verdict::Contained => {}
+                }
+            }
+            if batch.position.seq >= done {
+                let (position, ahead) = (batch.position, batch.ahead);
+                match &mut state.holding {
+                    Holding::Restoring(part) => part.position = position,
+                    holding => *holding = Holding::At { position, ahead },
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn store(&mut self, store: &StoreChunk, life: LifeId) -> Result<(), ApplyError> {
+        let chunk = &store.chunk;
+        self.transact(None, |work, state| {
+            let changes = Changes::read(&chunk.data).ok_or_else(|| transient("no rows"))?;
+            let result = (|| {
+                if chunk.index == 0 {
+                    begin_copy(work)?;
+                    *state = State::new(life);
+                } else {
+                    remove_range(work, &chunk.from, chunk.to.as_ref())?;
+                }
+                work.changes(changes)
+            })();
+            result.map_err(|fault: Fault| transient(fault.of_entry(Seq(0)).error))?;
+            state.holding = store.holding.clone();
+            Ok(())
+        })
+    }
+
+    fn replay(&mut self, seq: Seq) -> Result<(), ApplyError> {
+        self.transact(None, |work, _| {
+            let number = seq.0.cast_signed();
+            let sql = "SELECT payload FROM _waystation_parked WHERE seq = ?1";
+            let mut statement = work.transaction.prepare_cached(sql).map_err(transient)?;
+            let mut rows = statement.query([number]).map_err(transient)?;
+            let Some(row) = rows.next().map_err(transient)? else {
+                return Ok(());
+            };
+            let payload: Vec<u8> = row.get(0).map_err(transient)?;
+            drop(rows);
+            work.payload(&payload)
+                .map_err(|fault| fault.of_entry(seq))?;
+            let run = |sql: &str| -> rusqlite::Result<()> {
+                work.transaction
+                    .prepare_cached(sql)?
+                    .execute(params![number, REPLAYED])?;
+                Ok(())
+            };
+            run("DELETE FROM _waystation_parked WHERE seq = ?1 AND ?2 = ?2").map_err(transient)?;
+            run("UPDATE _waystation_audit SET fate = ?2 WHERE seq = ?1").map_err(transient)
+        })
+    }
+
+    fn audit(&mut self) -> Result<Vec<Audited>, AdapterError> {
+        let sql = "SELECT seq, fate, payload FROM _waystation_audit ORDER BY seq";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query([])?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            let fate = match row.get(1)? {
+                PARKED => Fate::Parked,
+                REPLAYED => Fate::Replayed,
+                SKIPPED => Fate::Skipped,
+                _ => return Err(AdapterError::Damaged("its audited list".to_owned())),
+            };
+            all.push(Audited {
+                seq: Seq(row.get::<_, i64>(0)?.cast_unsigned()),
+                fate,
+                payload: row.get::<_, Vec<u8>>(2)?.into(),
+            });
+        }
+        Ok(all)
+    }
+
+    fn set_repaired(&mut self) -> Result<(), AdapterError> {
+        let repaired = self.transact(None, |_, state| {
+            state.is_differing = false;
+            Ok(())
+        });
+        repaired.map_err(|error| AdapterError::Unavailable(error.error))
+    }
+}
+
+/// All rows go, and what was captured, parked and noted.
+fn begin_copy(work: &Work<'_>) -> Result<(), Fault> {
+    for table in schema::tables(work.transaction, work.skipped)? {
+        let sql = format!("DELETE FROM {}", quoted(&table.shape.name));
+        work.transaction.execute_batch(&sql)?;
+    }
+    if work.is_captured {
+        outbox::clear(work.transaction)?;
+    }
+    let sql = "DELETE FROM _waystation_parked; DELETE FROM _waystation_audit";
+    Ok(work.transaction.execute_batch(sql)?)
+}
+
+/// Removes the rows with keys in `[from, to)`.
+fn remove_range(work: &Work<'_>, from: &Cursor, to: Option<&Cursor>) -> Result<(), Fault> {
+    let nonsense = || Fault::Entry("a chunk's bounds make no sense".to_owned());
+    let from = keys::decode(from).ok_or_else(nonsense)?;
+    let to = to
+        .map(|to| keys::decode(to).ok_or_else(nonsense))
+        .transpose()?;
+    for table in schema::tables(work.transaction, work.skipped)? {
+        let shape = &table.shape;
+        let (mut bounds, mut values) = (Vec::new(), Vec::new());
+        for (place, signs) in [(Some(&from), [">=", ">"]), (to.as_ref(), ["<", "<="])] {
+            let Some(place) = place else { continue };
+            let is_from = signs[0] == ">=";
+            match shape.name.cmp(&place.table) {
+                Ordering::Equal if place.key.is_empty() && !is_from => bounds.push("0".to_owned()),
+                Ordering::Equal if place.key.is_empty() => {}
+                Ordering::Equal => {
+                    let sign = signs[usize::from(place.is_after)];
+                    bounds.push(super::key_bound(shape, sign, values.len()));
+                    values.extend(place.key.iter().cloned());
+                }
+                Ordering::Less if is_from => bounds.push("0".to_owned()),
+                Ordering::Greater if !is_from => bounds.push("0".to_owned()),
+                _ => {}
+            }
+        }
+        bounds.push("1".to_owned());
+        let condition = bounds.join(" AND ");
+        let sql = format!("DELETE FROM {} WHERE {condition}", quoted(&shape.name));
+        work.transaction.execute(&sql, params_from_iter(values))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! The lane of captured writes.
+
+use std::thread::park_timeout;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::outbox::{self, Numbered};
+use crate::adapter::{AdapterError, Capture};
+use crate::limits::{CAPTURE_POLL, ERASE_ROWS_MAX};
+
+pub(super) struct SqliteCapture {
+    pub(super) connection: Connection,
+    pub(super) skipped: Vec<String>,
+    /// What other connections had committed when it was last looked at.
+    seen: Option<i64>,
+    number: u64,
+}
+
+impl SqliteCapture {
+    pub(super) fn new(connection: Connection, skipped: Vec<String>) -> Self {
+        Self {
+            connection,
+            skipped,
+            seen: None,
+            number: 0,
+        }
+    }
+
+    /// The last number, once all that is there has one. The commit is durable, and
+    /// with it all that others committed before: nothing is told to the hub that a
+    /// loss of power could take back here.
+    fn number(&mut self) -> Result<u64, AdapterError> {
+        let version: i64 =
+            (self.connection).query_row("PRAGMA data_version", [], |row| row.get(0))?;
+        if self.seen == Some(version) {
+            return Ok(self.number);
+        }
+        let numbered = Numbered::load(&self.connection)?;
+        self.number = if numbered.is_up_to_date(&self.connection)? {
+            numbered.number
+        } else {
+            let behavior = TransactionBehavior::Immediate;
+            let transaction = self.connection.transaction_with_behavior(behavior)?;
+            let numbered = outbox::number(&transaction, &self.skipped)?;
+            transaction.commit()?;
+            numbered.number
+        };
+        self.seen = Some(version);
+        Ok(self.number)
+    }
+}
+
+impl Capture for SqliteCapture {
+    fn wait(&mut self, after: u64, wait: Duration) -> Result<u64, AdapterError> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let number = self.number()?;
+            if number > after || waited >= wait {
+                return Ok(number.max(after));
+            }
+            park_timeout(CAPTURE_POLL.min(wait.saturating_sub(waited)));
+            waited += CAPTURE_POLL;
+        }
+    }
+
+    fn read(
+        &mut self,
+        after: u64,
+        changes_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Bytes>, AdapterError> {
+        let transaction = self.connection.transaction()?;
+        let (mut all, mut bytes) = (Vec::new(), 0);
+        for number in (after + 1..).take(changes_max) {
+            let Some(payload) = outbox::payload(&transaction, number)? else {
+                break;
+            };
+            bytes += payload.len();
+            if bytes > bytes_max && !all.is_empty() {
+                break;
+            }
+            all.push(Bytes::from(payload));
+        }
+        Ok(all)
+    }
+
+    fn erase(&mut self, through: u64) -> Result<(), AdapterError> {
+        loop {
+            let behavior = TransactionBehavior::Immediate;
+            let transaction = self.connection.transaction_with_behavior(behavior)?;
+            let is_done = outbox::erase(&transaction, through, ERASE_ROWS_MAX)?;
+            transaction.commit()?;
+            if is_done {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What a file's tables are, and which of them cannot be synced.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::changes::Shape;
+use crate::adapter::AdapterError;
+
+/// Names of our own tables, indexes and triggers begin with it.
+pub(super) const OWN: &str = "_waystation_";
+
+/// Columns and key columns of one table, at most: they stand beside each other in
+/// the outbox, and `SQLite` allows 2,000 columns.
+const COLUMNS_MAX: usize = 1900;
+
+/// A table that is synced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Table {
+    pub(super) shape: Shape,
+    /// Key columns in which `SQLite` allows NULL, which is no key: several rows may
+    /// have it.
+    pub(super) nullable: Vec<usize>,
+}
+
+/// Something that a statement made: a table, index, view or trigger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Object {
+    pub(super) kind: String,
+    pub(super) name: String,
+    pub(super) sql: String,
+}
+
+impl Object {
+    /// Whether it decides what rows a table takes.
+    pub(super) fn is_needed_first(&self) -> bool {
+        self.kind == "table" || (self.kind == "index" && is_unique(&self.sql))
+    }
+
+    pub(super) fn drop_sql(&self) -> String {
+        format!("DROP {} IF EXISTS {}", self.kind, quoted(&self.name))
+    }
+}
+
+fn is_unique(sql: &str) -> bool {
+    let mut words = sql.split_whitespace();
+    words.next();
+    words
+        .next()
+        .is_some_and(|word| word.eq_ignore_ascii_case("unique"))
+}
+
+/// A name as SQL has it.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// All tables that are synced, by name. Those in `skipped` are not.
+///
+/// # Errors
+/// [`AdapterError::Unfit`] names the first table that cannot be synced and says
+/// why: it has no primary key, or is virtual.
+pub(super) fn tables(
+    connection: &Connection,
+    skipped: &[String],
+) -> Result<Vec<Table>, AdapterError> {
+    let sql = "SELECT name, type FROM pragma_table_list WHERE schema = 'main' ORDER BY name";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let names = rows.collect::<Result<Vec<(String, String)>, _>>()?;
+    let mut tables = Vec::new();
+    for (name, kind) in names {
+        if is_ours(&name) || skipped.contains(&name) {
+            continue;
+        }
+        match kind.as_str() {
+            "table" => tables.push(table(connection, name)?),
+            "virtual" => {
+                return Err(unfit(&name, "is virtual, and no trigger sees its writes"));
+            }
+            _ => {}
+        }
+    }
+    // By bytes, as cursors are.
+    tables.sort_by(|a, b| a.shape.name.cmp(&b.shape.name));
+    Ok(tables)
+}
+
+/// Ours, or the database's own.
+fn is_ours(name: &str) -> bool {
+    name.starts_with(OWN) || name.starts_with("sqlite_")
+}
+
+fn unfit(table: &str, why: &str) -> AdapterError {
+    AdapterError::Unfit(format!("table {table} {why}"))
+}
+
+fn table(connection: &Connection, name: String) -> Result<Table, AdapterError> {
+    let sql = "SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([&name])?;
+    let (mut columns, mut key, mut nullable) = (Vec::new(), Vec::new(), Vec::new());
+    let mut types = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (place, hidden): (i64, i64) = (row.get(3)?, row.get(4)?);
+        if hidden != 0 {
+            if place > 0 {
+                return Err(unfit(&name, "has a computed column in its primary key"));
+            }
+            continue;
+        }
+        if place > 0 {
+            key.push((place, columns.len()));
+            if row.get::<_, i64>(2)? == 0 {
+                nullable.push(columns.len());
+            }
+        }
+        types.push(row.get::<_, String>(1)?);
+        columns.push(row.get(0)?);
+    }
+    if key.is_empty() {
+        return Err(unfit(&name, "has no primary key"));
+    }
+    if columns.len() + key.len() > COLUMNS_MAX {
+        return Err(unfit(&name, "has too many columns"));
+    }
+    key.sort_unstable();
+    let key: Vec<usize> = key.into_iter().map(|(_, index)| index).collect();
+    // One INTEGER PRIMARY KEY is the row's number and gets one.
+    if key.len() == 1 && types[key[0]].eq_ignore_ascii_case("integer") {
+        nullable.clear();
+    }
+    let shape = Shape { name, columns, key };
+    Ok(Table { shape, nullable })
+}
+
+/// Refuses a table in which a row has NULL in its key.
+///
+/// # Errors
+/// [`AdapterError::Unfit`] with its name.
+pub(super) fn check_keys(connection: &Connection, table: &Table) -> Result<(), AdapterError> {
+    let name = &table.shape.name;
+    for index in &table.nullable {
+        let column = &table.shape.columns[*index];
+        let sql = format!(
+            "SELECT 1 FROM {} WHERE {} IS NULL LIMIT 1",
+            quoted(name),
+            quoted(column)
+        );
+        if connection
+            .query_row(&sql, [], |_| Ok(()))
+            .optional()?
+            .is_some()
+        {
+            let why = format!("has a row with NULL in column {column} of its primary key");
+            return Err(unfit(name, &why));
+        }
+    }
+    Ok(())
+}
+
+/// All that statements made, in an order in which they can be made again.
+pub(super) fn objects(
+    connection: &Connection,
+    skipped: &[String],
+) -> rusqlite::Result<Vec<Object>> {
+    let sql = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL \
+        ORDER BY CASE type WHEN 'table' THEN 0 WHEN 'index' THEN 1 WHEN 'view' THEN 2 ELSE 3 END, \
+        rowid";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (name, table): (String, String) = (row.get(1)?, row.get(2)?);
+        if !is_ours(&name) && !is_ours(&table) && !skipped.contains(&table) {
+            let (kind, sql) = (row.get(0)?, row.get(3)?);
+            all.push(Object { kind, name, sql });
+        }
+    }
+    Ok(all)
+}
+
+/// Whether there is a table, index, view or trigger with this name.
+pub(super) fn exists(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM sqlite_master WHERE name = ?1 COLLATE NOCASE";
+    connection.prepare_cached(sql)?.exists([name])
+}
+
+/// A number that changes with every change of the schema.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("PRAGMA schema_version", [], |row| row.get(0))
+}

@@ -1,0 +1,157 @@
+//! What a copy stores of itself, in the same file and the same transactions.
+
+use rusqlite::{Connection, Row, params};
+use waystation_base::{Epoch, Seq, SiteId};
+use waystation_replica::{Ahead, Cursor, Holding, LifeId, Position, Restoring};
+
+use crate::adapter::AdapterError;
+
+/// Our tables. The outbox has a column for each value of the widest table; they
+/// are added as they are needed.
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS _waystation_state (
+    id INTEGER PRIMARY KEY CHECK (id = 0),
+    life BLOB NOT NULL,
+    kind INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    chunks INTEGER NOT NULL,
+    cursor BLOB NOT NULL,
+    ahead_site INTEGER,
+    ahead_life BLOB,
+    ahead_source INTEGER,
+    returned INTEGER NOT NULL,
+    is_differing INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS _waystation_parked (
+    seq INTEGER PRIMARY KEY,
+    payload BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS _waystation_audit (
+    seq INTEGER PRIMARY KEY,
+    fate INTEGER NOT NULL,
+    payload BLOB NOT NULL
+);
+";
+
+const FRESH: i64 = 0;
+const RESTORING: i64 = 1;
+const AT: i64 = 2;
+
+/// The row of `_waystation_state`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) life: LifeId,
+    pub(super) holding: Holding,
+    /// The last own captured write that came back through the log.
+    pub(super) returned: u64,
+    pub(super) is_differing: bool,
+}
+
+impl State {
+    pub(super) fn new(life: LifeId) -> Self {
+        Self {
+            life,
+            holding: Holding::Fresh,
+            returned: 0,
+            is_differing: false,
+        }
+    }
+
+    /// The last sequence that is applied.
+    pub(super) fn seq(&self) -> Seq {
+        match &self.holding {
+            Holding::Fresh => Seq(0),
+            Holding::Restoring(part) => part.position.seq,
+            Holding::At { position, .. } => position.seq,
+        }
+    }
+
+    /// Makes our tables, if they are not there.
+    pub(super) fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
+        connection.execute_batch(SCHEMA)
+    }
+
+    /// What is stored, if anything.
+    ///
+    /// # Errors
+    /// [`AdapterError::Damaged`] if it makes no sense.
+    pub(super) fn load(connection: &Connection) -> Result<Option<Self>, AdapterError> {
+        let sql = "SELECT life, kind, epoch, seq, chunks, cursor, ahead_site, ahead_life, \
+            ahead_source, returned, is_differing FROM _waystation_state";
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.query([])?;
+        let Some(row) = rows.next()? else {
+            return Ok(None);
+        };
+        let damaged = || AdapterError::Damaged("its state has a value out of range".to_owned());
+        let position = Position {
+            epoch: Epoch(unsigned(row, 2)?),
+            seq: Seq(unsigned(row, 3)?),
+        };
+        let ahead = match row.get::<_, Option<i64>>(6)? {
+            None => None,
+            Some(site) => Some(Ahead {
+                site: SiteId(site.try_into().map_err(|_| damaged())?),
+                life: life(row, 7)?.ok_or_else(damaged)?,
+                source: unsigned(row, 8)?,
+            }),
+        };
+        let holding = match row.get(1)? {
+            FRESH => Holding::Fresh,
+            RESTORING => Holding::Restoring(Restoring {
+                position,
+                chunks: unsigned(row, 4)?,
+                cursor: Cursor::new(row.get_ref(5)?.as_blob().map_err(|_| damaged())?),
+                ahead,
+            }),
+            AT => Holding::At { position, ahead },
+            _ => return Err(damaged()),
+        };
+        Ok(Some(Self {
+            life: life(row, 0)?.ok_or_else(damaged)?,
+            holding,
+            returned: unsigned(row, 9)?,
+            is_differing: row.get(10)?,
+        }))
+    }
+
+    pub(super) fn store(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let none = Position::new(0, 0);
+        let (kind, position, chunks, cursor, ahead) = match &self.holding {
+            Holding::Fresh => (FRESH, none, 0, &[][..], None),
+            Holding::Restoring(part) => {
+                let cursor = part.cursor.as_bytes();
+                (RESTORING, part.position, part.chunks, cursor, part.ahead)
+            }
+            Holding::At { position, ahead } => (AT, *position, 0, &[][..], *ahead),
+        };
+        let sql = "INSERT OR REPLACE INTO _waystation_state VALUES \
+            (0, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        let mut statement = connection.prepare_cached(sql)?;
+        statement.execute(params![
+            self.life.0.to_be_bytes(),
+            kind,
+            position.epoch.0.cast_signed(),
+            position.seq.0.cast_signed(),
+            chunks.cast_signed(),
+            cursor,
+            ahead.map(|ahead| ahead.site.0),
+            ahead.map(|ahead| ahead.life.0.to_be_bytes()),
+            ahead.map(|ahead| ahead.source.cast_signed()),
+            self.returned.cast_signed(),
+            self.is_differing,
+        ])?;
+        Ok(())
+    }
+}
+
+fn unsigned(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(index).map(i64::cast_unsigned)
+}
+
+fn life(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<LifeId>> {
+    let bytes = row.get_ref(index)?.as_blob_or_null().unwrap_or_default();
+    let bytes = bytes.and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+    Ok(bytes.map(|bytes| LifeId(u128::from_be_bytes(bytes))))
+}
