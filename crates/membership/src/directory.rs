@@ -125,12 +125,17 @@ impl Directory {
         if self.drains.is_drained(now, &instance.id, instance.owner) {
             return Err(Refusal::Drained);
         }
-        self.believe(epoch_of(token_seen));
+        if token_seen > self.leases.highest() {
+            // Of a later state of this registry, or of another one that the node
+            // was in before.
+            self.claim(epoch_of(token_seen));
+        }
         let old = self.find(&instance.id).cloned();
         let is_new_service = !self.services.contains_key(&instance.service);
         if is_new_service && self.services.len() >= SERVICES_MAX {
             return Err(Refusal::ServicesFull);
         }
+        (self.leases).revoke_below(&instance.id, instance.owner, token_seen);
         let lease = (self.leases)
             .grant(now, &instance.id, instance.owner, ttl)
             .map_err(|error| {

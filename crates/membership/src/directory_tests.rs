@@ -275,6 +275,25 @@ fn an_old_backup_goes_on_above_what_its_peers_have_seen() {
     assert_eq!(directory.version().epoch, Epoch(8));
 }
 
+/// A node that moved here from another registry had a token of that one, higher
+/// than all of ours in the same epoch: what it was granted here was below what it
+/// had, and whoever had seen that refused it.
+#[test]
+fn a_token_of_another_registry_lifts_this_one() {
+    let mut directory = directory();
+    let low = register(&mut directory, seconds(1), "a-1", 1);
+    let mut asked = wish("a-1", 1);
+    asked.token_seen = FencingToken(low.token.0 + 1_000_000);
+    let granted = directory.handle_register(seconds(2), asked.clone());
+    let granted = granted.expect("the same owner");
+    assert!(granted.token > asked.token_seen);
+    asked.token_seen = granted.token;
+    let again = directory.handle_register(seconds(3), asked);
+    assert_eq!(again.expect("the same owner").token, granted.token);
+    let other = register(&mut directory, seconds(3), "a-2", 2);
+    assert!(other.token > granted.token);
+}
+
 #[test]
 fn a_drain_ends_when_all_acknowledged_and_requests_ended() {
     let mut directory = directory();

@@ -128,6 +128,21 @@ impl Leases {
         Ok(lease)
     }
 
+    /// The highest token that was granted, or could have been: every other is
+    /// lower.
+    pub const fn highest(&self) -> FencingToken {
+        FencingToken(self.epoch.0 << TOKEN_COUNTER_BITS | self.granted)
+    }
+
+    /// Gives back the lease that `owner` has on `id` if its token is below one
+    /// that it has seen: the next is granted under a higher one.
+    pub fn revoke_below(&mut self, id: &InstanceId, owner: Owner, seen: FencingToken) {
+        let is_below = |lease: &Lease| lease.owner == owner && lease.token < seen;
+        if self.by_id.get(id).is_some_and(is_below) {
+            self.remove(id);
+        }
+    }
+
     /// Puts back a lease that a start before this one had granted. A token of a
     /// higher epoch (the epoch was lost, the leases were not) raises ours.
     pub fn restore(&mut self, id: &InstanceId, lease: Lease) {

@@ -21,6 +21,15 @@ pub struct Embedded {
 }
 
 impl Embedded {
+    /// Where the server is, by no proxy.
+    ///
+    /// # Panics
+    /// When it is not started.
+    pub fn server(&self) -> SocketAddr {
+        let process = self.process.as_ref().expect("it runs");
+        process.ready().parse().expect("it says its address")
+    }
+
     fn dir(&self) -> PathBuf {
         self.folder.path().join("registry")
     }

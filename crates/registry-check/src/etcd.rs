@@ -170,6 +170,14 @@ impl Etcd {
         answer
     }
 
+    /// Where the server is, by no proxy.
+    ///
+    /// # Panics
+    /// When it is not started.
+    pub fn server(&self) -> SocketAddr {
+        self.server.as_ref().expect("it runs").address
+    }
+
     /// Writes a key, past every client.
     pub fn write(&self, key: &str, value: &str) {
         let body = format!(

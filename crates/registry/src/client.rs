@@ -187,11 +187,11 @@ impl Registry for Client {
             watch,
             with_holders,
         };
-        self.ask(kind).map(Listing)
+        self.ask(kind).map(Listing::new)
     }
 
     fn drain(&self, id: InstanceId) -> Result<Draining, Error> {
-        self.ask(QuestionKind::Drain(id)).map(Draining)
+        self.ask(QuestionKind::Drain(id)).map(Draining::new)
     }
 
     fn session(&self) -> Session {
@@ -267,6 +267,6 @@ fn find(host: &str) -> Result<std::net::SocketAddr, Error> {
 
 /// A number that no other process has. The standard library draws the keys of
 /// its hash maps from the system.
-fn random_u64() -> u64 {
+pub(crate) fn random_u64() -> u64 {
     RandomState::new().build_hasher().finish()
 }

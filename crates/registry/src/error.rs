@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 use waystation_membership::{InstanceError, InstanceId};
 
-use crate::limits::{QUESTIONS_MAX, REGISTRATIONS_MAX, WATCHES_MAX};
+use crate::limits::{COMBINED_SOURCES_MAX, QUESTIONS_MAX, REGISTRATIONS_MAX, WATCHES_MAX};
 
 /// Why a registry cannot be used at all, or takes no more orders. A registry
 /// that is merely absent is no error: everything waits for it.
@@ -44,6 +44,24 @@ pub enum Error {
         /// The list.
         url: String,
     },
+    /// Several registries are to be used as one, and this one stands there twice.
+    #[error("{url} is among the registries already")]
+    Twice {
+        /// The registry.
+        url: String,
+    },
+    /// The registry is none of those that are used as one.
+    #[error("{url} is not among the registries")]
+    Unknown {
+        /// The registry.
+        url: String,
+    },
+    /// One registry is needed at least.
+    #[error("there would be no registry")]
+    NoSource,
+    /// There are [`COMBINED_SOURCES_MAX`] registries.
+    #[error("at most {COMBINED_SOURCES_MAX} registries are used as one")]
+    SourcesFull,
     /// There are [`REGISTRATIONS_MAX`] registrations.
     #[error("one client has at most {REGISTRATIONS_MAX} registrations")]
     RegistrationsFull,

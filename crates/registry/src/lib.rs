@@ -11,6 +11,9 @@
 //! | `zookeeper://HOST:PORT,…/ROOT` | nodes under a root of `ZooKeeper`, tied to sessions |
 //! | `file://PATH` | a static list of instances, read again whenever it changes |
 //!
+//! [`Combined`] is several registries as one, to move from one to another while
+//! everything runs.
+//!
 //! What a client decides is in crate `waystation-membership`: a registration
 //! that never gives up, a node that fences itself before its peers evict it,
 //! views that are never emptied by a lost source. A backend only moves bytes.
@@ -62,6 +65,7 @@ pub mod limits;
 
 mod backend;
 mod client;
+mod combined;
 mod driver;
 mod embedded;
 mod error;
@@ -81,6 +85,7 @@ mod url;
 mod zookeeper;
 
 pub use client::Client;
+pub use combined::Combined;
 pub use embedded::{EmbeddedConfig, EmbeddedServer};
 pub use error::{AskError, Error, ServeError};
 pub use handle::{Draining, Listing, Registered, RegistrationStatus, Watching};

@@ -157,3 +157,15 @@ pub const PLACE_END_WAIT: Duration = Duration::from_secs(1);
 /// How often a [`Place`](crate::Place) that leaves looks whether the registry
 /// is still there.
 pub const LEAVE_LOOK: Duration = Duration::from_millis(100);
+
+/// Registries that are used as one. One more is refused.
+pub const COMBINED_SOURCES_MAX: usize = 4;
+
+/// Instances of a service that a watch of several registries remembers to have
+/// seen in each. Above it those that are gone are forgotten: a registry that is
+/// lost may then show them again.
+pub const COMBINED_KNOWN_MAX: usize = 100_000;
+
+/// Versions of a service of which a watch of several registries knows what they
+/// are made of. An acknowledgement of an older one counts for nothing.
+pub const COMBINED_ACKS_MAX: usize = 64;

@@ -1,6 +1,7 @@
 //! A value that one side changes and others wait for, on a shard or off it.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -11,6 +12,16 @@ pub(crate) struct Observed<T> {
     value: Mutex<T>,
     changed: Condvar,
     notify: Notify,
+    listener: OnceLock<Listener>,
+}
+
+/// Who is called behind each change, by who made it.
+struct Listener(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 impl<T> Observed<T> {
@@ -19,7 +30,14 @@ impl<T> Observed<T> {
             value: Mutex::new(value),
             changed: Condvar::new(),
             notify: Notify::new(),
+            listener: OnceLock::new(),
         }
+    }
+
+    /// Calls `listener` behind each change from now on, without the lock. Only
+    /// the first that is given counts.
+    pub(crate) fn on_change(&self, listener: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.listener.set(Listener(listener));
     }
 
     fn lock(&self) -> MutexGuard<'_, T> {
@@ -37,7 +55,15 @@ impl<T> Observed<T> {
         let result = change(&mut self.lock());
         self.changed.notify_all();
         self.notify.notify_waiters();
+        if let Some(Listener(listener)) = self.listener.get() {
+            listener();
+        }
         result
+    }
+
+    /// Takes something out that nobody else waits for.
+    pub(crate) fn look<R>(&self, take: impl FnOnce(&mut T) -> R) -> R {
+        take(&mut self.lock())
     }
 
     /// Waits until `take` gives something. The caller puts a deadline on it.

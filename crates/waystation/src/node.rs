@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use waystation_base::ServiceName;
 use waystation_membership::{Instance, Label, State, View, ViewVersion, Watch};
-use waystation_registry::{Client, Registry, RegistryUrl};
+use waystation_registry::{Client, Combined, Registry, RegistryUrl};
 
 use crate::cli::NodeCommand;
 use crate::config::Config;
@@ -22,18 +22,37 @@ use crate::failure::Failure;
 /// # Errors
 /// What the registry answers, or that it does not.
 pub(crate) fn run(command: &NodeCommand, config: &Config, as_json: bool) -> Result<(), Failure> {
-    let url: RegistryUrl = (config.registry.url.parse())
-        .map_err(|error| Failure::Usage(anyhow!("registry.url: {error}")))?;
+    // Several are used as one; the configuration has one.
+    let named = match command.registries() {
+        [] => std::slice::from_ref(&config.registry.url),
+        named => named,
+    };
+    let urls = named.iter().map(|url| url.parse::<RegistryUrl>());
+    let urls: Result<Vec<RegistryUrl>, _> = urls.collect();
+    let urls = urls.map_err(|error| Failure::Usage(anyhow!("--registry: {error}")))?;
     match command {
-        NodeCommand::Register(args) => register::run(args, &url, as_json),
-        NodeCommand::List(args) => list::run(args, &url, as_json),
-        NodeCommand::Watch(args) => watch::run(args, &url, as_json),
-        NodeCommand::Drain(args) => drain::run(args, &url, as_json),
+        NodeCommand::Register(args) => register::run(args, &urls, as_json),
+        NodeCommand::List(args) => list::run(args, &urls, as_json),
+        NodeCommand::Watch(args) => watch::run(args, &urls, as_json),
+        NodeCommand::Drain(args) => drain::run(args, &urls, as_json),
     }
 }
 
-fn open(url: &RegistryUrl) -> Result<Client, Failure> {
-    Ok(Client::open(url).context("cannot use the registry")?)
+/// The registry, or several as one.
+struct Opened {
+    registry: Box<dyn Registry>,
+    /// Who holds which version is compared within one registry only.
+    is_one: bool,
+}
+
+fn open(urls: &[RegistryUrl]) -> Result<Opened, Failure> {
+    let cannot = "cannot use the registry";
+    let registry: Box<dyn Registry> = match urls {
+        [url] => Box::new(Client::open(url).context(cannot)?),
+        urls => Box::new(Combined::open(urls).context(cannot)?),
+    };
+    let is_one = urls.len() == 1;
+    Ok(Opened { registry, is_one })
 }
 
 /// What `SERVICE` on the command line stands for.
@@ -79,9 +98,12 @@ fn cells(instance: &Instance) -> [String; 7] {
 }
 
 /// Who has not acknowledged a view, and what each holds.
-fn behind(client: &Client, view: &View) -> Vec<(String, Option<ViewVersion>)> {
+fn behind(opened: &Opened, view: &View) -> Vec<(String, Option<ViewVersion>)> {
+    if !opened.is_one {
+        return Vec::new();
+    }
     let watch = Watch::Service(view.service.clone());
-    let asked = client.list(watch, true);
+    let asked = opened.registry.list(watch, true);
     let Some(listed) = asked.ok().and_then(|listing| listing.wait().ok()) else {
         return Vec::new();
     };

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use common::{run, stderr, stdout, waystation};
+use waystation_registry_check::{Fixture, ZooKeeper, has_zookeeper};
 use waystation_test_process::Watchdog;
 
 /// A running command, killed when it is dropped.
@@ -240,6 +241,68 @@ fn two_registries_do_not_share_a_directory() {
         "{}",
         stderr(&second)
     );
+}
+
+/// The same commands with a registry in `ZooKeeper`.
+#[test]
+fn needs_zookeeper_a_node_is_registered_listed_and_drained_there() {
+    if !has_zookeeper() {
+        return;
+    }
+    let mut server = ZooKeeper::new(std::path::Path::new(""), true);
+    server.start();
+    let url = format!("zookeeper://{}/test", server.server());
+    let register = [
+        "node",
+        "register",
+        "im.logic",
+        "10.0.0.1:7000",
+        "--id",
+        "logic-1",
+    ];
+    let mut node = Running::start(&[&register[..], &["--registry", &url]].concat());
+    let line = node.line();
+    assert!(line.contains("is registered at 10.0.0.1:7000"), "{line}");
+    let list = run(&["node", "list", "im.logic", "--json", "--registry", &url]);
+    assert!(stdout(&list).contains("\"logic-1\""), "{}", stderr(&list));
+    let mut watch = Running::start(&["node", "watch", "im.*", "--registry", &url]);
+    let line = watch.line();
+    assert!(line.starts_with("+ im.logic logic-1 "), "{line}");
+    let drain = run(&["node", "drain", "logic-1", "--registry", &url]);
+    assert_eq!(drain.status.code(), Some(0), "{}", stderr(&drain));
+    assert_eq!(node.wait().0, Some(0));
+    let list = run(&["node", "list", "im.logic", "--json", "--registry", &url]);
+    assert_eq!(stdout(&list), "");
+}
+
+/// On the way from one registry to another both are named: the node is in both,
+/// and who asks both sees it once.
+#[test]
+fn a_node_is_in_two_registries_at_once() {
+    let (first, second) = (Registry::start(), Registry::start());
+    let both = ["--registry", &first.url, "--registry", &second.url];
+    let register = [
+        "node",
+        "register",
+        "im.logic",
+        "10.0.0.1:7000",
+        "--id",
+        "logic-1",
+    ];
+    let mut node = Running::start(&[&register[..], &both].concat());
+    assert!(node.line().contains("is registered"));
+    for registry in [&first, &second] {
+        let mut watch = registry.start_node(&["watch", "im.logic"]);
+        let line = watch.line();
+        assert!(line.starts_with("+ im.logic logic-1 "), "{line}");
+    }
+    let list = run(&[&["node", "list", "--json"][..], &both].concat());
+    assert_eq!(list.status.code(), Some(0), "{}", stderr(&list));
+    assert_eq!(stdout(&list).matches("\"logic-1\"").count(), 1);
+    let watch = ["node", "watch", "--holders"];
+    let watch = run(&[&watch[..], &both].concat());
+    assert_eq!(watch.status.code(), Some(2));
+    assert!(stderr(&watch).contains("--holders asks one registry"));
 }
 
 #[test]

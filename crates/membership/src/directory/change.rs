@@ -34,14 +34,8 @@ impl Directory {
         self.services.get(service)?.instance(id)
     }
 
-    /// A peer has seen a later epoch than ours: we come from an old backup. Go
+    /// A peer has seen a later version than ours: we come from an old backup. Go
     /// on above it, so that no version and no token goes backwards.
-    pub(super) fn believe(&mut self, seen: Epoch) {
-        if seen.0 > self.version.epoch.0 {
-            self.claim(seen);
-        }
-    }
-
     pub(super) fn believe_version(&mut self, have: ViewVersion) {
         if have > self.version {
             self.claim(have.epoch);

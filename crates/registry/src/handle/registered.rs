@@ -11,6 +11,7 @@ use waystation_membership::{
 use waystation_net::MonotonicClock;
 
 use crate::backend::Key;
+use crate::combined::JoinedRegistration;
 use crate::hub::{Hub, Order};
 use crate::observed::Observed;
 
@@ -85,12 +86,31 @@ impl RegistrationSlot {
 #[derive(Debug)]
 pub struct Registered {
     slot: Arc<RegistrationSlot>,
-    hub: Arc<Hub>,
+    route: Route,
+}
+
+/// Who looks at what the owner wants.
+#[derive(Debug)]
+enum Route {
+    Driver(Arc<Hub>),
+    Joined(Arc<JoinedRegistration>),
 }
 
 impl Registered {
     pub(crate) fn new(slot: Arc<RegistrationSlot>, hub: Arc<Hub>) -> Self {
-        Self { slot, hub }
+        let route = Route::Driver(hub);
+        Self { slot, route }
+    }
+
+    pub(crate) fn joined(joined: Arc<JoinedRegistration>) -> Self {
+        Self {
+            slot: joined.slot(),
+            route: Route::Joined(joined),
+        }
+    }
+
+    pub(crate) fn slot(&self) -> &RegistrationSlot {
+        &self.slot
     }
 
     fn wish(&self, change: impl FnOnce(&mut RegistrationWish)) {
@@ -98,8 +118,12 @@ impl Registered {
         change(&mut wish);
         let is_news = !std::mem::replace(&mut wish.is_queued, true);
         drop(wish);
-        if is_news {
-            self.hub.order(Order::Registration(Arc::clone(&self.slot)));
+        match &self.route {
+            Route::Driver(hub) if is_news => {
+                hub.order(Order::Registration(Arc::clone(&self.slot)));
+            }
+            Route::Driver(_) => {}
+            Route::Joined(joined) => joined.forward(),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use waystation_base::ServiceName;
 use waystation_membership::{SubscriberId, View, ViewVersion, Watch};
 
+use crate::combined::JoinedWatch;
 use crate::hub::{Hub, Order};
 use crate::observed::Observed;
 use crate::registry::{Change, WatchOptions};
@@ -58,12 +59,31 @@ impl WatchSlot {
 #[derive(Debug)]
 pub struct Watching {
     slot: Arc<WatchSlot>,
-    hub: Arc<Hub>,
+    route: Route,
+}
+
+/// Who looks at what the owner wants.
+#[derive(Debug)]
+enum Route {
+    Driver(Arc<Hub>),
+    Joined(Arc<JoinedWatch>),
 }
 
 impl Watching {
     pub(crate) fn new(slot: Arc<WatchSlot>, hub: Arc<Hub>) -> Self {
-        Self { slot, hub }
+        let route = Route::Driver(hub);
+        Self { slot, route }
+    }
+
+    pub(crate) fn joined(joined: Arc<JoinedWatch>) -> Self {
+        Self {
+            slot: joined.slot(),
+            route: Route::Joined(joined),
+        }
+    }
+
+    pub(crate) fn slot(&self) -> &WatchSlot {
+        &self.slot
     }
 
     fn wish(&self, change: impl FnOnce(&mut WatchWish)) {
@@ -71,8 +91,10 @@ impl Watching {
         change(&mut wish);
         let is_news = !std::mem::replace(&mut wish.is_queued, true);
         drop(wish);
-        if is_news {
-            self.hub.order(Order::Watch(Arc::clone(&self.slot)));
+        match &self.route {
+            Route::Driver(hub) if is_news => hub.order(Order::Watch(Arc::clone(&self.slot))),
+            Route::Driver(_) => {}
+            Route::Joined(joined) => joined.forward(),
         }
     }
 

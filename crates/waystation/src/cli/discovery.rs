@@ -46,7 +46,8 @@ Examples:
   waystation node register im.logic 10.0.0.1:7000 --id logic-1 --weight 50 --zone hel-1
   waystation node register pay unix:/run/pay.sock --registry embedded://10.0.0.5:7071 --ttl 10
   waystation node register pay 10.0.0.2:9000 --registry etcd://10.0.0.5:2379,10.0.0.6:2379/prod
-  waystation node register pay 10.0.0.1:7000 --registry zookeeper://zk-1:2181,zk-2:2181/prod")]
+  waystation node register pay 10.0.0.1:7000 --registry zookeeper://zk-1:2181,zk-2:2181/prod
+  waystation node register pay 10.0.0.1:7000 --registry embedded://a:7071 --registry etcd://b:2379")]
     Register(RegisterArgs),
     /// List the nodes that are registered
     #[command(after_help = "\
@@ -88,6 +89,17 @@ pub(crate) struct RegistryArg {
     pub(crate) registry: Option<String>,
 }
 
+/// The registries that are asked.
+#[derive(Debug, Args)]
+pub(crate) struct RegistriesArg {
+    /// `embedded://HOST:PORT`, `etcd://HOST:PORT,…/PREFIX`,
+    /// `zookeeper://HOST:PORT,…/ROOT` or `file://PATH`
+    /// [default: `embedded://127.0.0.1:7071`]; given twice, both are used as one, to
+    /// move from the first to the second
+    #[arg(long, value_name = "URL")]
+    pub(crate) registry: Vec<String>,
+}
+
 /// `node register`.
 #[derive(Debug, Args)]
 pub(crate) struct RegisterArgs {
@@ -98,7 +110,7 @@ pub(crate) struct RegisterArgs {
     #[arg(value_name = "ADDR")]
     pub(crate) address: Address,
     #[command(flatten)]
-    pub(crate) registry: RegistryArg,
+    pub(crate) registry: RegistriesArg,
     /// Its id, unique in the registry [default: made of SERVICE and ADDR]
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<InstanceId>,
@@ -120,7 +132,7 @@ pub(crate) struct ListArgs {
     #[arg(value_name = "SERVICE")]
     pub(crate) service: Option<String>,
     #[command(flatten)]
-    pub(crate) registry: RegistryArg,
+    pub(crate) registry: RegistriesArg,
     /// Which subscriber holds which version
     #[arg(long)]
     pub(crate) holders: bool,
@@ -133,7 +145,7 @@ pub(crate) struct DrainArgs {
     #[arg(value_name = "ID")]
     pub(crate) id: InstanceId,
     #[command(flatten)]
-    pub(crate) registry: RegistryArg,
+    pub(crate) registry: RegistriesArg,
     /// How long to wait until it is out
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     pub(crate) wait: u64,
@@ -147,12 +159,18 @@ impl RegistryCommand {
 }
 
 impl NodeCommand {
+    /// The first registry that it names.
     pub(super) fn registry(&self) -> Option<&String> {
+        self.registries().first()
+    }
+
+    /// The registries that it names.
+    pub(crate) fn registries(&self) -> &[String] {
         let arg = match self {
             Self::Register(args) => &args.registry,
             Self::List(args) | Self::Watch(args) => &args.registry,
             Self::Drain(args) => &args.registry,
         };
-        arg.registry.as_ref()
+        &arg.registry
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use waystation_base::Clock;
 use waystation_membership::Watch;
 use waystation_net::MonotonicClock;
-use waystation_registry::{Registry, RegistryUrl, WatchOptions};
+use waystation_registry::{RegistryUrl, WatchOptions};
 
 use super::{LOOK, behind, none, open};
 use crate::cli::DrainArgs;
@@ -18,10 +18,12 @@ use crate::failure::Failure;
 ///
 /// # Errors
 /// There is no such node, no answer, or it is not out in time.
-pub(super) fn run(args: &DrainArgs, url: &RegistryUrl, as_json: bool) -> Result<(), Failure> {
-    let client = open(url)?;
+pub(super) fn run(args: &DrainArgs, urls: &[RegistryUrl], as_json: bool) -> Result<(), Failure> {
+    let opened = open(urls)?;
     let id = &args.id;
-    let drained = client.drain(id.clone()).context("cannot ask")?.wait();
+    let drained = (opened.registry.drain(id.clone()))
+        .context("cannot ask")?
+        .wait();
     let service = drained.map_err(|error| Failure::Operation(error.into()))?;
     let say = |state: &str, behind: &[String]| -> Result<(), Failure> {
         let mut out = io::stdout().lock();
@@ -42,7 +44,7 @@ pub(super) fn run(args: &DrainArgs, url: &RegistryUrl, as_json: bool) -> Result<
     };
     say("draining", &[])?;
     let watch = Watch::Service(service.clone());
-    let watching = client.watch(watch, WatchOptions::default());
+    let watching = (opened.registry).watch(watch, WatchOptions::default());
     let watching = watching.context("cannot watch")?;
     let deadline = MonotonicClock.now() + Duration::from_secs(args.wait);
     let mut told: Vec<String> = Vec::new();
@@ -58,7 +60,7 @@ pub(super) fn run(args: &DrainArgs, url: &RegistryUrl, as_json: bool) -> Result<
         let view = watching.view(service.as_str());
         let view = view.unwrap_or_else(|| none(&service));
         // This watch itself acknowledges at once.
-        let late: Vec<String> = behind(&client, &view)
+        let late: Vec<String> = behind(&opened, &view)
             .into_iter()
             .map(|(peer, _)| peer)
             .collect();

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 use serde_json::json;
-use waystation_registry::{ListedService, Registry, RegistryUrl, instance_to_json};
+use waystation_registry::{ListedService, RegistryUrl, instance_to_json};
 
 use super::{cells, open, version, watch_of};
 use crate::cli::ListArgs;
@@ -20,10 +20,12 @@ const HOLDERS: [&str; 6] = ["service", "version", "subscriber", "sent", "seen", 
 ///
 /// # Errors
 /// There was no answer.
-pub(super) fn run(args: &ListArgs, url: &RegistryUrl, as_json: bool) -> Result<(), Failure> {
+pub(super) fn run(args: &ListArgs, urls: &[RegistryUrl], as_json: bool) -> Result<(), Failure> {
     let watch = watch_of(args.service.as_deref())?;
-    let client = open(url)?;
-    let listing = client.list(watch, args.holders).context("cannot ask")?;
+    let opened = open(urls)?;
+    let listing = (opened.registry)
+        .list(watch, args.holders)
+        .context("cannot ask")?;
     let services = listing
         .wait()
         .map_err(|error| Failure::Operation(error.into()))?;

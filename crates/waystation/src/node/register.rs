@@ -11,11 +11,10 @@ use waystation_base::hash64;
 use waystation_membership::{DrainStep, Instance, InstanceId, Owner, OwnerId, RegistrationConfig};
 use waystation_net::unix_time;
 use waystation_registry::{
-    Client, Error, Registered, RegistrationOptions, RegistrationStatus, Registry, RegistryUrl,
-    SessionState,
+    Error, Registered, RegistrationOptions, RegistrationStatus, RegistryUrl, SessionState,
 };
 
-use super::{LOOK, open};
+use super::{LOOK, Opened, open};
 use crate::cli::RegisterArgs;
 use crate::failure::Failure;
 use crate::limits::{DRAIN_ACK_WAIT, DRAIN_END_WAIT};
@@ -34,14 +33,16 @@ enum End {
 ///
 /// # Errors
 /// What was asked for is out of rule, or the registry did not confirm the end.
-pub(super) fn run(args: &RegisterArgs, url: &RegistryUrl, as_json: bool) -> Result<(), Failure> {
+pub(super) fn run(args: &RegisterArgs, urls: &[RegistryUrl], as_json: bool) -> Result<(), Failure> {
     let instance = instance(args)?;
-    let client = open(url)?;
+    let opened = open(urls)?;
     let config = RegistrationConfig {
         ttl: Duration::from_secs(args.ttl),
         ..RegistrationConfig::default()
     };
-    let registered = client.register(instance, RegistrationOptions { config });
+    let registered = opened
+        .registry
+        .register(instance, RegistrationOptions { config });
     let registered = Arc::new(registered.map_err(|error| match error {
         Error::Instance(_) | Error::ReadOnly { .. } => Failure::Usage(error.into()),
         error => Failure::Operation(error.into()),
@@ -60,7 +61,7 @@ pub(super) fn run(args: &RegisterArgs, url: &RegistryUrl, as_json: bool) -> Resu
         End::Drained => {}
         End::Output(error) => return Err(anyhow::Error::new(error).context("cannot print").into()),
     }
-    leave(&client, &registered)
+    leave(&opened, &registered)
 }
 
 fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
@@ -82,14 +83,14 @@ fn wait_for_signals(ends: &Sender<End>) {
 
 /// Waits until every subscriber has acknowledged, and then until the node is
 /// out. This process serves nothing, so nothing is in flight.
-fn leave(client: &Client, registered: &Registered) -> Result<(), Failure> {
+fn leave(opened: &Opened, registered: &Registered) -> Result<(), Failure> {
     let is_past = |step: DrainStep| move |status: &RegistrationStatus| status.drain >= Some(step);
     let mut looks = DRAIN_ACK_WAIT.as_secs() / LOOK.as_secs();
     while registered
         .wait_until(LOOK, is_past(DrainStep::Acknowledged))
         .is_none()
     {
-        let session = client.session();
+        let session = opened.registry.session();
         looks = looks.saturating_sub(1);
         if looks == 0 || session.state != SessionState::Connected {
             let fault = session

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use waystation_base::ServiceName;
 use waystation_membership::{Instance, View};
 use waystation_registry::{
-    Change, Client, Registry, RegistryUrl, SessionState, WatchOptions, Watching, instance_to_json,
+    Change, RegistryUrl, SessionState, WatchOptions, Watching, instance_to_json,
 };
 
-use super::{LOOK, behind, cells, none, open, version, watch_of};
+use super::{LOOK, Opened, behind, cells, none, open, version, watch_of};
 use crate::cli::ListArgs;
 use crate::failure::Failure;
 
@@ -20,13 +20,20 @@ use crate::failure::Failure;
 ///
 /// # Errors
 /// Output that nobody takes, or a watch that the registry refuses.
-pub(super) fn run(args: &ListArgs, url: &RegistryUrl, as_json: bool) -> Result<(), Failure> {
+pub(super) fn run(args: &ListArgs, urls: &[RegistryUrl], as_json: bool) -> Result<(), Failure> {
     let watch = watch_of(args.service.as_deref())?;
-    let client = open(url)?;
+    let opened = open(urls)?;
+    if args.holders && !opened.is_one {
+        let text = "--holders asks one registry: its versions are its own";
+        return Err(Failure::Usage(anyhow::anyhow!(text)));
+    }
     let options = WatchOptions::default();
-    let watching = client.watch(watch, options).context("cannot watch")?;
+    let watching = opened
+        .registry
+        .watch(watch, options)
+        .context("cannot watch")?;
     let mut printer = Printer {
-        client,
+        opened,
         as_json,
         with_holders: args.holders,
         shown: BTreeMap::new(),
@@ -36,7 +43,7 @@ pub(super) fn run(args: &ListArgs, url: &RegistryUrl, as_json: bool) -> Result<(
 }
 
 struct Printer {
-    client: Client,
+    opened: Opened,
     as_json: bool,
     with_holders: bool,
     shown: BTreeMap<ServiceName, Arc<View>>,
@@ -59,7 +66,7 @@ impl Printer {
 
     /// Says on standard error when the registry is lost and when it is back.
     fn tell_session(&mut self) -> io::Result<()> {
-        let session = self.client.session();
+        let session = self.opened.registry.session();
         let is_connected = session.state == SessionState::Connected;
         if std::mem::replace(&mut self.was_connected, is_connected) == is_connected {
             return Ok(());
@@ -91,7 +98,7 @@ impl Printer {
             self.line(&mut out, '?', "doubted", view, &view.instances[id])?;
         }
         if self.with_holders {
-            for (peer, seen) in behind(&self.client, view) {
+            for (peer, seen) in behind(&self.opened, view) {
                 self.holder(&mut out, view, &peer, &version(seen))?;
             }
         }
