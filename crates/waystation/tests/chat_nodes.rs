@@ -44,7 +44,7 @@ fn needs_etcd_the_chat_goes_on_without_etcd() {
 
 /// A chat whose roles find each other by a registry of that kind.
 fn joined_by<F: Fixture>() -> (F, Chat) {
-    let mut registry = F::new(Path::new("no program of its own"));
+    let mut registry = F::new(Path::new("no program of its own"), true);
     registry.start();
     let chat = Chat::joined_by(&registry.url().to_string());
     (registry, chat)
