@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use prost::Message;
 use waystation_base::{CallId, FencingToken, MessageId, Moment, SiteId};
+use waystation_membership::CallersWord;
 use waystation_net::native::{
     Call, CallError, Router as NativeRouter, Upstream, UpstreamConfig, UpstreamEvents,
     UpstreamState,
@@ -14,7 +15,7 @@ use waystation_net::{Address, CloseReason, Conn, Label, Shard};
 use waystation_wire::{Flags, Header, Load, encode_header};
 
 use crate::ctx::Ctx;
-use crate::limits::CALLS_AT_ONCE;
+use crate::limits::{CALLERS_FAILURES, CALLERS_WINDOW, CALLS_AT_ONCE};
 use crate::method::Method;
 use crate::peer::PushError;
 use crate::status::Status;
@@ -27,20 +28,41 @@ struct Shared {
     turns: Turns,
     /// When the last call began that ended without any sign of life since.
     silent: Cell<Option<Moment>>,
+    standing: Rc<Standing>,
+}
+
+/// What calls and connections tell of the other side.
+#[derive(Default)]
+struct Standing {
     /// Whether it has had a connection.
-    was_up: Rc<Cell<bool>>,
+    was_up: Cell<bool>,
+    /// Calls in a row without an answer, on this connection.
+    unanswered: Cell<u32>,
+    /// When the last call ended.
+    told: Cell<Option<Moment>>,
+}
+
+impl Standing {
+    fn note(&self, is_answered: bool, now: Moment) {
+        let unanswered = self.unanswered.get().saturating_add(1);
+        self.unanswered
+            .set(if is_answered { 0 } else { unanswered });
+        self.told.set(Some(now));
+    }
 }
 
 /// Asks for a sign of life on each new connection: whoever picks between
 /// callees wants to know whether this one answers.
 struct Hello {
     events: Rc<dyn UpstreamEvents>,
-    was_up: Rc<Cell<bool>>,
+    standing: Rc<Standing>,
 }
 
 impl UpstreamEvents for Hello {
     fn on_up(&self, upstream: &Upstream, conn: &Conn) {
-        self.was_up.set(true);
+        self.standing.was_up.set(true);
+        // It may be another process by now.
+        self.standing.unanswered.set(0);
         // One that has ended already has no life.
         let _ = conn.send(&encode_header(&Header::ping(CallId(0))));
         self.events.on_up(upstream, conn);
@@ -77,13 +99,13 @@ impl Channel {
         events: Rc<dyn UpstreamEvents>,
     ) -> Self {
         let config = UpstreamConfig::new(address);
-        let was_up = Rc::new(Cell::new(false));
+        let standing = Rc::<Standing>::default();
         let hello = Rc::new(Hello {
             events,
-            was_up: was_up.clone(),
+            standing: standing.clone(),
         });
         let upstream = Upstream::with_events(shard, config, Rc::new(pushes), hello);
-        Self::over(upstream, Turns::new(CALLS_AT_ONCE), was_up)
+        Self::over(upstream, Turns::new(CALLS_AT_ONCE), standing)
     }
 
     /// A channel over an upstream of one's own making. Nothing asks for signs
@@ -96,17 +118,19 @@ impl Channel {
     /// [`CALLS_AT_ONCE`]: for a callee that handles fewer or more at once, or
     /// for several channels that share one bound.
     pub fn with_turns(upstream: Upstream, turns: Turns) -> Self {
-        Self::over(upstream, turns, Rc::new(Cell::new(true)))
+        let standing = Rc::<Standing>::default();
+        standing.was_up.set(true);
+        Self::over(upstream, turns, standing)
     }
 
-    fn over(upstream: Upstream, turns: Turns, was_up: Rc<Cell<bool>>) -> Self {
+    fn over(upstream: Upstream, turns: Turns, standing: Rc<Standing>) -> Self {
         let shared = Shared {
             upstream,
             labels: RefCell::default(),
             load: RefCell::default(),
             turns,
             silent: Cell::new(None),
-            was_up,
+            standing,
         };
         Self {
             shared: Rc::new(shared),
@@ -156,7 +180,7 @@ impl Channel {
     /// under way.
     pub fn is_fresh(&self) -> bool {
         let upstream = &self.shared.upstream;
-        !self.shared.was_up.get()
+        !self.shared.standing.was_up.get()
             && upstream.state() == UpstreamState::Connecting
             && upstream.fault().is_none()
     }
@@ -164,6 +188,22 @@ impl Channel {
     /// Takes no new calls: those that were sent end, then it closes.
     pub fn retire(&self) {
         self.shared.upstream.retire();
+    }
+
+    /// What calls met in the last [`CALLERS_WINDOW`]: answers, refusals among
+    /// them, or [`CALLERS_FAILURES`] failures in a row.
+    pub fn callers(&self, now: Moment) -> CallersWord {
+        let standing = &self.shared.standing;
+        match standing.told.get() {
+            Some(told) if now.saturating_since(told) <= CALLERS_WINDOW => {
+                if standing.unanswered.get() >= CALLERS_FAILURES {
+                    CallersWord::Failing
+                } else {
+                    CallersWord::Ok
+                }
+            }
+            _ => CallersWord::None,
+        }
     }
 
     /// A call that began then had no answer in time.
@@ -215,6 +255,13 @@ impl Channel {
         let body = request.encode_to_vec();
         let began = ctx.shard().now();
         let answer = self.shared.upstream.call(&call, &body).await;
+        let is_about_callee = !matches!(
+            answer,
+            Err(CallError::TooLarge | CallError::Expired | CallError::Overloaded(_))
+        );
+        if is_about_callee {
+            (self.shared.standing).note(answer.is_ok(), ctx.shard().now());
+        }
         let answer = answer.map_err(|error| match error {
             CallError::Timeout => {
                 self.note_silence(began);

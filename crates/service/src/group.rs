@@ -3,13 +3,19 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
+use futures_util::stream::{self, StreamExt};
 use tokio::sync::Notify;
-use waystation_base::{hash64, rendezvous};
-use waystation_membership::{Instance, State, View};
-use waystation_net::{WaitsFor, until, waiting};
+use waystation_base::{Clock, hash64, rendezvous};
+use waystation_membership::{
+    Address as Registered, CallersWord, Instance, InstanceId, LeaseWord, ProbeWord, State, Verdict,
+    View, fuse,
+};
+use waystation_net::{Address, Label, MonotonicClock, Shard, WaitsFor, until, waiting};
 
 use crate::channel::Channel;
 use crate::ctx::Ctx;
+use crate::limits::PROBES_AT_ONCE;
+use crate::probe::ProbeConfig;
 use crate::status::Status;
 
 /// Makes the channel to an instance.
@@ -24,6 +30,12 @@ pub struct Member {
     /// What the registry says of it; none of a member that was given by hand.
     instance: RefCell<Option<Instance>>,
     takes: Cell<bool>,
+    /// The registry does not list it any more, and the guard on losses keeps
+    /// it.
+    is_kept: Cell<bool>,
+    probe: Cell<ProbeWord>,
+    /// Probes without an answer in a row.
+    unanswered: Cell<u32>,
     channel: OnceCell<Channel>,
 }
 
@@ -84,26 +96,70 @@ impl Member {
         self.channel.get()
     }
 
-    /// How well it can be reached: 0 is best.
+    /// What to do with it, by its lease, its probes and its callers here. That
+    /// the registry is away says nothing of it.
+    pub fn verdict(&self) -> Verdict {
+        let lease = if self.is_kept.get() {
+            LeaseWord::Unknown
+        } else {
+            LeaseWord::Live
+        };
+        let callers = self.channel.get().map_or(CallersWord::None, |channel| {
+            channel.callers(MonotonicClock.now())
+        });
+        fuse(lease, self.probe.get(), callers)
+    }
+
+    /// Whether it takes new calls, and nothing speaks against it.
+    pub fn is_well(&self) -> bool {
+        self.rank() == Some(0)
+    }
+
+    /// How well it can be reached: 0 is best. None for one that is not to be
+    /// picked.
     fn rank(&self) -> Option<u8> {
-        if !self.takes.get() {
+        let verdict = self.verdict();
+        if !self.takes.get() || verdict == Verdict::Gone {
             return None;
         }
-        let Some(channel) = self.channel.get() else {
-            return Some(0);
-        };
-        Some(if channel.is_up() || channel.is_fresh() {
-            0
-        } else if channel.is_connected() {
-            1
-        } else {
-            2
+        let answers = |channel: &Channel| channel.is_up() || channel.is_fresh();
+        let channel = self.channel.get();
+        Some(match (channel.is_none_or(answers), verdict) {
+            (true, Verdict::Use) => 0,
+            (true, _) => 1,
+            (false, _) if channel.is_some_and(Channel::is_connected) => 2,
+            (false, _) => 3,
         })
     }
 
-    fn set(&self, instance: &Instance) {
+    /// Takes note of a probe; true when that changes its word.
+    fn note_probe(&self, is_answered: bool, failures: u32) -> bool {
+        let unanswered = self.unanswered.get().saturating_add(1);
+        self.unanswered
+            .set(if is_answered { 0 } else { unanswered });
+        let word = if is_answered {
+            ProbeWord::Ok
+        } else if unanswered >= failures {
+            ProbeWord::Failed
+        } else {
+            self.probe.get()
+        };
+        self.probe.replace(word) != word
+    }
+
+    /// Where it is probed: where calls go.
+    fn address(&self) -> Option<Address> {
+        let own = self.instance.borrow();
+        match self.channel.get() {
+            Some(channel) => Some(channel.upstream().address().clone()),
+            None => own.as_ref().map(address_of),
+        }
+    }
+
+    fn set(&self, instance: &Instance, is_kept: bool) {
         let takes = instance.state == State::Serving && instance.weight > 0;
         self.takes.set(takes);
+        self.is_kept.set(is_kept);
         *self.instance.borrow_mut() = Some(instance.clone());
     }
 
@@ -124,6 +180,9 @@ impl Group {
                 id,
                 instance: RefCell::default(),
                 takes: Cell::new(true),
+                is_kept: Cell::default(),
+                probe: Cell::new(ProbeWord::None),
+                unanswered: Cell::default(),
                 channel: OnceCell::from(channel),
             })
         });
@@ -151,9 +210,10 @@ impl Group {
         }
     }
 
-    /// Takes over a view. From its return on no new call goes to anybody who
-    /// is not serving by it. Cost: O(instances).
-    pub fn update(&self, view: &View) -> Updated {
+    /// Takes over a view; `kept` are those in it that the registry does not
+    /// list any more. From its return on no new call goes to anybody who is
+    /// not serving by it. Cost: O(instances).
+    pub fn update(&self, view: &View, kept: &[InstanceId]) -> Updated {
         let mut updated = Updated::default();
         let mut members = self.shared.members.borrow_mut();
         let mut before = std::mem::take(&mut *members);
@@ -169,12 +229,15 @@ impl Group {
                     hash: hash64(id.as_str().as_bytes()),
                     instance: RefCell::default(),
                     takes: Cell::new(false),
+                    is_kept: Cell::default(),
+                    probe: Cell::new(ProbeWord::None),
+                    unanswered: Cell::default(),
                     channel: OnceCell::new(),
                 });
                 updated.came.push(member.clone());
                 member
             };
-            member.set(instance);
+            member.set(instance, kept.contains(id));
             members.push(member);
         }
         drop(members);
@@ -187,6 +250,45 @@ impl Group {
         updated.went = before;
         self.shared.changed.notify_waiters();
         updated
+    }
+
+    /// Has every member that takes calls asked for a sign of life, again and
+    /// again, for as long as the group is used. What that finds counts in
+    /// [`Member::verdict`].
+    pub fn probe(&self, shard: &Shard, config: ProbeConfig) {
+        let group = Rc::downgrade(&self.shared);
+        let own = shard.clone();
+        shard.spawn(Label::of("probe"), async move {
+            waystation_net::describe_task(config.kind.to_string());
+            while let Some(shared) = group.upgrade() {
+                Self { shared }.probe_all(&own, &config).await;
+                own.sleep(config.interval).await;
+            }
+        });
+    }
+
+    async fn probe_all(&self, shard: &Shard, config: &ProbeConfig) {
+        let taking = self.members().into_iter().filter(|member| member.takes());
+        let probes = stream::iter(taking).map(|member| async move {
+            let Some(address) = member.address() else {
+                return false;
+            };
+            let asked = config.kind.probe(shard, &address, config.wait).await;
+            let is_news = member.note_probe(asked.is_ok(), config.failures);
+            if is_news {
+                let (id, verdict) = (member.id(), member.verdict());
+                let error = asked.err().map(tracing::field::display);
+                tracing::info!(id, ?verdict, error, "a probe has changed its word");
+            }
+            is_news
+        });
+        let news = probes.buffer_unordered(PROBES_AT_ONCE);
+        let news = news
+            .fold(false, |any, one| std::future::ready(any | one))
+            .await;
+        if news {
+            self.shared.changed.notify_waiters();
+        }
     }
 
     /// The members.
@@ -218,11 +320,12 @@ impl Group {
             .filter_map(|member| member.opened().cloned())
     }
 
-    /// The member that a key belongs to: the same one as long as it serves and
-    /// can be reached ([`Channel::is_up`]); when it cannot, its keys, and no
-    /// others, go to the members that can. With none up, to one that has a
-    /// connection; with none of these, the member they belong to. A connection
-    /// that was not made yet counts as one that answers. Cost: O(members).
+    /// The member that a key belongs to: the same one as long as it serves, can
+    /// be reached ([`Channel::is_up`]) and is not suspect ([`Member::verdict`]);
+    /// otherwise its keys, and no others, go to the members of which that is
+    /// true. With none, to one that is suspect; with none of these, to one that
+    /// has a connection, or to any that is not gone. A connection that was not
+    /// made yet counts as one that answers. Cost: O(members).
     ///
     /// # Errors
     /// [`Status`] `unavailable` when nobody serves.
@@ -232,14 +335,14 @@ impl Group {
         let all = || members.iter().filter(|member| member.takes());
         let home = rendezvous(key, all().map(|member| (member, member.hash)));
         let Some(home) = home else {
-            let service = &self.shared.service;
-            return Err(Status::unavailable(format!(
-                "no instance of {service} serves"
-            )));
+            return Err(self.nobody());
         };
         let best = all().filter_map(|member| member.rank()).min();
-        let ranked = all().filter(|member| member.rank() == best);
-        let picked = rendezvous(key, ranked.map(|member| (member, member.hash))).unwrap_or(home);
+        let ranked = all().filter(|member| best.is_some() && member.rank() == best);
+        let picked = rendezvous(key, ranked.map(|member| (member, member.hash)));
+        let Some(picked) = picked else {
+            return Err(self.nobody());
+        };
         let (picked, is_home) = (picked.clone(), Rc::ptr_eq(picked, home));
         drop(members);
         Ok(Pick {
@@ -247,6 +350,11 @@ impl Group {
             id: picked.id.clone(),
             is_home,
         })
+    }
+
+    fn nobody(&self) -> Status {
+        let service = &self.shared.service;
+        Status::unavailable(format!("no instance of {service} serves"))
     }
 
     /// Like [`Group::pick`], without the rest.
@@ -289,5 +397,14 @@ impl Group {
         let taking = members.iter().filter(|member| member.takes());
         let home = rendezvous(hash64(key), taking.map(|member| (member, member.hash)));
         home.map(|member| member.id.clone())
+    }
+}
+
+/// Where to connect to an instance.
+pub fn address_of(instance: &Instance) -> Address {
+    match &instance.address {
+        Registered::V4(at) => Address::Tcp((*at).into()),
+        Registered::V6(at) => Address::Tcp((*at).into()),
+        Registered::Unix(path) => Address::Unix(path.as_ref().into()),
     }
 }

@@ -93,3 +93,28 @@ pub use waystation_base::limits::{LOG_LINES, LOG_PERIOD};
 /// Pauses between retries of a step: the first, and the longest.
 pub const RETRY_PAUSE: (Duration, Duration) =
     (Duration::from_millis(5), Duration::from_millis(200));
+
+/// For how long callers' word on an instance counts. After that it is as if
+/// nobody had called, so that one that was left out is tried again.
+pub const CALLERS_WINDOW: Duration = Duration::from_secs(10);
+
+/// Calls in a row without an answer after which callers say that an instance
+/// fails. One answer, or another connection, ends that.
+pub const CALLERS_FAILURES: u32 = 3;
+
+/// How often an instance is probed, unless it is set otherwise.
+pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the answer to a probe may take, unless it is set otherwise.
+pub const PROBE_WAIT: Duration = Duration::from_secs(1);
+
+/// Probes in a row without an answer after which an instance has failed, unless
+/// it is set otherwise.
+pub const PROBE_FAILURES: u32 = 3;
+
+/// Instances of one group that are probed at once. Others wait for their turn.
+pub const PROBES_AT_ONCE: usize = 32;
+
+/// Bytes of the answer to a probe. With more, and no end of what counts, it is
+/// no answer.
+pub const PROBE_ANSWER_BYTES: usize = 4096;

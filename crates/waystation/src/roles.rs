@@ -172,6 +172,8 @@ fn role(config: &Config, args: &RoleArgs, serving: im::Serving) -> Result<im::Ro
             registry,
             peers: args.peers,
             advertise: args.advertise,
+            logic_probe: config.health.logic(),
+            das_probe: config.health.das(),
         },
         serving,
     })

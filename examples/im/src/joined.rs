@@ -7,14 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use waystation_base::ServiceName;
 use waystation_membership::{Instance, InstanceId, Owner, OwnerId, State, View, Watch};
 use waystation_net::{Address, Label, Shard, unix_time};
 use waystation_registry::{Acks, Client, Error as RegistryError, Place, Registry, WatchOptions};
-use waystation_service::{App, Group, Health, Updated};
+use waystation_service::metrics::Source;
+use waystation_service::{App, Group, Health, ProbeConfig, Updated};
 
 use crate::error::Error;
+use crate::kept::Kept;
 use crate::role::RoleConfig;
+use crate::standing::{LOOK as LOOK_AT_STANDINGS, Standings};
 
 /// The service that roles of a kind are instances of.
 pub(crate) const ENTRY: &str = "im.entry";
@@ -32,6 +36,9 @@ const NODE_ID: &str = "node-id";
 /// A role's ties to the registry.
 pub(crate) struct Joined {
     client: Client,
+    /// The view of the service without which the role cannot serve.
+    needs: Option<Kept>,
+    standings: Arc<Standings>,
     /// Why the role does not serve yet; none once it does. What becomes of the
     /// registry after that is no matter of the role's health.
     waits_for: Arc<Mutex<Option<String>>>,
@@ -43,8 +50,6 @@ pub(crate) struct Entrant<'a> {
     pub(crate) id: InstanceId,
     pub(crate) service: &'static str,
     pub(crate) address: Address,
-    /// The service without which it cannot serve.
-    pub(crate) needs: Option<&'static str>,
 }
 
 /// The id of a role's process in the registry: `ROLE-N`.
@@ -57,13 +62,21 @@ fn service_name(service: &str) -> ServiceName {
 }
 
 impl Joined {
-    /// Begins to talk to the registry, which need not be there.
+    /// Begins to talk to the registry, which need not be there, for the process
+    /// `name`. Without an instance of `needs` the role cannot serve.
     ///
     /// # Errors
     /// Its host has no address, or no thread can be started.
-    pub(crate) fn open(role: &RoleConfig) -> Result<Self, Error> {
+    pub(crate) fn open(
+        role: &RoleConfig,
+        name: &str,
+        needs: Option<&'static str>,
+    ) -> Result<Self, Error> {
+        let kept = |service| Kept::new(&role.dir, name, service_name(service));
         Ok(Self {
             client: Client::open(&role.discovery.registry)?,
+            needs: needs.map(kept),
+            standings: Arc::default(),
             waits_for: Arc::new(Mutex::new(Some("it is starting".to_owned()))),
         })
     }
@@ -72,7 +85,14 @@ impl Joined {
     pub(crate) fn follower(&self) -> Follower {
         Follower {
             client: self.client.clone(),
+            standings: self.standings.clone(),
+            restored: self.needs.as_ref().and_then(Kept::load),
         }
+    }
+
+    /// What its shards think of the nodes that they call.
+    pub(crate) fn metrics(&self) -> Source {
+        self.standings.metrics()
     }
 
     /// Whether the role serves, or why not yet.
@@ -117,18 +137,20 @@ impl Joined {
             Err(RegistryError::ReadOnly { .. }) => None,
             Err(error) => return Err(error.into()),
         };
+        let (found, is_found) = watch::channel(self.needs.is_none());
         let serves = async {
-            self.begin(entrant, place.as_ref()).await?;
+            self.begin(is_found, place.as_ref()).await;
             match &place {
                 Some(place) => place.until_drained().await,
                 None => std::future::pending().await,
             }
-            Ok::<_, Error>("drain")
+            "drain"
         };
         let reason = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
-            reason = serves => reason?,
+            reason = serves => reason,
+            error = self.look_for_needs(found) => return Err(error),
         };
         tracing::info!(id = %entrant.id, reason, "draining");
         if let Some(place) = &place {
@@ -137,15 +159,39 @@ impl Joined {
         Ok(place)
     }
 
-    /// Waits for what the role needs, then says that it serves.
-    async fn begin(&self, entrant: &Entrant<'_>, place: Option<&Place>) -> Result<(), Error> {
-        if let Some(needs) = entrant.needs {
-            self.set_waits_for(Some(format!("no instance of {needs} serves")));
-            let watch = Watch::Service(service_name(needs));
-            let watching = self.client.watch(watch, WatchOptions::default())?;
-            while !watching.view(needs).is_some_and(|view| any_serves(&view)) {
-                watching.changes().await;
+    /// Keeps the view of what the role needs, on disk too, and tells when one
+    /// serves. Returns only with an error.
+    async fn look_for_needs(&self, found: watch::Sender<bool>) -> Error {
+        let Some(needs) = &self.needs else {
+            return std::future::pending().await;
+        };
+        let options = WatchOptions {
+            restored: needs.load().into_iter().collect(),
+            ..WatchOptions::default()
+        };
+        let what = Watch::Service(needs.service().clone());
+        let watching = match self.client.watch(what, options) {
+            Ok(watching) => watching,
+            Err(error) => return error.into(),
+        };
+        loop {
+            for change in watching.changes().await {
+                needs.store(&change.view);
+                if any_serves(&change.view) {
+                    // Whoever waited may have heard of another.
+                    let _ = found.send(true);
+                }
             }
+        }
+    }
+
+    /// Waits for what the role needs, then says that it serves.
+    async fn begin(&self, mut is_found: watch::Receiver<bool>, place: Option<&Place>) {
+        if let Some(needs) = &self.needs {
+            let service = needs.service();
+            self.set_waits_for(Some(format!("no instance of {service} serves")));
+            // Its sender lives as long as this.
+            let _ = is_found.wait_for(|is_found| *is_found).await;
         }
         if let Some(place) = place {
             let served = place.serve();
@@ -155,7 +201,6 @@ impl Joined {
             }
         }
         self.set_waits_for(None);
-        Ok(())
     }
 
     fn why_not_registered(&self, place: &Place) -> String {
@@ -178,20 +223,28 @@ fn any_serves(view: &View) -> bool {
 #[derive(Clone)]
 pub(crate) struct Follower {
     client: Client,
+    standings: Arc<Standings>,
+    /// What was known when this process last ran.
+    restored: Option<View>,
 }
 
 impl Follower {
     /// Keeps `group` to the views of `service`, and acknowledges each once no
     /// caller on this shard goes by an older one. `on_update` sees what changed.
+    /// `probe` says how its nodes are probed, if they are.
     pub(crate) fn follow(
         &self,
         shard: &Shard,
         service: &'static str,
-        group: Group,
+        group: &Group,
+        probe: Option<&ProbeConfig>,
         on_update: impl Fn(Updated) + 'static,
     ) {
+        let restored = self.restored.iter();
+        let restored = restored.filter(|view| view.service.as_str() == service);
         let options = WatchOptions {
             acks: Acks::ByCaller,
+            restored: restored.cloned().collect(),
             ..WatchOptions::default()
         };
         let watch = Watch::Service(service_name(service));
@@ -203,11 +256,22 @@ impl Follower {
                 return;
             }
         };
+        if let Some(probe) = probe {
+            group.probe(shard, probe.clone());
+        }
+        let (standings, own, noted) = (self.standings.clone(), shard.clone(), group.clone());
+        shard.spawn(Label::of("note standings"), async move {
+            loop {
+                standings.note(service, own.id().0, &noted);
+                own.sleep(LOOK_AT_STANDINGS).await;
+            }
+        });
+        let group = group.clone();
         shard.spawn(Label::of("follow a service"), async move {
             waystation_net::describe_task(service.to_owned());
             loop {
                 for change in watching.changes().await {
-                    on_update(group.update(&change.view));
+                    on_update(group.update(&change.view, &change.kept));
                     watching.acknowledge(&change.view.service, change.view.at);
                 }
             }
@@ -246,16 +310,6 @@ fn registered(address: &Address) -> io::Result<waystation_membership::Address> {
         }
         Address::Memory(_) => return Err(io::ErrorKind::Unsupported.into()),
     })
-}
-
-/// The address to connect to.
-pub(crate) fn address_of(instance: &Instance) -> Address {
-    use waystation_membership::Address as Registered;
-    match &instance.address {
-        Registered::V4(at) => Address::Tcp((*at).into()),
-        Registered::V6(at) => Address::Tcp((*at).into()),
-        Registered::Unix(path) => Address::Unix(path.as_ref().into()),
-    }
 }
 
 /// Who the nodes of this directory are, over their restarts: drawn once and

@@ -21,9 +21,11 @@ pub mod das;
 pub mod entry;
 mod error;
 mod joined;
+mod kept;
 pub mod load;
 pub mod logic;
 mod role;
+mod standing;
 pub mod store;
 
 include!(concat!(env!("OUT_DIR"), "/_mod.rs"));

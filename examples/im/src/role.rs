@@ -7,8 +7,8 @@ use std::time::Duration;
 use waystation_base::hash64;
 use waystation_net::{Address, ConnectionLimits, NetConfig, SlowReader, unix_time};
 use waystation_registry::RegistryUrl;
-use waystation_service::Router;
 use waystation_service::limits::CONCURRENCY;
+use waystation_service::{ProbeConfig, Router};
 
 use crate::error::Error;
 use crate::store::limits::{BODY_BYTES_MAX, HISTORY_PAGE_BYTES, HISTORY_PAGE_MAX};
@@ -43,6 +43,10 @@ pub struct Discovery {
     /// What is registered instead of the address that it listens on: for
     /// listeners on all interfaces, or behind a translation of addresses.
     pub advertise: Option<SocketAddr>,
+    /// How those who call Logics probe them, if they do.
+    pub logic_probe: Option<ProbeConfig>,
+    /// How those who call Das probe it, if they do.
+    pub das_probe: Option<ProbeConfig>,
 }
 
 /// How a role serves.

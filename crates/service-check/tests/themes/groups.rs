@@ -16,7 +16,7 @@ use waystation_service_check::{ShopService, Stage, block_on, client, config, mem
 use crate::script;
 
 /// A node whose address tells its memory name by the port.
-fn node(id: &str, port: u16, state: State) -> Instance {
+pub(super) fn node(id: &str, port: u16, state: State) -> Instance {
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port)).into();
     let service = ServiceName::new("shop").unwrap();
     let id = InstanceId::new(id).unwrap();
@@ -25,7 +25,7 @@ fn node(id: &str, port: u16, state: State) -> Instance {
     instance
 }
 
-fn view(number: u64, nodes: &[Instance]) -> View {
+pub(super) fn view(number: u64, nodes: &[Instance]) -> View {
     let at = ViewVersion {
         epoch: Epoch(1),
         number,
@@ -39,7 +39,7 @@ fn view(number: u64, nodes: &[Instance]) -> View {
 }
 
 /// A group whose members are found in memory, by their addresses.
-fn following(shard: &Shard) -> Group {
+pub(super) fn following(shard: &Shard) -> Group {
     let shard = shard.clone();
     Group::following("shop", move |instance| {
         Channel::new(&shard, Address::Memory(instance.address.to_string()))
@@ -60,7 +60,7 @@ fn of_a_hundred_keys_only_those_of_a_lost_node_move() {
         let group = following(&shard);
         let node = |n: u16, state| node(&format!("shop-{n}"), 7000 + n, state);
         let all: Vec<_> = (1..=5).map(|n| node(n, State::Serving)).collect();
-        assert_eq!(group.update(&view(1, &all)).came.len(), 5);
+        assert_eq!(group.update(&view(1, &all), &[]).came.len(), 5);
         let before = homes(&group);
         for id in 1..=5 {
             let name = format!("shop-{id}");
@@ -78,25 +78,25 @@ fn of_a_hundred_keys_only_those_of_a_lost_node_move() {
         };
         let mut draining = all.clone();
         draining[1].state = State::Draining;
-        assert!(group.update(&view(2, &draining)).went.is_empty());
+        assert!(group.update(&view(2, &draining), &[]).went.is_empty());
         moved(&group, "it drains");
         let left: Vec<_> = [0, 2, 3, 4].map(|n: usize| all[n].clone()).into();
-        assert_eq!(group.update(&view(3, &left)).went.len(), 1);
+        assert_eq!(group.update(&view(3, &left), &[]).went.len(), 1);
         moved(&group, "it is gone");
         let mut starting = all.clone();
         starting[1].state = State::Starting;
-        group.update(&view(4, &starting));
+        group.update(&view(4, &starting), &[]);
         moved(&group, "it is starting");
         let mut elsewhere = all.clone();
         elsewhere[1] = self::node("shop-2", 7999, State::Serving);
-        group.update(&view(5, &elsewhere));
+        group.update(&view(5, &elsewhere), &[]);
         assert_eq!(homes(&group), before, "it is back, elsewhere");
         assert_eq!(group.channels().count(), 0, "nobody was called");
     });
     client.drain();
 }
 
-fn shop_at(io: &waystation_net::MemoryIo, name: &str, stage: &Stage) -> App {
+pub(super) fn shop_at(io: &waystation_net::MemoryIo, name: &str, stage: &Stage) -> App {
     let stage = stage.clone();
     App::builder(name, config(io))
         .listen(Address::Memory(name.to_owned()), move |router| {
@@ -109,7 +109,7 @@ fn shop_at(io: &waystation_net::MemoryIo, name: &str, stage: &Stage) -> App {
 }
 
 /// A key whose home is `id`.
-fn key_of(group: &Group, id: &str) -> Vec<u8> {
+pub(super) fn key_of(group: &Group, id: &str) -> Vec<u8> {
     let keys = (0..1000_u32).map(|key| key.to_le_bytes().to_vec());
     let mut own = keys.filter(|key| group.home(key).as_deref() == Some(id));
     own.next().unwrap()
@@ -130,7 +130,7 @@ fn who_drains_gets_nothing_new_and_what_was_sent_ends() {
         let group = following(&shard);
         let [a, b] =
             ["a", "b"].map(|id| node(id, if id == "a" { 7001 } else { 7002 }, State::Serving));
-        group.update(&view(1, &[a.clone(), b.clone()]));
+        group.update(&view(1, &[a.clone(), b.clone()]), &[]);
         let key = key_of(&group, "a");
         let ask = |acts: &[Act]| {
             let (script, pick) = (script(acts), group.pick(&key).unwrap());
@@ -152,13 +152,13 @@ fn who_drains_gets_nothing_new_and_what_was_sent_ends() {
 
         let mut draining = a.clone();
         draining.state = State::Draining;
-        group.update(&view(2, &[draining, b.clone()]));
+        group.update(&view(2, &[draining, b.clone()]), &[]);
         assert!(ask(&[]).await);
         assert_eq!((one.begun.count(), two.begun.count()), (1, 1));
         assert!(!group.pick(&key).unwrap().id.is_empty());
 
         let gone = group
-            .update(&view(3, std::slice::from_ref(&b)))
+            .update(&view(3, std::slice::from_ref(&b)), &[])
             .went
             .remove(0);
         let upstream = gone.opened().unwrap().upstream().clone();
@@ -189,7 +189,7 @@ fn a_call_waits_for_the_first_node_until_its_deadline() {
         let (later, own) = (group.clone(), shard.clone());
         shard.spawn(Label::of("test"), async move {
             own.sleep(Duration::from_millis(5)).await;
-            later.update(&view(1, &[node("a", 7001, State::Serving)]));
+            later.update(&view(1, &[node("a", 7001, State::Serving)]), &[]);
         });
         let ctx = Ctx::background(&shard, "test", Duration::from_secs(20));
         let pick = group.wait(&ctx, b"x").await.unwrap();

@@ -14,6 +14,7 @@ mod groups;
 mod http;
 mod machines;
 mod panics;
+mod probes;
 mod property;
 mod sessions;
 mod shares;

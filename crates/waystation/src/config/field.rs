@@ -9,6 +9,10 @@ use std::net::SocketAddr;
 use toml::Value;
 use waystation_net::native::Origins;
 use waystation_registry::RegistryUrl;
+use waystation_service::ProbeKind;
+
+/// No probe.
+pub(crate) const PROBE_OFF: &str = "off";
 
 /// The registry that `up` runs itself.
 pub(crate) const OWN_REGISTRY: &str = "embedded";
@@ -80,6 +84,8 @@ pub(crate) enum Kind {
     Origins,
     /// The URL of a registry.
     Registry,
+    /// How a node is probed, or [`PROBE_OFF`].
+    Probe,
     /// The URL of a registry, or [`OWN_REGISTRY`].
     RegistryOrOwn,
     /// One of these words.
@@ -122,6 +128,7 @@ impl Kind {
             Self::Registry => "a URL such as \"embedded://127.0.0.1:7071\" or \"etcd://127.0.0.1:2379/waystation\""
                 .to_owned(),
             Self::RegistryOrOwn => format!("\"{OWN_REGISTRY}\" or the URL of a registry"),
+            Self::Probe => "\"native\", \"tcp\", \"http:/PATH\" or \"off\"".to_owned(),
             Self::Share => "a number from 0 to 1".to_owned(),
             Self::Url => "a URL such as \"mysql://user@host/name\"".to_owned(),
             Self::Origins => {
@@ -140,6 +147,7 @@ impl Kind {
             Self::Path => "not empty".to_owned(),
             Self::Registry => REGISTRY_URLS.to_owned(),
             Self::RegistryOrOwn => format!("`{OWN_REGISTRY}`, {REGISTRY_URLS}"),
+            Self::Probe => "`native`, `tcp`, `http:/PATH`, `off`".to_owned(),
             Self::Share => "0 to 1".to_owned(),
             Self::Url => "`SCHEME://…`, or empty".to_owned(),
             Self::Origins => "`same`, `any`, or `SCHEME://HOST[:PORT]` with commas".to_owned(),
@@ -159,6 +167,7 @@ impl Kind {
             Self::Path => "path",
             Self::Share => "share",
             Self::Url | Self::Registry | Self::RegistryOrOwn => "URL",
+            Self::Probe => "probe",
             Self::Origins => "origins",
             Self::Choice(_) => "word",
         }
@@ -200,6 +209,11 @@ impl Kind {
                 Ok(_) => Ok(()),
                 Err(part) => Err(format!("`{part}` is not {}", self.expected())),
             },
+            (Self::Probe, Value::String(text)) if text == PROBE_OFF => Ok(()),
+            (Self::Probe, Value::String(text)) => match text.parse::<ProbeKind>() {
+                Ok(_) => Ok(()),
+                Err(error) => Err(format!("{error}, nor {PROBE_OFF}")),
+            },
             (Self::RegistryOrOwn, Value::String(text)) if text == OWN_REGISTRY => Ok(()),
             (Self::Registry | Self::RegistryOrOwn, Value::String(text)) => {
                 match text.parse::<RegistryUrl>() {
@@ -237,6 +251,7 @@ impl Kind {
             | Self::Origins
             | Self::Registry
             | Self::RegistryOrOwn
+            | Self::Probe
             | Self::Choice(_) => Some(Value::String(text.to_owned())),
         };
         let value = value.ok_or_else(|| format!("`{text}` is not {}", self.expected()))?;

@@ -9,6 +9,7 @@ mod environment;
 mod fault;
 mod field;
 mod file;
+mod health_section;
 mod import_lars;
 #[allow(
     dead_code,
@@ -31,6 +32,7 @@ pub(crate) use environment::{Variable, variables};
 pub(crate) use fault::{Fault, Faults, Origin};
 pub(crate) use field::{Section, did_you_mean};
 pub(crate) use file::bytes_of;
+use health_section::Health;
 pub(crate) use import_lars::import as import_lars;
 use lars_sections::{Agent, Lars, Report, Route};
 use registry_section::Registry;
@@ -43,6 +45,7 @@ pub(crate) const SECTIONS: &[&Section] = &[
     &Console::SECTION,
     &Net::SECTION,
     &Registry::SECTION,
+    &Health::SECTION,
     &Entry::SECTION,
     &Logic::SECTION,
     &Das::SECTION,
@@ -100,6 +103,8 @@ pub(crate) struct Config {
     pub(crate) net: Net,
     /// `[registry]`.
     pub(crate) registry: Registry,
+    /// `[health]`.
+    pub(crate) health: Health,
     /// `[entry]`.
     pub(crate) entry: Entry,
     /// `[logic]`.
@@ -132,6 +137,7 @@ impl Config {
         let console: Option<Console> = typed(&Console::SECTION, &values, &mut faults);
         let net: Option<Net> = typed(&Net::SECTION, &values, &mut faults);
         let registry = typed(&Registry::SECTION, &values, &mut faults);
+        let health = typed(&Health::SECTION, &values, &mut faults);
         let entry: Option<Entry> = typed(&Entry::SECTION, &values, &mut faults);
         let logic: Option<Logic> = typed(&Logic::SECTION, &values, &mut faults);
         let das: Option<Das> = typed(&Das::SECTION, &values, &mut faults);
@@ -152,12 +158,13 @@ impl Config {
         if let Some(net) = &net {
             place_faults(Net::SECTION.name, net.validate(), &values, &mut faults);
         }
-        match (up, console, net, registry, entry, logic, das, log) {
+        match (up, console, net, registry, health, entry, logic, das, log) {
             (
                 Some(up),
                 Some(console),
                 Some(net),
                 Some(registry),
+                Some(health),
                 Some(entry),
                 Some(logic),
                 Some(das),
@@ -167,6 +174,7 @@ impl Config {
                 console,
                 net,
                 registry,
+                health,
                 entry,
                 logic,
                 das,

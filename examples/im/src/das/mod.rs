@@ -45,7 +45,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let role = &config.role;
     role.prepare()?;
     let store = StoreHandle::open(&role.dir.join("chat.sqlite"), config.store)?;
-    let joined = Joined::open(role)?;
+    let joined = Joined::open(role, &role.name("das"), None)?;
     let app = start(config, &store, &joined)?;
     let entrant = Entrant {
         role,
@@ -54,7 +54,6 @@ pub fn run(config: &Config) -> Result<(), Error> {
         id: instance_id("das-1")?,
         service: joined::DAS,
         address: app.server().addresses()[0].clone(),
-        needs: None,
     };
     joined.run(app, &entrant)?;
     store.close(CLOSE_WAIT)?;

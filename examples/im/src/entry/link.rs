@@ -8,7 +8,7 @@ use waystation_base::line_passes;
 use waystation_membership::Instance;
 use waystation_net::native::{Upstream, UpstreamEvents};
 use waystation_net::{Conn, Label, Shard};
-use waystation_service::{Channel, Ctx, Peer, Push, Retry, Router, Status};
+use waystation_service::{Channel, Ctx, Peer, Push, Retry, Router, Status, address_of};
 
 use super::limits::{ATTACH, LOOK, LOOK_PAUSE, LOOKS_AT_ONCE};
 use super::session::Session;
@@ -19,7 +19,6 @@ use crate::im::logic::LogicClient;
 use crate::im::{
     AttachRequest, Conversation, FanoutMessage, Pushed, UserConversations, UserPresence,
 };
-use crate::joined::address_of;
 
 /// A channel to one Logic that handles what it pushes.
 pub(super) fn logic_channel(

@@ -90,14 +90,16 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let role = &config.role;
     let mut net = role.net();
     net.connections_max = config.connections_max;
-    let joined = Joined::open(role)?;
-    let follower = joined.follower();
     let name = role.name("entry");
+    let joined = Joined::open(role, &name, Some(joined::LOGIC))?;
+    let follower = joined.follower();
+    let probe = role.discovery.logic_probe.clone();
     let id = instance_id(&name)?;
     let mut app = App::builder(name, net)
         .admin(role.admin("entry"))
         .health(joined.health())
-        .on_shard(move |shard| EntryShard::start(shard, &follower));
+        .metrics(joined.metrics())
+        .on_shard(move |shard| EntryShard::start(shard, &follower, probe.as_ref()));
     let origins = config.origins.clone();
     for address in config.listen.iter().cloned().chain([role.service("entry")]) {
         let limits = role.clone();
@@ -124,7 +126,6 @@ pub fn run(config: &Config) -> Result<(), Error> {
         id,
         service: joined::ENTRY,
         address: reachable(app.server().addresses()),
-        needs: Some(joined::LOGIC),
     };
     joined.run(app, &entrant)
 }

@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 
 use waystation_base::ConnName;
 use waystation_net::Shard;
-use waystation_service::{Ctx, Group, Locks, Peer, Pick, Status, Turns};
+use waystation_service::{Ctx, Group, Locks, Peer, Pick, ProbeConfig, Status, Turns};
 
 use super::limits::FETCHES_AT_ONCE;
 use super::link::{logic_channel, look_after_loss};
@@ -40,7 +40,7 @@ pub(super) struct EntryShard {
 impl EntryShard {
     /// Makes the shard's state, and connects to every Logic that there is or
     /// will be: each has to know who is here.
-    pub(super) fn start(shard: &Shard, follower: &Follower) {
+    pub(super) fn start(shard: &Shard, follower: &Follower, probe: Option<&ProbeConfig>) {
         let state = Rc::new_cyclic(|this: &Weak<Self>| Self {
             shard: shard.clone(),
             users: RefCell::default(),
@@ -57,8 +57,8 @@ impl EntryShard {
             fetches: Turns::new(FETCHES_AT_ONCE),
             this: this.clone(),
         });
-        let (logics, changed) = (state.logics.clone(), Rc::downgrade(&state));
-        follower.follow(shard, LOGIC, logics, move |updated| {
+        let changed = Rc::downgrade(&state);
+        follower.follow(shard, LOGIC, &state.logics, probe, move |updated| {
             let Some(state) = changed.upgrade() else {
                 return;
             };

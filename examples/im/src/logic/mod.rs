@@ -23,13 +23,13 @@ use std::sync::Arc;
 
 use waystation_membership::Instance;
 use waystation_net::CloseReason;
-use waystation_service::{App, Channel, Group, Peer};
+use waystation_service::{App, Channel, Group, Peer, address_of};
 
 use self::handlers::Rules;
 use self::others::{Others, Relays};
 use crate::error::Error;
 use crate::im::logic;
-use crate::joined::{self, Entrant, Joined, address_of, instance_id};
+use crate::joined::{self, Entrant, Joined, instance_id};
 use crate::role::RoleConfig;
 
 /// Settings of a Logic.
@@ -46,10 +46,10 @@ pub struct Config {
 pub fn run(config: &Config) -> Result<(), Error> {
     config.role.prepare()?;
     let role = &config.role;
-    let limits = role.clone();
-    let joined = Joined::open(role)?;
-    let follower = joined.follower();
+    let (limits, probes) = (role.clone(), role.discovery.clone());
     let name = role.name("logic");
+    let joined = Joined::open(role, &name, Some(joined::DAS))?;
+    let follower = joined.follower();
     let id = instance_id(&name)?;
     let own = id.to_string();
     let relays = Arc::new(Relays::default());
@@ -57,6 +57,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let app = App::builder(name, role.net())
         .admin(role.admin("logic"))
         .health(joined.health())
+        .metrics(joined.metrics())
         .metrics(Arc::new(move |page| counted.show(page)))
         .on_shard(move |shard| {
             let connect = {
@@ -65,8 +66,9 @@ pub fn run(config: &Config) -> Result<(), Error> {
             };
             let das = Group::following(joined::DAS, connect.clone());
             let logics = Group::following(joined::LOGIC, connect);
-            follower.follow(shard, joined::DAS, das.clone(), |_| {});
-            follower.follow(shard, joined::LOGIC, logics.clone(), |_| {});
+            let (das_probe, logic_probe) = (&probes.das_probe, &probes.logic_probe);
+            follower.follow(shard, joined::DAS, &das, das_probe.as_ref(), |_| {});
+            follower.follow(shard, joined::LOGIC, &logics, logic_probe.as_ref(), |_| {});
             let others = Others::new(own.clone(), logics, relays.clone());
             shard.set_extension(Rc::new(Rules::new(das, others)));
         })
@@ -86,7 +88,6 @@ pub fn run(config: &Config) -> Result<(), Error> {
         id,
         service: joined::LOGIC,
         address: app.server().addresses()[0].clone(),
-        needs: Some(joined::DAS),
     };
     joined.run(app, &entrant)
 }

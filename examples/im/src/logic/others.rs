@@ -73,6 +73,9 @@ impl Others {
             return None;
         }
         let member = self.logics.member(&home)?;
+        if !member.is_well() {
+            return None;
+        }
         let logic = LogicClient::new(self.logics.channel(&member));
         let request = UserSend {
             here: true,

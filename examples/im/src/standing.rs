@@ -1,0 +1,60 @@
+//! What the shards of a role think of the nodes that they call, for metrics.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use waystation_membership::Verdict;
+use waystation_net::Kind;
+use waystation_service::metrics::{Page, Source};
+use waystation_service::{Group, Member};
+
+/// How often it is written down.
+pub(crate) const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Nodes by service, shard and verdict.
+#[derive(Debug, Default)]
+pub(crate) struct Standings {
+    counts: Mutex<BTreeMap<(&'static str, u16), [u64; 3]>>,
+}
+
+const WORDS: [&str; 3] = ["use", "suspect", "gone"];
+
+impl Standings {
+    /// Writes down what a shard thinks of the nodes of a service that serve.
+    pub(crate) fn note(&self, service: &'static str, shard: u16, group: &Group) {
+        let mut counts = [0; 3];
+        let members = group.members();
+        for member in members.iter().filter(|member| member.takes()) {
+            counts[place(member)] += 1;
+        }
+        let mut all = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert((service, shard), counts);
+    }
+
+    /// As metrics.
+    pub(crate) fn metrics(self: &Arc<Self>) -> Source {
+        let standings = self.clone();
+        Arc::new(move |page| standings.show(page))
+    }
+
+    fn show(&self, page: &mut Page) {
+        const NAME: &str = "waystation_im_nodes";
+        let help = "Nodes that serve, by what this role thinks of them.";
+        page.family(NAME, Kind::Gauge, help);
+        let all = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((service, shard), counts) in &*all {
+            for (word, count) in WORDS.iter().zip(counts) {
+                let labels = format!("service=\"{service}\",shard=\"{shard}\",verdict=\"{word}\"");
+                page.sample(NAME, Kind::Gauge, &labels, *count);
+            }
+        }
+    }
+}
+
+fn place(member: &Member) -> usize {
+    match member.verdict() {
+        Verdict::Use => 0,
+        Verdict::Suspect => 1,
+        Verdict::Gone => 2,
+    }
+}
