@@ -4,6 +4,7 @@
 //! `bench/results/NAME.md`. Exit codes: 0 done, 1 the benchmark failed or found a fault, 2 usage.
 
 mod chat;
+mod discovery;
 mod figures;
 mod gateway;
 mod idle;
@@ -34,6 +35,8 @@ struct Cli {
 enum Benchmark {
     /// The chat under load: messages a second, latency, and each layer's share
     Chat(chat::Args),
+    /// Node discovery on every backend, beside bare watches of them
+    Discovery(discovery::Args),
     /// `resp_gateway` beside nutcracker and a bare epoll proxy
     Gateway(gateway::Args),
     /// Memory of connections that do nothing
@@ -66,6 +69,7 @@ fn run(cli: &Cli) -> Result<()> {
     );
     match &cli.benchmark {
         Benchmark::Chat(args) => chat::run(args),
+        Benchmark::Discovery(args) => discovery::run(args),
         Benchmark::Gateway(args) => gateway::run(args),
         Benchmark::Idle(args) => idle::run(args),
         Benchmark::Net(args) => net::run(args),

@@ -26,6 +26,8 @@
 //! replaced. See [`entry`].
 
 mod backend;
+#[cfg(feature = "bare")]
+mod bare;
 mod change;
 mod drain;
 mod entry;
@@ -37,3 +39,5 @@ mod session;
 mod wire;
 
 pub(crate) use backend::EtcdBackend;
+#[cfg(feature = "bare")]
+pub use bare::{EtcdWatch, EtcdWriter};

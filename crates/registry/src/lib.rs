@@ -61,6 +61,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "bare")]
+pub mod bare;
 pub mod limits;
 
 mod backend;

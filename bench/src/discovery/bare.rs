@@ -1,0 +1,231 @@
+//! Bare watches of the servers, with nothing around them.
+
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use waystation_base::{Moment, ShardId};
+use waystation_net::{Label, NetConfig, Server, Shard};
+use waystation_registry::bare;
+use zookeeper_client as zk;
+
+use super::WAIT;
+use super::servers::{Backend, Running};
+use crate::timing::now;
+
+/// Watches by plain clients, and one that writes.
+pub(crate) struct Bare {
+    orders: Option<UnboundedSender<bool>>,
+    told: Receiver<Told>,
+    count: usize,
+    runs: Option<Runs>,
+}
+
+/// Where they run; ends when there are no more orders.
+enum Runs {
+    Thread(JoinHandle<()>),
+    Shard(#[expect(dead_code, reason = "kept for its end")] Server),
+}
+
+/// What clients tell.
+enum Told {
+    Ready,
+    /// The key or node was made, or deleted.
+    Seen {
+        is_there: bool,
+        at: Moment,
+    },
+    Fault(String),
+}
+
+impl Bare {
+    /// Starts so many watches; nothing for a backend that has none.
+    pub(crate) fn start(server: &Running, count: usize) -> Result<Option<Self>> {
+        let (tell, told) = mpsc::channel();
+        let (orders, taken) = unbounded_channel();
+        let address = server.address;
+        let runs = match server.backend {
+            Backend::Embedded => return Ok(None),
+            Backend::ZooKeeper => {
+                let run = move || zookeeper(&address.to_string(), count, taken, &tell);
+                let thread = std::thread::Builder::new().name("bare".to_owned());
+                Runs::Thread(thread.spawn(run)?)
+            }
+            Backend::Etcd => {
+                let shards = Server::builder(NetConfig::default()).start()?;
+                let run = move |shard: &Shard| {
+                    let work = etcd(shard.clone(), address, count, taken, tell);
+                    shard.spawn(Label::of("bare"), work);
+                };
+                shards.remote().run_on(ShardId(0), run)?;
+                Runs::Shard(shards)
+            }
+        };
+        let bare = Self {
+            orders: Some(orders),
+            told,
+            count,
+            runs: Some(runs),
+        };
+        for _ in 0..count {
+            match bare.told.recv_timeout(WAIT) {
+                Ok(Told::Ready) => {}
+                Ok(Told::Fault(fault)) => return Err(anyhow!("a bare watch: {fault}")),
+                _ => return Err(anyhow!("a bare watch does not begin")),
+            }
+        }
+        Ok(Some(bare))
+    }
+
+    /// Something comes and goes: how long it took each watch to tell of the one and the other.
+    pub(crate) fn round(&self) -> Result<(Vec<Duration>, Vec<Duration>)> {
+        Ok((self.turn(true)?, self.turn(false)?))
+    }
+
+    fn turn(&self, is_there: bool) -> Result<Vec<Duration>> {
+        let start = now();
+        let orders = self.orders.as_ref().context("it is over")?;
+        orders.send(is_there).context("nobody takes orders")?;
+        let mut took = Vec::with_capacity(self.count);
+        for _ in 0..self.count {
+            match self.told.recv_timeout(WAIT).context("a watch is silent")? {
+                Told::Seen { is_there: seen, at } => {
+                    ensure!(seen == is_there, "a watch tells the wrong thing");
+                    took.push(at.saturating_since(start));
+                }
+                Told::Ready => return Err(anyhow!("a watch begins twice")),
+                Told::Fault(fault) => return Err(anyhow!("a bare watch: {fault}")),
+            }
+        }
+        Ok(took)
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(Runs::Thread(thread)) = self.runs.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Runs what a client starts on the present runtime.
+struct OnTokio;
+
+impl spawns_core::Spawn for OnTokio {
+    fn spawn(&self, task: spawns_core::Task) {
+        tokio::spawn(Box::into_pin(task.future));
+    }
+}
+
+const FOLDER: &str = "/bare";
+const NODE: &str = "/bare/probe";
+
+fn zookeeper(address: &str, count: usize, orders: UnboundedReceiver<bool>, tell: &Sender<Told>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let spawner = OnTokio;
+    let _scope = spawns_core::enter(&spawner);
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(watch_zookeeper(address, count, orders, tell)),
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = done {
+        // Whoever waits may have given up.
+        let _ = tell.send(Told::Fault(error.to_string()));
+    }
+}
+
+async fn watch_zookeeper(
+    address: &str,
+    count: usize,
+    mut orders: UnboundedReceiver<bool>,
+    tell: &Sender<Told>,
+) -> Result<()> {
+    let writer = zk::Client::connect(address).await?;
+    let folder = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
+    writer.mkdir(FOLDER, &folder).await?;
+    for _ in 0..count {
+        let client = zk::Client::connect(address).await?;
+        let mode = zk::AddWatchMode::PersistentRecursive;
+        let mut watcher = client.watch(FOLDER, mode).await?;
+        let tell = tell.clone();
+        tokio::spawn(async move {
+            let _client = client;
+            let _ = tell.send(Told::Ready);
+            loop {
+                let event = watcher.changed().await;
+                let is_there = match event.event_type {
+                    zk::EventType::NodeCreated => true,
+                    zk::EventType::NodeDeleted => false,
+                    _ => continue,
+                };
+                if tell
+                    .send(Told::Seen {
+                        is_there,
+                        at: now(),
+                    })
+                    .is_err()
+                {
+                    return;
+                }
+            }
+        });
+    }
+    let ephemeral = zk::CreateMode::Ephemeral.with_acls(zk::Acls::anyone_all());
+    while let Some(is_there) = orders.recv().await {
+        if is_there {
+            writer.create(NODE, b"", &ephemeral).await?;
+        } else {
+            writer.delete(NODE, None).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn etcd(
+    shard: Shard,
+    address: std::net::SocketAddr,
+    count: usize,
+    mut orders: UnboundedReceiver<bool>,
+    tell: Sender<Told>,
+) {
+    let fault = |error: String| {
+        // Whoever waits may have given up.
+        let _ = tell.send(Told::Fault(error));
+    };
+    for _ in 0..count {
+        let mut watch = match bare::EtcdWatch::new(&shard, address, "/bare/").await {
+            Ok(watch) => watch,
+            Err(error) => return fault(error),
+        };
+        let tell = tell.clone();
+        shard.spawn(Label::of("bare watch"), async move {
+            let _ = tell.send(Told::Ready);
+            while let Ok(is_there) = watch.changed().await {
+                if tell
+                    .send(Told::Seen {
+                        is_there,
+                        at: now(),
+                    })
+                    .is_err()
+                {
+                    return;
+                }
+            }
+        });
+    }
+    let writer = match bare::EtcdWriter::new(&shard, address).await {
+        Ok(writer) => writer,
+        Err(error) => return fault(error),
+    };
+    while let Some(is_there) = orders.recv().await {
+        if let Err(error) = writer.write("/bare/probe", is_there).await {
+            return fault(error);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! `bench discovery`: how soon watchers see nodes come and go, on every backend.
+
+mod bare;
+mod report;
+mod servers;
+mod watchers;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use crate::machine::Watch;
+use crate::net::program;
+use crate::results::{Benchmark, Run};
+use report::{Gone, Report, Row, Series};
+use servers::{Backend, Running};
+
+const BENCHMARK: Benchmark = Benchmark {
+    name: "discovery",
+    about: include_str!("about.md"),
+};
+
+/// The lease of every registration.
+const SESSION: Duration = Duration::from_secs(4);
+
+/// No wait is longer; none is meant to come near it.
+const WAIT: Duration = Duration::from_mins(1);
+
+/// `bench discovery`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Rounds; in each, a node comes and goes before ours and before the bare watches
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: u32,
+    /// Watchers
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "1,100,1000"
+    )]
+    watchers: Vec<usize>,
+    /// Processes that are killed, one after another
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+    kills: u32,
+    /// Backends
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "embedded,etcd,zookeeper"
+    )]
+    backends: Vec<Backend>,
+    /// The results file [default: bench/results/discovery.md]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Runs the benchmark, prints its results and adds them to its file.
+///
+/// # Errors
+/// A server cannot be started, a watcher sees nothing in time, or the results cannot be written.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let check = program::build("waystation-registry-check")?;
+    let watch = Watch::start();
+    let mut report = Report::default();
+    for &backend in &args.backends {
+        let server = Running::start(backend, &check);
+        for &watchers in &args.watchers {
+            let row = measure(&server, watchers, args.rounds)
+                .with_context(|| format!("{} with {watchers} watchers", backend.name()))?;
+            report.rows.push(row);
+            eprintln!("{}: {watchers} watchers", backend.name());
+        }
+        let took = kills(&server, &check, args.kills)
+            .with_context(|| format!("{}: killed processes", backend.name()))?;
+        report.gone.push(Gone { backend, took });
+    }
+    let words: Vec<String> = args.watchers.iter().map(ToString::to_string).collect();
+    let names: Vec<&str> = args.backends.iter().map(|one| one.name()).collect();
+    let run = Run {
+        facts: watch.finish(),
+        settings: format!(
+            "--rounds {} --watchers {} --kills {} --backends {}",
+            args.rounds,
+            words.join(","),
+            args.kills,
+            names.join(",")
+        ),
+        blocks: report.blocks(SESSION),
+    };
+    run.print()?;
+    let path = run.append(BENCHMARK, args.out.as_deref())?;
+    eprintln!("added to {}", path.display());
+    Ok(())
+}
+
+fn measure(server: &Running, count: usize, rounds: u32) -> Result<Row> {
+    let ours = watchers::Watchers::start(server, count)?;
+    let bare = bare::Bare::start(server, count)?;
+    let (mut come, mut leave) = (Series::default(), Series::default());
+    let (mut bare_come, mut bare_leave) = (Series::default(), Series::default());
+    for round in 0..rounds {
+        // The first round is of connections that have carried nothing yet.
+        let counts = round > 0 || rounds == 1;
+        for turn in 0..2 {
+            if (round + turn) % 2 == 0 {
+                let (first, second) = ours.round()?;
+                if counts {
+                    come.add(&first);
+                    leave.add(&second);
+                }
+            } else if let Some(bare) = &bare {
+                let (first, second) = bare.round()?;
+                if counts {
+                    bare_come.add(&first);
+                    bare_leave.add(&second);
+                }
+            }
+        }
+    }
+    Ok(Row {
+        backend: server.backend,
+        watchers: count,
+        come,
+        leave,
+        bare: bare.is_some().then_some((bare_come, bare_leave)),
+    })
+}
+
+/// How long killed processes stay visible.
+fn kills(server: &Running, check: &std::path::Path, kills: u32) -> Result<Vec<Duration>> {
+    let ours = watchers::Watchers::start(server, 1)?;
+    let mut took = Vec::new();
+    for kill in 0..kills {
+        took.push(ours.kill(server, check)?);
+        eprintln!("{}: kill {} of {kills}", server.backend.name(), kill + 1);
+    }
+    Ok(took)
+}

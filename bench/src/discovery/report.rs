@@ -1,0 +1,237 @@
+//! What was measured, as tables.
+
+use std::time::Duration;
+
+use super::servers::Backend;
+use crate::figures::figure;
+use crate::results::Block;
+use crate::table::{Align, Table};
+
+/// Times of all watchers in all rounds, in milliseconds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Series {
+    all: Vec<f64>,
+    /// Of the last watcher of each round.
+    last: Vec<f64>,
+}
+
+/// One backend with so many watchers.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) backend: Backend,
+    pub(crate) watchers: usize,
+    pub(crate) come: Series,
+    pub(crate) leave: Series,
+    /// The same of bare watches.
+    pub(crate) bare: Option<(Series, Series)>,
+}
+
+/// How long killed processes stayed visible.
+#[derive(Clone, Debug)]
+pub(crate) struct Gone {
+    pub(crate) backend: Backend,
+    pub(crate) took: Vec<Duration>,
+}
+
+/// Everything.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) gone: Vec<Gone>,
+}
+
+impl Series {
+    /// Adds the times of one round.
+    pub(crate) fn add(&mut self, took: &[Duration]) {
+        let took: Vec<f64> = took.iter().map(|one| one.as_secs_f64() * 1e3).collect();
+        self.last
+            .extend(took.iter().copied().max_by(f64::total_cmp));
+        self.all.extend(took);
+    }
+
+    /// The value below which so many of a hundred are; nothing of nothing.
+    fn percentile(&self, percent: usize) -> Option<f64> {
+        percentile(&self.all, percent)
+    }
+
+    fn last(&self) -> Option<f64> {
+        percentile(&self.last, 50)
+    }
+}
+
+fn percentile(values: &[f64], percent: usize) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied()
+}
+
+fn cell(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), figure)
+}
+
+const HEAD: &[(&str, Align)] = &[
+    ("backend", Align::Left),
+    ("watchers", Align::Right),
+    ("what", Align::Left),
+    ("p50 ms", Align::Right),
+    ("p99 ms", Align::Right),
+    ("last ms", Align::Right),
+    ("bare p50", Align::Right),
+    ("bare p99", Align::Right),
+    ("bare last", Align::Right),
+    ("ratio p50", Align::Right),
+    ("ratio p99", Align::Right),
+];
+
+impl Report {
+    /// The tables, and what is to be held.
+    pub(crate) fn blocks(&self, session: Duration) -> Vec<Block> {
+        let mut table = Table::new(HEAD);
+        for row in &self.rows {
+            let bare = row.bare.as_ref();
+            line(&mut table, row, "come", &row.come, bare.map(|one| &one.0));
+            line(&mut table, row, "leave", &row.leave, bare.map(|one| &one.1));
+        }
+        let mut gone = Table::new(&[
+            ("backend", Align::Left),
+            ("kills", Align::Right),
+            ("min ms", Align::Right),
+            ("p50 ms", Align::Right),
+            ("max ms", Align::Right),
+        ]);
+        for one in self.gone.iter().filter(|one| !one.took.is_empty()) {
+            let took: Vec<f64> = one.took.iter().map(|one| one.as_secs_f64() * 1e3).collect();
+            gone.row([
+                one.backend.name().to_owned(),
+                took.len().to_string(),
+                cell(percentile(&took, 0)),
+                cell(percentile(&took, 50)),
+                cell(percentile(&took, 100)),
+            ]);
+        }
+        let bars = format!(
+            "Bars: embedded come p99 under 5 ms at 100 watchers and 30 ms at 1,000; etcd and \
+             ZooKeeper at most 1.5 times the bare watch; leave under 20 ms; a killed process gone \
+             within {} ms. {}",
+            figure(session.as_secs_f64() * 1e3 + 1e3),
+            self.verdict(session)
+        );
+        vec![
+            Block::Table("Until watchers see it".to_owned(), table),
+            Block::Table("Until a killed process is gone".to_owned(), gone),
+            Block::Text(bars),
+        ]
+    }
+
+    /// Which bars are missed.
+    fn verdict(&self, session: Duration) -> String {
+        let mut missed = Vec::new();
+        for row in &self.rows {
+            let name = format!("{} at {}", row.backend.name(), row.watchers);
+            let bar = match (row.backend, row.watchers) {
+                (Backend::Embedded, 0..=100) => Some(5.0),
+                (Backend::Embedded, 101..=1000) => Some(30.0),
+                _ => None,
+            };
+            if let (Some(bar), Some(p99)) = (bar, row.come.percentile(99))
+                && p99 >= bar
+            {
+                missed.push(format!("{name}: come p99"));
+            }
+            let is_late = |ours: &Series, bare: &Series| {
+                let pair = ours.percentile(50).zip(bare.percentile(50));
+                pair.is_some_and(|(ours, bare)| ours > 1.5 * bare)
+            };
+            if let Some((come, leave)) = &row.bare {
+                if is_late(&row.come, come) {
+                    missed.push(format!("{name}: come beside bare"));
+                }
+                if is_late(&row.leave, leave) {
+                    missed.push(format!("{name}: leave beside bare"));
+                }
+            }
+            if row.leave.percentile(50).is_some_and(|p50| p50 >= 20.0) {
+                missed.push(format!("{name}: leave"));
+            }
+        }
+        for one in &self.gone {
+            if one
+                .took
+                .iter()
+                .any(|took| *took >= session + Duration::from_secs(1))
+            {
+                missed.push(format!("{}: gone", one.backend.name()));
+            }
+        }
+        if missed.is_empty() {
+            return "All are held.".to_owned();
+        }
+        format!("Missed: {}.", missed.join("; "))
+    }
+}
+
+fn line(table: &mut Table, row: &Row, what: &str, ours: &Series, bare: Option<&Series>) {
+    let ratio = |percent| {
+        let bare = bare?.percentile(percent)?;
+        Some(ours.percentile(percent)? / bare.max(f64::MIN_POSITIVE))
+    };
+    table.row([
+        row.backend.name().to_owned(),
+        crate::figures::count(row.watchers as u64),
+        what.to_owned(),
+        cell(ours.percentile(50)),
+        cell(ours.percentile(99)),
+        cell(ours.last()),
+        cell(bare.and_then(|bare| bare.percentile(50))),
+        cell(bare.and_then(|bare| bare.percentile(99))),
+        cell(bare.and_then(Series::last)),
+        cell(ratio(50)),
+        cell(ratio(99)),
+    ]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::number;
+
+    #[test]
+    fn percentiles_are_values_that_were_measured() {
+        let values: Vec<f64> = (1..=200).map(number).collect();
+        assert_eq!(percentile(&values, 50), Some(100.0));
+        assert_eq!(percentile(&values, 99), Some(198.0));
+        assert_eq!(percentile(&values, 100), Some(200.0));
+        assert_eq!(percentile(&values, 0), Some(1.0));
+        assert_eq!(percentile(&[], 50), None);
+    }
+
+    #[test]
+    fn a_missed_bar_is_named() {
+        let mut come = Series::default();
+        come.add(&[Duration::from_millis(6)]);
+        let row = Row {
+            backend: Backend::Embedded,
+            watchers: 100,
+            leave: come.clone(),
+            come,
+            bare: None,
+        };
+        let mut report = Report {
+            rows: vec![row],
+            gone: Vec::new(),
+        };
+        let session = Duration::from_secs(4);
+        assert_eq!(
+            report.verdict(session),
+            "Missed: embedded at 100: come p99."
+        );
+        report.rows[0].watchers = 1000;
+        assert_eq!(report.verdict(session), "All are held.");
+        report.gone.push(Gone {
+            backend: Backend::Etcd,
+            took: vec![Duration::from_secs(5)],
+        });
+        assert_eq!(report.verdict(session), "Missed: etcd: gone.");
+    }
+}

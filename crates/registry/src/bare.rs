@@ -1,0 +1,3 @@
+//! Watches of a registry's server with nothing around them, to measure beside.
+
+pub use crate::etcd::{EtcdWatch, EtcdWriter};
