@@ -43,6 +43,14 @@ pub const SESSION_INPUTS_MAX: usize = 8192;
 /// connection. One more part of another payload ends the connection.
 pub const PAYLOADS_IN_PARTS_MAX: usize = 4;
 
+/// Bytes of such payloads, of all connections of a shard. One more part ends its
+/// connection.
+pub const PARTS_BYTES_MAX: usize = 512 << 20;
+
+/// Most bytes of a hello, in pieces: a name, a zone, and two cursors at most. A
+/// connection that says more before it is admitted ends.
+pub const HELLO_BYTES_MAX: usize = 64 << 10;
+
 /// Bytes of a payload from which on it is published in parts.
 pub const PUBLISH_PART_BYTES: usize = 512 << 10;
 

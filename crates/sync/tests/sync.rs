@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
 use bytes::Bytes;
@@ -15,8 +15,9 @@ use waystation_net::Address;
 use waystation_replica::limits::PAYLOAD_BYTES_MAX;
 use waystation_sync::adapter::{MemoryChange, MemoryDatabase, MemoryFaults};
 use waystation_sync::client::ClientError;
+use waystation_sync::codec::id;
 use waystation_sync::hub::{HubServer, Operation};
-use waystation_wire::Status;
+use waystation_wire::{Header, Status, encode_into};
 
 #[test]
 fn what_is_published_reaches_every_site_in_order() {
@@ -116,7 +117,8 @@ fn an_entry_of_the_largest_size_reaches_a_site_and_a_larger_one_is_refused() {
     let value = Bytes::from(vec![7; PAYLOAD_BYTES_MAX - 10]);
     let payload = MemoryChange::encode(&[MemoryChange::Put(b"a".to_vec(), value.clone())]);
     assert_eq!(payload.len(), PAYLOAD_BYTES_MAX);
-    let at = client.publish(Some(b"large"), &payload, PATIENCE).unwrap();
+    let patience = 4 * PATIENCE;
+    let at = client.publish(Some(b"large"), &payload, patience).unwrap();
     assert_eq!(at.seq, Seq(1));
     wait_until("the largest entry is there", || {
         row(&table, "a").as_ref() == Some(&value)
@@ -354,4 +356,36 @@ fn sites_on_several_shards_receive_the_same_entries() {
             wait_for_row(table, "row", &expected);
         }
     }
+}
+
+/// A connection says what no site says: it ends, and the hub goes on.
+#[test]
+fn bytes_that_make_no_sense_end_their_own_connection_only() {
+    let place = Place::new();
+    let _hub = place.start();
+    let table = MemoryDatabase::new();
+    let _master = place.site("master", &table);
+    let Address::Unix(path) = place.address() else {
+        panic!("hubs of tests listen on Unix sockets");
+    };
+    let frame = |body: &[u8]| {
+        let mut frame = Vec::new();
+        encode_into(&Header::push(id::TO_HUB), body, &mut frame).unwrap();
+        frame
+    };
+    let mut endless = vec![7; 100_000];
+    endless[0] = 1;
+    let early = [0, 3, 0, 0];
+    for said in [frame(&[]), frame(&[9, 9]), frame(&early), frame(&endless)] {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&said).unwrap();
+        // The end, behind a refusal where there is something to say.
+        let mut answer = Vec::new();
+        let ended = stream.read_to_end(&mut answer);
+        assert!(ended.is_ok() || ended.is_err_and(|error| error.kind() != ErrorKind::WouldBlock));
+    }
+    let client = place.client();
+    client.publish(None, &append("row", "1"), PATIENCE).unwrap();
+    wait_for_row(&table, "row", "1");
 }

@@ -1,6 +1,7 @@
 //! The command line. Its names are a contract with the scripts that use it.
 
 mod discovery;
+mod sync;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use crate::config::{Flag, LOG_LEVELS};
 pub(crate) use discovery::{
     DrainArgs, ListArgs, NodeCommand, RegisterArgs, RegistryArg, RegistryCommand,
 };
+pub(crate) use sync::{HubArg, HubArgs, PublishArgs, SiteArgs, SyncCommand, VerifyArgs};
 
 /// The service layer for backends that run in more than one machine room.
 #[derive(Debug, Parser)]
@@ -74,6 +76,9 @@ Examples:
     /// Nodes: register, list, watch, drain
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Multi-site sync: one ordered stream of writes into every room's database
+    #[command(subcommand)]
+    Sync(SyncCommand),
     /// List the requests that running roles are handling, and what each waits for
     #[command(after_help = "\
 Examples:
@@ -216,6 +221,7 @@ impl Cli {
             {
                 "error"
             }
+            Command::Sync(ref sync) if self.log.is_none() && !sync.is_server() => "error",
             _ => configured,
         }
     }
@@ -226,6 +232,7 @@ impl Cli {
             Command::Up(_) => "up".to_owned(),
             Command::Im(command) => command.process_name(),
             Command::Registry(_) => "registry".to_owned(),
+            Command::Sync(sync) if sync.is_server() => "sync-hub".to_owned(),
             _ => "waystation".to_owned(),
         }
     }
@@ -238,6 +245,7 @@ impl Command {
             Self::Ctx(ctx) => Some(&ctx.dir),
             Self::Im(command) => command.dir(),
             Self::Registry(command) => Some(command.dir()),
+            Self::Sync(command) => command.dir(),
             Self::Node(_) | Self::Config(_) | Self::Completion { .. } => None,
         }
     }

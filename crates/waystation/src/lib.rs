@@ -21,6 +21,7 @@ mod node;
 mod registry;
 mod roles;
 mod supervise;
+mod sync;
 mod table;
 mod up;
 
@@ -86,6 +87,10 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Node(command) => {
             drop(out);
             node::run(command, &config, cli.json)
+        }
+        Command::Sync(command) => {
+            drop(out);
+            sync::run(command, &config, cli.json)
         }
         Command::Ctx(args) => block_on(ctx::run(&config, args.role.as_deref(), cli.json, &mut out)),
         Command::Config(_) => {

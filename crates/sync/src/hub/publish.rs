@@ -12,7 +12,7 @@ use waystation_wire::{Header, Status};
 
 use super::operate::Operation;
 use super::sessions::Sessions;
-use crate::limits::PAYLOADS_IN_PARTS_MAX;
+use crate::limits::{PARTS_BYTES_MAX, PAYLOADS_IN_PARTS_MAX};
 use crate::parts::{Reader, put_u64};
 
 /// Payloads of one connection of which parts have come, by tag. One that is too
@@ -50,6 +50,10 @@ impl Parts {
         true
     }
 
+    fn bytes(&self) -> usize {
+        self.by_tag.values().map(|one| one.bytes.len()).sum()
+    }
+
     /// The payload, ended by `rest`, and its length.
     fn take(&mut self, tag: u64, rest: &[u8]) -> (Vec<u8>, usize) {
         let mut part = self.by_tag.remove(&tag).unwrap_or_default();
@@ -71,11 +75,12 @@ pub(super) struct PartHandler(pub(super) Rc<Sessions>);
 
 impl Handler for PartHandler {
     fn handle(&self, conn: &Conn, message: Inbound<'_>) -> Started {
-        let mut parts = self.0.parts.borrow_mut();
-        let parts = parts.entry(conn.name()).or_default();
+        let mut all = self.0.parts.borrow_mut();
+        let parts = all.entry(conn.name()).or_default();
         let taken = message.body.split_first_chunk();
         let taken = taken.is_some_and(|(tag, rest)| parts.push(u64::from_le_bytes(*tag), rest));
-        if !taken {
+        let bytes: usize = all.values().map(Parts::bytes).sum();
+        if !taken || bytes > PARTS_BYTES_MAX {
             // A push cannot be answered.
             conn.close(CloseReason::Protocol("sync part"));
         }
@@ -232,6 +237,7 @@ mod tests {
             assert!(parts.push(3, &piece));
         }
         assert_eq!(parts.by_tag[&3].bytes.capacity(), 0);
+        assert_eq!(parts.bytes(), 1, "what tag 2 has");
         assert_eq!(parts.take(3, b""), (Vec::new(), 65 << 20));
     }
 

@@ -22,7 +22,7 @@ use super::publish::{OperateHandler, PartHandler, Parts, PublishHandler};
 use super::session_task;
 use super::tail::Tail;
 use crate::codec::{DecodeError, FromHub, FromSite, Pieces, Proof, id};
-use crate::limits::{REQUESTS_PER_CONNECTION, SESSION_INPUTS_MAX};
+use crate::limits::{HELLO_BYTES_MAX, REQUESTS_PER_CONNECTION, SESSION_INPUTS_MAX};
 
 /// What a session's task takes in.
 pub(super) enum Input {
@@ -223,7 +223,12 @@ impl Sessions {
         let seat = self.seat_of(conn);
         let taken = seat.pieces.borrow_mut().push(piece);
         match taken {
-            Ok(None) => {}
+            Ok(None) => {
+                let held = seat.pieces.borrow().held_bytes();
+                if seat.stage.get() != Stage::Up && held > HELLO_BYTES_MAX {
+                    conn.close(CloseReason::Protocol("sync hello"));
+                }
+            }
             Ok(Some(message)) => self.hear_message(&seat, message),
             Err(error) => seat.refuse_told(error.to_string()),
         }

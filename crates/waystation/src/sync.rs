@@ -1,0 +1,26 @@
+//! `waystation sync`: the hub, and what is asked of it.
+
+mod ask;
+mod hub;
+mod publish;
+
+use crate::cli::SyncCommand;
+use crate::config::Config;
+use crate::failure::Failure;
+
+/// Runs one of `waystation sync`'s commands.
+///
+/// # Errors
+/// What the hub answers, or that it does not.
+pub(crate) fn run(command: &SyncCommand, config: &Config, as_json: bool) -> Result<(), Failure> {
+    match command {
+        SyncCommand::Hub(args) => hub::run(args, config, as_json),
+        SyncCommand::Publish(args) => publish::run(args, as_json),
+        SyncCommand::Status(args) => ask::status(args, as_json),
+        SyncCommand::Verify(args) => ask::verify(args, as_json),
+        SyncCommand::Trim(args) => ask::trim(args, as_json),
+        SyncCommand::Grant(args) => ask::change(args, ask::Change::Grant),
+        SyncCommand::Fence(args) => ask::change(args, ask::Change::Fence),
+        SyncCommand::Forget(args) => ask::change(args, ask::Change::Forget),
+    }
+}

@@ -1,0 +1,141 @@
+//! What operators ask a hub: status, proof, trim, rights.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use waystation_sync::client::HubClient;
+use waystation_sync::hub::{Operation, SiteProof, SiteReport};
+
+use crate::cli::{HubArg, SiteArgs, VerifyArgs};
+use crate::failure::Failure;
+use crate::table;
+
+/// For how long an answer is waited for.
+const WAIT: Duration = Duration::from_secs(10);
+
+fn client(hub: &HubArg) -> Result<HubClient, Failure> {
+    Ok(HubClient::start(hub.hub.into()).context("cannot start")?)
+}
+
+/// Prints all sites.
+///
+/// # Errors
+/// There was no answer.
+pub(super) fn status(args: &HubArg, as_json: bool) -> Result<(), Failure> {
+    let status = client(args)?.status(WAIT).context("no status")?;
+    let mut out = io::stdout().lock();
+    let printed = if as_json {
+        let lines = status.sites.iter().map(serde_json::to_string);
+        let mut lines = lines.map(|line| line.map_err(io::Error::other));
+        lines.try_for_each(|line| writeln!(out, "{}", line?))
+    } else {
+        let rows: Vec<[String; 10]> = status.sites.iter().map(site_cells).collect();
+        writeln!(
+            out,
+            "history {}, entries {} to {}",
+            status.epoch,
+            status.start + 1,
+            status.end
+        )
+        .and_then(|()| table::write(&mut out, SITES, &rows))
+    };
+    Ok(printed.context("cannot print")?)
+}
+
+const SITES: [&str; 10] = [
+    "site", "phase", "link", "at", "lag", "bytes", "seconds", "per s", "applier", "error",
+];
+
+fn site_cells(site: &SiteReport) -> [String; 10] {
+    let link = if site.is_connected { "up" } else { "down" };
+    [
+        site.name.clone(),
+        site.phase.clone(),
+        link.to_owned(),
+        site.at.to_string(),
+        site.lag_entries.to_string(),
+        site.lag_bytes.to_string(),
+        site.lag_seconds.to_string(),
+        site.applied_per_second.to_string(),
+        site.applier.clone(),
+        site.error.clone().unwrap_or_default(),
+    ]
+}
+
+/// Prints what a proof of equality found.
+///
+/// # Errors
+/// There was no answer, or not all copies are equal.
+pub(super) fn verify(args: &VerifyArgs, as_json: bool) -> Result<(), Failure> {
+    let wait = Duration::from_secs(args.wait);
+    let proof = client(&args.hub)?.verify(wait).context("no proof")?;
+    let mut out = io::stdout().lock();
+    let printed = if as_json {
+        let line = serde_json::to_string(&proof).map_err(io::Error::other);
+        line.and_then(|line| writeln!(out, "{line}"))
+    } else {
+        let rows: Vec<[String; 5]> = proof.sites.iter().map(proof_cells).collect();
+        writeln!(out, "at {}/{}", proof.epoch, proof.at)
+            .and_then(|()| table::write(&mut out, PROOF, &rows))
+    };
+    printed.context("cannot print")?;
+    if proof.is_equal {
+        return Ok(());
+    }
+    let error = anyhow!("it is not proven that all copies are equal");
+    Err(Failure::Operation(error))
+}
+
+const PROOF: [&str; 5] = ["site", "result", "rows", "differing", "error"];
+
+fn proof_cells(site: &SiteProof) -> [String; 5] {
+    [
+        site.site.clone(),
+        site.result.clone(),
+        site.rows.to_string(),
+        site.differing.join(" "),
+        site.error.clone().unwrap_or_default(),
+    ]
+}
+
+/// Has trimmed what all sites have.
+///
+/// # Errors
+/// There was no answer.
+pub(super) fn trim(args: &HubArg, as_json: bool) -> Result<(), Failure> {
+    let trimmed = client(args)?.trim(WAIT).context("not trimmed")?;
+    let mut out = io::stdout().lock();
+    let printed = if as_json {
+        let line = serde_json::to_string(&trimmed).map_err(io::Error::other);
+        line.and_then(|line| writeln!(out, "{line}"))
+    } else {
+        let (through, end) = (trimmed.through, trimmed.end);
+        writeln!(out, "entries up to {through} of {end} may go")
+    };
+    Ok(printed.context("cannot print")?)
+}
+
+/// What changes about a site.
+#[derive(Clone, Copy)]
+pub(super) enum Change {
+    Grant,
+    Fence,
+    Forget,
+}
+
+/// Changes what a site may do, or forgets it.
+///
+/// # Errors
+/// There was no answer, or no such site.
+pub(super) fn change(args: &SiteArgs, change: Change) -> Result<(), Failure> {
+    let site = args.site.clone();
+    let operation = match change {
+        Change::Grant => Operation::Grant { site },
+        Change::Fence => Operation::Fence { site },
+        Change::Forget => Operation::Forget { site },
+    };
+    let done = client(&args.hub)?.operate::<serde_json::Value>(operation, WAIT);
+    done.context("not changed")?;
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! `waystation sync publish`.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use waystation_replica::limits::PAYLOAD_BYTES_MAX;
+use waystation_sync::client::HubClient;
+
+use crate::cli::PublishArgs;
+use crate::failure::Failure;
+
+/// Publishes one entry and prints its place.
+///
+/// # Errors
+/// The file cannot be read, or the hub refuses.
+pub(super) fn run(args: &PublishArgs, as_json: bool) -> Result<(), Failure> {
+    let payload = read(args)?;
+    let client = HubClient::start(args.hub.hub.into()).context("cannot start")?;
+    let key = args.key.as_deref().map(str::as_bytes);
+    let within = Duration::from_secs(args.wait);
+    let place = client.publish(key, &payload, within);
+    let place = place.context("not known to be published")?;
+    let mut out = io::stdout().lock();
+    let printed = if as_json {
+        let line = serde_json::json!({ "epoch": place.epoch.0, "seq": place.seq.0 });
+        writeln!(out, "{line}")
+    } else {
+        writeln!(out, "{place}")
+    };
+    Ok(printed.context("cannot print")?)
+}
+
+/// The whole input, bounded.
+fn read(args: &PublishArgs) -> Result<Vec<u8>, Failure> {
+    let file = args.file.as_deref().filter(|file| file.as_os_str() != "-");
+    let mut input: Box<dyn Read> = match file {
+        Some(path) => {
+            let opened = File::open(path);
+            let named = || format!("cannot read {}", path.display());
+            Box::new(opened.with_context(named)?)
+        }
+        None => Box::new(io::stdin()),
+    };
+    let mut payload = Vec::new();
+    let bound = PAYLOAD_BYTES_MAX as u64 + 1;
+    let read = input.by_ref().take(bound).read_to_end(&mut payload);
+    read.context("cannot read what is to be published")?;
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        let error = anyhow!("an entry has at most {PAYLOAD_BYTES_MAX} bytes");
+        return Err(Failure::Operation(error));
+    }
+    Ok(payload)
+}
