@@ -1,6 +1,7 @@
 //! The command line. Its names are a contract with the scripts that use it.
 
 mod discovery;
+mod hosts;
 mod sync;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use crate::config::{Flag, LOG_LEVELS};
 pub(crate) use discovery::{
     DrainArgs, ListArgs, NodeCommand, RegisterArgs, RegistryArg, RegistryCommand,
 };
+pub(crate) use hosts::{AgentArgs, HostCommand, HostEnd};
 pub(crate) use sync::{HubArg, HubArgs, PublishArgs, SiteArgs, SyncCommand, VerifyArgs};
 
 /// The service layer for backends that run in more than one machine room.
@@ -79,6 +81,18 @@ Examples:
     /// Multi-site sync: one ordered stream of writes into every room's database
     #[command(subcommand)]
     Sync(SyncCommand),
+    /// Run this machine's agent: it knows which hosts there are and how they fare
+    #[command(after_help = "\
+Prints `ready unix:PATH` on a line of its own once it answers. SIGTERM and Ctrl-C
+end it with 0; callers go on by what they know and find the next agent.
+
+Examples:
+  waystation agent
+  waystation agent --registry file:///etc/waystation/nodes.jsonl --udp-port 8888")]
+    Agent(AgentArgs),
+    /// Hosts as this machine's agent knows them: get, list, report
+    #[command(subcommand)]
+    Host(HostCommand),
     /// List the requests that running roles are handling, and what each waits for
     #[command(after_help = "\
 Examples:
@@ -205,6 +219,7 @@ impl Cli {
         let url = match &self.command {
             Command::Node(node) => node.registry(),
             Command::Im(command) => command.registry(),
+            Command::Agent(args) => args.registry.as_ref(),
             _ => None,
         };
         let url = url.cloned().map(Value::String);
@@ -216,7 +231,9 @@ impl Cli {
     /// say themselves what their users must know.
     pub(crate) fn log_level<'a>(&self, configured: &'a str) -> &'a str {
         match self.command {
-            Command::Im(ImCommand::Load(_) | ImCommand::Chat(_)) | Command::Node(_)
+            Command::Im(ImCommand::Load(_) | ImCommand::Chat(_))
+            | Command::Node(_)
+            | Command::Host(_)
                 if self.log.is_none() =>
             {
                 "error"
@@ -233,6 +250,7 @@ impl Cli {
             Command::Im(command) => command.process_name(),
             Command::Registry(_) => "registry".to_owned(),
             Command::Sync(sync) if sync.is_server() => "sync-hub".to_owned(),
+            Command::Agent(_) => "agent".to_owned(),
             _ => "waystation".to_owned(),
         }
     }
@@ -246,6 +264,8 @@ impl Command {
             Self::Im(command) => command.dir(),
             Self::Registry(command) => Some(command.dir()),
             Self::Sync(command) => command.dir(),
+            Self::Agent(args) => Some(&args.dir),
+            Self::Host(command) => Some(&command.agent().dir),
             Self::Node(_) | Self::Config(_) | Self::Completion { .. } => None,
         }
     }

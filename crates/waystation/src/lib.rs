@@ -15,6 +15,7 @@ mod ctx;
 mod descriptors;
 mod dir;
 mod failure;
+mod host;
 mod limits;
 mod logging;
 mod node;
@@ -91,6 +92,14 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Sync(command) => {
             drop(out);
             sync::run(command, &config, cli.json)
+        }
+        Command::Agent(args) => {
+            drop(out);
+            host::agent(args, &config, cli.json)
+        }
+        Command::Host(command) => {
+            drop(out);
+            host::run(command, &config, cli.json)
         }
         Command::Ctx(args) => block_on(ctx::run(&config, args.role.as_deref(), cli.json, &mut out)),
         Command::Config(_) => {

@@ -2,6 +2,9 @@
 //! fills them from Lars' own files.
 
 use std::net::SocketAddr;
+use std::time::Duration;
+
+use waystation_balance::LarsConfig;
 
 use super::field::{Kind, section};
 
@@ -96,5 +99,23 @@ section! {
         /// The age at which a route is asked for again.
         update_timeout_s: u32 = Integer(15), Kind::Integer { unit: "s", min: 1, max: 86_400 },
             "a higher value leaves lost pushes unnoticed for longer";
+    }
+}
+
+impl Lars {
+    /// The rule as crate `balance` has it.
+    pub(crate) fn rules(&self) -> LarsConfig {
+        LarsConfig {
+            probe_num: self.probe_num,
+            init_succ_cnt: self.init_succ_cnt,
+            init_err_cnt: self.init_err_cnt,
+            err_rate: self.err_rate,
+            succ_rate: self.succ_rate,
+            contin_err_limit: self.contin_err_limit,
+            contin_succ_limit: self.contin_succ_limit,
+            window_err_rate: self.window_err_rate,
+            idle_timeout: Duration::from_secs(self.idle_timeout_s.into()),
+            overload_timeout: Duration::from_secs(self.overload_timeout_s.into()),
+        }
     }
 }

@@ -111,6 +111,8 @@ pub(crate) struct Config {
     pub(crate) logic: Logic,
     /// `[das]`.
     pub(crate) das: Das,
+    /// `[lars]`.
+    pub(crate) lars: Lars,
     /// `[log]`.
     pub(crate) log: Log,
     /// The same as plain values with their origins.
@@ -141,6 +143,7 @@ impl Config {
         let entry: Option<Entry> = typed(&Entry::SECTION, &values, &mut faults);
         let logic: Option<Logic> = typed(&Logic::SECTION, &values, &mut faults);
         let das: Option<Das> = typed(&Das::SECTION, &values, &mut faults);
+        let lars = typed(&Lars::SECTION, &values, &mut faults);
         let log = typed(&Log::SECTION, &values, &mut faults);
         if let Some(up) = &up {
             place_faults(Up::SECTION.name, up.validate(), &values, &mut faults);
@@ -158,7 +161,9 @@ impl Config {
         if let Some(net) = &net {
             place_faults(Net::SECTION.name, net.validate(), &values, &mut faults);
         }
-        match (up, console, net, registry, health, entry, logic, das, log) {
+        match (
+            up, console, net, registry, health, entry, logic, das, lars, log,
+        ) {
             (
                 Some(up),
                 Some(console),
@@ -168,6 +173,7 @@ impl Config {
                 Some(entry),
                 Some(logic),
                 Some(das),
+                Some(lars),
                 Some(log),
             ) if faults.is_empty() => Ok(Self {
                 up,
@@ -178,6 +184,7 @@ impl Config {
                 entry,
                 logic,
                 das,
+                lars,
                 log,
                 values,
                 file: sources.file,

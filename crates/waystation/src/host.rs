@@ -1,0 +1,276 @@
+//! `waystation agent` and `waystation host`.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use serde_json::json;
+use waystation_agent::{Agent, AgentConfig};
+use waystation_balance::{CallEnd, Load, Reason};
+use waystation_base::hash64;
+use waystation_client::protocol::{Answer, Candidate, End, ListedHost, Request};
+use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Socket};
+use waystation_membership::LarsPair;
+use waystation_net::unix_time;
+use waystation_registry::RegistryUrl;
+
+use crate::cli::{AgentArgs, HostCommand, HostEnd};
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::table;
+
+/// How long the agent's answer is waited for.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Runs an agent until a signal ends it.
+///
+/// # Errors
+/// The socket, a port or the registry cannot be used.
+pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<(), Failure> {
+    let url: RegistryUrl = (config.registry.url.parse())
+        .map_err(|error| Failure::Usage(anyhow!("registry.url: {error}")))?;
+    let socket = socket_path(args.socket.as_deref(), config);
+    if let Some(folder) = socket.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let now = unix_time().as_nanos().to_le_bytes();
+    let seed = hash64(&now) ^ u64::from(std::process::id());
+    tracing::info!(seed, "randomness starts here");
+    let mut settings = AgentConfig::new(&socket, url, seed);
+    settings.lars = config.lars.rules();
+    if let Some(first) = args.udp_port {
+        for (at, step) in settings.udp.iter_mut().zip(0..) {
+            // Port 0 is any free one, for each of them.
+            at.set_port(if first == 0 {
+                0
+            } else {
+                first.saturating_add(step)
+            });
+        }
+    }
+    let agent = Agent::start(settings).map_err(|error| Failure::Operation(error.into()))?;
+    print_ready(&agent, as_json).context("cannot print")?;
+    let signal = waystation_net::wait_for_termination()
+        .map_err(|error| anyhow!("cannot wait for signals: {error}"))?;
+    tracing::info!(signal, "stopping");
+    agent.drain();
+    Ok(())
+}
+
+fn print_ready(agent: &Agent, as_json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let url = format!("unix:{}", agent.socket().display());
+    if as_json {
+        let udp: Vec<String> = agent
+            .udp_addresses()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        writeln!(out, "{}", json!({ "ready": url, "udp": udp }))?;
+    } else {
+        writeln!(out, "ready {url}")?;
+    }
+    out.flush()
+}
+
+fn socket_path(given: Option<&Path>, config: &Config) -> PathBuf {
+    given.map_or_else(|| config.dir().join("run/agent.sock"), Path::to_owned)
+}
+
+/// Runs one of `waystation host`'s commands.
+///
+/// # Errors
+/// What the agent answers, or that it does not.
+pub(crate) fn run(command: &HostCommand, config: &Config, as_json: bool) -> Result<(), Failure> {
+    let socket = socket_path(command.agent().socket.as_deref(), config);
+    let mut out = io::stdout().lock();
+    match command {
+        HostCommand::Get(args) => {
+            if let Some(pair) = pair_of(&args.service) {
+                return get_by_pair(pair, args.agent.udp_port, as_json, &mut out);
+            }
+            if args.explain {
+                let service = args.service.clone();
+                return explain(
+                    ask(&socket, &Request::Explain { service })?,
+                    as_json,
+                    &mut out,
+                );
+            }
+            get(&args.service, &socket, as_json, &mut out)
+        }
+        HostCommand::List(args) => {
+            let service = args.service.clone();
+            match ask(&socket, &Request::List { service })? {
+                Answer::Listed { hosts } => {
+                    Ok(list(&hosts, as_json, &mut out).context("cannot print")?)
+                }
+                other => Err(strange(&other)),
+            }
+        }
+        HostCommand::Report(args) => {
+            let request = Request::ReportAddress {
+                service: args.service.clone(),
+                address: args.address.clone(),
+                end: match args.end {
+                    HostEnd::Ok => End::Ok,
+                    HostEnd::Error => End::Failed,
+                },
+            };
+            match ask(&socket, &request)? {
+                Answer::Reported => Ok(()),
+                other => Err(strange(&other)),
+            }
+        }
+    }
+}
+
+fn ask(socket: &Path, request: &Request) -> Result<Answer, Failure> {
+    let asked = Socket::connect(socket, WAIT).and_then(|mut agent| agent.ask(request));
+    let (answer, _files) = asked.map_err(|error| failed(socket, error))?;
+    Ok(answer)
+}
+
+fn failed(socket: &Path, error: Error) -> Failure {
+    let context = format!("no answer from the agent at {}", socket.display());
+    match error {
+        refused @ Error::Refused { .. } => Failure::Operation(refused.into()),
+        other => Failure::Operation(anyhow::Error::from(other).context(context)),
+    }
+}
+
+fn strange(answer: &Answer) -> Failure {
+    Failure::Operation(anyhow!("the agent answered something else: {answer:?}"))
+}
+
+/// `MODID/CMDID`.
+fn pair_of(text: &str) -> Option<LarsPair> {
+    let (modid, cmdid) = text.split_once('/')?;
+    Some(LarsPair {
+        modid: modid.parse().ok()?,
+        cmdid: cmdid.parse().ok()?,
+    })
+}
+
+fn get(service: &str, socket: &Path, as_json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    let mut config = CallerConfig::new(service, socket);
+    config.timeout = WAIT;
+    let mut caller = Caller::new(config);
+    let picked = caller.pick().map_err(|error| failed(socket, error))?;
+    let reason = picked.reason().map(Reason::name);
+    // Nothing is called: the pick must not count as a call in flight.
+    caller.report(&picked, CallEnd::Cancelled, None, Load::default());
+    let printed = if as_json {
+        let line = json!({
+            "address": picked.address.to_string(), "source": picked.source.name(), "reason": reason,
+        });
+        writeln!(out, "{line}")
+    } else {
+        writeln!(out, "{}", picked.address)
+    };
+    Ok(printed.context("cannot print")?)
+}
+
+fn get_by_pair(
+    pair: LarsPair,
+    udp_port: Option<u16>,
+    as_json: bool,
+    out: &mut dyn Write,
+) -> Result<(), Failure> {
+    let mut caller = LarsCaller::new(pair.modid, pair.cmdid);
+    caller.timeout = WAIT;
+    if let Some(first) = udp_port {
+        caller.ports = [0, 1, 2].map(|step| first.saturating_add(step));
+    }
+    let address = caller.get_host().context("no host by UDP")?;
+    let printed = if as_json {
+        let line = json!({ "address": address.to_string(), "source": "udp", "reason": null });
+        writeln!(out, "{line}")
+    } else {
+        writeln!(out, "{address}")
+    };
+    Ok(printed.context("cannot print")?)
+}
+
+fn explain(answer: Answer, as_json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    let printed = if as_json {
+        let line = serde_json::to_string(&answer).context("cannot print")?;
+        writeln!(out, "{line}")
+    } else if let Answer::Explained {
+        policy,
+        result,
+        serving,
+        unavailable,
+        is_panic,
+        candidates,
+    } = answer
+    {
+        let panic = if is_panic {
+            ", all are used: panic"
+        } else {
+            ""
+        };
+        writeln!(out, "{result}")
+            .and_then(|()| {
+                let hosts = format!("{serving} hosts serve, {unavailable} are out{panic}");
+                writeln!(out, "policy {policy}; {hosts}")
+            })
+            .and_then(|()| table::write(out, ["id", "address", "cost", "why"], &rows(&candidates)))
+    } else {
+        return Err(strange(&answer));
+    };
+    Ok(printed.context("cannot print")?)
+}
+
+fn rows(candidates: &[Candidate]) -> Vec<[String; 4]> {
+    let row = |one: &Candidate| {
+        let cost = one
+            .cost
+            .map_or_else(|| "-".to_owned(), |cost| format!("{cost:.3e}"));
+        [one.id.clone(), one.address.clone(), cost, one.note.clone()]
+    };
+    candidates.iter().map(row).collect()
+}
+
+const HOSTS: [&str; 9] = [
+    "id",
+    "address",
+    "state",
+    "verdict",
+    "weight",
+    "picked",
+    "in flight",
+    "latency",
+    "errors",
+];
+
+fn list(hosts: &[ListedHost], as_json: bool, out: &mut dyn Write) -> io::Result<()> {
+    if as_json {
+        for host in hosts {
+            writeln!(out, "{}", serde_json::to_string(host)?)?;
+        }
+        return Ok(());
+    }
+    let row = |host: &ListedHost| {
+        let picked = match (host.eligible, host.ejected) {
+            (true, _) => "yes",
+            (false, true) => "ejected",
+            (false, false) => "no",
+        };
+        [
+            host.id.clone(),
+            host.address.clone(),
+            host.state.clone(),
+            host.verdict.clone(),
+            host.weight.to_string(),
+            picked.to_owned(),
+            host.in_flight.to_string(),
+            format!("{} us", host.latency_us),
+            format!("{:.1} %", host.error_share * 100.0),
+        ]
+    };
+    let rows: Vec<_> = hosts.iter().map(row).collect();
+    table::write(out, HOSTS, &rows)
+}

@@ -1,0 +1,138 @@
+//! `waystation agent` and `waystation host` as a user runs them.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+
+mod common;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use common::{run, stderr, stdout, waystation};
+use waystation_test_process::Watchdog;
+
+/// Two nodes of a service, in a file.
+const NODES: &str = "\
+{\"id\":\"pay-1\",\"service\":\"pay\",\"address\":\"127.0.0.1:9001\"}
+{\"id\":\"pay-2\",\"service\":\"pay\",\"address\":\"127.0.0.1:9002\"}
+";
+
+struct Agent {
+    child: Child,
+    folder: tempfile::TempDir,
+    /// It ends with this process, whatever ends that.
+    _watchdog: Watchdog,
+}
+
+impl Agent {
+    fn start(folder: tempfile::TempDir) -> Self {
+        let nodes = folder.path().join("nodes");
+        std::fs::write(&nodes, NODES).unwrap();
+        let registry = format!("file://{}", nodes.display());
+        let dir = folder.path().to_str().unwrap();
+        let args = [
+            "agent",
+            "--dir",
+            dir,
+            "--udp-port",
+            "0",
+            "--registry",
+            &registry,
+        ];
+        let mut child = waystation(&args).stdout(Stdio::piped()).spawn().unwrap();
+        let watchdog = Watchdog::over(&child);
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        let socket = folder.path().join("run/agent.sock");
+        assert_eq!(line, format!("ready unix:{}\n", socket.display()));
+        let agent = Self {
+            child,
+            folder,
+            _watchdog: watchdog,
+        };
+        // The routes come a moment later; each look starts a process.
+        let is_there = (0..1000).any(|_| agent.host(&["list", "pay"]).0);
+        assert!(is_there, "no routes after a thousand looks");
+        agent
+    }
+
+    /// Runs `waystation host`; whether it succeeded, and what it printed.
+    fn host(&self, args: &[&str]) -> (bool, String) {
+        let dir = self.folder.path().to_str().unwrap();
+        let all = [&["host"], args, &["--dir", dir]].concat();
+        let output = run(&all);
+        let text = if output.status.success() {
+            stdout(&output)
+        } else {
+            assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+            stderr(&output)
+        };
+        (output.status.success(), text)
+    }
+
+    /// Ends it without a chance to clean up.
+    fn kill(mut self) -> tempfile::TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+#[test]
+fn hosts_are_got_listed_explained_and_reported() {
+    let agent = Agent::start(tempfile::tempdir().unwrap());
+    let (_, got) = agent.host(&["get", "pay", "--json"]);
+    assert!(got.contains("\"source\":\"segment\""), "{got}");
+    let (_, got) = agent.host(&["get", "pay"]);
+    assert!(
+        ["127.0.0.1:9001\n", "127.0.0.1:9002\n"].contains(&got.as_str()),
+        "{got}"
+    );
+    let (_, why) = agent.host(&["get", "pay", "--explain"]);
+    assert!(
+        why.contains("policy fresh; 2 hosts serve, 0 are out"),
+        "{why}"
+    );
+    assert!(why.contains("pay-1") && why.contains("pay-2"), "{why}");
+    assert_eq!(
+        agent.host(&["report", "pay", "127.0.0.1:9002", "error"]),
+        (true, String::new())
+    );
+    let (_, list) = agent.host(&["list", "pay", "--json"]);
+    let failed = list.lines().find(|line| line.contains("pay-2")).unwrap();
+    assert!(!failed.contains("\"error_share\":0.0"), "{list}");
+    let (is_done, refusal) = agent.host(&["get", "nobody"]);
+    assert!(
+        !is_done && refusal.contains("nobody offers nobody"),
+        "{refusal}"
+    );
+    let (is_done, refusal) = agent.host(&["report", "pay", "10.0.0.1:1", "ok"]);
+    assert!(
+        !is_done && refusal.contains("no host at 10.0.0.1:1"),
+        "{refusal}"
+    );
+}
+
+/// An agent that was killed left its socket behind, and the next one could not
+/// bind it.
+#[test]
+fn an_agent_that_was_killed_is_replaced_by_the_next() {
+    let folder = Agent::start(tempfile::tempdir().unwrap()).kill();
+    let socket: PathBuf = folder.path().join("run/agent.sock");
+    assert!(socket.exists(), "it had no chance to remove it");
+    let dir = folder.path().to_str().unwrap();
+    let output = run(&["host", "get", "pay", "--dir", dir]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("agent"), "{}", stderr(&output));
+    let agent = Agent::start(folder);
+    let (is_done, _) = agent.host(&["get", "pay"]);
+    assert!(is_done);
+}
