@@ -15,7 +15,9 @@ pub(crate) use discovery::{
     DrainArgs, ListArgs, NodeCommand, RegisterArgs, RegistryArg, RegistryCommand,
 };
 pub(crate) use hosts::{AgentArgs, HostCommand, HostEnd};
-pub(crate) use sync::{HubArg, HubArgs, PublishArgs, SiteArgs, SyncCommand, VerifyArgs};
+pub(crate) use sync::{
+    HubArg, HubArgs, PolicyArg, PublishArgs, SiteArgs, SiteRunArgs, SyncCommand, VerifyArgs,
+};
 
 /// The service layer for backends that run in more than one machine room.
 #[derive(Debug, Parser)]
@@ -249,7 +251,7 @@ impl Cli {
             Command::Up(_) => "up".to_owned(),
             Command::Im(command) => command.process_name(),
             Command::Registry(_) => "registry".to_owned(),
-            Command::Sync(sync) if sync.is_server() => "sync-hub".to_owned(),
+            Command::Sync(sync) => sync.process_name(),
             Command::Agent(_) => "agent".to_owned(),
             _ => "waystation".to_owned(),
         }

@@ -1,8 +1,10 @@
-//! `waystation sync`: the hub, and what is asked of it.
+//! `waystation sync`: the hub, its sites, and what is asked of them.
 
 mod ask;
 mod hub;
+mod progress;
 mod publish;
+mod site;
 
 use crate::cli::SyncCommand;
 use crate::config::Config;
@@ -15,6 +17,7 @@ use crate::failure::Failure;
 pub(crate) fn run(command: &SyncCommand, config: &Config, as_json: bool) -> Result<(), Failure> {
     match command {
         SyncCommand::Hub(args) => hub::run(args, config, as_json),
+        SyncCommand::Site(args) => site::run(args, as_json),
         SyncCommand::Publish(args) => publish::run(args, as_json),
         SyncCommand::Status(args) => ask::status(args, as_json),
         SyncCommand::Verify(args) => ask::verify(args, as_json),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::DirArg;
 
@@ -20,6 +20,21 @@ Examples:
   waystation sync hub
   waystation sync hub --dir /var/lib/waystation --listen 10.0.0.5:7072")]
     Hub(HubArgs),
+    /// Run a site: it keeps one database equal to all others
+    #[command(after_help = "\
+The first site is called `master`, and its database is what the others copy; each
+other one joins by a copy from a live site, and its rows are replaced by those.
+With --capture every write to the database, whichever program makes it, goes to
+all sites, once `sync grant NAME` has allowed it; until then it waits. Prints `ready NAME` on a line of its own
+once its copy is whole and the hub has welcomed it; a join tells its progress on
+standard error. SIGTERM and Ctrl-C end it with 0; it goes on where it stopped.
+
+Examples:
+  waystation sync site --name master --database sqlite://shop.db --capture
+  waystation sync site --name room-2 --database sqlite:///var/lib/shop.db --join master
+  waystation sync site --name room-3 --hub 10.0.0.5:7072 --database sqlite://shop.db \\
+      --skip sessions --policy park")]
+    Site(SiteRunArgs),
     /// Publish a file as one entry
     #[command(after_help = "\
 Prints the entry's place, HISTORY/SEQUENCE, once it is durable. The same KEY again
@@ -90,6 +105,45 @@ pub(crate) struct HubArgs {
     pub(crate) retain_hours: u64,
 }
 
+/// `sync site`.
+#[derive(Debug, Args)]
+pub(crate) struct SiteRunArgs {
+    /// The site's name; the first one is `master`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) hub: HubArg,
+    /// What it keeps equal: `sqlite://PATH`
+    #[arg(long, value_name = "URL")]
+    pub(crate) database: String,
+    /// Send what any program writes to the database to all sites
+    #[arg(long)]
+    pub(crate) capture: bool,
+    /// From which site to take the first copy; `auto` is the best one by lag,
+    /// load and distance
+    #[arg(long, value_name = "SITE|auto", default_value = "auto")]
+    pub(crate) join: String,
+    /// Leave a table alone; may be given again
+    #[arg(long, value_name = "TABLE")]
+    pub(crate) skip: Vec<String>,
+    /// What becomes of an entry that the database refuses, after three tries
+    #[arg(long, value_enum, default_value_t = PolicyArg::Stop)]
+    pub(crate) policy: PolicyArg,
+}
+
+/// `--policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PolicyArg {
+    /// Try it again for ever
+    Retry,
+    /// Leave it out, and note it; the copy differs from then on
+    Skip,
+    /// Put it aside, with later entries that touch the same rows
+    Park,
+    /// Stand until an operator decides
+    Stop,
+}
+
 /// The hub that is asked.
 #[derive(Debug, Args)]
 pub(crate) struct HubArg {
@@ -144,6 +198,15 @@ impl SyncCommand {
 
     /// Whether it runs until it is told to stop.
     pub(super) fn is_server(&self) -> bool {
-        matches!(self, Self::Hub(_))
+        matches!(self, Self::Hub(_) | Self::Site(_))
+    }
+
+    /// What a server is called in the log.
+    pub(super) fn process_name(&self) -> String {
+        match self {
+            Self::Hub(_) => "sync-hub".to_owned(),
+            Self::Site(args) => format!("sync-site-{}", args.name),
+            _ => "waystation".to_owned(),
+        }
     }
 }

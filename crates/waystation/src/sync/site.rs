@@ -1,0 +1,139 @@
+//! `waystation sync site`.
+
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use anyhow::{Context, anyhow};
+use waystation_net::Termination;
+use waystation_replica::{Donor, Policy, SiteConfig, SiteName};
+use waystation_sync::adapter::SqliteDatabase;
+use waystation_sync::site::{SiteOptions, SiteServer};
+
+use super::progress;
+use crate::cli::{PolicyArg, SiteRunArgs};
+use crate::config::{Fault, Faults, Origin};
+use crate::failure::Failure;
+
+/// Runs a site until a signal ends it.
+///
+/// # Errors
+/// All faults of the call at once; or the database cannot be opened or synced.
+pub(super) fn run(args: &SiteRunArgs, as_json: bool) -> Result<(), Failure> {
+    let (options, database) = check(args)?;
+    let signals =
+        Termination::catch().map_err(|error| anyhow!("cannot wait for signals: {error}"))?;
+    let started = SiteServer::start(options, Arc::new(database));
+    let server = started.with_context(|| format!("cannot sync {}", args.database))?;
+    let (stop, stopped) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let reporter = thread::Builder::new().name("sync progress".to_owned());
+        let server = &server;
+        let report = move || progress::report(server, args, as_json, &stopped);
+        let spawned = reporter.spawn_scoped(scope, report);
+        spawned.context("cannot start a thread")?;
+        let signal = signals.wait();
+        tracing::info!(signal, "stopping");
+        drop(stop);
+        Ok::<(), Failure>(())
+    })?;
+    server.stop();
+    Ok(())
+}
+
+/// What the call asks for, or all that is wrong with it.
+fn check(args: &SiteRunArgs) -> Result<(SiteOptions, SqliteDatabase), Faults> {
+    let mut faults = Vec::new();
+    let mut fault = |flag, message: String| {
+        let origin = Origin::Flag(flag);
+        faults.push(Fault { origin, message });
+    };
+    let name = SiteName::new(&args.name);
+    let name = name.map_err(|error| fault("--name", error.to_string()));
+    let donor = match args.join.as_str() {
+        "auto" => Ok(Donor::Best),
+        site if site == args.name => {
+            fault("--join", "a site cannot join itself".to_owned());
+            Err(())
+        }
+        site => SiteName::new(site)
+            .map(Donor::Named)
+            .map_err(|error| fault("--join", error.to_string())),
+    };
+    let path = path_of(&args.database).map_err(|message| fault("--database", message));
+    if args.skip.iter().any(String::is_empty) {
+        fault("--skip", "a table has a name".to_owned());
+    }
+    let (Ok(name), Ok(donor), Ok(path)) = (name, donor, path) else {
+        return Err(Faults(faults));
+    };
+    if !faults.is_empty() {
+        return Err(Faults(faults));
+    }
+    let mut core = SiteConfig::new(name);
+    core.joiner.donor = donor;
+    core.applier.policy = policy(args.policy);
+    let mut database = SqliteDatabase::new(path);
+    for table in &args.skip {
+        database = database.skip(table);
+    }
+    if args.capture {
+        database = database.captured();
+    }
+    Ok((SiteOptions::new(args.hub.hub.into(), core), database))
+}
+
+fn policy(policy: PolicyArg) -> Policy {
+    match policy {
+        PolicyArg::Retry => Policy::Retry,
+        PolicyArg::Skip => Policy::Skip,
+        PolicyArg::Park => Policy::Park,
+        PolicyArg::Stop => Policy::Stop,
+    }
+}
+
+/// The file that a URL names.
+fn path_of(url: &str) -> Result<&Path, String> {
+    let Some((scheme, path)) = url.split_once("://") else {
+        return Err(format!("`{url}` is no URL: write sqlite://PATH"));
+    };
+    match scheme {
+        "sqlite" if path.is_empty() => Err("no path after sqlite://".to_owned()),
+        "sqlite" => {
+            let path = Path::new(path);
+            let folder = path
+                .parent()
+                .filter(|folder| !folder.as_os_str().is_empty());
+            match folder {
+                Some(folder) if !folder.is_dir() => {
+                    Err(format!("there is no folder {}", folder.display()))
+                }
+                _ => Ok(path),
+            }
+        }
+        "mysql" | "postgres" => Err(format!("{scheme}:// is not built yet; sqlite://PATH is")),
+        _ => Err(format!(
+            "nothing is known of {scheme}://: write sqlite://PATH"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::path_of;
+
+    #[test]
+    fn a_url_names_a_file_or_its_fault() {
+        assert_eq!(path_of("sqlite://a.db").unwrap().to_str(), Some("a.db"));
+        assert_eq!(path_of("sqlite:///a.db").unwrap().to_str(), Some("/a.db"));
+        for (url, said) in [
+            ("a.db", "no URL"),
+            ("sqlite://", "no path"),
+            ("sqlite:///nonexistent/a.db", "/nonexistent"),
+            ("mysql://host/db", "not built yet"),
+            ("oracle://host", "oracle://"),
+        ] {
+            assert!(path_of(url).unwrap_err().contains(said), "{url}");
+        }
+    }
+}

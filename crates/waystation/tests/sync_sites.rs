@@ -1,0 +1,287 @@
+//! `waystation sync site` as a user runs it: a hub, sites and the programs that
+//! write to their `SQLite` files are processes or connections of their own.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use common::{run, stderr, stdout, waystation};
+use rusqlite::Connection;
+use rusqlite::types::Value;
+use tempfile::TempDir;
+use waystation_test_process::Watchdog;
+
+/// More than anything here takes on a machine under load.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server that says `ready …`; killed when it is dropped.
+struct Server {
+    child: Child,
+    _watchdog: Watchdog,
+    out: BufReader<ChildStdout>,
+    ready: String,
+}
+
+impl Server {
+    /// Starts it, and waits until it is ready.
+    fn start(args: &[&str]) -> Self {
+        let mut child = waystation(args).stdout(Stdio::piped()).spawn().unwrap();
+        let watchdog = Watchdog::over(&child);
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        let ready = line.trim_end().strip_prefix("ready ");
+        let ready = ready.unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        Self {
+            child,
+            _watchdog: watchdog,
+            out,
+            ready,
+        }
+    }
+
+    /// Ends it with a signal: its exit code.
+    fn end(mut self, signal: &str) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        let kill = Command::new("kill").args(["-s", signal, &pid]).status();
+        assert!(kill.unwrap().success());
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder with the log and the files of all sites, and where its hub is.
+struct Place {
+    folder: TempDir,
+    hub: String,
+}
+
+impl Place {
+    /// A place and its running hub. The hub has an address of this process alone:
+    /// while it is down nobody else gets its port, and no site that looks for it
+    /// there meets itself.
+    fn new() -> (Self, Server) {
+        let pid = std::process::id();
+        let [_, a, b, c] = (pid + 1).to_be_bytes();
+        let mut place = Self {
+            folder: tempfile::tempdir().unwrap(),
+            hub: format!("127.{}.{b}.{}:0", 100 + a % 100, c.max(1)),
+        };
+        let hub = place.start_hub();
+        place.hub.clone_from(&hub.ready);
+        (place, hub)
+    }
+
+    fn start_hub(&self) -> Server {
+        let dir = self.folder.path().to_str().unwrap();
+        Server::start(&["sync", "hub", "--dir", dir, "--listen", &self.hub])
+    }
+
+    fn file(&self, site: &str) -> PathBuf {
+        self.folder.path().join(format!("{site}.db"))
+    }
+
+    /// The program that a site's file belongs to.
+    fn open(&self, site: &str) -> Connection {
+        open(&self.file(site))
+    }
+
+    fn url(&self, site: &str) -> String {
+        format!("sqlite://{}", self.file(site).display())
+    }
+
+    fn site(&self, name: &str, more: &[&str]) -> Server {
+        Server::start(&self.site_args(name, &self.url(name), more))
+    }
+
+    fn site_args<'a>(&'a self, name: &'a str, url: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        let args = ["sync", "site", "--name", name, "--hub", &self.hub];
+        [&args, ["--database", url].as_slice(), more].concat()
+    }
+}
+
+fn open(path: &Path) -> Connection {
+    let connection = Connection::open(path).unwrap();
+    connection.busy_timeout(PATIENCE).unwrap();
+    connection
+}
+
+const ROWS: &str = "\
+    CREATE TABLE account (id INTEGER PRIMARY KEY, owner TEXT NOT NULL, amount REAL);
+    CREATE TABLE note (at TEXT, account INTEGER, body BLOB, PRIMARY KEY (at, account)) WITHOUT ROWID;
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+    INSERT INTO account SELECT i, 'owner ' || i, i / 7.0 FROM n;";
+
+/// All rows of both tables, in the order of keys.
+fn dump(connection: &Connection) -> Vec<Vec<Value>> {
+    let mut rows = Vec::new();
+    for sql in [
+        "SELECT id, owner, amount FROM account ORDER BY id",
+        "SELECT at, account, body FROM note ORDER BY at, account",
+    ] {
+        let mut statement = connection.prepare(sql).unwrap();
+        let read = |row: &rusqlite::Row<'_>| (0..3).map(|at| row.get(at)).collect();
+        let read = statement.query_map([], read).unwrap();
+        rows.extend(read.map(Result::unwrap));
+    }
+    rows
+}
+
+/// A program that writes to a file until it is told to stop.
+struct Writer {
+    stop: Sender<()>,
+    thread: JoinHandle<i64>,
+}
+
+impl Writer {
+    fn start(mut app: Connection) -> Self {
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let mut round = 0;
+            let pause = Duration::from_millis(3);
+            while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(pause) {
+                round += 1;
+                write(&mut app, round);
+            }
+            round
+        });
+        Self { stop, thread }
+    }
+
+    /// How many transactions it made.
+    fn stop(self) -> i64 {
+        drop(self.stop);
+        self.thread.join().unwrap()
+    }
+}
+
+/// One transaction with every kind of change.
+fn write(app: &mut Connection, round: i64) {
+    let transaction = app.transaction().unwrap();
+    for (sql, value) in [
+        (
+            "INSERT INTO account (owner, amount) VALUES ('new', ?1)",
+            round,
+        ),
+        (
+            "UPDATE account SET amount = amount + 1 WHERE id = ?1 % 4000",
+            round,
+        ),
+        ("DELETE FROM account WHERE id = 4000 + ?1 % 1000", round),
+        ("INSERT INTO note VALUES ('at ' || ?1, ?1, x'00ff')", round),
+        ("UPDATE note SET account = -?1 WHERE account = ?1", round),
+    ] {
+        transaction.execute(sql, [value]).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+/// Waits until `is_done`, and says what for if it never is.
+fn wait_until(what: &str, mut is_done: impl FnMut() -> bool) {
+    let (_never, pause) = mpsc::channel::<()>();
+    for _ in 0..PATIENCE.as_millis() / 50 {
+        if is_done() {
+            return;
+        }
+        let _ = pause.recv_timeout(Duration::from_millis(50));
+    }
+    panic!("waited in vain until {what}");
+}
+
+fn count(connection: &Connection) -> i64 {
+    let sql = "SELECT count(*) FROM note";
+    // While its first chunk is on its way there is no table.
+    connection
+        .query_row(sql, [], |row| row.get(0))
+        .unwrap_or_default()
+}
+
+/// Waits until a copy has more of what is written now.
+fn wait_for_more(from: &Connection, to: &Connection) {
+    let there = count(from);
+    wait_until("more is written and arrives", || count(to) > there);
+}
+
+/// A room was brought up from another by hand, while nothing was written, and
+/// whatever died in between left the two apart.
+#[test]
+fn a_site_joins_under_load_and_kills_leave_the_copies_equal() {
+    let (place, hub) = Place::new();
+    let app = place.open("master");
+    app.execute_batch(ROWS).unwrap();
+    let master = place.site("master", &["--capture"]);
+    let granted = run(&["sync", "grant", "master", "--hub", &place.hub]);
+    assert!(granted.status.success(), "{}", stderr(&granted));
+    let writer = Writer::start(place.open("master"));
+    let second = place.site("room-2", &["--join", "master"]);
+    let copy = place.open("room-2");
+    wait_for_more(&app, &copy);
+
+    second.end("KILL");
+    let second = place.site("room-2", &["--join", "master"]);
+    wait_for_more(&app, &copy);
+    hub.end("KILL");
+    let hub = place.start_hub();
+    wait_for_more(&app, &copy);
+    master.end("KILL");
+    let master = place.site("master", &["--capture"]);
+    wait_for_more(&app, &copy);
+
+    let rounds = writer.stop();
+    wait_until("all of it has arrived", || count(&copy) == rounds);
+    assert_eq!(dump(&copy), dump(&app));
+    let proof = run(&["sync", "verify", "--hub", &place.hub, "--json"]);
+    assert!(proof.status.success(), "{}", stderr(&proof));
+    let proof: serde_json::Value = serde_json::from_str(&stdout(&proof)).unwrap();
+    assert_eq!(proof["is_equal"], true);
+    assert_eq!(proof["sites"].as_array().unwrap().len(), 2);
+    assert_eq!(second.end("TERM"), Some(0));
+    assert_eq!(master.end("TERM"), Some(0));
+    assert_eq!(hub.end("TERM"), Some(0));
+}
+
+#[test]
+fn a_table_without_a_primary_key_is_refused_by_name_unless_it_is_skipped() {
+    let (place, _hub) = Place::new();
+    let app = place.open("master");
+    app.execute_batch("CREATE TABLE clicks (at); CREATE TABLE item (id INTEGER PRIMARY KEY)")
+        .unwrap();
+    let url = place.url("master");
+    let refused = run(&place.site_args("master", &url, &["--capture"]));
+    assert_eq!(refused.status.code(), Some(1));
+    let said = stderr(&refused);
+    assert!(said.contains("clicks"), "{said}");
+    assert!(said.contains(&url), "{said}");
+    let site = place.site("master", &["--capture", "--skip", "clicks"]);
+    assert_eq!(site.ready, "master");
+    assert_eq!(site.end("TERM"), Some(0));
+}
+
+#[test]
+fn all_that_is_wrong_with_a_call_is_listed_at_once() {
+    let call = ["sync", "site", "--name", "a b", "--join", "c/d"];
+    let url = ["--database", "oracle://host/db", "--skip", ""];
+    let refused = run(&[call.as_slice(), &url].concat());
+    assert_eq!(refused.status.code(), Some(2));
+    let said = stderr(&refused);
+    for part in ["--name", "--join", "--database", "oracle://", "--skip"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(said.contains("4 faults"), "{said}");
+    assert_eq!(stdout(&refused), "");
+}
