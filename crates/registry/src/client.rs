@@ -111,6 +111,11 @@ impl Client {
         self.shared.hub.ended.until(is_over).await;
     }
 
+    /// Begins what [`Client::close`] waits for.
+    pub(crate) fn begin_close(&self) {
+        self.shared.hub.close();
+    }
+
     /// Like [`Client::close`], for threads that are no shards.
     pub fn close_and_wait(&self) {
         self.shared.hub.close();

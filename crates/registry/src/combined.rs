@@ -218,6 +218,23 @@ impl Combined {
         only
     }
 
+    /// Closes the clients of all registries: deregisters what is registered and
+    /// says goodbye. Ready when that is done everywhere, or
+    /// [`CLOSE_WAIT`](crate::limits::CLOSE_WAIT) has passed for each.
+    pub async fn close(&self) {
+        let clients: Vec<Client> = {
+            let state = self.lock();
+            state.sources.iter().map(|one| one.client.clone()).collect()
+        };
+        // All begin at once: one that is away does not keep the others.
+        for client in &clients {
+            client.begin_close();
+        }
+        for client in &clients {
+            client.close().await;
+        }
+    }
+
     /// How it stands with each registry.
     pub fn sessions(&self) -> Vec<(RegistryUrl, Session)> {
         let state = self.lock();

@@ -78,6 +78,7 @@ mod hub;
 mod mirror;
 mod observed;
 mod place;
+mod registries;
 mod registry;
 mod store;
 #[cfg(test)]
@@ -92,6 +93,7 @@ pub use embedded::{EmbeddedConfig, EmbeddedServer};
 pub use error::{AskError, Error, ServeError};
 pub use handle::{Draining, Listing, Registered, RegistrationStatus, Watching};
 pub use place::Place;
+pub use registries::Registries;
 pub use registry::{
     Acks, Change, Holder, ListedService, RegistrationOptions, Registry, Session, SessionState,
     WatchOptions,

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::time::timeout;
 use waystation_membership::{DrainStep, Instance, State, Update};
 
-use crate::client::Client;
 use crate::error::Error;
 use crate::handle::{Registered, RegistrationStatus};
 use crate::limits::{LEAVE_LOOK, PLACE_ACK_WAIT, PLACE_END_WAIT};
+use crate::registries::Registries;
 use crate::registry::{RegistrationOptions, Registry, SessionState};
 
 /// A node's place among the nodes: registered as starting, then as serving,
@@ -16,9 +16,9 @@ use crate::registry::{RegistrationOptions, Registry, SessionState};
 ///
 /// ```no_run
 /// # use waystation_membership::Instance;
-/// # use waystation_registry::{Client, Error, Place};
-/// # async fn run(client: Client, instance: Instance) -> Result<(), Error> {
-/// let place = Place::take(&client, instance)?;
+/// # use waystation_registry::{Error, Place, Registries};
+/// # async fn run(registries: Registries, instance: Instance) -> Result<(), Error> {
+/// let place = Place::take(&registries, instance)?;
 /// // Listen; wait for what it needs itself.
 /// place.serve().await;
 /// // Wait for a signal, or until somebody drains it:
@@ -30,7 +30,7 @@ use crate::registry::{RegistrationOptions, Registry, SessionState};
 /// # }
 /// ```
 pub struct Place {
-    client: Client,
+    registries: Registries,
     registered: Registered,
 }
 
@@ -40,11 +40,11 @@ impl Place {
     ///
     /// # Errors
     /// The instance is out of rule, or the registry takes no registrations.
-    pub fn take(client: &Client, mut instance: Instance) -> Result<Self, Error> {
+    pub fn take(registries: &Registries, mut instance: Instance) -> Result<Self, Error> {
         instance.state = State::Starting;
-        let registered = client.register(instance, RegistrationOptions::default())?;
+        let registered = registries.register(instance, RegistrationOptions::default())?;
         Ok(Self {
-            client: client.clone(),
+            registries: registries.clone(),
             registered,
         })
     }
@@ -86,9 +86,9 @@ impl Place {
     pub async fn leave(self) {
         self.registered.idle();
         self.reach(PLACE_END_WAIT, DrainStep::Ended).await;
-        let client = self.client.clone();
+        let registries = self.registries.clone();
         drop(self);
-        client.close().await;
+        registries.close().await;
     }
 
     async fn reach(&self, wait: Duration, step: DrainStep) {
@@ -98,7 +98,7 @@ impl Place {
                 .await
                 .is_err()
             {
-                if self.client.session().state != SessionState::Connected {
+                if self.registries.session().state != SessionState::Connected {
                     return;
                 }
             }

@@ -157,4 +157,7 @@ pub struct Holder {
     pub acknowledged: Option<ViewVersion>,
     /// Where it is connected from; none while it is not.
     pub peer: Option<String>,
+    /// The instance that the same client registered, the first if it did several;
+    /// none if it registered nothing.
+    pub node: Option<InstanceId>,
 }

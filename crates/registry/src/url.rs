@@ -92,12 +92,60 @@ pub enum UrlError {
         /// The whole text.
         text: String,
     },
+    /// Several registries are to be used as one, and this one stands there twice.
+    #[error("`{text}` stands there twice")]
+    Twice {
+        /// The URL.
+        text: String,
+    },
     /// Nothing follows `file://`.
     #[error("`{text}`: a path is missing")]
     Path {
         /// The whole text.
         text: String,
     },
+}
+
+/// What URLs of registries begin with.
+const SCHEMES: [&str; 4] = ["embedded://", "etcd://", "zookeeper://", "file://"];
+
+impl RegistryUrl {
+    /// Several URLs with spaces between them; a path may have spaces too.
+    ///
+    /// ```
+    /// use waystation_registry::RegistryUrl;
+    ///
+    /// let urls = RegistryUrl::list("embedded://a:7071 etcd://b:2379,c:2379").unwrap();
+    /// assert_eq!(urls.len(), 2);
+    /// ```
+    ///
+    /// # Errors
+    /// One of them is no URL, or stands there twice; or there is none.
+    pub fn list(text: &str) -> Result<Vec<Self>, UrlError> {
+        let mut urls = Vec::new();
+        let mut rest = text.trim();
+        loop {
+            let begins_url = |(at, _): &(usize, &str)| {
+                let next = &rest[at + 1..];
+                SCHEMES.iter().any(|scheme| next.starts_with(scheme))
+            };
+            let end = rest.match_indices(' ').find(begins_url);
+            let (first, others) = match end {
+                Some((at, _)) => (&rest[..at], Some(&rest[at + 1..])),
+                None => (rest, None),
+            };
+            let url: Self = first.trim_end().parse()?;
+            if urls.contains(&url) {
+                let text = url.to_string();
+                return Err(UrlError::Twice { text });
+            }
+            urls.push(url);
+            match others {
+                Some(others) => rest = others,
+                None => return Ok(urls),
+            }
+        }
+    }
 }
 
 impl FromStr for RegistryUrl {
@@ -227,6 +275,30 @@ mod tests {
         ] {
             assert_eq!(text.parse::<RegistryUrl>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn several_stand_beside_each_other() {
+        let list = |text: &str| {
+            let urls = RegistryUrl::list(text)?;
+            let urls: Vec<String> = urls.iter().map(ToString::to_string).collect();
+            Ok::<_, UrlError>(urls.join("|"))
+        };
+        assert_eq!(list("embedded://a:1"), Ok("embedded://a:1".to_owned()));
+        assert_eq!(
+            list(" embedded://a:1  etcd://b:2,c:3/x "),
+            Ok("embedded://a:1|etcd://b:2,c:3/x".to_owned())
+        );
+        assert_eq!(
+            list("file:///a b/c zookeeper://d:4"),
+            Ok("file:///a b/c|zookeeper://d:4/waystation".to_owned())
+        );
+        assert!(matches!(list(""), Err(UrlError::Scheme { .. })));
+        // The same one, whose prefix is told once.
+        let twice = list("etcd://b:2 etcd://b:2/waystation");
+        assert!(matches!(twice, Err(UrlError::Twice { .. })));
+        let half = list("embedded://a:1 etcd://b");
+        assert!(matches!(half, Err(UrlError::Etcd { .. })));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use toml::Value;
 
 use crate::config::{Flag, LOG_LEVELS};
 pub(crate) use discovery::{
-    DrainArgs, ListArgs, NodeCommand, RegisterArgs, RegistryArg, RegistryCommand,
+    DrainArgs, ListArgs, NodeCommand, RegisterArgs, RegistriesArg, RegistryCommand,
 };
 pub(crate) use hosts::{AgentArgs, HostCommand, HostEnd};
 pub(crate) use sync::{
@@ -69,6 +69,7 @@ Examples:
   waystation up
   waystation up --dir /var/lib/waystation --entry 0.0.0.0:7080
   waystation up --registry etcd://10.0.0.5:2379/chat
+  waystation up --registry embedded --registry etcd://10.0.0.5:2379/chat
   waystation up --for 60 --no-demo")]
     Up(UpArgs),
     /// The chat example: its roles, a terminal client, a load generator
@@ -134,9 +135,10 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "ADDR")]
     pub(crate) entry: Option<SocketAddr>,
     /// How the roles find each other: `embedded` for a registry of its own, or
-    /// the URL of another [default: embedded]
+    /// the URL of another [default: embedded]; given twice, both are used as one,
+    /// to move from the first to the second
     #[arg(long, value_name = "URL")]
-    pub(crate) registry: Option<String>,
+    pub(crate) registry: Vec<String>,
 }
 
 /// The directory that everything shares.
@@ -199,6 +201,11 @@ impl Cli {
             }));
         };
         let text = |value: &Option<String>| value.clone().map(Value::String);
+        // A setting takes several with spaces between them.
+        let together = |values: &[String]| {
+            let is_some = !values.is_empty();
+            is_some.then(|| Value::String(values.join(" ")))
+        };
         let address = |value: &Option<SocketAddr>| value.map(|at| Value::String(at.to_string()));
         set("--log", "log", "level", text(&self.log));
         if let Some(dir) = self.command.dir() {
@@ -213,19 +220,18 @@ impl Cli {
             );
             set("--console", "console", "listen", address(&up.console));
             set("--entry", "up", "entry", address(&up.entry));
-            set("--registry", "up", "registry", text(&up.registry));
+            set("--registry", "up", "registry", together(&up.registry));
         }
         if let Command::Registry(RegistryCommand::Serve(serve)) = &self.command {
             set("--listen", "registry", "listen", address(&serve.listen));
         }
-        let url = match &self.command {
-            Command::Node(node) => node.registry(),
-            Command::Im(command) => command.registry(),
-            Command::Agent(args) => args.registry.as_ref(),
-            _ => None,
+        let urls = match &self.command {
+            Command::Node(node) => node.registries(),
+            Command::Im(command) => command.registries(),
+            Command::Agent(args) => args.registry.as_slice(),
+            _ => &[],
         };
-        let url = url.cloned().map(Value::String);
-        set("--registry", "registry", "url", url);
+        set("--registry", "registry", "url", together(urls));
         flags
     }
 
@@ -322,7 +328,7 @@ pub(crate) struct RoleArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) index: u16,
     #[command(flatten)]
-    pub(crate) registry: RegistryArg,
+    pub(crate) registry: RegistriesArg,
     /// Where other roles connect [default: a Unix socket in DIR/run, for this machine only]
     #[arg(long, value_name = "ADDR")]
     pub(crate) peers: Option<SocketAddr>,
@@ -401,8 +407,8 @@ impl ImCommand {
         self.role().map(|(_, args)| &args.dir)
     }
 
-    fn registry(&self) -> Option<&String> {
-        self.role()?.1.registry.registry.as_ref()
+    fn registries(&self) -> &[String] {
+        self.role().map_or(&[], |(_, args)| &args.registry.registry)
     }
 
     fn process_name(&self) -> String {

@@ -28,8 +28,9 @@ const WAIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// The socket, a port or the registry cannot be used.
 pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<(), Failure> {
-    let url: RegistryUrl = (config.registry.url.parse())
-        .map_err(|error| Failure::Usage(anyhow!("registry.url: {error}")))?;
+    let Ok([url]) = <[RegistryUrl; 1]>::try_from(config.registry.urls()?) else {
+        return Err(Failure::Usage(anyhow!("registry.url: an agent uses one")));
+    };
     let socket = socket_path(args.socket.as_deref(), config);
     if let Some(folder) = socket.parent() {
         std::fs::create_dir_all(folder)

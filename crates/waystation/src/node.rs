@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use waystation_base::ServiceName;
 use waystation_membership::{Instance, Label, State, View, ViewVersion, Watch};
-use waystation_registry::{Client, Combined, Registry, RegistryUrl};
+use waystation_registry::{Registries, Registry, RegistryUrl};
 
 use crate::cli::NodeCommand;
 use crate::config::Config;
@@ -22,14 +22,7 @@ use crate::failure::Failure;
 /// # Errors
 /// What the registry answers, or that it does not.
 pub(crate) fn run(command: &NodeCommand, config: &Config, as_json: bool) -> Result<(), Failure> {
-    // Several are used as one; the configuration has one.
-    let named = match command.registries() {
-        [] => std::slice::from_ref(&config.registry.url),
-        named => named,
-    };
-    let urls = named.iter().map(|url| url.parse::<RegistryUrl>());
-    let urls: Result<Vec<RegistryUrl>, _> = urls.collect();
-    let urls = urls.map_err(|error| Failure::Usage(anyhow!("--registry: {error}")))?;
+    let urls = config.registry.urls()?;
     match command {
         NodeCommand::Register(args) => register::run(args, &urls, as_json),
         NodeCommand::List(args) => list::run(args, &urls, as_json),
@@ -46,13 +39,11 @@ struct Opened {
 }
 
 fn open(urls: &[RegistryUrl]) -> Result<Opened, Failure> {
-    let cannot = "cannot use the registry";
-    let registry: Box<dyn Registry> = match urls {
-        [url] => Box::new(Client::open(url).context(cannot)?),
-        urls => Box::new(Combined::open(urls).context(cannot)?),
-    };
-    let is_one = urls.len() == 1;
-    Ok(Opened { registry, is_one })
+    let registry = Registries::open(urls).context("cannot use the registry")?;
+    Ok(Opened {
+        registry: Box::new(registry),
+        is_one: urls.len() == 1,
+    })
 }
 
 /// What `SERVICE` on the command line stands for.
@@ -110,7 +101,9 @@ fn behind(opened: &Opened, view: &View) -> Vec<(String, Option<ViewVersion>)> {
     let holders = listed.into_iter().flat_map(|service| service.holders);
     let late = holders.filter(|holder| holder.acknowledged < Some(view.at));
     late.map(|holder| {
-        let name = holder.peer.unwrap_or_else(|| holder.subscriber.to_string());
+        let node = holder.node.map(|id| id.to_string());
+        let name = node.or(holder.peer);
+        let name = name.unwrap_or_else(|| holder.subscriber.to_string());
         (name, holder.acknowledged)
     })
     .collect()

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use waystation_im as im;
 use waystation_net::native::Origins;
+use waystation_registry::RegistryUrl;
 
 use crate::cli::{ImCommand, RoleArgs};
 use crate::config::Config;
@@ -23,9 +24,13 @@ pub(crate) fn chat(
     program: &Path,
     sockets: &Sockets,
     entry: SocketAddr,
-    registry: &str,
+    registries: &[RegistryUrl],
 ) -> Vec<ChildSpec> {
-    let registered = || vec!["--registry".into(), registry.into()];
+    let registered = || -> Vec<OsString> {
+        let args = registries.iter();
+        let args = args.flat_map(|url| ["--registry".into(), url.to_string().into()]);
+        args.collect()
+    };
     let das = Child {
         command: &["im", "das"],
         role: "das",
@@ -163,13 +168,11 @@ pub(crate) fn run(command: &ImCommand, config: &Config, as_json: bool) -> Result
 }
 
 fn role(config: &Config, args: &RoleArgs, serving: im::Serving) -> Result<im::RoleConfig, Failure> {
-    let registry = config.registry.url.parse();
-    let registry = registry.map_err(|error| Failure::Usage(anyhow!("registry.url: {error}")))?;
     Ok(im::RoleConfig {
         dir: config.dir().to_owned(),
         index: args.index,
         discovery: im::Discovery {
-            registry,
+            registries: config.registry.urls()?,
             peers: args.peers,
             advertise: args.advertise,
             logic_probe: config.health.logic(),

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use waystation_base::BackoffConfig;
+use waystation_registry::RegistryUrl;
 
 use crate::clock::Uptime;
 use crate::config::{Config, Up};
@@ -121,15 +122,17 @@ fn plan(config: &Config, dir: &DataDir) -> Result<(Vec<ChildSpec>, Option<String
     let (entry, held) = free_address("entry-1", config.up.entry)?;
     let program = std::env::current_exe().context("cannot find the running program")?;
     let mut specs = Vec::new();
-    let registry = if let Some(url) = config.up.registry_url() {
-        url.to_owned()
-    } else {
+    let named = config.up.registries();
+    let named = named.map_err(|error| Failure::Usage(anyhow!("up.registry: {error}")))?;
+    let mut registries = named.others;
+    if named.own {
         let (listen, _) = free_address("registry-1", config.registry.listen)?;
         specs.push(roles::registry(config, &program, dir.sockets(), listen));
-        format!("embedded://{}", reachable(listen))
-    };
+        let host = reachable(listen).to_string();
+        registries.insert(0, RegistryUrl::Embedded { host });
+    }
     drop(held);
-    let chat = roles::chat(config, &program, dir.sockets(), entry, &registry);
+    let chat = roles::chat(config, &program, dir.sockets(), entry, &registries);
     specs.extend(chat);
     Ok((specs, Some(format!("http://{}/", reachable(entry)))))
 }

@@ -137,6 +137,22 @@ fn goes_on_without(chat: &Chat, restart: impl FnOnce()) {
     });
 }
 
+/// Story: a second Das on another machine waited without end, and nothing said
+/// that a chat has one.
+#[test]
+fn a_second_das_is_told_where_the_first_one_is() {
+    let chat = Chat::start();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let registry = ["--registry", chat.registry()];
+    let second = Role::start(elsewhere.path(), "das", "1", &registry);
+    let is_told = || {
+        let page = second.page("/healthz").unwrap_or_default();
+        page.contains("das-1 is not registered: the id is held by owner ")
+            && page.contains("das-1.rpc; a chat has one das")
+    };
+    look_until("it says what is wrong", is_told);
+}
+
 /// Who holds which version is known for the chat's roles too.
 #[test]
 fn the_holders_of_views_are_listed() {
@@ -155,7 +171,10 @@ fn the_holders_of_views_are_listed() {
         let rows = text
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        rows.filter(|row| row["peer"].is_string()).count() >= 3
+        let there = rows.filter(|row| row["peer"].is_string());
+        let nodes: Vec<Value> = there.map(|row| row["node"].clone()).collect();
+        let expected = ["entry-1", "logic-1", "logic-2"];
+        expected.iter().all(|id| nodes.contains(&Value::from(*id)))
     });
 }
 

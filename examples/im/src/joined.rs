@@ -9,9 +9,13 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use waystation_base::ServiceName;
-use waystation_membership::{Instance, InstanceId, Owner, OwnerId, State, View, Watch};
+use waystation_membership::{
+    GrantError, Instance, InstanceId, Owner, OwnerId, Refusal, State, View, Watch,
+};
 use waystation_net::{Address, Label, Shard, unix_time};
-use waystation_registry::{Acks, Client, Error as RegistryError, Place, Registry, WatchOptions};
+use waystation_registry::{
+    Acks, Error as RegistryError, Place, Registries, Registry, WatchOptions,
+};
 use waystation_service::metrics::Source;
 use waystation_service::{App, Group, Health, ProbeConfig, Updated};
 
@@ -35,7 +39,7 @@ const NODE_ID: &str = "node-id";
 
 /// A role's ties to the registry.
 pub(crate) struct Joined {
-    client: Client,
+    registries: Registries,
     /// The view of the service without which the role cannot serve.
     needs: Option<Kept>,
     standings: Arc<Standings>,
@@ -50,7 +54,12 @@ pub(crate) struct Entrant<'a> {
     pub(crate) id: InstanceId,
     pub(crate) service: &'static str,
     pub(crate) address: Address,
+    /// What to do when another node has the id, for people.
+    pub(crate) when_taken: &'static str,
 }
+
+/// Of roles that may be many.
+pub(crate) const TAKE_ANOTHER_INDEX: &str = "start this one with another --index";
 
 /// The id of a role's process in the registry: `ROLE-N`.
 pub(crate) fn instance_id(name: &str) -> Result<InstanceId, Error> {
@@ -74,7 +83,7 @@ impl Joined {
     ) -> Result<Self, Error> {
         let kept = |service| Kept::new(&role.dir, name, service_name(service));
         Ok(Self {
-            client: Client::open(&role.discovery.registry)?,
+            registries: Registries::open(&role.discovery.registries)?,
             needs: needs.map(kept),
             standings: Arc::default(),
             waits_for: Arc::new(Mutex::new(Some("it is starting".to_owned()))),
@@ -84,7 +93,7 @@ impl Joined {
     /// What follows views, from other threads.
     pub(crate) fn follower(&self) -> Follower {
         Follower {
-            client: self.client.clone(),
+            registries: self.registries.clone(),
             standings: self.standings.clone(),
             restored: self.needs.as_ref().and_then(Kept::load),
         }
@@ -131,7 +140,7 @@ impl Joined {
     async fn serve(&self, entrant: &Entrant<'_>) -> Result<Option<Place>, Error> {
         let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
-        let place = match Place::take(&self.client, entrant.instance()?) {
+        let place = match Place::take(&self.registries, entrant.instance()?) {
             Ok(place) => Some(place),
             // Whoever edits the list knows of this role.
             Err(RegistryError::ReadOnly { .. }) => None,
@@ -139,7 +148,7 @@ impl Joined {
         };
         let (found, is_found) = watch::channel(self.needs.is_none());
         let serves = async {
-            self.begin(is_found, place.as_ref()).await;
+            self.begin(is_found, place.as_ref(), entrant).await;
             match &place {
                 Some(place) => place.until_drained().await,
                 None => std::future::pending().await,
@@ -170,7 +179,7 @@ impl Joined {
             ..WatchOptions::default()
         };
         let what = Watch::Service(needs.service().clone());
-        let watching = match self.client.watch(what, options) {
+        let watching = match self.registries.watch(what, options) {
             Ok(watching) => watching,
             Err(error) => return error.into(),
         };
@@ -186,7 +195,12 @@ impl Joined {
     }
 
     /// Waits for what the role needs, then says that it serves.
-    async fn begin(&self, mut is_found: watch::Receiver<bool>, place: Option<&Place>) {
+    async fn begin(
+        &self,
+        mut is_found: watch::Receiver<bool>,
+        place: Option<&Place>,
+        entrant: &Entrant<'_>,
+    ) {
         if let Some(needs) = &self.needs {
             let service = needs.service();
             self.set_waits_for(Some(format!("no instance of {service} serves")));
@@ -196,17 +210,34 @@ impl Joined {
         if let Some(place) = place {
             let served = place.serve();
             tokio::pin!(served);
+            let mut said = None;
             while tokio::time::timeout(LOOK, &mut served).await.is_err() {
-                self.set_waits_for(Some(self.why_not_registered(place)));
+                let reason = self.why_not_registered(place, entrant);
+                if said.replace(reason.clone()).as_ref() != Some(&reason) {
+                    tracing::warn!(id = %entrant.id, reason, "does not serve yet");
+                }
+                self.set_waits_for(Some(reason));
             }
         }
         self.set_waits_for(None);
     }
 
-    fn why_not_registered(&self, place: &Place) -> String {
+    fn why_not_registered(&self, place: &Place, entrant: &Entrant<'_>) -> String {
         let refusal = place.registered().status().refusal;
-        let fault = self.client.session().fault;
+        let fault = self.registries.session().fault;
         match (refusal, fault) {
+            (
+                Some(
+                    refusal @ Refusal::Lease {
+                        error: GrantError::Held { .. },
+                        ..
+                    },
+                ),
+                _,
+            ) => {
+                let Entrant { id, when_taken, .. } = entrant;
+                format!("{id} is not registered: {refusal}; {when_taken}")
+            }
             (Some(refusal), _) => format!("not registered: {refusal}"),
             (None, Some(fault)) => format!("not registered: {fault}"),
             (None, None) => "not registered yet".to_owned(),
@@ -222,7 +253,7 @@ fn any_serves(view: &View) -> bool {
 /// Follows the views of a registry, on any shard.
 #[derive(Clone)]
 pub(crate) struct Follower {
-    client: Client,
+    registries: Registries,
     standings: Arc<Standings>,
     /// What was known when this process last ran.
     restored: Option<View>,
@@ -248,7 +279,7 @@ impl Follower {
             ..WatchOptions::default()
         };
         let watch = Watch::Service(service_name(service));
-        let watching = self.client.watch(watch, options);
+        let watching = self.registries.watch(watch, options);
         let watching = match watching {
             Ok(watching) => watching,
             Err(error) => {

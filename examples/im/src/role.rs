@@ -35,8 +35,8 @@ pub struct RoleConfig {
 /// How a role finds others, and is found.
 #[derive(Debug, Clone)]
 pub struct Discovery {
-    /// The registry.
-    pub registry: RegistryUrl,
+    /// The registry, or several that are used as one, to move between them.
+    pub registries: Vec<RegistryUrl>,
     /// Where other roles connect; none for a Unix socket below `run`, which
     /// roles on other machines cannot reach.
     pub peers: Option<SocketAddr>,

@@ -446,6 +446,7 @@ fn listed_service(message: proto::ListedService) -> Result<ListedService, Malfor
             sent: holder.sent.map(convert::version),
             acknowledged: holder.acked.map(convert::version),
             peer: (!holder.peer.is_empty()).then_some(holder.peer),
+            node: InstanceId::new(&holder.node).ok(),
         });
     }
     Ok(ListedService {

@@ -1,5 +1,6 @@
 //! The embedded registry as a server.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -372,6 +373,11 @@ fn list(registry: &Registry, conn: &Conn, inbound: Inbound<'_>) -> Result<(), Ma
     let watch = convert::watch(message.watch)?;
     // What came before is in the views.
     registry.flush();
+    let nodes = if message.holders {
+        registry.nodes()
+    } else {
+        BTreeMap::new()
+    };
     let directory = registry.directory.borrow();
     let mut answer = proto::Listed::default();
     let mut instances = 0;
@@ -395,6 +401,8 @@ fn list(registry: &Registry, conn: &Conn, inbound: Inbound<'_>) -> Result<(), Ma
                 sent: holding.sent.map(convert::version_message),
                 acked: holding.acked.map(convert::version_message),
                 peer: registry.peer(holding.subscriber).unwrap_or_default(),
+                node: (nodes.get(&holding.subscriber))
+                    .map_or_else(String::new, ToString::to_string),
             });
         answer.services.push(proto::ListedService {
             holders: holders.filter(|_| message.holders).collect(),

@@ -123,6 +123,19 @@ impl Registry {
         Some(conn.peer().to_string())
     }
 
+    /// Which instance each subscriber is, as far as one is registered from the
+    /// same connection. Costs a walk over all instances.
+    pub(super) fn nodes(&self) -> BTreeMap<SubscriberId, InstanceId> {
+        let peers = self.peers.borrow();
+        let mut nodes = BTreeMap::new();
+        for (id, (conn, _)) in &peers.owners {
+            for subscriber in peers.by_conn.get(conn).into_iter().flatten() {
+                nodes.entry(*subscriber).or_insert_with(|| id.clone());
+            }
+        }
+        nodes
+    }
+
     /// An instance is owned from this connection.
     pub(super) fn own(&self, id: &InstanceId, token: FencingToken, conn: &Conn) {
         let mut peers = self.peers.borrow_mut();

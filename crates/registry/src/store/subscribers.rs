@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use waystation_base::{Epoch, ServiceName};
-use waystation_membership::{SubscriberId, ViewVersion, Watch};
+use waystation_membership::{InstanceId, SubscriberId, ViewVersion, Watch};
 
 use crate::registry::Holder;
 
@@ -24,6 +24,9 @@ struct Form {
     /// The process that it is in, for people.
     #[serde(default)]
     process: String,
+    /// The instance that the same client registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
     #[serde(default)]
     holds: BTreeMap<String, HoldsForm>,
 }
@@ -49,6 +52,7 @@ pub(crate) struct Subscriber {
     id: SubscriberId,
     watch: Watch,
     process: String,
+    node: Option<InstanceId>,
     holds: BTreeMap<ServiceName, Holds>,
 }
 
@@ -67,6 +71,8 @@ pub(crate) struct Subscribers {
     gone: BTreeSet<SubscriberId>,
     /// Services with an instance that drains.
     draining: BTreeSet<ServiceName>,
+    /// The instance that this client registered first.
+    node: Option<InstanceId>,
     /// The lease that the keys are attached to.
     pub(crate) lease: Option<i64>,
 }
@@ -78,6 +84,7 @@ impl Subscribers {
             id,
             watch,
             process: std::process::id().to_string(),
+            node: self.node.clone(),
             holds: BTreeMap::new(),
         };
         let own = Own {
@@ -93,6 +100,29 @@ impl Subscribers {
         if self.own.remove(&id).is_some() {
             self.gone.insert(id);
         }
+    }
+
+    /// This client registers an instance, by whose id people know it. The first
+    /// one counts: with each change all is written again.
+    pub(crate) fn set_node(&mut self, id: &InstanceId) {
+        if self.node.is_none() {
+            self.change_node(Some(id.clone()));
+        }
+    }
+
+    /// This client's registration of an instance is over.
+    pub(crate) fn unset_node(&mut self, id: &InstanceId) {
+        if self.node.as_ref() == Some(id) {
+            self.change_node(None);
+        }
+    }
+
+    fn change_node(&mut self, node: Option<InstanceId>) {
+        for own in self.own.values_mut() {
+            own.subscriber.node.clone_from(&node);
+            own.is_written = false;
+        }
+        self.node = node;
     }
 
     /// Whether a service has an instance that drains.
@@ -214,6 +244,7 @@ impl Subscriber {
             service,
             prefix,
             process: self.process.clone(),
+            node: self.node.as_ref().map(ToString::to_string),
             holds: holds.collect(),
         };
         serde_json::to_vec(&form).expect("texts are JSON")
@@ -241,6 +272,7 @@ impl Subscriber {
             id,
             watch,
             process: form.process,
+            node: form.node.and_then(|node| InstanceId::new(&node).ok()),
             holds,
         })
     }
@@ -260,6 +292,7 @@ impl Subscriber {
                 sent: holds.sent,
                 acknowledged: holds.acknowledged,
                 peer: Some(format!("process {}", self.process)),
+                node: self.node.clone(),
             }
         })
     }
@@ -342,6 +375,25 @@ mod tests {
         assert_eq!(all.take(2), [(SubscriberId(2), None)]);
         all.lose();
         assert_eq!(all.take(9).len(), 2);
+    }
+
+    /// Story: the holders of a version were told by addresses and process ids,
+    /// and nobody knew whose they were.
+    #[test]
+    fn a_subscriber_goes_by_the_first_instance_of_its_client() {
+        let mut all = Subscribers::default();
+        all.subscribe(SubscriberId(7), Watch::Service(service("a")));
+        let node_of = |taken: &[_]| read(taken).holder(&service("a")).unwrap().node;
+        assert_eq!(node_of(&all.take(9)), None);
+        let (first, second) = ("a-1".parse().unwrap(), "a-2".parse().unwrap());
+        all.set_node(&first);
+        all.set_node(&second);
+        assert_eq!(node_of(&all.take(9)), Some(first.clone()));
+        assert!(!all.has_news());
+        all.unset_node(&second);
+        assert!(!all.has_news());
+        all.unset_node(&first);
+        assert_eq!(node_of(&all.take(9)), None);
     }
 
     #[test]

@@ -255,6 +255,11 @@ impl Shared {
     /// One task a registration carries its orders out, one after another.
     fn registration(self: &Rc<Self>, key: Key, instance: Box<Instance>, what: Registering) {
         let is_last = matches!(what, Registering::Deregister);
+        if is_last {
+            self.subscribers.borrow_mut().unset_node(&instance.id);
+        } else {
+            self.subscribers.borrow_mut().set_node(&instance.id);
+        }
         let registrant = {
             let mut all = self.registrants.borrow_mut();
             let new = || Rc::new(Registrant::new(key, instance.id.clone()));

@@ -79,16 +79,6 @@ Examples:
     Drain(DrainArgs),
 }
 
-/// The registry that is asked.
-#[derive(Debug, Args)]
-pub(crate) struct RegistryArg {
-    /// `embedded://HOST:PORT`, `etcd://HOST:PORT,…/PREFIX`,
-    /// `zookeeper://HOST:PORT,…/ROOT` or `file://PATH`
-    /// [default: `embedded://127.0.0.1:7071`]
-    #[arg(long, value_name = "URL")]
-    pub(crate) registry: Option<String>,
-}
-
 /// The registries that are asked.
 #[derive(Debug, Args)]
 pub(crate) struct RegistriesArg {
@@ -159,13 +149,8 @@ impl RegistryCommand {
 }
 
 impl NodeCommand {
-    /// The first registry that it names.
-    pub(super) fn registry(&self) -> Option<&String> {
-        self.registries().first()
-    }
-
     /// The registries that it names.
-    pub(crate) fn registries(&self) -> &[String] {
+    pub(super) fn registries(&self) -> &[String] {
         let arg = match self {
             Self::Register(args) => &args.registry,
             Self::List(args) | Self::Watch(args) => &args.registry,

@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 
 use toml::Value;
 use waystation_net::native::Origins;
-use waystation_registry::RegistryUrl;
+use waystation_registry::{RegistryUrl, UrlError};
 use waystation_service::ProbeKind;
+
+use super::up_registries::UpRegistries;
 
 /// No probe.
 pub(crate) const PROBE_OFF: &str = "off";
@@ -82,11 +84,11 @@ pub(crate) enum Kind {
     Url,
     /// `same`, `any` or origins with commas between them.
     Origins,
-    /// The URL of a registry.
+    /// URLs of registries with spaces between them.
     Registry,
     /// How a node is probed, or [`PROBE_OFF`].
     Probe,
-    /// The URL of a registry, or [`OWN_REGISTRY`].
+    /// The same, where one may be [`OWN_REGISTRY`].
     RegistryOrOwn,
     /// One of these words.
     Choice(&'static [&'static str]),
@@ -127,7 +129,7 @@ impl Kind {
             Self::Path => "a path in quotes".to_owned(),
             Self::Registry => "a URL such as \"embedded://127.0.0.1:7071\" or \"etcd://127.0.0.1:2379/waystation\""
                 .to_owned(),
-            Self::RegistryOrOwn => format!("\"{OWN_REGISTRY}\" or the URL of a registry"),
+            Self::RegistryOrOwn => format!("\"{OWN_REGISTRY}\" or URLs of registries"),
             Self::Probe => "\"native\", \"tcp\", \"http:/PATH\" or \"off\"".to_owned(),
             Self::Share => "a number from 0 to 1".to_owned(),
             Self::Url => "a URL such as \"mysql://user@host/name\"".to_owned(),
@@ -214,13 +216,8 @@ impl Kind {
                 Ok(_) => Ok(()),
                 Err(error) => Err(format!("{error}, nor {PROBE_OFF}")),
             },
-            (Self::RegistryOrOwn, Value::String(text)) if text == OWN_REGISTRY => Ok(()),
-            (Self::Registry | Self::RegistryOrOwn, Value::String(text)) => {
-                match text.parse::<RegistryUrl>() {
-                    Ok(_) => Ok(()),
-                    Err(error) => Err(error.to_string()),
-                }
-            }
+            (Self::Registry, Value::String(text)) => told(RegistryUrl::list(text)),
+            (Self::RegistryOrOwn, Value::String(text)) => told(text.parse::<UpRegistries>()),
             (Self::Choice(words), Value::String(text)) => {
                 if words.contains(&text.as_str()) {
                     Ok(())
@@ -257,6 +254,11 @@ impl Kind {
         let value = value.ok_or_else(|| format!("`{text}` is not {}", self.expected()))?;
         self.check(&value).map(|()| value)
     }
+}
+
+/// Whether it is good, or why not.
+fn told<T>(parsed: Result<T, UrlError>) -> Result<(), String> {
+    parsed.map(drop).map_err(|error| error.to_string())
 }
 
 fn share_of(value: &Value) -> Option<f64> {

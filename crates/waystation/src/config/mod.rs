@@ -21,6 +21,7 @@ mod reference;
 mod registry_section;
 mod sections;
 mod show;
+mod up_registries;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

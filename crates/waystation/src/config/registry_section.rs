@@ -3,14 +3,18 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use waystation_membership::DirectoryConfig;
+use waystation_registry::RegistryUrl;
 
 use super::field::{Kind, section};
+use crate::failure::Failure;
 
 section! {
     /// The registry: where nodes are registered, and the embedded one itself.
     struct Registry as "registry" {
         /// The registry that `waystation node` and roles started by hand use.
+        /// Several with spaces between them are used as one, to move between them.
         url: String = Text("embedded://127.0.0.1:7071"), Kind::Registry,
             "none";
         /// Where the embedded registry listens.
@@ -37,6 +41,15 @@ section! {
 }
 
 impl Registry {
+    /// The registries that [`Self::url`] names.
+    ///
+    /// # Errors
+    /// The text makes no sense, which the check of the configuration has told.
+    pub(crate) fn urls(&self) -> Result<Vec<RegistryUrl>, Failure> {
+        let urls = RegistryUrl::list(&self.url);
+        urls.map_err(|error| Failure::Usage(anyhow!("registry.url: {error}")))
+    }
+
     /// How the embedded registry behaves.
     pub(crate) fn directory(&self) -> DirectoryConfig {
         DirectoryConfig {

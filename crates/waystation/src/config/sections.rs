@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use waystation_net::{ConnectionLimits, TcpKeepalive};
+use waystation_registry::UrlError;
 use waystation_registry::limits::{PLACE_ACK_WAIT, PLACE_END_WAIT};
 
 use super::field::{Kind, OWN_REGISTRY, section};
+use super::up_registries::UpRegistries;
 
 /// The levels of `--log`, from silence to everything.
 pub(crate) const LOG_LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
@@ -34,7 +36,8 @@ section! {
         entry: SocketAddr = Text("127.0.0.1:7080"), Kind::Address,
             "an address that is not loopback opens the chat to the network";
         /// The registry by which the roles find each other: one that `up` runs
-        /// itself, on `registry.listen`, or the URL of another.
+        /// itself, on `registry.listen`, or the URL of another. Several with
+        /// spaces between them are used as one, to move between them.
         registry: String = Text(OWN_REGISTRY), Kind::RegistryOrOwn,
             "none";
         /// How many Logic processes run.
@@ -111,9 +114,12 @@ impl Up {
         Duration::from_millis(self.drain_timeout_ms) + PLACE_ACK_WAIT + PLACE_END_WAIT
     }
 
-    /// The registry's URL; none for one of our own.
-    pub(crate) fn registry_url(&self) -> Option<&str> {
-        (self.registry != OWN_REGISTRY).then_some(self.registry.as_str())
+    /// The registries by which the roles find each other.
+    ///
+    /// # Errors
+    /// The text makes no sense, which the check of the configuration has told.
+    pub(crate) fn registries(&self) -> Result<UpRegistries, UrlError> {
+        self.registry.parse()
     }
 
     /// [`Self::start_timeout_ms`] as a duration.

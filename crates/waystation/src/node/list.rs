@@ -14,7 +14,15 @@ use crate::table;
 const NODES: [&str; 7] = [
     "service", "id", "address", "state", "weight", "zone", "token",
 ];
-const HOLDERS: [&str; 6] = ["service", "version", "subscriber", "sent", "seen", "peer"];
+const HOLDERS: [&str; 7] = [
+    "service",
+    "version",
+    "subscriber",
+    "node",
+    "sent",
+    "seen",
+    "peer",
+];
 
 /// Prints what is there, once.
 ///
@@ -57,6 +65,7 @@ fn holders(services: &[ListedService], out: &mut dyn Write) -> io::Result<()> {
                 one.view.service.to_string(),
                 one.view.at.to_string(),
                 holder.subscriber.to_string(),
+                (holder.node.as_ref()).map_or_else(|| "-".to_owned(), ToString::to_string),
                 version(holder.sent),
                 version(holder.acknowledged),
                 holder.peer.clone().unwrap_or_else(|| "lost".to_owned()),
@@ -73,6 +82,7 @@ fn holders_json(services: &[ListedService], out: &mut dyn Write) -> io::Result<(
                 "service": one.view.service.as_str(),
                 "version": one.view.at.to_string(),
                 "subscriber": holder.subscriber.to_string(),
+                "node": holder.node.as_ref().map(ToString::to_string),
                 "sent": holder.sent.map(|at| at.to_string()),
                 "seen": holder.acknowledged.map(|at| at.to_string()),
                 "peer": holder.peer,

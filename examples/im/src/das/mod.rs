@@ -54,6 +54,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         id: instance_id("das-1")?,
         service: joined::DAS,
         address: app.server().addresses()[0].clone(),
+        when_taken: "a chat has one das: stop that one first",
     };
     joined.run(app, &entrant)?;
     store.close(CLOSE_WAIT)?;

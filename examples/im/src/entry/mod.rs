@@ -126,6 +126,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         id,
         service: joined::ENTRY,
         address: reachable(app.server().addresses()),
+        when_taken: joined::TAKE_ANOTHER_INDEX,
     };
     joined.run(app, &entrant)
 }

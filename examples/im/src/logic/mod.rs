@@ -88,6 +88,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         id,
         service: joined::LOGIC,
         address: app.server().addresses()[0].clone(),
+        when_taken: joined::TAKE_ANOTHER_INDEX,
     };
     joined.run(app, &entrant)
 }
