@@ -83,7 +83,8 @@ impl Ctx {
     /// ([`Status::is_retried`]): one layer tries, the one next to the fault.
     ///
     /// # Errors
-    /// The step's last failure. Of an idempotent step it is the last one that
+    /// The step's last failure. Tries that had less time than the request, and
+    /// were all late, are [`Code::OutcomeUnknown`]. Of an idempotent step it is the last one that
     /// the callee answered, if there is one: that a later try was late says
     /// less. Such a step gives up
     /// [`RETRY_MARGIN`] before the deadline, so that the reason still gets to
@@ -123,13 +124,13 @@ impl Ctx {
             let pause = backoff.next_delay();
             let now = self.shard().now();
             if tries >= retry.tries {
-                return Err(status.retried());
+                return Err(self.out_of_tries(status, tries));
             }
             if now + pause >= end {
                 return Err(Self::out_of_time(status));
             }
             if !self.contexts().may_retry(now, self.caller()) {
-                return Err(status.retried());
+                return Err(self.out_of_tries(status, tries));
             }
             cause = Some(status);
             waiting(WaitsFor::plain("the next try"), self.shard().sleep(pause)).await;
@@ -147,6 +148,20 @@ impl Ctx {
             Duration::ZERO
         };
         self.started() + time.saturating_sub(margin)
+    }
+
+    /// A step ends so since it was tried often enough. The deadline that
+    /// passed was that of a try: who asked has time left, and is told that
+    /// nobody knows what came of it.
+    fn out_of_tries(&self, status: Status, tries: u32) -> Status {
+        if status.code() != Code::DeadlineExceeded || self.time_left().is_zero() {
+            return status.retried();
+        }
+        let tries = match tries {
+            1 => "a try".to_owned(),
+            tries => format!("{tries} tries"),
+        };
+        Status::outcome_unknown(format!("no answer within {tries}")).retried()
     }
 
     /// A step ends so since its time ends. Whoever gave it that time may have

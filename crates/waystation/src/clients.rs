@@ -1,6 +1,7 @@
 //! The chat's clients: `im load` and `im chat`.
 
 use std::io::{self, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -8,6 +9,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use waystation_im::{chat, load};
 
 use crate::cli::{ChatArgs, LoadArgs};
+use crate::config::Config;
 use crate::failure::Failure;
 
 /// Descriptors that a process needs beside its connections.
@@ -17,9 +19,9 @@ const DESCRIPTORS_SPARE: u64 = 64;
 ///
 /// # Errors
 /// Why there is no report, or that it tells of faults.
-pub(crate) fn load(args: &LoadArgs, as_json: bool) -> Result<(), Failure> {
+pub(crate) fn load(args: &LoadArgs, settings: &Config, as_json: bool) -> Result<(), Failure> {
     allow_descriptors(u64::from(args.clients) + DESCRIPTORS_SPARE)?;
-    let mut config = load::Config::new(args.entry.into());
+    let mut config = load::Config::new(entry(args.entry, settings).into());
     config.clients = args.clients;
     config.seconds = args.seconds;
     config.rate = args.rate;
@@ -55,8 +57,8 @@ pub(crate) fn load(args: &LoadArgs, as_json: bool) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Wrong names, no login, or messages that were not sent.
-pub(crate) fn chat(args: &ChatArgs) -> Result<(), Failure> {
-    let mut config = chat::Config::new(args.entry.into(), args.user.as_str());
+pub(crate) fn chat(args: &ChatArgs, settings: &Config) -> Result<(), Failure> {
+    let mut config = chat::Config::new(entry(args.entry, settings).into(), args.user.as_str());
     let user = args.to.clone().map(chat::Place::User);
     config.place = user.or_else(|| args.group.clone().map(chat::Place::Group));
     let input = BufReader::new(io::stdin());
@@ -64,6 +66,19 @@ pub(crate) fn chat(args: &ChatArgs) -> Result<(), Failure> {
         chat::Error::Name(_) => Failure::Usage(error.into()),
         error => Failure::Operation(error.into()),
     })
+}
+
+/// The Entry to connect to: the flag's, or the one that `up` starts. One that
+/// listens on every address of this machine is on loopback, too.
+fn entry(flag: Option<SocketAddr>, settings: &Config) -> SocketAddr {
+    let mut at = flag.unwrap_or(settings.up.entry);
+    if at.ip().is_unspecified() {
+        at.set_ip(match at.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    at
 }
 
 /// Lets this process have as many descriptors as it needs, if it may.
@@ -102,4 +117,38 @@ fn stop_on_signal(stop: &load::Stop) -> Result<(), Failure> {
         .spawn(wait)
         .context("cannot start a thread for signals")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Flag, Sources};
+
+    /// `im load` and `im chat` went to port 7080 whatever the configuration
+    /// said of Entry, so that they missed the system that `up` had started by
+    /// the same file.
+    #[test]
+    fn clients_go_to_the_configured_entry() {
+        let settings = |at: &str| {
+            let flag = Flag {
+                name: "--entry",
+                section: "up",
+                key: "entry",
+                value: toml::Value::String(at.to_owned()),
+            };
+            let flags = vec![flag];
+            Config::load(Sources {
+                flags,
+                ..Sources::default()
+            })
+            .unwrap()
+        };
+        let went = |flag: Option<&str>, at| {
+            entry(flag.map(|flag| flag.parse().unwrap()), &settings(at)).to_string()
+        };
+        assert_eq!(went(None, "10.0.0.7:9080"), "10.0.0.7:9080");
+        assert_eq!(went(None, "0.0.0.0:9080"), "127.0.0.1:9080");
+        assert_eq!(went(None, "[::]:9080"), "[::1]:9080");
+        assert_eq!(went(Some("10.0.0.8:80"), "10.0.0.7:9080"), "10.0.0.8:80");
+    }
 }

@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::limits::DESCRIPTORS_RESERVED;
+use crate::limits::{CONSOLE_CONNECTIONS_MIN, DESCRIPTORS_OF_UP, DESCRIPTORS_RESERVED};
 
 /// Raises this process's soft limit of file descriptors, as far as the hard one
 /// goes, so that `connections` fit beside what else it opens. Logs a warning
@@ -30,6 +30,30 @@ pub(crate) fn raise(connections: usize) {
     }
 }
 
+/// The connections that the console may hold: `wanted`, or fewer when this
+/// process may not have so many descriptors beside those with which `up`
+/// probes and starts its roles.
+pub(crate) fn for_console(wanted: usize) -> usize {
+    let connections = beside_up(getrlimit(Resource::Nofile).current, wanted);
+    if connections < wanted {
+        tracing::warn!(
+            connections,
+            max_connections = wanted,
+            "console.max_connections cannot be reached: raise the limit (ulimit -n)"
+        );
+    }
+    connections
+}
+
+fn beside_up(soft: Option<u64>, wanted: usize) -> usize {
+    let Some(soft) = soft else {
+        return wanted;
+    };
+    let left = soft.saturating_sub(DESCRIPTORS_OF_UP);
+    let left = usize::try_from(left).unwrap_or(usize::MAX);
+    wanted.min(left.max(CONSOLE_CONNECTIONS_MIN))
+}
+
 /// The soft limit to set, if it is to change; `None` stands for no limit.
 fn raised(soft: Option<u64>, hard: Option<u64>, needed: u64) -> Option<u64> {
     let soft = soft.filter(|soft| *soft < needed)?;
@@ -51,5 +75,16 @@ mod tests {
         assert_eq!(raised(Some(20_000), Some(1_048_576), 16_640), None);
         assert_eq!(raised(None, None, 16_640), None);
         assert_eq!(raised(Some(4096), Some(4096), 16_640), None);
+    }
+
+    /// At 64 descriptors, 100 connections to the console took them all: `up`
+    /// could not probe its roles, and called every one of them unhealthy.
+    #[test]
+    fn the_console_leaves_descriptors_for_the_probes() {
+        assert_eq!(beside_up(Some(64), 256), 16);
+        assert_eq!(beside_up(Some(1024), 256), 256);
+        assert_eq!(beside_up(None, 256), 256);
+        assert_eq!(beside_up(Some(50), 256), CONSOLE_CONNECTIONS_MIN);
+        assert_eq!(beside_up(Some(50), 1), 1);
     }
 }

@@ -64,3 +64,10 @@ pub(crate) const DRAIN_ACK_WAIT: Duration = Duration::from_secs(15);
 /// How long `node register` then waits until it is out; then it reports and
 /// ends, and the lease ends by itself.
 pub(crate) const DRAIN_END_WAIT: Duration = Duration::from_secs(10);
+
+/// File descriptors that `up` keeps for itself, beside connections to the
+/// console: its roles, their probes, what the console asks of them.
+pub(crate) const DESCRIPTORS_OF_UP: u64 = 48;
+
+/// Connections that the console takes however few descriptors there are.
+pub(crate) const CONSOLE_CONNECTIONS_MIN: usize = 4;

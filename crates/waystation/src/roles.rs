@@ -161,8 +161,8 @@ pub(crate) fn run(command: &ImCommand, config: &Config, as_json: bool) -> Result
                 connections_max: config.entry.connections_max,
             })
         }
-        ImCommand::Load(args) => return crate::clients::load(args, as_json),
-        ImCommand::Chat(args) => return crate::clients::chat(args),
+        ImCommand::Load(args) => return crate::clients::load(args, config, as_json),
+        ImCommand::Chat(args) => return crate::clients::chat(args, config),
     };
     result.map_err(|error| Failure::Operation(error.into()))
 }

@@ -12,7 +12,7 @@ use waystation_base::ServiceName;
 use waystation_membership::{
     GrantError, Instance, InstanceId, Owner, OwnerId, Refusal, State, View, Watch,
 };
-use waystation_net::{Address, Label, Shard, unix_time};
+use waystation_net::{Address, Label, Shard, WaitsFor, unix_time, waiting};
 use waystation_registry::{
     Acks, Error as RegistryError, Place, Registries, Registry, WatchOptions,
 };
@@ -33,6 +33,9 @@ pub(crate) const DAS: &str = "im.das";
 
 /// How often a role that waits for others says for whom.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Shown in lists of tasks.
+const CHANGES: WaitsFor = WaitsFor::plain("a change of the view");
 
 /// Where nodes of one directory keep who they are.
 const NODE_ID: &str = "node-id";
@@ -301,7 +304,7 @@ impl Follower {
         shard.spawn(Label::of("follow a service"), async move {
             waystation_net::describe_task(service.to_owned());
             loop {
-                for change in watching.changes().await {
+                for change in waiting(CHANGES, watching.changes()).await {
                     on_update(group.update(&change.view, &change.kept));
                     watching.acknowledge(&change.view.service, change.view.at);
                 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use prost::Message;
 use waystation_base::CallId;
 use waystation_net::Address;
-use waystation_service::{Channel, Code, Ctx, Method};
+use waystation_service::{Channel, Code, Ctx, Method, Retry, Status};
 use waystation_service_check::demo::Act;
 use waystation_service_check::demo::shop::ShopClient;
 use waystation_service_check::demo::shop::method::Act as Acting;
@@ -242,4 +242,28 @@ async fn call_depot(peer: &mut NativePeer, deadline: Duration) -> Code {
     peer.send(&header, &script(&[Act::Call]).encode_to_vec())
         .await;
     peer.answer::<Acting>().await.1.unwrap_err()
+}
+
+/// In an overload somebody with 60 s left was told after 6.6 s that there was
+/// no answer before the deadline: it was that of the tries, of which nobody
+/// who asks knows.
+#[test]
+fn tries_without_an_answer_do_not_blame_a_deadline_that_has_not_passed() {
+    let app = client(&memory());
+    let (status, alone) = run_on(&app, |shard| async move {
+        let ctx = Ctx::background(&shard, "test", Duration::from_mins(1));
+        let retry = Retry {
+            pause: Duration::ZERO,
+            tries: 3,
+            ..Retry::idempotent()
+        };
+        let late = || Err::<(), _>(Status::deadline_exceeded("no answer before the deadline"));
+        let status = ctx.retry(&retry, async || late()).await.unwrap_err();
+        let alone = ctx.retry(&retry.tries(1), async || late()).await;
+        (status, alone.unwrap_err())
+    });
+    assert_eq!(status, Status::outcome_unknown("no answer within 3 tries"));
+    assert!(status.is_retried());
+    assert_eq!(alone, Status::outcome_unknown("no answer within a try"));
+    app.drain();
 }

@@ -16,6 +16,7 @@ mod import_lars;
     reason = "the commands that read them come with their crates"
 )]
 mod lars_sections;
+mod listeners;
 #[cfg(test)]
 mod reference;
 mod registry_section;
@@ -137,7 +138,7 @@ impl Config {
         apply_flags(sources.flags, &mut values, &mut faults);
 
         let up: Option<Up> = typed(&Up::SECTION, &values, &mut faults);
-        let console: Option<Console> = typed(&Console::SECTION, &values, &mut faults);
+        let console = typed(&Console::SECTION, &values, &mut faults);
         let net: Option<Net> = typed(&Net::SECTION, &values, &mut faults);
         let registry = typed(&Registry::SECTION, &values, &mut faults);
         let health = typed(&Health::SECTION, &values, &mut faults);
@@ -149,18 +150,20 @@ impl Config {
         if let Some(up) = &up {
             place_faults(Up::SECTION.name, up.validate(), &values, &mut faults);
         }
-        if let (Some(up), Some(console), Some(entry), Some(logic), Some(das)) =
-            (&up, &console, &entry, &logic, &das)
-        {
+        if let (Some(up), Some(entry), Some(logic), Some(das)) = (&up, &entry, &logic, &das) {
             let drains = [
                 (Entry::SECTION.name, entry.drain_ms),
                 (Logic::SECTION.name, logic.drain_ms),
                 (Das::SECTION.name, das.drain_ms),
             ];
-            check_together(up, console, drains, &values, &mut faults);
+            check_together(up, drains, &values, &mut faults);
         }
+        listeners::check(&values, &mut faults);
         if let Some(net) = &net {
-            place_faults(Net::SECTION.name, net.validate(), &values, &mut faults);
+            let low = values.get(&(Net::SECTION.name, "output_low_water_bytes"));
+            let low_is_set = low.is_some_and(|low| low.origin != Origin::Default);
+            let found = net.validate(low_is_set);
+            place_faults(Net::SECTION.name, found, &values, &mut faults);
         }
         match (
             up, console, net, registry, health, entry, logic, das, lars, log,
@@ -272,7 +275,6 @@ fn typed<T: DeserializeOwned>(
 /// Adds the faults of settings of several sections that cannot stand together.
 fn check_together(
     up: &Up,
-    console: &Console,
     drains: [(&'static str, u64); 3],
     values: &Values,
     faults: &mut Vec<Fault>,
@@ -280,8 +282,6 @@ fn check_together(
     for (section, drain_ms) in drains {
         place_faults(section, up.check_drain(drain_ms), values, faults);
     }
-    let found = up.check_console(console.listen);
-    place_faults(Up::SECTION.name, found, values, faults);
 }
 
 /// Adds the faults of a `validate()`, each placed at the field that it begins

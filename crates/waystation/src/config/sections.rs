@@ -96,18 +96,6 @@ impl Up {
         )]
     }
 
-    /// Faults of Entry's address beside the console's.
-    pub(crate) fn check_console(&self, console: SocketAddr) -> Vec<String> {
-        let (entry, any) = (self.entry, [self.entry, console]);
-        let same_host = entry.ip() == console.ip() || any.iter().any(|at| at.ip().is_unspecified());
-        if entry.port() == 0 || entry.port() != console.port() || !same_host {
-            return Vec::new();
-        }
-        vec![format!(
-            "entry: {entry} is where the console listens, {console}"
-        )]
-    }
-
     /// [`Self::drain_timeout_ms`] as a duration, with the time to leave the
     /// registry.
     pub(crate) fn drain_timeout(&self) -> Duration {
@@ -245,9 +233,17 @@ section! {
 
 impl Net {
     /// Faults that concern more than one field; each begins with the key that
-    /// should change.
-    pub(crate) fn validate(&self) -> Vec<String> {
+    /// should change. The low water mark that nobody has set follows the high
+    /// one.
+    pub(crate) fn validate(&self, low_is_set: bool) -> Vec<String> {
         let mut faults = Vec::new();
+        let half = self.output_high_water_bytes / 2;
+        if low_is_set && self.output_low_water_bytes > half {
+            faults.push(format!(
+                "output_low_water_bytes: {} is more than half of output_high_water_bytes, {half}",
+                self.output_low_water_bytes
+            ));
+        }
         if self.output_high_water_bytes > self.output_bytes_max {
             faults.push(format!(
                 "output_high_water_bytes: {} is more than output_bytes_max, {}",

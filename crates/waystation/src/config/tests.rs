@@ -237,10 +237,45 @@ fn settings_that_cannot_stand_together_are_faults() {
         file: Some(file(&folder, text.as_bytes())),
         ..Sources::default()
     };
-    let expected = "waystation.toml:2:1: up.entry: 127.0.0.1:7070 is where the console listens, \
+    let expected = "waystation.toml:2:1: up.entry: 127.0.0.1:7070 is taken by console.listen, \
                     127.0.0.1:7070\n\
                     waystation.toml:5:1: entry.drain_ms: 5000 is more than \
                     up.drain_timeout_ms, 2000: it would be killed before\n\
                     2 faults in the configuration";
     assert_eq!(faults(sources), expected);
+}
+
+/// `config check` passed a registry on the port of the console or of Entry,
+/// and `up` failed then; of three bounds of output that contradict each other
+/// it named one.
+#[test]
+fn listeners_and_bounds_that_exclude_each_other_are_all_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[registry]\nlisten = \"0.0.0.0:7080\"\n[console]\nlisten = \"127.0.0.1:7080\"\n\
+                [net]\noutput_high_water_bytes = 2048\noutput_low_water_bytes = 30000000\n\
+                output_bytes_max = 1024\n";
+    let sources = |text: &str| Sources {
+        file: Some(file(&folder, text.as_bytes())),
+        ..Sources::default()
+    };
+    let expected = "waystation.toml:2:1: registry.listen: 0.0.0.0:7080 is taken by \
+                    console.listen, 127.0.0.1:7080\n\
+                    waystation.toml:2:1: registry.listen: 0.0.0.0:7080 is taken by \
+                    up.entry, 127.0.0.1:7080\n\
+                    waystation.toml:4:1: console.listen: 127.0.0.1:7080 is taken by \
+                    up.entry, 127.0.0.1:7080\n\
+                    waystation.toml:6:1: net.output_high_water_bytes: 2048 is more than \
+                    output_bytes_max, 1024\n\
+                    waystation.toml:7:1: net.output_low_water_bytes: 30000000 is more than half \
+                    of output_high_water_bytes, 1024\n\
+                    5 faults in the configuration";
+    assert_eq!(faults(sources(text)), expected);
+    // What does not run beside the others is not in their way.
+    for text in [
+        "[up]\ndemo = false\n[console]\nlisten = \"127.0.0.1:7080\"\n",
+        "[up]\nregistry = \"etcd://10.0.0.5:2379/chat\"\n[console]\nlisten = \"127.0.0.1:7071\"\n",
+        "[registry]\nlisten = \"10.0.0.5:7070\"\n[net]\noutput_high_water_bytes = 2048\n",
+    ] {
+        assert!(Config::load(sources(text)).is_ok(), "{text}");
+    }
 }

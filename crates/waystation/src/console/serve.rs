@@ -18,6 +18,7 @@ use waystation_net::MonotonicClock;
 use super::routes::router;
 use super::{Console, Counters};
 use crate::config::Console as Limits;
+use crate::descriptors;
 use crate::limits::{ACCEPT_PAUSE, CONSOLE_CLOSE_TIMEOUT};
 
 /// Serves until `closing` turns true, then gives answers under way a moment to
@@ -28,6 +29,7 @@ pub(crate) async fn serve(
     limits: Limits,
     mut closing: watch::Receiver<bool>,
 ) {
+    let connections_max = descriptors::for_console(limits.max_connections as usize);
     let router = router(Arc::clone(&console));
     let mut builder = http1::Builder::new();
     builder
@@ -52,7 +54,7 @@ pub(crate) async fn serve(
             tracing::info!(failures, "the console accepts again");
         }
         match accepted {
-            Ok((stream, peer)) if connections.len() < limits.max_connections as usize => {
+            Ok((stream, peer)) if connections.len() < connections_max => {
                 Counters::add(&console.counters.accepted, 1);
                 let service = TowerToHyperService::new(router.clone());
                 let connection = builder.serve_connection(TokioIo::new(stream), service);

@@ -244,6 +244,11 @@ impl Client {
         self.shared.channel.upstream().fault()
     }
 
+    /// Whether it is logged in at this moment.
+    pub fn is_ready(&self) -> bool {
+        self.shared.is_ready()
+    }
+
     /// Waits until it is logged in.
     ///
     /// # Errors

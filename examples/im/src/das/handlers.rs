@@ -1,9 +1,10 @@
 //! Das' methods: each is one operation of the store.
 
 use std::cell::RefCell;
+use std::future::Future;
 
 use waystation_base::{Clock, Gate};
-use waystation_net::{MonotonicClock, unix_time};
+use waystation_net::{MonotonicClock, WaitsFor, unix_time, waiting};
 use waystation_service::limits::{LOG_LINES, LOG_PERIOD};
 use waystation_service::{Ctx, Status};
 
@@ -25,6 +26,29 @@ thread_local! {
     /// A disk that is full fails every write: it is told a few times, since
     /// the log may be on the same disk.
     static FAILURES: RefCell<Gate> = const { RefCell::new(Gate::new(LOG_LINES, LOG_PERIOD)) };
+}
+
+/// Lists of contexts show these: under load it is here that a request waits.
+const COMMIT: WaitsFor = WaitsFor::plain("a commit of the store");
+/// See [`COMMIT`].
+const READER: WaitsFor = WaitsFor::plain("a reader of the store");
+
+/// Awaits a write; lists of contexts say so.
+async fn write<T>(
+    ctx: &Ctx,
+    operation: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, Status> {
+    ctx.set_state("writing");
+    Ok(waiting(COMMIT, operation).await?)
+}
+
+/// Awaits a read; lists of contexts say so.
+async fn read<T>(
+    ctx: &Ctx,
+    operation: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, Status> {
+    ctx.set_state("reading");
+    Ok(waiting(READER, operation).await?)
 }
 
 /// The methods over one store.
@@ -73,7 +97,7 @@ fn page_size(asked: u32, default: u32, most: usize) -> usize {
 }
 
 impl Das for DataAccess {
-    async fn append(&self, _: &Ctx, request: AppendRequest) -> Result<AppendReply, Status> {
+    async fn append(&self, ctx: &Ctx, request: AppendRequest) -> Result<AppendReply, Status> {
         let append = Append {
             conversation: request.conversation,
             sender: request.uid,
@@ -81,7 +105,7 @@ impl Das for DataAccess {
             body: request.body,
             at_ms: now_ms(),
         };
-        let appended = self.store.append(append).await?;
+        let appended = write(ctx, self.store.append(append)).await?;
         Ok(AppendReply {
             seq: appended.seq,
             at_ms: appended.at_ms,
@@ -90,7 +114,7 @@ impl Das for DataAccess {
         })
     }
 
-    async fn history(&self, _: &Ctx, request: UserHistory) -> Result<HistoryReply, Status> {
+    async fn history(&self, ctx: &Ctx, request: UserHistory) -> Result<HistoryReply, Status> {
         let page = match request.before_seq {
             Some(before) => HistoryPage::Before(before),
             None => HistoryPage::After(request.after_seq),
@@ -102,7 +126,7 @@ impl Das for DataAccess {
             page,
             limit: page_size(request.limit, HISTORY_PAGE, limits::HISTORY_PAGE_MAX),
         };
-        let page = self.store.history(query).await?;
+        let page = read(ctx, self.store.history(query)).await?;
         let messages = page.messages.into_iter().map(|stored| Message {
             conversation: conversation.clone(),
             seq: stored.seq,
@@ -119,7 +143,7 @@ impl Das for DataAccess {
 
     async fn conversations(
         &self,
-        _: &Ctx,
+        ctx: &Ctx,
         request: UserConversations,
     ) -> Result<ConversationsReply, Status> {
         let most = limits::CONVERSATIONS_PAGE_MAX;
@@ -129,7 +153,7 @@ impl Das for DataAccess {
             after: (!request.after.is_empty()).then_some(request.after),
             limit,
         };
-        let states = self.store.conversations(query).await?;
+        let states = read(ctx, self.store.conversations(query)).await?;
         let more = states.len() >= limit;
         let conversations = states.into_iter().map(|state| Conversation {
             conversation: state.conversation,
@@ -144,13 +168,13 @@ impl Das for DataAccess {
         })
     }
 
-    async fn mark_read(&self, _: &Ctx, request: UserMarkRead) -> Result<MarkReadReply, Status> {
+    async fn mark_read(&self, ctx: &Ctx, request: UserMarkRead) -> Result<MarkReadReply, Status> {
         let mark = MarkRead {
             conversation: request.conversation,
             uid: request.uid,
             seq: request.seq,
         };
-        let marked = self.store.mark_read(mark).await?;
+        let marked = write(ctx, self.store.mark_read(mark)).await?;
         let unread = marked.last_seq.saturating_sub(marked.read_seq);
         Ok(MarkReadReply {
             read_seq: marked.read_seq,
@@ -158,13 +182,17 @@ impl Das for DataAccess {
         })
     }
 
-    async fn create_group(&self, _: &Ctx, request: UserCreateGroup) -> Result<GroupReply, Status> {
+    async fn create_group(
+        &self,
+        ctx: &Ctx,
+        request: UserCreateGroup,
+    ) -> Result<GroupReply, Status> {
         let create = CreateGroup {
             name: request.name,
             creator: request.uid,
             members: request.members,
         };
-        let group = self.store.create_group(create).await?;
+        let group = write(ctx, self.store.create_group(create)).await?;
         Ok(GroupReply {
             conversation: group.conversation,
             members: group.members,
@@ -172,14 +200,14 @@ impl Das for DataAccess {
         })
     }
 
-    async fn add_members(&self, _: &Ctx, request: UserMembers) -> Result<GroupReply, Status> {
+    async fn add_members(&self, ctx: &Ctx, request: UserMembers) -> Result<GroupReply, Status> {
         let conversation = request.conversation.clone();
         let add = AddMembers {
             conversation: request.conversation,
             actor: request.uid,
             members: request.members,
         };
-        let added = self.store.add_members(add).await?;
+        let added = write(ctx, self.store.add_members(add)).await?;
         let changed = !added.added.is_empty();
         Ok(GroupReply {
             conversation,
@@ -190,7 +218,7 @@ impl Das for DataAccess {
 
     async fn remove_member(
         &self,
-        _: &Ctx,
+        ctx: &Ctx,
         request: UserRemoveMember,
     ) -> Result<GroupReply, Status> {
         let conversation = request.conversation.clone();
@@ -199,7 +227,7 @@ impl Das for DataAccess {
             actor: request.uid,
             uid: request.member,
         };
-        let removed = self.store.remove_member(remove).await?;
+        let removed = write(ctx, self.store.remove_member(remove)).await?;
         Ok(GroupReply {
             conversation,
             members: removed.members,
@@ -207,9 +235,9 @@ impl Das for DataAccess {
         })
     }
 
-    async fn members(&self, _: &Ctx, request: UserGroup) -> Result<GroupReply, Status> {
+    async fn members(&self, ctx: &Ctx, request: UserGroup) -> Result<GroupReply, Status> {
         let UserGroup { uid, conversation } = request;
-        let members = self.store.members(conversation.clone()).await?;
+        let members = read(ctx, self.store.members(conversation.clone())).await?;
         if !members.contains(&uid) {
             return Err(Status::permission_denied(format!(
                 "{uid} is not a member of {conversation}"

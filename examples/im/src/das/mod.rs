@@ -5,6 +5,8 @@
 //! it has answered is on disk.
 
 mod handlers;
+#[cfg(test)]
+mod tests;
 
 use std::rc::Rc;
 use std::sync::Arc;

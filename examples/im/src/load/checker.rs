@@ -18,6 +18,9 @@ pub(super) struct Evidence<'a> {
     pub(super) sent: &'a [Sent],
     /// What each client got, in order of arrival.
     pub(super) transcripts: &'a [Vec<Received>],
+    /// Whether each client had no login at the end: what it lacks it could not
+    /// fetch. Who is not in the list had one.
+    pub(super) absent: &'a [bool],
 }
 
 /// What is wrong with a run; all zero when nothing is.
@@ -27,6 +30,9 @@ pub(super) struct Verdict {
     pub(super) delivered: u64,
     /// Pairs of acknowledged message and member that never arrived.
     pub(super) lost: u64,
+    /// Pairs of stored message and member that had not arrived when the member
+    /// could fetch nothing any more: nobody knows whether it would have.
+    pub(super) unverified: u64,
     /// Deliveries of a message to a member beyond the first; and messages
     /// that have two numbers.
     pub(super) duplicated: u64,
@@ -71,6 +77,10 @@ impl Evidence<'_> {
         let room = self.topology.rooms.get(received.room as usize)?;
         let is_member = room.members.iter().any(|member| *member as usize == client);
         (sent.room == received.room && is_member).then_some(sent)
+    }
+
+    fn is_absent(&self, client: usize) -> bool {
+        self.absent.get(client).is_some_and(|absent| *absent)
     }
 
     fn name(&self, room: u32) -> &str {
@@ -173,6 +183,14 @@ impl Places {
         }
         for (room, (seen, max)) in seen.iter().zip(acknowledged_max).enumerate() {
             if seen < max {
+                let members = &evidence.topology.rooms[room].members;
+                if members
+                    .iter()
+                    .any(|member| evidence.is_absent(*member as usize))
+                {
+                    verdict.unverified += u64::from(max - seen);
+                    continue;
+                }
                 verdict.disagreeing += u64::from(max - seen);
                 let name = &evidence.topology.rooms[room].name;
                 let missing = max - seen;
@@ -275,6 +293,10 @@ impl<'a> Reader<'a> {
         for room in places.direct.iter().chain(&places.groups) {
             for number in &self.stored.wanted[*room as usize] {
                 if self.seen_by[*number as usize].0 == Self::mark(client) {
+                    continue;
+                }
+                if self.evidence.is_absent(client) {
+                    verdict.unverified += 1;
                     continue;
                 }
                 let sent = &self.evidence.sent[*number as usize];

@@ -45,6 +45,9 @@ pub struct Report {
     /// Members that lack a stored message which others have; numbers with
     /// two messages, or none.
     pub disagreeing: u64,
+    /// Pairs of stored message and member that had not arrived when the member
+    /// could fetch nothing any more: neither delivered nor known to be lost.
+    pub unverified: u64,
     /// Connections that were made again after they were lost.
     pub reconnects: u64,
     /// Requests that were sent again after a failure.
@@ -71,8 +74,8 @@ impl Report {
         }
     }
 
-    /// Whether all that was acknowledged arrived once, whole and in order,
-    /// and anything was.
+    /// Whether all that was acknowledged arrived once, whole and in order, as
+    /// far as anyone could see it, and anything was.
     pub fn is_clean(&self) -> bool {
         let faults = [
             self.lost,
@@ -81,6 +84,7 @@ impl Report {
             self.corrupted,
             self.misdelivered,
             self.disagreeing,
+            self.unverified,
         ];
         faults.iter().all(|count| *count == 0) && self.acknowledged > 0
     }
@@ -93,6 +97,13 @@ impl Report {
         self.corrupted = verdict.corrupted;
         self.misdelivered = verdict.misdelivered;
         self.disagreeing = verdict.disagreeing;
+        self.unverified = verdict.unverified;
+        if verdict.unverified > 0 {
+            let count = verdict.unverified;
+            self.faults.push(format!(
+                "{count} deliveries were not verified: their recipients had no login at the end"
+            ));
+        }
         self.faults.extend(verdict.examples);
     }
 
@@ -110,7 +121,7 @@ impl fmt::Display for Report {
         let seconds = self.seconds;
         #[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
         let per_second = |count: u64| count as f64 / seconds.max(0.001);
-        let rows: [(&str, u64); 14] = [
+        let rows: [(&str, u64); 15] = [
             ("sent", self.sent),
             ("acknowledged", self.acknowledged),
             ("delivered", self.delivered),
@@ -121,6 +132,7 @@ impl fmt::Display for Report {
             ("corrupted", self.corrupted),
             ("misdelivered", self.misdelivered),
             ("disagreeing", self.disagreeing),
+            ("not verified", self.unverified),
             ("reconnects", self.reconnects),
             ("retries", self.retries),
             ("late sends", self.late_sends),
@@ -174,6 +186,7 @@ mod tests {
             corrupted: 0,
             misdelivered: 0,
             disagreeing: 0,
+            unverified: 0,
             reconnects: 500,
             retries: 733,
             late_sends: 2,
@@ -187,13 +200,14 @@ mod tests {
     #[test]
     fn any_fault_is_not_clean_and_neither_is_silence() {
         assert!(report().is_clean(), "a given-up send is no fault");
-        let changes: [fn(&mut Report); 7] = [
+        let changes: [fn(&mut Report); 8] = [
             |r| r.lost = 1,
             |r| r.duplicated = 1,
             |r| r.out_of_order = 1,
             |r| r.corrupted = 1,
             |r| r.misdelivered = 1,
             |r| r.disagreeing = 1,
+            |r| r.unverified = 1,
             |r| r.acknowledged = 0,
         ];
         for change in changes {
@@ -229,6 +243,7 @@ out of order             0
 corrupted                0
 misdelivered             0
 disagreeing              0
+not verified             0
 reconnects             500
 retries                733
 late sends               2

@@ -125,6 +125,8 @@ impl Crew {
     ) -> Result<(), Error> {
         let mut last = 0;
         let mut deadline = now() + first_wait;
+        // A client that is refused is connected for moments, and then not.
+        let mut seen = None;
         loop {
             let refusals = self.ask_all(|station| station.refusal())?;
             if let Some(reason) = refusals.into_iter().flatten().next() {
@@ -137,14 +139,14 @@ impl Crew {
             if count > last {
                 (last, deadline) = (count, now() + PROGRESS_WAIT);
             }
+            let faults = self.ask_all(|station| station.fault())?;
+            seen = faults.into_iter().flatten().next().or(seen);
             if now() >= deadline {
-                let faults = self.ask_all(|station| station.fault())?;
-                let fault = faults.into_iter().flatten().next();
                 return Err(Error::NoProgress {
                     entry: self.setup.entry.clone(),
                     done: count,
                     goal,
-                    fault: fault.unwrap_or_else(|| "it does not answer".to_owned()),
+                    fault: seen.unwrap_or_else(|| "it does not answer".to_owned()),
                 });
             }
             if stop.wait(LOOK_INTERVAL) {
@@ -245,7 +247,7 @@ impl Crew {
             if overdue || (complete && now() >= next_check) {
                 let (verdict, _) = self.judge(&mut transcripts)?;
                 // Enough deliveries may still be the wrong ones.
-                if overdue || verdict.lost == 0 {
+                if overdue || verdict.lost + verdict.unverified == 0 {
                     break;
                 }
                 next_check = now() + CHECK_INTERVAL;
@@ -277,10 +279,15 @@ impl Crew {
         }
         let mut sent: Vec<Sent> = parts.iter().flat_map(|part| part.sent.clone()).collect();
         sent.sort_unstable_by_key(|sent| sent.number);
+        let mut absent = vec![false; transcripts.len()];
+        for client in parts.iter().flat_map(|part| &part.absent) {
+            absent[*client as usize] = true;
+        }
         let evidence = Evidence {
             topology: &self.setup.topology,
             sent: &sent,
             transcripts,
+            absent: &absent,
         };
         Ok((check(&evidence), parts))
     }

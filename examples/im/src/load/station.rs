@@ -88,6 +88,8 @@ impl Figures {
 pub(super) struct Result {
     pub(super) figures: Figures,
     pub(super) sent: Vec<Sent>,
+    /// Clients without a login.
+    pub(super) absent: Vec<u32>,
     pub(super) delivery: Histogram<u64>,
     pub(super) answer: Histogram<u64>,
     pub(super) reconnects: u64,
@@ -350,6 +352,15 @@ impl Station {
         self.sent.borrow().clone()
     }
 
+    /// The clients that have no login.
+    fn absent(&self) -> Vec<u32> {
+        let stride = usize::from(self.setup.shards);
+        let own = (u32::from(self.shard.id().0)..).step_by(stride);
+        let clients = self.clients.borrow();
+        let absent = own.zip(&*clients).filter(|(_, client)| !client.is_ready());
+        absent.map(|(client, _)| client).collect()
+    }
+
     /// Everything but the transcripts.
     pub(super) fn result(&self) -> Result {
         let stats: Vec<_> = self.clients.borrow().iter().map(Client::stats).collect();
@@ -357,6 +368,7 @@ impl Station {
         Result {
             figures: self.figures(),
             sent: self.sent(),
+            absent: self.absent(),
             delivery: self.delivery.borrow().clone(),
             answer: self.answer.borrow().clone(),
             reconnects: stats.iter().map(|stats| u64::from(reconnects(stats))).sum(),
