@@ -15,7 +15,7 @@ use waystation_base::MessageId;
 use waystation_net::Address;
 use waystation_net::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_WAIT};
 use waystation_net::native::{CallError, UpstreamConfig, UpstreamState};
-use waystation_wire::{Header, Kind, Status, encode_header};
+use waystation_wire::{Header, Kind, Status, encode_header, encode_into};
 
 #[test]
 fn answers_may_come_in_any_order() {
@@ -331,6 +331,32 @@ fn a_retired_upstream_ends_what_was_sent_takes_nothing_new_and_closes() {
             away.retire();
             assert_eq!(waits.body().await.unwrap_err(), CallError::Closed);
             assert_eq!(away.state(), UpstreamState::Closed);
+        })
+    });
+}
+
+/// `im load` said of an Entry that had refused it, having too many
+/// connections, that it does not answer: an upstream forgot what it was told.
+#[test]
+fn a_callee_that_refuses_the_connection_is_quoted() {
+    check(|shard, io| {
+        Box::pin(async move {
+            let mut callee = Callee::listen(&io);
+            let upstream = upstream(&shard, config());
+            let mut peer = callee.accept().await;
+            let mut header = Header::go_away();
+            header.status = Status::Overloaded;
+            let mut frame = Vec::new();
+            encode_into(&header, b"too many connections", &mut frame).unwrap();
+            peer.write(&frame).await;
+            peer.rest().await;
+            let fault = upstream.fault();
+            assert_eq!(fault.as_deref(), Some("too many connections"));
+
+            // What it said does not outlive the refusal.
+            let _peer = callee.accept().await;
+            upstream.up().await.unwrap();
+            assert_eq!(upstream.fault(), None);
         })
     });
 }

@@ -15,10 +15,14 @@ use super::unfinished::Unfinished;
 use crate::conn::{CloseReason, Conn, Input, Session, Turn};
 use crate::limits::MESSAGES_PER_TURN;
 
+/// Bytes kept of the reason for which a callee refuses a connection.
+const REASON_BYTES: usize = 256;
+
 /// What the side that connected does beside handling requests.
 pub(crate) struct Client {
     pub(crate) calls: Calls,
-    pub(crate) on_go_away: Box<dyn Fn()>,
+    /// Gets what the callee says when it refuses the connection.
+    pub(crate) on_go_away: Box<dyn Fn(Option<String>)>,
 }
 
 /// One connection's frames.
@@ -197,7 +201,8 @@ impl NativeSession {
             Kind::Cancel => self.router.control.on_cancel(conn, header.call),
             Kind::GoAway => {
                 if let Some(client) = &self.client {
-                    (client.on_go_away)();
+                    let refused = !header.status.is_ok();
+                    (client.on_go_away)(refused.then(|| reason(body)));
                 }
                 self.router.control.on_go_away(conn);
             }
@@ -255,6 +260,12 @@ impl NativeSession {
     pub(crate) fn is_mid_message(&self) -> bool {
         !self.is_whole()
     }
+}
+
+/// What a peer says, as far as it is worth keeping.
+fn reason(body: &[u8]) -> String {
+    let body = &body[..body.len().min(REASON_BYTES)];
+    String::from_utf8_lossy(body).into_owned()
 }
 
 /// Tells the peer that this process goes away.

@@ -200,7 +200,8 @@ impl Upstream {
         self.shared.conn.borrow().clone()
     }
 
-    /// Why the last attempt to connect failed, while it has no connection.
+    /// Why the last attempt to connect failed, or what the callee said when it
+    /// refused the connection, while it has none that serves.
     pub fn fault(&self) -> Option<String> {
         self.shared.fault.borrow().clone()
     }

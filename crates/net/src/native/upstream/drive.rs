@@ -136,8 +136,11 @@ async fn serve(shared: &Rc<Shared>, users: &Weak<Closer>, conn: Conn, stream: Bo
     let drained = Rc::downgrade(shared);
     let client = Client {
         calls: shared.calls.clone(),
-        on_go_away: Box::new(move || {
+        on_go_away: Box::new(move |refusal| {
             if let Some(shared) = drained.upgrade() {
+                if refusal.is_some() {
+                    *shared.fault.borrow_mut() = refusal;
+                }
                 shared.go_away();
             }
         }),
