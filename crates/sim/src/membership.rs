@@ -1,21 +1,27 @@
-//! One registry, several nodes and subscribers in a seeded world: a network that
-//! delays, loses and partitions, and processes that restart or stand still.
-//! Checked after each step: a view is never empty because a source was lost, and
-//! no two holders of an id have one token. After healing: every live node is
-//! visible again within a bound.
+//! One registry, nodes of two services and subscribers of one or of all in a
+//! seeded world: a network that delays, loses and partitions, also one way only,
+//! processes that restart or stand still, and nodes that are drained.
+//! Checked after each step: a view is never empty because a source was lost, no
+//! two holders of an id have one token, and who acknowledged a drain shows the
+//! node as serving no more. After healing: every live node is visible again
+//! within a bound, and the same to everybody.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use waystation_base::{Epoch, FencingToken, Moment, Rng, ServiceName};
 use waystation_membership::{
-    Attempt, Command, Content, Directory, DirectoryConfig, Follower, FollowerConfig,
+    Attempt, Command, Content, Directory, DirectoryConfig, DrainStep, Follower, FollowerConfig,
     FollowerOutput, Granted, HolderError, Instance, InstanceId, Output, Owner, OwnerId, Refusal,
-    Register, Registration, RegistrationConfig, Renewed, SubscriberId, View, ViewAck, ViewVersion,
+    Register, Registration, RegistrationConfig, Renewed, State, SubscriberId, ViewAck, ViewVersion,
     Watch,
 };
 
-const NODES: usize = 4;
+/// Nodes of each service.
+const LOGICS: usize = 4;
+const DASES: usize = 2;
+const NODES: usize = LOGICS + DASES;
+const SERVICES: [(&str, usize); 2] = [("logic", LOGICS), ("das", DASES)];
 const FOLLOWERS: usize = 3;
 const STEP: Duration = Duration::from_millis(50);
 const FAULTY_STEPS: u32 = 600;
@@ -28,8 +34,11 @@ enum Message {
     Renew(usize, Attempt, FencingToken),
     Granted(usize, Attempt, Result<Granted, Refusal>),
     Renewed(usize, Attempt, Result<Renewed, HolderError>),
+    Drain(usize, FencingToken),
+    Idle(usize, FencingToken),
+    Drained(usize, FencingToken, DrainStep),
     Subscribe(usize, Watch, Option<ViewVersion>),
-    Resync(usize),
+    Resync(usize, ServiceName),
     Ack(ViewAck),
     Push(usize, Content),
 }
@@ -41,10 +50,27 @@ impl Message {
             Self::Register(n, ..)
             | Self::Renew(n, ..)
             | Self::Granted(n, ..)
-            | Self::Renewed(n, ..) => *n,
-            Self::Subscribe(n, ..) | Self::Resync(n) | Self::Push(n, _) => NODES + n,
+            | Self::Renewed(n, ..)
+            | Self::Drain(n, _)
+            | Self::Idle(n, _)
+            | Self::Drained(n, ..) => *n,
+            Self::Subscribe(n, ..) | Self::Resync(n, _) | Self::Push(n, _) => NODES + n,
             Self::Ack(ack) => NODES + index(ack.subscriber),
         }
+    }
+
+    fn is_to_registry(&self) -> bool {
+        !matches!(
+            self,
+            Self::Granted(..) | Self::Renewed(..) | Self::Drained(..) | Self::Push(..)
+        )
+    }
+
+    /// Whether it may be lost alone: it is asked again. A connection that loses
+    /// anything else is lost itself.
+    fn is_asked_again(&self) -> bool {
+        let is_lease = matches!(self, Self::Register(..) | Self::Renew(..));
+        is_lease || matches!(self, Self::Granted(..) | Self::Renewed(..))
     }
 }
 
@@ -52,8 +78,17 @@ fn index(subscriber: SubscriberId) -> usize {
     usize::try_from(subscriber.0).expect("ids are small")
 }
 
-fn service() -> ServiceName {
-    ServiceName::new("logic").expect("a valid name")
+fn service_of(node: usize) -> ServiceName {
+    let name = if node < LOGICS { "logic" } else { "das" };
+    ServiceName::new(name).expect("a valid name")
+}
+
+fn watch_of(follower: usize) -> Watch {
+    match follower {
+        0 => Watch::Service(service_of(0)),
+        1 => Watch::Service(service_of(LOGICS)),
+        _ => Watch::Prefix("".into()),
+    }
 }
 
 struct World {
@@ -69,9 +104,16 @@ struct World {
     /// so that a connection keeps its order.
     is_up: Vec<bool>,
     last: Vec<Moment>,
+    /// Per peer: whether what it sends, and what it is sent, stands still on a
+    /// connection that seems to be up.
+    is_stuck: Vec<[bool; 2]>,
+    /// Per follower: whether the registry knows of it.
+    is_known: Vec<bool>,
     wire: Vec<(Moment, u64, Message)>,
     sent: u64,
     holders: BTreeMap<(InstanceId, FencingToken), Owner>,
+    /// What each id was granted last.
+    tokens: BTreeMap<InstanceId, FencingToken>,
 }
 
 impl World {
@@ -80,7 +122,7 @@ impl World {
         let node = |n: usize| registration(n, 1, seed);
         let follower = |n: usize| {
             let id = SubscriberId(n as u128);
-            Follower::new(id, Watch::Service(service()), FollowerConfig::default())
+            Follower::new(id, watch_of(n), FollowerConfig::default())
         };
         Self {
             seed,
@@ -93,9 +135,12 @@ impl World {
             followers: (0..FOLLOWERS).map(follower).collect(),
             is_up: vec![false; NODES + FOLLOWERS],
             last: vec![now; NODES + FOLLOWERS],
+            is_stuck: vec![[false; 2]; NODES + FOLLOWERS],
+            is_known: vec![false; FOLLOWERS],
             wire: Vec::new(),
             sent: 0,
             holders: BTreeMap::new(),
+            tokens: BTreeMap::new(),
         }
     }
 
@@ -124,9 +169,11 @@ impl World {
     fn disconnect(&mut self, peer: usize) {
         if std::mem::replace(&mut self.is_up[peer], false) {
             self.wire.retain(|(_, _, message)| message.peer() != peer);
+            self.is_stuck[peer] = [false; 2];
             match peer.checked_sub(NODES) {
                 None => self.nodes[peer].handle_disconnected(self.now),
                 Some(n) => {
+                    self.is_known[n] = false;
                     self.followers[n].handle_disconnected();
                     self.directory
                         .handle_lost(self.now, SubscriberId(n as u128));
@@ -145,20 +192,36 @@ impl World {
             17 => self.restart_registry(),
             18 if peer < NODES => {
                 self.disconnect(peer);
-                let incarnation = self.nodes[peer].instance().owner.incarnation + 1;
-                self.nodes[peer] = registration(peer, incarnation, self.seed);
+                self.restart_node(peer);
             }
             // The whole machine stands still, or its clock jumps.
             19 => self.now += Duration::from_millis(self.rng.below(20_000)),
             // A request or an answer is lost. Pushes are not: a connection that
             // loses one is lost itself.
             20 => {
-                let is_node = |one: &(Moment, u64, Message)| one.2.peer() < NODES;
-                if let Some(at) = self.wire.iter().position(is_node) {
+                let is_asked = |one: &(Moment, u64, Message)| one.2.is_asked_again();
+                if let Some(at) = self.wire.iter().position(is_asked) {
                     self.wire.remove(at);
                 }
             }
+            21 => self.is_stuck[peer] = [self.rng.chance(0.5), self.rng.chance(0.5)],
+            22..24 => self.is_stuck[peer] = [false; 2],
+            // By its own word, or by an operator's.
+            24 if peer < NODES => self.nodes[peer].handle_drain(),
+            25 if peer < NODES => {
+                let id = self.nodes[peer].instance().id.clone();
+                // It may be unknown, which the operator is told.
+                let _ = self.directory.handle_drain(self.now, &id, None);
+            }
             _ => {}
+        }
+    }
+
+    fn restart_node(&mut self, n: usize) {
+        let incarnation = self.nodes[n].instance().owner.incarnation + 1;
+        self.nodes[n] = registration(n, incarnation, self.seed);
+        if self.is_up[n] {
+            self.nodes[n].handle_connected(self.now);
         }
     }
 
@@ -179,8 +242,8 @@ impl World {
     fn step(&mut self) {
         self.now += STEP;
         self.wire.sort_by_key(|(at, order, _)| (*at, *order));
-        while self.wire.first().is_some_and(|(at, ..)| *at <= self.now) {
-            let (_, _, message) = self.wire.remove(0);
+        while let Some(at) = self.wire.iter().position(|one| self.is_due(one)) {
+            let (_, _, message) = self.wire.remove(at);
             self.deliver(message);
             self.drain_outputs();
         }
@@ -194,6 +257,11 @@ impl World {
         self.drain_outputs();
     }
 
+    fn is_due(&self, (at, _, message): &(Moment, u64, Message)) -> bool {
+        let direction = usize::from(message.is_to_registry());
+        *at <= self.now && !self.is_stuck[message.peer()][direction]
+    }
+
     fn deliver(&mut self, message: Message) {
         let now = self.now;
         let directory = &mut self.directory;
@@ -203,6 +271,7 @@ impl World {
                 let id = register.instance.id.clone();
                 let granted = directory.handle_register(now, register);
                 if let Ok(granted) = granted {
+                    self.tokens.insert(id.clone(), granted.token);
                     let holder = self.holders.insert((id, granted.token), owner);
                     assert!(
                         holder.is_none_or(|one| one == owner),
@@ -230,9 +299,24 @@ impl World {
                 directory
                     .handle_subscribe(now, id, &watch, have)
                     .expect("there is room");
+                self.is_known[n] = true;
             }
-            Message::Resync(n) => {
-                directory.handle_resync(now, SubscriberId(n as u128), &service());
+            Message::Resync(n, service) => {
+                directory.handle_resync(now, SubscriberId(n as u128), &service);
+            }
+            // Who does not hold the id any more learns it by its next renewal.
+            Message::Drain(n, token) => {
+                let id = &self.nodes[n].instance().id;
+                let _ = directory.handle_drain(now, id, Some(token));
+            }
+            Message::Idle(n, token) => {
+                let id = &self.nodes[n].instance().id;
+                let _ = directory.handle_idle(now, id, token);
+            }
+            Message::Drained(n, token, step) => {
+                if self.nodes[n].instance().token == token {
+                    self.nodes[n].handle_drain_step(step);
+                }
             }
             Message::Ack(ack) => directory.handle_ack(now, &ack),
             Message::Push(n, content) => self.followers[n].handle_push(now, &content),
@@ -241,21 +325,7 @@ impl World {
 
     fn drain_outputs(&mut self) {
         while let Some(output) = self.directory.poll_output() {
-            match output {
-                Output::Push {
-                    subscriber,
-                    content,
-                } => {
-                    self.send(Message::Push(index(subscriber), content));
-                }
-                Output::Save { instance, ttl } => {
-                    let id = instance.id.clone();
-                    self.disk.insert(id, ((*instance).clone(), ttl));
-                }
-                Output::Erase { id } => drop(self.disk.remove(&id)),
-                Output::SaveEpoch { epoch } => self.epoch = epoch.0,
-                _ => {}
-            }
+            self.carry_out(output);
         }
         for n in 0..NODES {
             while let Some(command) = self.nodes[n].poll_output() {
@@ -266,6 +336,10 @@ impl World {
                     Command::Renew { attempt, token } => {
                         self.send(Message::Renew(n, attempt, token));
                     }
+                    Command::Drain { token } => self.send(Message::Drain(n, token)),
+                    Command::Idle { token } => self.send(Message::Idle(n, token)),
+                    Command::Drained => self.nodes[n].handle_idle(),
+                    Command::Ended => self.restart_node(n),
                     _ => {}
                 }
             }
@@ -276,11 +350,56 @@ impl World {
                     FollowerOutput::Subscribe { watch, have } => {
                         self.send(Message::Subscribe(n, watch, have));
                     }
-                    FollowerOutput::Resync { .. } => self.send(Message::Resync(n)),
+                    FollowerOutput::Resync { service } => self.send(Message::Resync(n, service)),
                     FollowerOutput::Ack(ack) => self.send(Message::Ack(ack)),
                     _ => {}
                 }
             }
+        }
+    }
+
+    /// What the registry wants done.
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Push {
+                subscriber,
+                content,
+            } => self.send(Message::Push(index(subscriber), content)),
+            Output::Save { instance, ttl } => {
+                let id = instance.id.clone();
+                self.disk.insert(id, ((*instance).clone(), ttl));
+            }
+            Output::Erase { id } => drop(self.disk.remove(&id)),
+            Output::SaveEpoch { epoch } => self.epoch = epoch.0,
+            Output::Drain { id, step, missing } => {
+                let is_it = |node: &Registration| node.instance().id == id;
+                let n = self.nodes.iter().position(is_it).expect("ids are of nodes");
+                if step == DrainStep::Acknowledged && missing.is_empty() {
+                    self.check_acknowledged(n);
+                }
+                if let Some(token) = self.tokens.get(&id) {
+                    self.send(Message::Drained(n, *token, step));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Nobody that the registry knows of sends a drained node anything new.
+    fn check_acknowledged(&self, n: usize) {
+        let id = &self.nodes[n].instance().id;
+        let token = self.directory.lease(id).map(|lease| lease.token);
+        let known = (0..FOLLOWERS).filter(|f| self.is_known[*f]);
+        for follower in known {
+            let view = self.followers[follower].view(service_of(n).as_str());
+            let shown = view.and_then(|view| view.instances.get(id));
+            let is_served =
+                shown.is_some_and(|one| one.state == State::Serving && Some(one.token) == token);
+            assert!(
+                !is_served,
+                "seed {}: follower {follower} shows {id} after it acknowledged its drain",
+                self.seed
+            );
         }
     }
 }
@@ -292,13 +411,8 @@ fn registration(n: usize, incarnation: u64, seed: u64) -> Registration {
     };
     let id = InstanceId::new(&format!("node-{n}")).expect("a valid id");
     let address = "10.0.0.1:7000".parse().expect("a valid address");
-    let instance = Instance::new(id, service(), address, owner);
+    let instance = Instance::new(id, service_of(n), address, owner);
     Registration::new(instance, RegistrationConfig::default(), seed ^ n as u64)
-}
-
-/// How many hosts a view has.
-fn hosts(view: Option<&std::sync::Arc<View>>) -> usize {
-    view.map_or(0, |view| view.instances.len())
 }
 
 /// Runs one world.
@@ -309,10 +423,10 @@ pub(crate) fn run(seed: u64) {
     let mut world = World::new(seed);
     (0..NODES + FOLLOWERS).for_each(|peer| world.connect(peer));
     for _ in 0..FAULTY_STEPS {
-        let before: Vec<usize> = followers(&world);
+        let before = shown(&world);
         world.fault();
         world.step();
-        for (n, (was, is)) in before.iter().zip(followers(&world)).enumerate() {
+        for ((n, was), (_, is)) in before.iter().zip(shown(&world)) {
             let is_up = world.is_up[NODES + n];
             assert!(
                 is_up || *was == 0 || is > 0,
@@ -327,21 +441,30 @@ pub(crate) fn run(seed: u64) {
             assert!(!fenced_late, "seed {seed}: two incarnations serve");
         }
     }
-    (0..NODES + FOLLOWERS).for_each(|peer| world.connect(peer));
+    for peer in 0..NODES + FOLLOWERS {
+        world.is_stuck[peer] = [false; 2];
+        world.connect(peer);
+    }
     for _ in 0..HEALED_STEPS {
         world.step();
     }
-    for n in 0..FOLLOWERS {
-        let view = world.followers[n].view("logic");
-        assert_eq!(
-            hosts(view),
-            NODES,
-            "seed {seed}: follower {n} misses a node"
-        );
+    check_healed(&world);
+}
+
+fn check_healed(world: &World) {
+    let seed = world.seed;
+    for (n, (service, nodes)) in (0..FOLLOWERS).flat_map(|n| SERVICES.map(|one| (n, one))) {
+        let view = world.followers[n].view(service);
+        if !watch_of(n).covers(&ServiceName::new(service).expect("a valid name")) {
+            assert_eq!(view, None, "seed {seed}: follower {n} is shown {service}");
+            continue;
+        }
+        let there = view.map_or(0, |view| view.instances.len());
+        assert_eq!(there, nodes, "seed {seed}: follower {n} misses a {service}");
         assert_eq!(
             view,
-            world.directory.view("logic").as_ref(),
-            "seed {seed}: views differ"
+            world.directory.view(service).as_ref(),
+            "seed {seed}: views of {service} differ"
         );
     }
     assert!(
@@ -350,10 +473,14 @@ pub(crate) fn run(seed: u64) {
     );
 }
 
-fn followers(world: &World) -> Vec<usize> {
-    (world.followers.iter())
-        .map(|one| hosts(one.view("logic")))
-        .collect()
+/// How many nodes of each service each follower shows.
+fn shown(world: &World) -> Vec<(usize, usize)> {
+    let all = (0..FOLLOWERS).flat_map(|n| SERVICES.map(|(service, _)| (n, service)));
+    let count = |(n, service): (usize, &str)| {
+        let view = world.followers[n].view(service);
+        (n, view.map_or(0, |view| view.instances.len()))
+    };
+    all.map(count).collect()
 }
 
 #[cfg(test)]
