@@ -16,7 +16,8 @@ pub(crate) use discovery::{
 };
 pub(crate) use hosts::{AgentArgs, HostCommand, HostEnd};
 pub(crate) use sync::{
-    HubArg, HubArgs, PolicyArg, PublishArgs, SiteArgs, SiteRunArgs, SyncCommand, VerifyArgs,
+    HubArg, HubArgs, LocalEntryArgs, LocalSiteArgs, PolicyArg, PublishArgs, ReplayArgs, SiteArgs,
+    SiteRunArgs, SyncCommand, VerifyArgs,
 };
 
 /// The service layer for backends that run in more than one machine room.

@@ -7,7 +7,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -109,9 +109,17 @@ impl Place {
         Server::start(&self.site_args(name, &self.url(name), more))
     }
 
+    /// Asks the site of this name.
+    fn ask(&self, what: &str, site: &str, more: &[&str]) -> Output {
+        let dir = self.folder.path().to_str().unwrap();
+        let args = ["sync", what, site, "--dir", dir];
+        run(&[args.as_slice(), more].concat())
+    }
+
     fn site_args<'a>(&'a self, name: &'a str, url: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        let dir = self.folder.path().to_str().unwrap();
         let args = ["sync", "site", "--name", name, "--hub", &self.hub];
-        [&args, ["--database", url].as_slice(), more].concat()
+        [&args, ["--database", url, "--dir", dir].as_slice(), more].concat()
     }
 }
 
@@ -284,4 +292,56 @@ fn all_that_is_wrong_with_a_call_is_listed_at_once() {
     }
     assert!(said.contains("4 faults"), "{said}");
     assert_eq!(stdout(&refused), "");
+}
+
+/// What the site says of the entries that it did not apply.
+fn audit(place: &Place, site: &str) -> String {
+    let output = place.ask("audit", site, &["--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    stdout(&output)
+}
+
+fn publish(place: &Place, sql: &str) {
+    let file = place.folder.path().join("entry.sql");
+    std::fs::write(&file, sql).unwrap();
+    let file = file.to_str().unwrap();
+    let output = run(&["sync", "publish", "--hub", &place.hub, file]);
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+/// A statement that the database refused stood at the head of the queue for ever,
+/// or was lost without a trace.
+#[test]
+fn a_parked_entry_is_listed_and_applied_once_it_can_be() {
+    let (place, _hub) = Place::new();
+    let app = place.open("master");
+    app.execute_batch("CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT)")
+        .unwrap();
+    let _site = place.site("master", &["--policy", "park"]);
+    let second = run(&place.site_args("master", &place.url("other"), &[]));
+    assert_eq!(second.status.code(), Some(1));
+    assert!(stderr(&second).contains("a site master runs on"));
+
+    publish(&place, "INSERT INTO absent VALUES (1)");
+    wait_until("the entry is parked", || {
+        !audit(&place, "master").is_empty()
+    });
+    let parked: serde_json::Value = serde_json::from_str(&audit(&place, "master")).unwrap();
+    assert_eq!(parked["seq"], 1);
+    assert_eq!(parked["fate"], "parked");
+    let refused = place.ask("replay", "master", &["2"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("entry 2 is not parked"));
+
+    app.execute_batch("CREATE TABLE absent (id INTEGER PRIMARY KEY)")
+        .unwrap();
+    let replayed = place.ask("replay", "master", &["1", "--wait", "30"]);
+    assert!(replayed.status.success(), "{}", stderr(&replayed));
+    assert!(audit(&place, "master").contains("replayed"));
+    let sql = "SELECT count(*) FROM absent WHERE id = 1";
+    let count: i64 = app.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(count, 1);
+    let nobody = place.ask("resume", "nobody", &[]);
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(stderr(&nobody).contains("nobody"));
 }

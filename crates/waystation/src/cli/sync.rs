@@ -69,6 +69,49 @@ Examples:
   waystation sync trim
   waystation sync trim --hub 10.0.0.5:7072")]
     Trim(HubArg),
+    /// List the entries that a site on this machine skipped or parked
+    #[command(after_help = "\
+Needs the site's own --dir. Of more than 10000 entries the oldest are left out.
+
+Examples:
+  waystation sync audit room-2
+  waystation sync audit room-2 --dir /var/lib/waystation --json")]
+    Audit(LocalSiteArgs),
+    /// Apply a parked entry of a site on this machine
+    #[command(after_help = "\
+Entries that were parked later and touch the same rows wait for it; replay them in
+order. Exits with 1 when the database still refuses it.
+
+Examples:
+  waystation sync replay room-2 1042")]
+    Replay(ReplayArgs),
+    /// Have a site on this machine leave out the entry at which it stands
+    #[command(after_help = "\
+The copy differs from then on. `sync status` tells at which entry a site stands.
+
+Examples:
+  waystation sync skip room-2 1042")]
+    Skip(LocalEntryArgs),
+    /// Have a site on this machine put aside the entry at which it stands
+    #[command(after_help = "\
+Later entries that touch the same rows are put aside too, until `sync replay`.
+
+Examples:
+  waystation sync park room-2 1042")]
+    Park(LocalEntryArgs),
+    /// Have a site on this machine try again the entry at which it stands
+    #[command(after_help = "\
+Examples:
+  waystation sync resume room-2")]
+    Resume(LocalSiteArgs),
+    /// Have a site on this machine take its copy anew
+    #[command(after_help = "\
+What its database holds counts for nothing from then on: captured writes that have
+not been published are lost, and so is its list of parked entries.
+
+Examples:
+  waystation sync rejoin room-2")]
+    Rejoin(LocalSiteArgs),
     /// Give a site the right to publish what it captures
     #[command(after_help = "\
 Examples:
@@ -108,6 +151,8 @@ pub(crate) struct HubArgs {
 /// `sync site`.
 #[derive(Debug, Args)]
 pub(crate) struct SiteRunArgs {
+    #[command(flatten)]
+    pub(crate) dir: DirArg,
     /// The site's name; the first one is `master`
     #[arg(long, value_name = "NAME")]
     pub(crate) name: String,
@@ -178,6 +223,36 @@ pub(crate) struct VerifyArgs {
     pub(crate) wait: u64,
 }
 
+/// `sync audit`, `sync resume`, `sync rejoin`.
+#[derive(Debug, Args)]
+pub(crate) struct LocalSiteArgs {
+    #[command(flatten)]
+    pub(crate) dir: DirArg,
+    /// The site's name
+    #[arg(value_name = "SITE")]
+    pub(crate) site: String,
+}
+
+/// `sync skip`, `sync park`.
+#[derive(Debug, Args)]
+pub(crate) struct LocalEntryArgs {
+    #[command(flatten)]
+    pub(crate) local: LocalSiteArgs,
+    /// The entry's sequence
+    #[arg(value_name = "SEQ")]
+    pub(crate) seq: u64,
+}
+
+/// `sync replay`.
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    #[command(flatten)]
+    pub(crate) entry: LocalEntryArgs,
+    /// For how long to wait until it is applied
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) wait: u64,
+}
+
 /// `sync grant`, `sync fence`, `sync forget`.
 #[derive(Debug, Args)]
 pub(crate) struct SiteArgs {
@@ -192,6 +267,10 @@ impl SyncCommand {
     pub(super) fn dir(&self) -> Option<&DirArg> {
         match self {
             Self::Hub(args) => Some(&args.dir),
+            Self::Site(args) => Some(&args.dir),
+            Self::Audit(args) | Self::Resume(args) | Self::Rejoin(args) => Some(&args.dir),
+            Self::Skip(args) | Self::Park(args) => Some(&args.local.dir),
+            Self::Replay(args) => Some(&args.entry.local.dir),
             _ => None,
         }
     }

@@ -10,25 +10,28 @@ use waystation_replica::{Donor, Policy, SiteConfig, SiteName};
 use waystation_sync::adapter::SqliteDatabase;
 use waystation_sync::site::{SiteOptions, SiteServer};
 
-use super::progress;
+use super::{control, progress};
 use crate::cli::{PolicyArg, SiteRunArgs};
-use crate::config::{Fault, Faults, Origin};
+use crate::config::{Config, Fault, Faults, Origin};
 use crate::failure::Failure;
 
 /// Runs a site until a signal ends it.
 ///
 /// # Errors
 /// All faults of the call at once; or the database cannot be opened or synced.
-pub(super) fn run(args: &SiteRunArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) fn run(args: &SiteRunArgs, config: &Config, as_json: bool) -> Result<(), Failure> {
     let (options, database) = check(args)?;
     let signals =
         Termination::catch().map_err(|error| anyhow!("cannot wait for signals: {error}"))?;
+    let operators = control::listen(config, &args.name)?;
     let started = SiteServer::start(options, Arc::new(database));
     let server = started.with_context(|| format!("cannot sync {}", args.database))?;
+    let server = Arc::new(server);
+    control::serve(operators, &server)?;
     let (stop, stopped) = mpsc::channel::<()>();
     thread::scope(|scope| {
         let reporter = thread::Builder::new().name("sync progress".to_owned());
-        let server = &server;
+        let server: &SiteServer = &server;
         let report = move || progress::report(server, args, as_json, &stopped);
         let spawned = reporter.spawn_scoped(scope, report);
         spawned.context("cannot start a thread")?;
@@ -37,7 +40,10 @@ pub(super) fn run(args: &SiteRunArgs, as_json: bool) -> Result<(), Failure> {
         drop(stop);
         Ok::<(), Failure>(())
     })?;
-    server.stop();
+    // An operator's question that is under way ends with this process.
+    if let Some(server) = Arc::into_inner(server) {
+        server.stop();
+    }
     Ok(())
 }
 
