@@ -73,6 +73,25 @@ fn nothing_is_acknowledged_that_this_connection_did_not_bring() {
     assert_eq!(acks(&mut site), [Seq(6)]);
 }
 
+/// The story: a batch was lost whose entries a transaction of the connection
+/// before had committed. Nothing was missing, so nothing was acknowledged, and a
+/// full window waited for ever.
+#[test]
+fn what_is_here_is_acknowledged_though_its_batch_was_lost() {
+    let mut site = streaming(4);
+    increments(&mut site, 5..=6);
+    outputs(&mut site);
+    site.handle_disconnected(NOW);
+    let later = site.poll_timeout().unwrap();
+    site.handle_timeout(later);
+    site.handle_connected(later);
+    site.handle_message(later, ToSite::Welcome(welcome(Some(4), 9)));
+    site.handle_applied(later);
+    assert_eq!(acks(&mut site), []);
+    heartbeat(&mut site, 6, true);
+    assert_eq!(acks(&mut site), [Seq(6)]);
+}
+
 fn heartbeat(site: &mut Site, sent: u64, is_live: bool) {
     let (sent, end) = (Seq(sent), Seq(9));
     site.handle_message(NOW, ToSite::Heartbeat { sent, end, is_live });
