@@ -39,6 +39,18 @@ pub(crate) const COMPONENTS: &[Component] = &[
         debian_packages: &["etcd-server"],
     },
     Component {
+        name: "mariadb",
+        // Tests make a database of their own with `mariadb-install-db`, which comes with it.
+        programs: &["mariadbd"],
+        debian_packages: &["mariadb-server"],
+    },
+    Component {
+        name: "postgresql",
+        // Tests make a cluster of their own; `postgres` stands beside it.
+        programs: &["initdb"],
+        debian_packages: &["postgresql"],
+    },
+    Component {
         name: "redis",
         programs: &["redis-server"],
         debian_packages: &["redis-server"],
@@ -59,11 +71,28 @@ const MORE_FOLDERS: &[&str] = &[
     "/usr/share/zookeeper/bin",
 ];
 
+/// The folder with a folder of programs for each version, `VERSION/bin`: Debian keeps those of
+/// PostgreSQL so.
+const VERSIONS: &str = "/usr/lib/postgresql";
+
+/// The folders of programs below `folder`, of the latest version first.
+fn versions(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let numbered = entries.filter_map(|entry| {
+        let number: u32 = entry.file_name().to_str()?.parse().ok()?;
+        Some((number, entry.path().join("bin")))
+    });
+    let mut found: Vec<(u32, PathBuf)> = numbered.collect();
+    found.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
 impl Component {
     /// Where its program is, if it is installed.
     pub(crate) fn find(&self, path: &OsStr) -> Option<PathBuf> {
         let folders: Vec<PathBuf> = std::env::split_paths(path)
             .chain(MORE_FOLDERS.iter().map(PathBuf::from))
+            .chain(versions(Path::new(VERSIONS)))
             .collect();
         let candidates = self
             .programs
@@ -169,6 +198,17 @@ mod tests {
         );
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(TABLE[1].find(folder.path().as_os_str()), Some(program));
+    }
+
+    #[test]
+    fn programs_that_stand_by_version_are_found_the_latest_first() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["9", "15", "common"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let expected = ["15", "9"].map(|name| folder.path().join(name).join("bin"));
+        assert_eq!(versions(folder.path()), expected);
+        assert_eq!(versions(&folder.path().join("none")), Vec::<PathBuf>::new());
     }
 
     #[test]
