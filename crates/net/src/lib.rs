@@ -50,9 +50,9 @@ pub use self::conn::{
 };
 pub use self::counters::{ClosedCounters, Counter, Counters, Kind, Sample};
 pub use self::io::{
-    Address, AddressError, Batch, Connecting, DatagramOptions, Datagrams, DetachedDatagrams,
-    DetachedListener, DetachedStream, Faults, Io, Listener, MemoryIo, MemoryStream, Outgoing,
-    Stream, SystemIo, TcpKeepalive, listener_from_fd,
+    Address, AddressError, Batch, Connecting, DatagramBounds, DatagramOptions, Datagrams,
+    DetachedDatagrams, DetachedListener, DetachedStream, Faults, Io, Listener, MemoryIo,
+    MemoryStream, Outgoing, Stream, SystemIo, TcpKeepalive, listener_from_fd,
 };
 pub use self::protocol::{Home, Protocol, Slot};
 pub use self::server::{ConnectionLimits, NetConfig, Server, ServerBuilder, StartError};

@@ -3,11 +3,11 @@
 //! Datagrams are lost, doubled and reordered, and nobody says so. What this
 //! side drops by its own bounds it counts; what it waits for has a deadline.
 //!
-//! A socket is on the shard of its handler, also where connections' sockets
-//! are on I/O shards.
+//! A socket is on the shard of its handler, or in split placement on an I/O
+//! shard, with a bounded queue in each direction.
 
 mod client;
-mod queue;
+pub(crate) mod queue;
 mod socket;
 
 use std::io;

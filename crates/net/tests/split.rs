@@ -17,9 +17,11 @@ use proptest::prelude::*;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use waystation_base::{CallId, Clock};
 use waystation_net::native::{NativeProtocol, Router, Upstream, UpstreamConfig, reply};
+use waystation_net::udp::{Udp, UdpCall, UdpClient, UdpClientConfig, UdpConfig, UdpListener};
 use waystation_net::{
-    Address, Connecting, DetachedListener, DetachedStream, Faults, Io, Listener, MemoryIo,
-    MonotonicClock, NetConfig, Server, Stream,
+    Address, Batch, Connecting, DatagramOptions, Datagrams, DetachedDatagrams, DetachedListener,
+    DetachedStream, Faults, Io, Label, Listener, MemoryIo, MonotonicClock, NetConfig, Outgoing,
+    Server, Stream,
 };
 use waystation_wire::{Header, Kind, encode_header};
 
@@ -201,6 +203,46 @@ impl Io for WatchedIo {
         let (watch, connecting) = (self.clone(), self.inner.connect(address));
         Box::pin(async move { Ok(Box::new(watch.watch(connecting.await?)) as Box<dyn Stream>) })
     }
+
+    fn bind_datagrams(
+        &self,
+        address: &Address,
+        options: &DatagramOptions,
+    ) -> io::Result<Box<dyn DetachedDatagrams>> {
+        let socket = self.inner.bind_datagrams(address, options)?;
+        Ok(Box::new(self.watch(socket)))
+    }
+
+    fn connect_datagrams(&self, to: &Address) -> io::Result<Box<dyn DetachedDatagrams>> {
+        Ok(Box::new(self.watch(self.inner.connect_datagrams(to)?)))
+    }
+}
+
+impl DetachedDatagrams for Watched<dyn DetachedDatagrams> {
+    fn address(&self) -> Address {
+        self.inner.address()
+    }
+
+    fn attach(self: Box<Self>) -> io::Result<Box<dyn Datagrams>> {
+        self.watch.users.note();
+        Ok(Box::new(self.watch.watch(self.inner.attach()?)))
+    }
+}
+
+impl Datagrams for Watched<dyn Datagrams> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>, batch: &mut Batch) -> Poll<io::Result<()>> {
+        self.watch.users.note();
+        self.inner.poll_receive(cx, batch)
+    }
+
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        queue: &[Outgoing<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.watch.users.note();
+        self.inner.poll_send(cx, queue)
+    }
 }
 
 impl DetachedListener for Watched<dyn DetachedListener> {
@@ -327,6 +369,41 @@ fn only_io_shards_touch_sockets() {
     server.drain();
     // Two I/O shards behind the two workers.
     assert_eq!(watched.users.list(), ["io-2", "io-3"]);
+}
+
+/// Datagrams were received and sent by the worker that handled them, though
+/// all other I/O was on the I/O shards.
+#[test]
+fn only_io_shards_touch_datagram_sockets() {
+    let watched = WatchedIo::new(MemoryIo::new(4, Faults::default()));
+    let config = split(1, 1, watched.clone());
+    let address = Address::Memory("datagrams".into());
+    let listener = UdpListener::bind(&config, &address, UdpConfig::default()).unwrap();
+    let echo = |socket: &Udp, from: &Address, datagram: &[u8]| socket.send(from, datagram).unwrap();
+    let server = Server::builder(config)
+        .serve_udp(listener, move |_| echo)
+        .start()
+        .unwrap();
+    let client = UdpClientConfig::new(address);
+    on_shard(&server, 0, move |shard| {
+        Box::pin(async move {
+            let key = |datagram: &[u8]| Some(u64::from(*datagram.first()?));
+            let client = UdpClient::new(&shard, &client, key).unwrap();
+            for number in 0..3_u8 {
+                let call = UdpCall {
+                    deadline: shard.now() + common::WAIT,
+                    tries: 1,
+                    label: Label::of("echo"),
+                };
+                let answer = client.call(u64::from(number), &[number; 9], &call).await;
+                assert_eq!(answer.unwrap(), [number; 9].as_slice());
+            }
+        })
+    });
+    let moved = server.counters()[1].clone();
+    server.drain();
+    assert_eq!(watched.users.list(), ["io-1"]);
+    assert_eq!(moved.split_pumps.get(), 0, "a drain closes the sockets");
 }
 
 /// While a worker computed, its receive queue took whatever its peers sent.

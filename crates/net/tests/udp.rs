@@ -4,17 +4,22 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::net::UdpSocket;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use common::{WAIT, eventually, on_shard};
 use futures_util::future::LocalBoxFuture;
+use waystation_base::Clock as _;
 use waystation_net::udp::{
     Udp, UdpCall, UdpClient, UdpClientConfig, UdpConfig, UdpError, UdpListener,
 };
-use waystation_net::{Address, Faults, Label, MemoryIo, NetConfig, Server, Shard};
+use waystation_net::{
+    Address, Faults, Io as _, Label, MemoryIo, MonotonicClock, NetConfig, Outgoing, Server, Shard,
+};
 
 const NAME: &str = "echo";
 const SECOND: Duration = Duration::from_secs(1);
@@ -205,9 +210,10 @@ fn a_datagram_that_is_too_large_is_dropped_and_a_panic_ends_one_only() {
     assert_eq!(counters.panics.get(), 1);
 }
 
-fn loopback(shards: u16) -> (Server, std::net::SocketAddr) {
+fn loopback(shards: u16, io_shards: u16) -> (Server, std::net::SocketAddr) {
     let config = NetConfig {
         shards,
+        io_shards,
         ..NetConfig::default()
     };
     let address = "127.0.0.1:0".parse().unwrap();
@@ -232,7 +238,12 @@ fn peer(to: std::net::SocketAddr) -> UdpSocket {
 /// A system call for each datagram cost three quarters of the time.
 #[test]
 fn many_datagrams_share_a_system_call() {
-    let (server, address) = loopback(1);
+    check_batches(0);
+    check_batches(1);
+}
+
+fn check_batches(io_shards: u16) {
+    let (server, address) = loopback(1, io_shards);
     let socket = peer(address);
     // The shard is busy while they arrive: then all are there at once.
     let (go, waits) = std::sync::mpsc::channel::<()>();
@@ -268,7 +279,7 @@ fn many_datagrams_share_a_system_call() {
 
 #[test]
 fn peers_are_spread_over_shards_and_each_stays_on_one() {
-    let (server, address) = loopback(2);
+    let (server, address) = loopback(2, 0);
     let mut buffer = [0; 100];
     let peers: Vec<UdpSocket> = (0..64).map(|_| peer(address)).collect();
     for round in 0..3_u64 {
@@ -323,4 +334,73 @@ fn a_server_that_comes_later_is_found() {
     });
     on_shard(&server, 0, start);
     comes.join().unwrap();
+}
+
+/// In split placement the I/O shard received for a worker that computed, and
+/// kept all of it.
+#[test]
+fn a_worker_that_computes_is_sent_no_more_than_fits() {
+    const SIZE: usize = 1000;
+    /// Datagrams that wait at a socket in memory.
+    const MEMORY_INBOX: u64 = 1024;
+    let io = MemoryIo::new(9, Faults::default());
+    let config = NetConfig {
+        io_shards: 1,
+        io: Arc::new(io.clone()),
+        ..NetConfig::default()
+    };
+    let bounds = UdpConfig {
+        queue_bytes: 64 * SIZE,
+        batch: 8,
+        ..UdpConfig::default()
+    };
+    let listener = UdpListener::bind(&config, &Address::Memory(NAME.into()), bounds).unwrap();
+    let (heard, hears) = std::sync::mpsc::channel();
+    let server = Server::builder(config)
+        .serve_udp(listener, move |_| {
+            let heard = heard.clone();
+            move |_: &Udp, _: &Address, datagram: &[u8]| {
+                heard.send(key_of(datagram).unwrap()).unwrap();
+            }
+        })
+        .start()
+        .unwrap();
+    let (go, waits) = std::sync::mpsc::channel::<()>();
+    let busy = move |_: &Shard| {
+        let _ = waits.recv_timeout(WAIT);
+    };
+    let remote = server.remote().clone();
+    remote.run_on(waystation_base::ShardId(0), busy).unwrap();
+    let sender = io.connect_datagrams(&Address::Memory(NAME.into())).unwrap();
+    let mut sender = sender.attach().unwrap();
+    let cx = &mut Context::from_waker(Waker::noop());
+    let moved = server.counters()[1].clone();
+    let sent = Cell::new(0_u64);
+    let mut send = || {
+        let mut datagram = [0; SIZE];
+        datagram[..8].copy_from_slice(&sent.get().to_le_bytes());
+        let outgoing = Outgoing {
+            to: None,
+            bytes: &datagram,
+        };
+        assert!(sender.poll_send(cx, &[outgoing]).is_ready());
+        sent.set(sent.get() + 1);
+    };
+    let deadline = MonotonicClock.now() + WAIT;
+    while moved.split_paused.get() == 0 {
+        assert!(MonotonicClock.now() < deadline, "it took {}", sent.get());
+        send();
+        std::thread::yield_now();
+    }
+    // From here on the network keeps what it can, and loses the rest.
+    let taken_most = sent.get() + MEMORY_INBOX;
+    (0..3 * MEMORY_INBOX).for_each(|_| send());
+    drop(go);
+    for number in 0..64 {
+        assert_eq!(hears.recv_timeout(WAIT).unwrap(), number);
+    }
+    let handled = server.counters()[0].clone();
+    server.drain();
+    let taken = handled.udp_in.get();
+    assert!(taken <= taken_most, "{taken} of {}", sent.get());
 }

@@ -39,6 +39,17 @@ pub trait Datagrams: 'static {
     ) -> Poll<io::Result<usize>>;
 }
 
+/// How many datagrams move at once, and how much may wait on the way.
+#[derive(Debug, Clone, Copy)]
+pub struct DatagramBounds {
+    /// Bytes of the largest datagram that is received.
+    pub datagram_max: usize,
+    /// Datagrams of one [`Batch`].
+    pub batch: usize,
+    /// Bytes that wait in one direction.
+    pub queue_bytes: usize,
+}
+
 /// A datagram on its way out.
 #[derive(Debug, Clone, Copy)]
 pub struct Outgoing<'a> {

@@ -24,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::limits;
 
 pub use self::address::{Address, AddressError};
-pub use self::datagram::{Batch, Datagrams, DetachedDatagrams, Outgoing};
+pub use self::datagram::{Batch, DatagramBounds, Datagrams, DetachedDatagrams, Outgoing};
 pub use self::memory::{Faults, MemoryIo, MemoryStream};
 pub(crate) use self::reactor::Reactor;
 pub use self::system::{SystemIo, listener_from_fd};
@@ -145,6 +145,20 @@ pub trait Io: Send + Sync + 'static {
     fn connect_datagrams(&self, to: &Address) -> io::Result<Box<dyn DetachedDatagrams>> {
         let _ = to;
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Gives the calling shard a datagram socket: on its own event loop, or
+    /// on that of the shard that does its I/O.
+    ///
+    /// # Errors
+    /// What the event loop answers.
+    fn attach_datagrams(
+        &self,
+        socket: Box<dyn DetachedDatagrams>,
+        bounds: DatagramBounds,
+    ) -> io::Result<Box<dyn Datagrams>> {
+        let _ = bounds;
+        socket.attach()
     }
 }
 

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::oneshot;
 use waystation_base::ShardId;
 
-use super::MakeHeartbeat;
 use super::lanes::Outbox;
 use super::pipe::Pipe;
 use super::pump::Pump;
 use super::stream::DetachedSplit;
+use super::{MakeHeartbeat, datagrams};
 use crate::io::{
-    Address, Connecting, DatagramOptions, DetachedDatagrams, DetachedListener, DetachedStream, Io,
-    Stream,
+    Address, Connecting, DatagramBounds, DatagramOptions, Datagrams, DetachedDatagrams,
+    DetachedListener, DetachedStream, Io, Stream,
 };
 use crate::shard::{Label, Remote, Shard};
 
@@ -36,6 +36,12 @@ impl SplitIo {
             next: AtomicUsize::new(0),
         }
     }
+
+    /// The I/O shard whose turn it is.
+    fn next(&self) -> ShardId {
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.remote.shards();
+        ShardId(u16::try_from(next).unwrap_or(0))
+    }
 }
 
 impl Io for SplitIo {
@@ -44,8 +50,7 @@ impl Io for SplitIo {
     }
 
     fn connect(&self, address: &Address) -> Connecting {
-        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.remote.shards();
-        let shard = ShardId(u16::try_from(next).unwrap_or(0));
+        let shard = self.next();
         let (mut done, connected) = oneshot::channel::<io::Result<DetachedSplit>>();
         let (inner, address, window) = (self.inner.clone(), address.clone(), self.window);
         let posted = self.remote.run_on(shard, move |shard| {
@@ -71,8 +76,8 @@ impl Io for SplitIo {
         })
     }
 
-    // Datagrams have no stream to put a queue before: their sockets are on the
-    // shard that uses them.
+    // Made by whoever asks, since its address is the answer; used by an I/O
+    // shard from then on.
     fn bind_datagrams(
         &self,
         address: &Address,
@@ -83,6 +88,19 @@ impl Io for SplitIo {
 
     fn connect_datagrams(&self, to: &Address) -> io::Result<Box<dyn DetachedDatagrams>> {
         self.inner.connect_datagrams(to)
+    }
+
+    fn attach_datagrams(
+        &self,
+        socket: Box<dyn DetachedDatagrams>,
+        bounds: DatagramBounds,
+    ) -> io::Result<Box<dyn Datagrams>> {
+        let (here, there) = datagrams::ends(bounds)?;
+        let posted = self
+            .remote
+            .run_on(self.next(), move |shard| there.serve(shard, socket));
+        posted.map_err(io::Error::other)?;
+        Ok(Box::new(here))
     }
 }
 

@@ -6,14 +6,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use waystation_mailbox::{Receiver, Sender, mailbox};
+use waystation_mailbox::{Doorbell, Receiver, Sender, mailbox};
 
-use super::pipe::{Pipe, Side};
+use super::pipe::Side;
 use crate::shard::Shard;
 
-/// A pipe one end of which has something to do.
+/// What has an end on two threads.
+pub(super) trait TwoEnded: Send + Sync + 'static {
+    /// Tells an end that it has something to do.
+    fn bell(&self, side: Side) -> &Doorbell;
+}
+
+/// One end of it has something to do.
 pub(super) struct Ready {
-    pub(super) pipe: Arc<Pipe>,
+    pub(super) pipe: Arc<dyn TwoEnded>,
     pub(super) side: Side,
 }
 
@@ -98,11 +104,11 @@ impl Outbox {
     /// being told already.
     ///
     /// Cost: one atomic, and a push when it is the first word.
-    pub(super) fn tell(&self, pipe: &Arc<Pipe>, side: Side) {
+    pub(super) fn tell(&self, pipe: &Arc<impl TwoEnded>, side: Side) {
         let Some(home) = pipe.bell(side).ring() else {
             return;
         };
-        let pipe = pipe.clone();
+        let pipe: Arc<dyn TwoEnded> = pipe.clone();
         if let Some(lane) = self.pending.borrow_mut().get_mut(usize::from(home)) {
             lane.push(Ready { pipe, side });
         }
@@ -130,9 +136,10 @@ impl Outbox {
         for (lane, batch) in self.lanes.iter().zip(&mut *pending) {
             if !batch.is_empty() {
                 lane.try_send_batch(batch);
-                // A lane never fills, since its bound is that of the pipes; and
-                // a thread that has ended has dropped its ends. Waking from
-                // here is dearer, and loses nothing.
+                // A lane has room for all connections, and fills where there
+                // are as many datagram sockets beside them; a thread that has
+                // ended has dropped its ends. Waking from here is dearer, and
+                // loses nothing.
                 batch.drain(..).for_each(Ready::deliver);
             }
         }

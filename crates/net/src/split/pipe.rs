@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use waystation_mailbox::Doorbell;
 
+use super::lanes::TwoEnded;
 use crate::io::Address;
 
 /// One end of a pipe.
@@ -109,14 +110,6 @@ impl Pipe {
         })
     }
 
-    /// Tells an end that it has something to do.
-    pub(super) fn bell(&self, side: Side) -> &Doorbell {
-        match side {
-            Side::Io => &self.io,
-            Side::Worker => &self.worker,
-        }
-    }
-
     /// Nothing runs under the locks that could leave a queue half changed.
     pub(super) fn inbound(&self) -> MutexGuard<'_, Inbound> {
         self.inbound.lock().unwrap_or_else(PoisonError::into_inner)
@@ -124,5 +117,14 @@ impl Pipe {
 
     pub(super) fn outbound(&self) -> MutexGuard<'_, Outbound> {
         self.outbound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TwoEnded for Pipe {
+    fn bell(&self, side: Side) -> &Doorbell {
+        match side {
+            Side::Io => &self.io,
+            Side::Worker => &self.worker,
+        }
     }
 }

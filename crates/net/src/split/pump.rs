@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::ReadBuf;
 
-use super::lanes::Outbox;
+use super::lanes::{Outbox, TwoEnded as _};
 use super::pipe::{End, Pipe, Side};
 use crate::io::Stream;
 use crate::limits::{HEARTBEAT_ANSWER_BYTES, READ_CHUNK_BYTES};

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::lanes::Outbox;
+use super::lanes::{Outbox, TwoEnded as _};
 use super::pipe::{End, Pipe, Side};
 use crate::io::{Address, DetachedStream, Stream};
 

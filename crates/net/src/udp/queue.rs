@@ -13,7 +13,7 @@ struct Entry {
 }
 
 /// Datagrams in the order in which they are sent. Pure.
-pub(super) struct Queue {
+pub(crate) struct Queue {
     entries: VecDeque<Entry>,
     bytes: Vec<u8>,
     /// Bytes of the buffer that were sent.
@@ -23,7 +23,7 @@ pub(super) struct Queue {
 
 impl Queue {
     /// A queue of at most so many bytes.
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self {
             entries: VecDeque::new(),
             bytes: Vec::new(),
@@ -34,16 +34,16 @@ impl Queue {
 
     /// Bytes that wait. A datagram counts at least 64: many empty ones are
     /// not for nothing.
-    pub(super) fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         (self.bytes.len() - self.start).max(self.entries.len() * 64)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// Takes a datagram; false when it would pass the bound.
-    pub(super) fn push(&mut self, to: Option<&Address>, datagram: &[u8]) -> bool {
+    pub(crate) fn push(&mut self, to: Option<&Address>, datagram: &[u8]) -> bool {
         if self.weight().saturating_add(datagram.len().max(64)) > self.most {
             return false;
         }
@@ -56,7 +56,7 @@ impl Queue {
     }
 
     /// The first ones.
-    pub(super) fn front(&self, most: usize) -> Vec<Outgoing<'_>> {
+    pub(crate) fn front(&self, most: usize) -> Vec<Outgoing<'_>> {
         let mut rest = &self.bytes[self.start..];
         let entries = self.entries.iter().take(most);
         entries
@@ -72,7 +72,7 @@ impl Queue {
     }
 
     /// Takes the first `count` off. Gives the buffer back with the last.
-    pub(super) fn pop(&mut self, count: usize) {
+    pub(crate) fn pop(&mut self, count: usize) {
         for entry in self.entries.drain(..count.min(self.entries.len())) {
             self.start += entry.length;
         }

@@ -11,7 +11,7 @@ use waystation_base::line_passes;
 
 use super::queue::Queue;
 use super::{UdpConfig, UdpError, UdpHandler};
-use crate::io::{Address, Batch, Datagrams, DetachedDatagrams};
+use crate::io::{Address, Batch, DatagramBounds, Datagrams, DetachedDatagrams};
 use crate::limits::{CLOSE_FLUSH, UDP_PAYLOAD_MAX};
 use crate::shard::{Label, Shard, WaitsFor, describe_task, until, waiting};
 
@@ -52,6 +52,11 @@ impl Udp {
         ends: Ends,
     ) -> io::Result<Self> {
         let address = socket.address();
+        let bounds = DatagramBounds {
+            datagram_max: config.datagram_max,
+            batch: config.batch.clamp(1, 64),
+            queue_bytes: config.queue_bytes,
+        };
         let udp = Self {
             shared: Rc::new(Shared {
                 shard: shard.clone(),
@@ -64,9 +69,9 @@ impl Udp {
         };
         let task = Task {
             udp: udp.clone(),
-            socket: socket.attach()?,
-            batch: Batch::new(config.batch.clamp(1, 64), config.datagram_max),
-            batch_max: config.batch.clamp(1, 64),
+            socket: shard.io().attach_datagrams(socket, bounds)?,
+            batch: Batch::new(bounds.batch, bounds.datagram_max),
+            batch_max: bounds.batch,
             handler,
         };
         shard.spawn(Label::of("udp"), run(task, ends));
