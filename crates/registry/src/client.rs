@@ -13,7 +13,7 @@ use crate::backend::{Backend, Events, Key};
 use crate::driver::Driver;
 use crate::embedded::EmbeddedBackend;
 use crate::error::Error;
-use crate::etcd::EtcdBackend;
+use crate::etcd::Etcd;
 use crate::file::FileBackend;
 use crate::handle::{
     Draining, Listing, Question, QuestionKind, Registered, RegistrationSlot, WatchSlot, Watching,
@@ -22,7 +22,7 @@ use crate::hub::{Counted, Hub, Order};
 use crate::limits::CLOSE_WAIT;
 use crate::registry::{RegistrationOptions, Registry, Session, WatchOptions};
 use crate::url::{RegistryUrl, resolve};
-use crate::zookeeper::{Digest, Place, ZooKeeperBackend};
+use crate::zookeeper::{Digest, Place, ZooKeeper};
 
 /// A client of one registry. Clones share it. When the last of them is dropped
 /// it is closed: what it registered is deregistered.
@@ -250,11 +250,11 @@ impl Source {
             Self::Etcd { members, prefix } => {
                 let members = members.into_iter().map(Into::into).collect();
                 let (url, events) = (hub.url.clone(), events.clone());
-                Rc::new(EtcdBackend::new(shard, url, members, &prefix, events))
+                Rc::new(Etcd::backend(shard, url, members, &prefix, events))
             }
             Self::ZooKeeper(place) => {
                 let (url, events) = (hub.url.clone(), events.clone());
-                Rc::new(ZooKeeperBackend::new(shard, url, place, events))
+                Rc::new(ZooKeeper::backend(shard, url, place, events))
             }
             Self::File(path) => Rc::new(FileBackend::new(shard, path, events.clone())),
         };

@@ -25,19 +25,16 @@
 //! the token is written down in its value: one above the revision that was
 //! replaced. See [`entry`].
 
-mod backend;
 #[cfg(feature = "bare")]
 mod bare;
-mod change;
-mod drain;
 mod entry;
-mod holders;
 mod proto;
-mod register;
 mod replica;
 mod session;
+mod store;
+mod txn;
 mod wire;
 
-pub(crate) use backend::EtcdBackend;
 #[cfg(feature = "bare")]
 pub use bare::{EtcdWatch, EtcdWriter};
+pub(crate) use store::Etcd;

@@ -99,12 +99,14 @@ pub const ETCD_KEYS_MAX: usize = 200_000;
 /// Largest answer of etcd. A larger one costs the connection, and is told.
 pub const ETCD_MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// How often a change that another client overtook is tried at once. After that
-/// it counts as unanswered, and is asked for again with a pause.
-pub const ETCD_TRIES: usize = 8;
+/// How often a change that another client overtook is tried at once, and a
+/// store that does not settle is read. After that it counts as unanswered, and
+/// is asked for again with a pause.
+pub const STORE_TRIES: usize = 8;
 
-/// Foreign keys that a client remembers to have told. Further ones are not told.
-pub const ETCD_SKIPPED_KNOWN_MAX: usize = 1024;
+/// Foreign entries of a store that a client remembers to have told. Further ones
+/// are not told.
+pub const STORE_SKIPPED_KNOWN_MAX: usize = 1024;
 
 /// Keys that one transaction writes; etcd takes 128 operations by default.
 pub const ETCD_TXN_OPS_MAX: usize = 100;
@@ -131,13 +133,6 @@ pub const ZOOKEEPER_READ_TOGETHER: usize = 500;
 /// Nodes of a registry in `ZooKeeper`. With more the registry counts as one that
 /// cannot be talked to, and the fault says so.
 pub const ZOOKEEPER_NODES_MAX: usize = 200_000;
-
-/// How often a change that another client overtook is tried at once, and a
-/// store that does not settle is read. After that it counts as unanswered.
-pub const ZOOKEEPER_TRIES: usize = 8;
-
-/// Foreign nodes that a client remembers to have told. Further ones are not told.
-pub const ZOOKEEPER_SKIPPED_KNOWN_MAX: usize = 1024;
 
 /// Subscribers that are written at once.
 pub const ZOOKEEPER_WRITE_TOGETHER: usize = 100;

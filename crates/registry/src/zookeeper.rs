@@ -36,16 +36,12 @@
 //! a question in its session, so that its owner knows until when it lives at
 //! least, whatever the connection says.
 
-mod backend;
-mod change;
-mod drain;
 mod entry;
-mod holders;
 mod lease;
-mod register;
 mod replica;
 mod session;
+mod store;
 mod wire;
 
-pub(crate) use backend::ZooKeeperBackend;
+pub(crate) use store::ZooKeeper;
 pub(crate) use wire::{Digest, Place};

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use tonic::Streaming;
 use waystation_net::Shard;
 
-use super::change::{delete, put};
 use super::proto::event::EventType;
 use super::proto::{TxnRequest, WatchResponse};
+use super::txn::{delete, put};
 use super::wire::Wire;
 use crate::limits::ETCD_PROBE_INTERVAL;
 

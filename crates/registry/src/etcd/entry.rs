@@ -103,12 +103,6 @@ impl Keys {
     }
 }
 
-/// A key for people.
-pub(super) fn printed(key: &[u8]) -> String {
-    let text = String::from_utf8_lossy(key);
-    text.chars().take(200).collect()
-}
-
 /// The instance that stands at `id`'s key, or why there is none.
 pub(super) fn instance_of(id: &InstanceId, kv: &KeyValue) -> Result<Instance, String> {
     if kv.value.len() > LINE_BYTES_MAX {

@@ -7,23 +7,21 @@ use waystation_base::{Epoch, FencingToken};
 use waystation_membership::limits::EPOCH_JUMP_MAX;
 use waystation_membership::{Instance, InstanceId, Removal, ViewVersion, epoch_of as token_epoch};
 
-use super::entry::{Keys, Place, epoch_of, instance_of, number_of, printed};
+use super::entry::{Keys, Place, epoch_of, instance_of, number_of};
 use super::proto::event::EventType;
 use super::proto::{Event, KeyValue, ResponseHeader};
-use crate::limits::ETCD_SKIPPED_KNOWN_MAX;
 use crate::mirror::Changes;
+use crate::store::{self, Skipped, Skips};
 
-/// An instance's key.
-#[derive(Debug, Clone)]
-pub(super) struct Entry {
-    /// None when the value is no instance.
-    pub(super) instance: Option<Arc<Instance>>,
+/// When an instance's key was written last, and the lease that it is attached
+/// to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
     pub(super) mod_revision: i64,
     pub(super) lease: i64,
 }
 
-/// Something that was skipped: where, and why.
-pub(super) type Skipped = (String, String);
+pub(super) type Entry = store::Entry<Mark>;
 
 /// How to go on after a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,11 +160,11 @@ impl Replica {
                     self.epoch_mod = kv.mod_revision;
                 }
                 Ok(Place::Instance(id)) => {
-                    let entry = self.skips.entry(&id, kv);
+                    let entry = self.note(&id, kv);
                     self.entries.insert(id, entry);
                 }
                 Ok(Place::Left(_)) => {}
-                Err(reason) => self.skips.skip(kv, reason),
+                Err(reason) => self.skips.skip(&kv.key, kv.mod_revision, reason),
             }
         }
         self.at = ViewVersion {
@@ -207,7 +205,7 @@ impl Replica {
                     left.insert(id, kv.mod_revision);
                 }
                 Ok(Place::Instance(id)) => {
-                    let entry = is_put.then(|| self.skips.entry(&id, kv));
+                    let entry = is_put.then(|| self.note(&id, kv));
                     let is_leaving = left.get(&id) == Some(&kv.mod_revision);
                     let at = ViewVersion {
                         epoch: self.at.epoch,
@@ -215,11 +213,9 @@ impl Replica {
                     };
                     self.put(id, entry, is_leaving, at, &mut news);
                 }
-                Err(reason) if is_put => self.skips.skip(kv, reason),
+                Err(reason) if is_put => self.skips.skip(&kv.key, kv.mod_revision, reason),
                 Ok(Place::Left(_)) => {}
-                Err(_) => {
-                    self.skips.known.remove(&*kv.key);
-                }
+                Err(_) => self.skips.forget(&kv.key),
             }
         }
         news.skipped = self.skips.take();
@@ -236,6 +232,14 @@ impl Replica {
     pub(super) fn progress(&mut self, revision: i64) {
         self.at.number = self.at.number.max(number_of(revision));
         self.floor = self.floor.max(self.at);
+    }
+
+    fn note(&mut self, id: &InstanceId, kv: &KeyValue) -> Entry {
+        let (entry, reason) = entry_of(id, kv);
+        if let Some(reason) = reason {
+            self.skips.skip(&kv.key, kv.mod_revision, reason);
+        }
+        entry
     }
 
     fn put(
@@ -273,41 +277,21 @@ impl Replica {
     }
 }
 
-/// What was told to be skipped, at which revision, so that it is told once.
-#[derive(Debug, Default)]
-struct Skips {
-    known: BTreeMap<Vec<u8>, i64>,
-    news: Vec<Skipped>,
-}
-
-impl Skips {
-    fn entry(&mut self, id: &InstanceId, kv: &KeyValue) -> Entry {
-        let instance = match instance_of(id, kv) {
-            Ok(instance) => Some(Arc::new(instance)),
-            Err(reason) => {
-                self.skip(kv, reason);
-                None
-            }
-        };
-        Entry {
-            instance,
+/// An instance's key, and why it holds no instance if it does not.
+pub(super) fn entry_of(id: &InstanceId, kv: &KeyValue) -> (Entry, Option<String>) {
+    let (instance, reason) = match instance_of(id, kv) {
+        Ok(instance) => (Some(Arc::new(instance)), None),
+        Err(reason) => (None, Some(reason)),
+    };
+    let entry = Entry {
+        instance,
+        closed: None,
+        mark: Mark {
             mod_revision: kv.mod_revision,
             lease: kv.lease,
-        }
-    }
-
-    fn skip(&mut self, kv: &KeyValue, reason: String) {
-        let is_known = self.known.get(&*kv.key) == Some(&kv.mod_revision);
-        let has_room = self.known.len() < ETCD_SKIPPED_KNOWN_MAX;
-        if !is_known && (has_room || self.known.contains_key(&*kv.key)) {
-            self.known.insert(kv.key.to_vec(), kv.mod_revision);
-            self.news.push((printed(&kv.key), reason));
-        }
-    }
-
-    fn take(&mut self) -> Vec<Skipped> {
-        std::mem::take(&mut self.news)
-    }
+        },
+    };
+    (entry, reason)
 }
 
 #[cfg(test)]

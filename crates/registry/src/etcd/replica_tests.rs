@@ -92,7 +92,7 @@ fn a_list_gives_what_is_there_and_its_version() {
     let ids: Vec<String> = replica.instances().map(|one| one.id.to_string()).collect();
     assert_eq!(ids, ["a-1", "a-2"]);
     let entry = replica.entry(&id("a-1")).unwrap();
-    assert_eq!((entry.mod_revision, entry.lease), (5, 9));
+    assert_eq!((entry.mark.mod_revision, entry.mark.lease), (5, 9));
     let token = entry.instance.as_ref().unwrap().token;
     assert_eq!(token, FencingToken((1 << 40) + 5));
 }

@@ -4,29 +4,24 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use tonic::{Code, Streaming};
-use waystation_base::{Backoff, BackoffConfig, Epoch, ServiceName};
-use waystation_membership::{Content, State, SubscriberId};
+use waystation_base::{Backoff, Epoch};
 use waystation_net::{Address, WaitsFor, waiting};
 
-use super::backend::Shared;
-use super::change::{compare_mod, put};
 use super::proto::{RangeRequest, WatchResponse};
-use super::replica::{Skipped, Start};
+use super::replica::Start;
+use super::store::{Etcd, Shared};
+use super::txn::{compare_mod, put};
 use super::wire::{Fault, Wire};
-use crate::backend::Event;
-use crate::limits::{CONNECT_PAUSE_MAX, ETCD_PROBE_INTERVAL, ETCD_TRIES, EVENTS_MAX};
+use crate::limits::{ETCD_PROBE_INTERVAL, EVENTS_MAX, STORE_TRIES};
+use crate::store::backoff;
 
 /// Connects to one member after another, for as long as the backend is used.
 pub(super) async fn run(shared: Rc<Shared>) {
-    let config = BackoffConfig {
-        base: std::time::Duration::from_millis(20),
-        max: CONNECT_PAUSE_MAX,
-        ..BackoffConfig::default()
-    };
-    let mut backoff = Backoff::new(config, shared.shard.random());
+    let mut backoff = backoff(&shared.shard);
     // Clients that start together do not all go to the first member.
-    let first = shared.shard.random() % shared.members.len() as u64;
-    let members = shared.members.iter().cycle();
+    let all = &shared.store.members;
+    let first = shared.shard.random() % all.len() as u64;
+    let members = all.iter().cycle();
     for member in members.skip(usize::try_from(first).unwrap_or(0)) {
         let session = Session {
             shared: &shared,
@@ -82,7 +77,7 @@ impl Session<'_> {
     /// Looks at how the store stands, and lists it if the watch cannot go on
     /// from where it was.
     async fn catch_up(&self, wire: &Wire) -> Result<(), Fault> {
-        for _ in 0..ETCD_TRIES {
+        for _ in 0..STORE_TRIES {
             match self.look(wire).await? {
                 (Start::Resume(_), _) => return Ok(()),
                 (Start::List, _) => match self.list(wire).await {
@@ -92,7 +87,7 @@ impl Session<'_> {
                 },
                 (Start::Epoch(epoch), found_at) => self.write(wire, epoch, found_at).await?,
                 (Start::Backwards(epoch), found_at) => {
-                    let floor = self.shared.replica.borrow().floor();
+                    let floor = self.shared.store.replica.borrow().floor();
                     let url = &self.shared.url;
                     tracing::warn!(
                         registry = url,
@@ -108,21 +103,26 @@ impl Session<'_> {
 
     /// How to go on, and the revision at which the epoch was written.
     async fn look(&self, wire: &Wire) -> Result<(Start, i64), Fault> {
-        let floor = self.shared.replica.borrow().floor();
+        let floor = self.shared.store.replica.borrow().floor();
         let request = RangeRequest {
-            key: self.shared.keys.epoch().into(),
+            key: self.shared.store.keys.epoch().into(),
             ..RangeRequest::default()
         };
         let answer = wire.range(request).await?;
         let header = answer.header.ok_or(Fault::Nonsense("no header"))?;
         let epoch = answer.kvs.first();
-        let start = self.shared.replica.borrow().start(floor, &header, epoch);
+        let start = self
+            .shared
+            .store
+            .replica
+            .borrow()
+            .start(floor, &header, epoch);
         Ok((start, epoch.map_or(0, |kv| kv.mod_revision)))
     }
 
     /// Writes an epoch, unless another client was faster.
     async fn write(&self, wire: &Wire, epoch: Epoch, found_at: i64) -> Result<(), Fault> {
-        let key = self.shared.keys.epoch();
+        let key = self.shared.store.keys.epoch();
         let request = super::proto::TxnRequest {
             compare: vec![compare_mod(&key, found_at)],
             success: vec![put(key, epoch.to_string().into(), 0)],
@@ -132,35 +132,25 @@ impl Session<'_> {
     }
 
     async fn list(&self, wire: &Wire) -> Result<(), Fault> {
-        let (header, kvs) = wire.list(self.shared.keys.all()).await?;
-        let shared = self.shared;
-        let (skipped, pushes, is_reset) = {
-            let mut replica = shared.replica.borrow_mut();
-            let skipped = replica.fill(&header, &kvs);
-            let mut mirror = shared.mirror.borrow_mut();
-            let pushes = mirror.fill(replica.at(), replica.instances());
-            let mut subscribers = shared.subscribers.borrow_mut();
-            subscribers.clear_draining();
-            for one in replica
-                .instances()
-                .filter(|one| one.state == State::Draining)
-            {
-                subscribers.set_draining(&one.service, true);
-            }
-            (skipped, pushes, replica.at().epoch < replica.floor().epoch)
+        let (header, kvs) = wire.list(self.shared.store.keys.all()).await?;
+        let store = &self.shared.store;
+        let skipped = store.replica.borrow_mut().fill(&header, &kvs);
+        let (at, floor, instances) = {
+            let replica = store.replica.borrow();
+            let instances: Vec<_> = replica.instances().collect();
+            (replica.at(), replica.floor(), instances)
         };
-        if is_reset {
+        if at.epoch < floor.epoch {
             return Err(reset());
         }
-        self.tell(skipped, pushes)?;
-        shared.check_registrants(None);
-        Ok(())
+        let fits = self.shared.show_all(at, &instances, skipped);
+        fits.then_some(()).ok_or_else(too_slow)
     }
 
     async fn watch(&self, wire: &Wire) -> Result<Streaming<WatchResponse>, Fault> {
-        let number = self.shared.replica.borrow().at().number;
+        let number = self.shared.store.replica.borrow().at().number;
         let from = i64::try_from(number).unwrap_or(i64::MAX).saturating_add(1);
-        wire.watch(self.shared.keys.all(), from).await
+        wire.watch(self.shared.store.keys.all(), from).await
     }
 
     async fn follow(&self, wire: &Wire, mut stream: Streaming<WatchResponse>) -> Outcome {
@@ -193,32 +183,20 @@ impl Session<'_> {
             if events.is_empty() {
                 let revision = answer.header.map_or(0, |header| header.revision);
                 if !answer.created {
-                    self.shared.replica.borrow_mut().progress(revision);
+                    self.shared.store.replica.borrow_mut().progress(revision);
                 }
                 continue;
             }
-            let news = self.shared.replica.borrow_mut().apply(&events);
+            let news = self.shared.store.replica.borrow_mut().apply(&events);
             events.clear();
             if news.is_reset {
                 return Err(reset());
             }
-            let at = self.shared.replica.borrow().at();
-            let services: Vec<_> = news.changes.at.keys().cloned().collect();
-            let pushes = self.shared.mirror.borrow_mut().change(at, news.changes);
-            self.note_drains(&services);
-            self.tell(news.skipped, pushes)?;
-            self.shared.check_registrants(Some(&news.touched));
-        }
-    }
-
-    fn note_drains(&self, services: &[ServiceName]) {
-        let mirror = self.shared.mirror.borrow();
-        for service in services {
-            let view = mirror.view(service);
-            let mut instances = view.instances.values();
-            let is_draining = instances.any(|one| one.state == State::Draining);
-            let mut subscribers = self.shared.subscribers.borrow_mut();
-            subscribers.set_draining(service, is_draining);
+            let at = self.shared.store.replica.borrow().at();
+            let shared = self.shared;
+            if !shared.show(at, news.changes, &news.touched, news.skipped) {
+                return Err(too_slow());
+            }
         }
     }
 
@@ -243,7 +221,7 @@ impl Session<'_> {
     async fn tend(&self, wire: &Wire) -> Outcome {
         let shared = self.shared;
         loop {
-            shared.keep_subscribers(wire).await?;
+            Etcd::keep_subscribers(shared, wire).await?;
             let next = shared.shard.now() + ETCD_PROBE_INTERVAL;
             while shared.shard.now() < next {
                 shared.write_subscribers(wire).await?;
@@ -255,23 +233,6 @@ impl Session<'_> {
             }
         }
     }
-
-    fn tell(
-        &self,
-        skipped: Vec<Skipped>,
-        pushes: Vec<(SubscriberId, Content)>,
-    ) -> Result<(), Fault> {
-        let mut fits = true;
-        for (place, reason) in skipped {
-            fits &= self.shared.events.push(Event::Skipped { place, reason });
-        }
-        for (subscriber, content) in pushes {
-            fits &= self.shared.push(subscriber, content);
-        }
-        // Who cannot keep up starts over, so that nothing is missed in silence.
-        fits.then_some(())
-            .ok_or_else(|| ended("the client cannot keep up"))
-    }
 }
 
 fn ended(text: &str) -> Fault {
@@ -279,6 +240,10 @@ fn ended(text: &str) -> Fault {
         code: Code::Unavailable,
         text: text.to_owned(),
     }
+}
+
+fn too_slow() -> Fault {
+    ended("the client cannot keep up")
 }
 
 fn reset() -> Fault {

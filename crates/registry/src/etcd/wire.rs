@@ -31,7 +31,7 @@ use crate::limits::{CALL_WAIT, CONNECT_WAIT, ETCD_KEYS_MAX, ETCD_MESSAGE_BYTES_M
 
 /// Why a call gave nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// There was no answer in time.
     #[error("no answer within {} s", CALL_WAIT.as_secs())]
     NoAnswer,
@@ -62,6 +62,17 @@ impl Fault {
         )
     }
 
+    /// Whether what was asked for is not there: a lease that is over.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(
+            self,
+            Self::Status {
+                code: Code::NotFound,
+                ..
+            }
+        )
+    }
+
     /// Whether what was asked for was compacted.
     pub(super) fn is_compacted(&self) -> bool {
         matches!(self, Self::Status { code: Code::OutOfRange, text } if text.contains("compacted"))
@@ -83,7 +94,7 @@ impl From<Status> for Fault {
 
 /// A connection. Clones share it; when the last is dropped it is closed.
 #[derive(Clone)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     shard: Shard,
     sender: Sender,
     origin: Uri,

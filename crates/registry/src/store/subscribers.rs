@@ -183,6 +183,7 @@ impl Subscribers {
     }
 
     /// Whether something is to be written or deleted.
+    #[cfg(test)]
     pub(crate) fn has_news(&self) -> bool {
         !self.gone.is_empty() || self.own.values().any(|own| !own.is_written)
     }

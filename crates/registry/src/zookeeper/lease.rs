@@ -7,12 +7,13 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use waystation_base::{Backoff, BackoffConfig, Moment};
+use waystation_base::Moment;
 use waystation_net::{Shard, WaitsFor, until, waiting};
 
-use super::backend::Shared;
+use super::store::Shared;
 use super::wire::{Attached, Fault, Wire};
-use crate::limits::{CONNECT_PAUSE_MAX, ZOOKEEPER_LEASES_MAX};
+use crate::limits::ZOOKEEPER_LEASES_MAX;
+use crate::store::backoff;
 
 /// A session for registrations. It ends when nobody holds this any more.
 pub(super) struct Lease {
@@ -98,21 +99,16 @@ impl Inner {
     }
 }
 
-/// How connections are tried.
-pub(super) fn backoff(shard: &Shard) -> Backoff {
-    let config = BackoffConfig {
-        base: Duration::from_millis(20),
-        max: CONNECT_PAUSE_MAX,
-        ..BackoffConfig::default()
-    };
-    Backoff::new(config, shard.random())
-}
-
 async fn run(shared: Rc<Shared>, inner: Rc<Inner>) {
     let mut backoff = backoff(&shared.shard);
     let mut known = None;
     loop {
-        let attaching = Attached::new(&shared.shard, &shared.place, inner.length, known.clone());
+        let attaching = Attached::new(
+            &shared.shard,
+            &shared.store.place,
+            inner.length,
+            known.clone(),
+        );
         let fault = tokio::select! {
             biased;
             () = shared.closed() => return,

@@ -10,18 +10,16 @@ use zookeeper_client::{Stat, WatchedEvent};
 
 use super::entry::{Marks, Paths, Touched, instance_of};
 use super::wire::{Found, Read};
-use crate::limits::ZOOKEEPER_SKIPPED_KNOWN_MAX;
 use crate::mirror::Changes;
+use crate::store::{self, Skipped, Skips};
 
 /// How far above all that was seen a store is lifted. Others may have seen a
 /// little more, and need not lift it once more then.
 pub(super) const HEADROOM: u64 = 1 << 32;
 
-/// An instance's node.
-#[derive(Debug, Clone)]
-pub(super) struct Entry {
-    /// None when it holds no instance.
-    pub(super) instance: Option<Arc<Instance>>,
+/// When an instance's node was written, and the session that it lives with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
     /// The transaction that made it, and the one that wrote to it last.
     pub(super) czxid: i64,
     pub(super) mzxid: i64,
@@ -29,12 +27,20 @@ pub(super) struct Entry {
     pub(super) version: i32,
     /// The session that it lives with; zero if it stays.
     pub(super) session: i64,
-    /// Whether it may not be read: then nothing else is known of it.
-    pub(super) is_closed: bool,
 }
 
-/// Something that was skipped: where, and why.
-pub(super) type Skipped = (String, String);
+impl Mark {
+    pub(super) fn of(stat: &Stat) -> Self {
+        Self {
+            czxid: stat.czxid,
+            mzxid: stat.mzxid,
+            version: stat.version,
+            session: stat.ephemeral_owner,
+        }
+    }
+}
+
+pub(super) type Entry = store::Entry<Mark>;
 
 /// What was read and is not taken in yet, by name.
 pub(super) type Staged = BTreeMap<String, Read>;
@@ -74,8 +80,8 @@ impl Dirty {
 pub(super) struct News {
     /// Of everything, or of what changed.
     pub(super) changes: Option<Changes>,
-    /// Whose nodes were touched; none if that may be anybody's.
-    pub(super) touched: Option<BTreeSet<InstanceId>>,
+    /// Whose nodes were touched, if not everything was read.
+    pub(super) touched: BTreeSet<InstanceId>,
     pub(super) skipped: Vec<Skipped>,
 }
 
@@ -186,7 +192,7 @@ impl Replica {
         }
         let mut news = News {
             changes: None,
-            touched: None,
+            touched: BTreeSet::new(),
             skipped: Vec::new(),
         };
         self.zxid = self.zxid.max(zxid);
@@ -205,9 +211,16 @@ impl Replica {
         news.skipped = self.skips.take();
         if !is_whole {
             news.changes = Some(changes);
-            news.touched = Some(touched);
+            news.touched = touched;
         }
         Ok(news)
+    }
+
+    fn note(&mut self, name: &str, (entry, reason): (Entry, Option<String>)) -> Entry {
+        if let Some(reason) = reason {
+            self.skips.skip(name.as_bytes(), entry.mark.mzxid, reason);
+        }
+        entry
     }
 
     fn put(
@@ -220,14 +233,14 @@ impl Replica {
     ) {
         let marks = self.marks;
         let entry = match read {
-            Read::Node(found) => Some(self.skips.entry(name, entry_of(name, &found, &marks))),
-            Read::Closed => Some(self.skips.entry(name, closed())),
+            Read::Node(found) => Some(self.note(name, entry_of(name, &found, &marks))),
+            Read::Closed => Some(self.note(name, closed())),
             Read::Nothing => None,
         };
         if entry.is_none() {
-            self.skips.known.remove(name);
+            self.skips.forget(name.as_bytes());
         }
-        let zxid = entry.as_ref().map_or(folder_zxid, |entry| entry.mzxid);
+        let zxid = entry.as_ref().map_or(folder_zxid, |entry| entry.mark.mzxid);
         let instance = entry.as_ref().and_then(|entry| entry.instance.clone());
         let old = match entry {
             Some(entry) => self.entries.insert(name.to_owned(), entry),
@@ -280,52 +293,21 @@ pub(super) fn entry_of(name: &str, (data, stat): &Found, marks: &Marks) -> (Entr
     };
     let entry = Entry {
         instance,
-        czxid: stat.czxid,
-        mzxid: stat.mzxid,
-        version: stat.version,
-        session: stat.ephemeral_owner,
-        is_closed: false,
+        closed: None,
+        mark: Mark::of(stat),
     };
     (entry, reason)
 }
 
 /// A node that may not be read.
 fn closed() -> (Entry, Option<String>) {
+    let reason = zookeeper_client::Error::NoAuth.to_string();
     let entry = Entry {
         instance: None,
-        czxid: 0,
-        mzxid: 0,
-        version: 0,
-        session: 0,
-        is_closed: true,
+        closed: Some(reason.as_str().into()),
+        mark: Mark::default(),
     };
-    (entry, Some(zookeeper_client::Error::NoAuth.to_string()))
-}
-
-/// What was told to be skipped, as it was written when, so that it is told once.
-#[derive(Debug, Default)]
-struct Skips {
-    known: BTreeMap<String, i64>,
-    news: Vec<Skipped>,
-}
-
-impl Skips {
-    fn entry(&mut self, name: &str, (entry, reason): (Entry, Option<String>)) -> Entry {
-        if let Some(reason) = reason {
-            let is_known = self.known.get(name) == Some(&entry.mzxid);
-            let has_room = self.known.len() < ZOOKEEPER_SKIPPED_KNOWN_MAX;
-            if !is_known && (has_room || self.known.contains_key(name)) {
-                self.known.insert(name.to_owned(), entry.mzxid);
-                let place = name.chars().take(200).collect();
-                self.news.push((place, reason));
-            }
-        }
-        entry
-    }
-
-    fn take(&mut self) -> Vec<Skipped> {
-        std::mem::take(&mut self.news)
-    }
+    (entry, Some(reason))
 }
 
 #[cfg(test)]

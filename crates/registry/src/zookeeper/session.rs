@@ -5,20 +5,17 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use futures_util::FutureExt;
-use waystation_base::{Backoff, ServiceName};
-use waystation_membership::{Content, State, SubscriberId, ViewVersion};
+use waystation_base::Backoff;
+use waystation_membership::ViewVersion;
 use waystation_net::{WaitsFor, waiting};
 use zookeeper_client as zk;
 
-use super::backend::Shared;
 use super::entry::Marks;
-use super::lease::backoff;
 use super::replica::{Dirty, News, Staged, Unfit, marks_above};
+use super::store::Shared;
 use super::wire::{Attached, Fault, Found, Read, Wire};
-use crate::backend::Event;
-use crate::limits::{
-    ZOOKEEPER_NODES_MAX, ZOOKEEPER_SESSION, ZOOKEEPER_TEND_INTERVAL, ZOOKEEPER_TRIES,
-};
+use crate::limits::{STORE_TRIES, ZOOKEEPER_NODES_MAX, ZOOKEEPER_SESSION, ZOOKEEPER_TEND_INTERVAL};
+use crate::store::backoff;
 
 /// What goes on until something is wrong.
 type Outcome = Result<Infallible, Fault>;
@@ -30,7 +27,7 @@ pub(super) async fn run(shared: Rc<Shared>) {
     loop {
         let attaching = Attached::new(
             &shared.shard,
-            &shared.place,
+            &shared.store.place,
             ZOOKEEPER_SESSION,
             known.clone(),
         );
@@ -81,7 +78,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     async fn run(&self, backoff: &mut Backoff) -> Outcome {
-        let folder = self.shared.paths.instances();
+        let folder = self.shared.store.paths.instances();
         // The watch first: what changes while all is read is told behind it.
         let mut watcher = self.wire.watch(&folder).await?;
         let mut dirty = Dirty::default();
@@ -100,7 +97,7 @@ impl Session<'_> {
             tokio::select! {
                 biased;
                 event = changed => {
-                    dirty.note(&self.shared.paths, &event);
+                    dirty.note(&self.shared.store.paths, &event);
                     self.catch_up(watcher, dirty).await?;
                 }
                 () = self.shared.doubted() => self.read_all(watcher, dirty).await?,
@@ -128,13 +125,13 @@ impl Session<'_> {
     ) -> Result<(), Fault> {
         let mut tries = 0;
         let (mut staged, mut is_whole) = (Staged::new(), false);
-        let mut floor = self.shared.replica.borrow().floor();
+        let mut floor = self.shared.store.replica.borrow().floor();
         loop {
             self.note(watcher, dirty);
             if std::mem::take(&mut dirty.is_all) {
                 staged.clear();
                 is_whole = true;
-                floor = self.shared.replica.borrow().floor();
+                floor = self.shared.store.replica.borrow().floor();
                 dirty.names = self.names().await?;
             } else if dirty.names.is_empty() && !is_whole && staged.is_empty() {
                 return Ok(());
@@ -146,7 +143,7 @@ impl Session<'_> {
                 }
                 let taken = {
                     let staged = std::mem::take(&mut staged);
-                    let mut replica = self.shared.replica.borrow_mut();
+                    let mut replica = self.shared.store.replica.borrow_mut();
                     replica.take_in(&folder, staged, is_whole, dirty, floor)
                 };
                 match taken {
@@ -159,7 +156,7 @@ impl Session<'_> {
             }
             dirty.is_all = true;
             tries += 1;
-            if tries > ZOOKEEPER_TRIES {
+            if tries > STORE_TRIES {
                 return Err(Fault::Nonsense("the store does not settle"));
             }
         }
@@ -168,12 +165,15 @@ impl Session<'_> {
     /// Takes what has been told so far.
     fn note(&self, watcher: &mut zk::PersistentWatcher, dirty: &mut Dirty) {
         while let Some(event) = watcher.changed().now_or_never() {
-            dirty.note(&self.shared.paths, &event);
+            dirty.note(&self.shared.store.paths, &event);
         }
     }
 
     async fn names(&self) -> Result<std::collections::BTreeSet<String>, Fault> {
-        let names = self.wire.children(&self.shared.paths.instances()).await?;
+        let names = self
+            .wire
+            .children(&self.shared.store.paths.instances())
+            .await?;
         if names.len() > ZOOKEEPER_NODES_MAX {
             return Err(Fault::TooMany(names.len()));
         }
@@ -184,7 +184,7 @@ impl Session<'_> {
     /// there.
     async fn read(&self, dirty: &mut Dirty, staged: &mut Staged) -> Result<Option<Found>, Fault> {
         let names = std::mem::take(&mut dirty.names);
-        let paths = &self.shared.paths;
+        let paths = &self.shared.store.paths;
         let mut all: Vec<String> = names.iter().map(|name| paths.name(name)).collect();
         all.push(paths.instances());
         let mut found = self.wire.get_all(&all).await?;
@@ -199,14 +199,14 @@ impl Session<'_> {
 
     async fn make_folder(&self, floor: ViewVersion) -> Result<(), Fault> {
         let marks = marks_above(Marks::default(), floor);
-        let path = self.shared.paths.instances();
+        let path = self.shared.store.paths.instances();
         let made = self
             .wire
             .create_folder(&path, marks.text().as_bytes())
             .await;
         match made {
             Err(fault) if fault.is_no_node() => {
-                self.wire.make_folders(&self.shared.place.root).await
+                self.wire.make_folders(&self.shared.store.place.root).await
             }
             // Somebody else was faster.
             Err(fault) if fault.is_conflict() => Ok(()),
@@ -228,7 +228,7 @@ impl Session<'_> {
                 "the store went back: it was restored from an old state"
             );
         }
-        let path = self.shared.paths.instances();
+        let path = self.shared.store.paths.instances();
         let version = Some(folder.1.version);
         let written = self.wire.set(&path, marks.text().as_bytes(), version).await;
         match written {
@@ -239,53 +239,18 @@ impl Session<'_> {
 
     fn publish(&self, news: News) -> Result<(), Fault> {
         let shared = self.shared;
-        let pushes = {
-            let replica = shared.replica.borrow();
-            let mut mirror = shared.mirror.borrow_mut();
-            if let Some(changes) = news.changes {
-                let services: Vec<_> = changes.at.keys().cloned().collect();
-                let pushes = mirror.change(replica.at(), changes);
-                for service in &services {
-                    let view = mirror.view(service);
-                    let mut instances = view.instances.values();
-                    let is_draining = instances.any(|one| one.state == State::Draining);
-                    self.set_draining(service, is_draining);
-                }
-                pushes
-            } else {
-                let pushes = mirror.fill(replica.at(), replica.instances());
-                shared.subscribers.borrow_mut().clear_draining();
-                for one in replica.instances() {
-                    if one.state == State::Draining {
-                        self.set_draining(&one.service, true);
-                    }
-                }
-                pushes
-            }
+        let named = |(name, reason): (String, String)| (shared.store.paths.name(&name), reason);
+        let skipped = news.skipped.into_iter().map(named).collect();
+        let fits = if let Some(changes) = news.changes {
+            let at = shared.store.replica.borrow().at();
+            shared.show(at, changes, &news.touched, skipped)
+        } else {
+            let (at, instances) = {
+                let replica = shared.store.replica.borrow();
+                (replica.at(), replica.instances().collect::<Vec<_>>())
+            };
+            shared.show_all(at, &instances, skipped)
         };
-        self.tell(news.skipped, pushes)?;
-        shared.check_registrants(news.touched.as_ref());
-        Ok(())
-    }
-
-    fn set_draining(&self, service: &ServiceName, is_draining: bool) {
-        let mut subscribers = self.shared.subscribers.borrow_mut();
-        subscribers.set_draining(service, is_draining);
-    }
-
-    fn tell(
-        &self,
-        skipped: Vec<(String, String)>,
-        pushes: Vec<(SubscriberId, Content)>,
-    ) -> Result<(), Fault> {
-        let mut fits = true;
-        for (name, reason) in skipped {
-            let place = self.shared.paths.name(&name);
-            fits &= self.shared.events.push(Event::Skipped { place, reason });
-        }
-        for (subscriber, content) in pushes {
-            fits &= self.shared.push(subscriber, content);
-        }
         // Who cannot keep up starts over, so that nothing is missed in silence.
         fits.then_some(())
             .ok_or(Fault::Ended("the client cannot keep up"))

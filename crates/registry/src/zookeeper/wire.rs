@@ -62,7 +62,7 @@ impl fmt::Debug for Digest {
 
 /// Why a call gave nothing.
 #[derive(Debug, Clone)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// What the server says, or that the connection is lost.
     Server(zk::Error),
     /// There was no answer in time.
@@ -148,7 +148,7 @@ pub(super) enum Read {
 
 /// A session that can be used. Clones share it.
 #[derive(Clone)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     shard: Shard,
     client: zk::Client,
     acls: zk::Acls<'static>,

@@ -6,13 +6,14 @@ use waystation_base::{FencingToken, Moment, ServiceName};
 use waystation_membership::{DirectoryConfig, DrainStep, ViewVersion};
 use waystation_net::{WaitsFor, waiting};
 
-use super::backend::Shared;
 use super::register::Registrant;
+use super::shape::Store;
+use super::shared::Shared;
+use super::subscribers::Subscriber;
 use crate::backend::Event;
 use crate::limits::DRAIN_POLL;
-use crate::store::Subscriber;
 
-/// A drain that stands in etcd since a version.
+/// A drain that stands in the store since a version.
 pub(super) struct Drain {
     pub(super) service: ServiceName,
     pub(super) token: FencingToken,
@@ -21,7 +22,11 @@ pub(super) struct Drain {
 
 /// Waits until every subscriber's callers see the drain, or the time is over;
 /// then until nothing is in flight any more, or the time is over.
-pub(super) async fn run(shared: Rc<Shared>, registrant: Rc<Registrant>, drain: Drain) {
+pub(super) async fn run<S: Store>(
+    shared: Rc<Shared<S>>,
+    registrant: Rc<Registrant<S>>,
+    drain: Drain,
+) {
     let config = DirectoryConfig::default();
     tell(&shared, &registrant, &drain, DrainStep::Waiting);
     let deadline = shared.shard.now() + config.drain_ack_max;
@@ -36,7 +41,7 @@ pub(super) async fn run(shared: Rc<Shared>, registrant: Rc<Registrant>, drain: D
             break;
         }
         let pause = shared.shard.sleep(DRAIN_POLL);
-        waiting(WaitsFor::plain("etcd drain"), pause).await;
+        waiting(WaitsFor::plain("registry drain"), pause).await;
     }
     if !registrant.holds(drain.token) {
         return;
@@ -56,14 +61,14 @@ pub(super) async fn run(shared: Rc<Shared>, registrant: Rc<Registrant>, drain: D
 
 /// How many subscribers may not show the drain yet; `None` if that cannot be
 /// found out.
-async fn behind(shared: &Shared, drain: &Drain, deadline: Moment) -> Option<usize> {
+async fn behind<S: Store>(shared: &Shared<S>, drain: &Drain, deadline: Moment) -> Option<usize> {
     let wire = shared.wire_until(deadline).await.ok()?;
     let subscribers = shared.holders(&wire).await.ok()?;
     let is_behind = |one: &&Subscriber| one.is_behind(&drain.service, drain.at);
     Some(subscribers.iter().filter(is_behind).count())
 }
 
-fn tell(shared: &Shared, registrant: &Registrant, drain: &Drain, step: DrainStep) {
+fn tell<S: Store>(shared: &Shared<S>, registrant: &Registrant<S>, drain: &Drain, step: DrainStep) {
     let id = registrant.id.clone();
     shared.events.push(Event::Drained(id, drain.token, step));
 }

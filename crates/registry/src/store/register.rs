@@ -1,0 +1,319 @@
+//! Registrations: entries that live no longer than who registered them.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use waystation_base::FencingToken;
+use waystation_membership::{
+    Attempt, DrainStep, Granted, HolderError, Instance, InstanceId, Owner, Refusal, Register,
+    Renewed, State, ViewVersion,
+};
+use waystation_net::{WaitsFor, waiting};
+
+use super::change::{Changed, change};
+use super::claim::{draining, lost_to, merged};
+use super::drain::{self, Drain};
+use super::orders::{Again, Order, Wanted};
+use super::plan::{Plan, plan};
+use super::shape::{Bid, Renewing, Store, StoreFault, Written};
+use super::shared::Shared;
+use crate::backend::{Event, Key, Registering};
+use crate::limits::{RETRY_PAUSE, STORE_TRIES};
+
+/// One registration of this client.
+pub(crate) struct Registrant<S: Store> {
+    key: Key,
+    pub(super) id: InstanceId,
+    wanted: RefCell<Wanted>,
+    held: Cell<Option<Held<S::Mark>>>,
+    /// What its entry lives with.
+    keep: S::Keep,
+    drain: Cell<Option<DrainStep>>,
+    /// Whether nothing is in flight any more.
+    is_idle: Cell<bool>,
+    pub(super) is_busy: Cell<bool>,
+}
+
+/// What a registration holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Held<M> {
+    owner: Owner,
+    token: FencingToken,
+    /// The write that made it so: what is told of earlier ones is not about this.
+    pub(crate) mark: M,
+}
+
+impl<S: Store> Registrant<S> {
+    pub(super) fn new(key: Key, id: InstanceId) -> Self {
+        Self {
+            key,
+            id,
+            wanted: RefCell::default(),
+            held: Cell::new(None),
+            keep: S::Keep::default(),
+            drain: Cell::new(None),
+            is_idle: Cell::new(false),
+            is_busy: Cell::new(false),
+        }
+    }
+
+    pub(super) fn want(&self, instance: Box<Instance>, what: Registering) {
+        self.wanted.borrow_mut().want(instance, what);
+    }
+
+    pub(super) fn next(&self) -> Option<Order> {
+        let order = self.wanted.borrow_mut().next();
+        if matches!(order, Some(Order::Idle)) {
+            self.is_idle.set(true);
+        }
+        order
+    }
+
+    /// Nothing is in flight any more.
+    pub(super) fn want_idle(&self) {
+        self.wanted.borrow_mut().want_again(Again::Idle);
+    }
+
+    /// Whether it holds its id under this token, as far as is known.
+    pub(super) fn holds(&self, token: FencingToken) -> bool {
+        self.held.get().is_some_and(|held| held.token == token)
+    }
+
+    pub(super) fn set_drain(&self, step: DrainStep) {
+        self.drain.set(Some(step));
+    }
+
+    /// Compares what it holds with what is known of its entry.
+    pub(super) fn check(self: &Rc<Self>, shared: &Rc<Shared<S>>) {
+        let Some(held) = self.held.get() else { return };
+        let stand = shared.store.known(&self.id);
+        let mark = stand.as_ref().map(|entry| entry.mark);
+        if shared.store.is_before(mark.as_ref(), &held.mark) {
+            return;
+        }
+        let instance = stand.and_then(|entry| entry.instance);
+        match (instance, mark) {
+            (Some(instance), Some(mark))
+                if instance.token == held.token && instance.owner == held.owner =>
+            {
+                if instance.state == State::Draining {
+                    let at = shared.store.version(&mark);
+                    self.begin_drain(shared, &instance, at);
+                }
+            }
+            (instance, _) => {
+                self.held.set(None);
+                let error = lost_to(instance.as_deref());
+                shared.events.push(Event::Unheld(self.key, error));
+            }
+        }
+    }
+
+    fn begin_drain(self: &Rc<Self>, shared: &Rc<Shared<S>>, instance: &Instance, at: ViewVersion) {
+        if self.drain.get().is_some() {
+            return;
+        }
+        self.drain.set(Some(DrainStep::Waiting));
+        let drain = Drain {
+            service: instance.service.clone(),
+            token: instance.token,
+            at,
+        };
+        let running = drain::run(Rc::clone(shared), Rc::clone(self), drain);
+        shared.spawn(running);
+    }
+
+    /// Carries an order out, and tells what came of it.
+    pub(super) async fn carry_out(self: &Rc<Self>, shared: &Rc<Shared<S>>, order: Order) {
+        let again = order.again();
+        let done = match order {
+            Order::Register(attempt, register) => self.register(shared, attempt, &register).await,
+            Order::Renew(attempt) => self.renew(shared, attempt).await,
+            Order::Update(instance) => {
+                let is_wanted = |stands: &Instance| merged(&instance, stands);
+                self.change(shared, is_wanted).await
+            }
+            // What follows begins when the watch tells of it.
+            Order::Drain => self.change(shared, draining).await,
+            Order::Idle => self.idle(shared).await,
+            Order::Deregister => self.leave(shared).await.map(|()| None),
+        };
+        match done {
+            Ok(None) => {}
+            Ok(Some(event)) => {
+                shared.events.push(event);
+            }
+            Err(fault) => {
+                self.tell(shared, &fault);
+                if !fault.is_refusal()
+                    && !shared.is_closed()
+                    && let Some(again) = again
+                {
+                    // The core asks once, and nobody may have answered although
+                    // the connection stays.
+                    self.wanted.borrow_mut().want_again(again);
+                    let pause = shared.shard.sleep(RETRY_PAUSE);
+                    waiting(WaitsFor::plain("registry pause"), pause).await;
+                }
+            }
+        }
+    }
+
+    /// A word of the store is told; a silence is not: what was asked is asked
+    /// again.
+    fn tell(&self, shared: &Shared<S>, fault: &S::Fault) {
+        if fault.is_refusal() {
+            let refusal = Refusal::Other(fault.to_string().into());
+            shared.events.push(Event::Refused(self.key, refusal));
+        } else {
+            tracing::debug!(id = %self.id, %fault, "a registration has no answer");
+        }
+    }
+
+    async fn register(
+        self: &Rc<Self>,
+        shared: &Rc<Shared<S>>,
+        attempt: Attempt,
+        register: &Register,
+    ) -> Result<Option<Event>, S::Fault> {
+        if shared.store.see_token(register.token_seen) {
+            shared.doubt();
+        }
+        let keep = &self.keep;
+        let wire = S::open(shared, keep, register.ttl).await?;
+        let bid = Bid {
+            shared,
+            wire: &wire,
+            keep,
+            register,
+        };
+        // What is known here may be old. A write finds that out; before anything
+        // else is said it is asked.
+        let mut stand = shared.store.known(&self.id);
+        let mut is_sure = false;
+        for _ in 0..STORE_TRIES {
+            let is_ours = |entry: &super::Entry<S::Mark>| S::is_kept(&wire, keep, &entry.mark);
+            let is_kept = stand.as_ref().is_some_and(is_ours);
+            let written = match plan(register, stand.as_ref(), is_kept, S::MOVES) {
+                Plan::Refuse(_) | Plan::Keep(_) if !is_sure => Written::Unsure,
+                Plan::Refuse(refusal) => {
+                    self.held.set(None);
+                    S::let_go(&bid).await?;
+                    return Ok(Some(Event::Refused(self.key, refusal)));
+                }
+                Plan::Keep(_) => match (S::prolong(&bid).await?, stand.take()) {
+                    (Some(_), Some(entry)) => Written::Done(entry),
+                    _ => Written::Unsure,
+                },
+                Plan::Write(how, instance) => S::write(&bid, how, instance, stand.as_ref()).await?,
+            };
+            stand = match written {
+                Written::Done(entry) => {
+                    if let Some(instance) = &entry.instance {
+                        let ttl = S::ttl(&wire, keep);
+                        self.granted(shared, attempt, instance, entry.mark, ttl);
+                    }
+                    return Ok(None);
+                }
+                Written::Beaten(found) => found,
+                Written::Unsure => shared.store.read(&wire, &self.id).await?,
+            };
+            is_sure = true;
+        }
+        Err(S::Fault::overtaken())
+    }
+
+    /// It holds its id, by the write with this mark.
+    fn granted(
+        self: &Rc<Self>,
+        shared: &Rc<Shared<S>>,
+        attempt: Attempt,
+        instance: &Arc<Instance>,
+        mark: S::Mark,
+        ttl: Duration,
+    ) {
+        let (token, state) = (instance.token, instance.state);
+        let held = Held {
+            owner: instance.owner,
+            token,
+            mark,
+        };
+        if self.held.replace(Some(held)).map(|held| held.token) != Some(token) {
+            self.drain.set(None);
+        }
+        let granted = Granted { token, ttl, state };
+        let event = Event::Granted(self.key, attempt, granted);
+        shared.events.push(event);
+        if state == State::Draining {
+            let at = shared.store.version(&mark);
+            self.begin_drain(shared, instance, at);
+            // The word of it may have been lost with a connection.
+            if self.is_idle.get() {
+                self.want_idle();
+            }
+        }
+    }
+
+    async fn renew(&self, shared: &Shared<S>, attempt: Attempt) -> Result<Option<Event>, S::Fault> {
+        let Some(held) = self.held.get() else {
+            return Ok(Some(Event::Unheld(self.key, HolderError::Unknown)));
+        };
+        let wire = S::wire_of(shared, &self.keep).await?;
+        let renewing = shared.store.renew(&wire, &self.keep, &self.id, &held);
+        match renewing.await? {
+            Renewing::Kept(ttl) => {
+                let drain = self.drain.get();
+                let state = drain.map_or(State::Serving, |_| State::Draining);
+                let renewed = Renewed { ttl, state, drain };
+                Ok(Some(Event::Renewed(self.key, attempt, renewed)))
+            }
+            Renewing::Over(instance) => {
+                self.held.set(None);
+                let error = lost_to(instance.as_deref());
+                Ok(Some(Event::Unheld(self.key, error)))
+            }
+        }
+    }
+
+    /// Changes its entry, if it holds that.
+    async fn change(
+        &self,
+        shared: &Shared<S>,
+        edit: impl Fn(&Instance) -> Instance,
+    ) -> Result<Option<Event>, S::Fault> {
+        let Some(held) = self.held.get() else {
+            return Ok(Some(Event::Unheld(self.key, HolderError::Unknown)));
+        };
+        let wire = S::wire_of(shared, &self.keep).await?;
+        let changed = change(&shared.store, &wire, &self.id, |instance| {
+            (instance.token == held.token).then(|| edit(instance))
+        });
+        let Changed::Not(entry) = changed.await? else {
+            return Ok(None);
+        };
+        if self.held.get() == Some(held) {
+            self.held.set(None);
+        }
+        let error = lost_to(entry.and_then(|entry| entry.instance).as_deref());
+        Ok(Some(Event::Unheld(self.key, error)))
+    }
+
+    async fn idle(&self, shared: &Shared<S>) -> Result<Option<Event>, S::Fault> {
+        let token = self.held.get().map(|held| held.token);
+        self.leave(shared).await?;
+        Ok(token.map(|token| Event::Drained(self.id.clone(), token, DrainStep::Ended)))
+    }
+
+    /// Takes the entry out, with the word that this was meant.
+    async fn leave(&self, shared: &Shared<S>) -> Result<(), S::Fault> {
+        // That the entry is gone is no news from here on.
+        let held = self.held.take();
+        let left = S::give_back(shared, &self.keep, &self.id, held.is_some()).await;
+        if left.is_err() {
+            self.held.set(held);
+        }
+        left
+    }
+}

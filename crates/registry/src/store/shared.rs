@@ -1,0 +1,367 @@
+//! What the tasks of a backend share.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, Notify};
+use waystation_base::{Backoff, BackoffConfig, Moment, ServiceName};
+use waystation_membership::{
+    Content, Instance, InstanceId, State, SubscriberId, View, ViewVersion, Watch,
+};
+use waystation_net::{Label, Shard, until};
+
+use super::change::{Changed, change};
+use super::claim::draining;
+use super::register::Registrant;
+use super::shape::Store;
+use super::skips::Skipped;
+use super::subscribers::Subscribers;
+use crate::backend::{Event, Events, Key, Registering};
+use crate::error::AskError;
+use crate::limits::CONNECT_PAUSE_MAX;
+use crate::mirror::{Changes, Mirror};
+use crate::registry::ListedService;
+
+/// What the tasks of a backend share.
+pub(crate) struct Shared<S: Store> {
+    pub(crate) shard: Shard,
+    pub(crate) url: String,
+    pub(crate) events: Events,
+    pub(crate) store: S,
+    pub(super) mirror: RefCell<Mirror>,
+    wire: RefCell<Option<S::Wire>>,
+    wired: Notify,
+    doubted: Notify,
+    pub(crate) subscribers: RefCell<Subscribers>,
+    /// Held by who writes them to the store.
+    pub(super) writing: Mutex<()>,
+    /// Wakes who writes down what subscribers hold.
+    pub(crate) urgent: Notify,
+    registrants: RefCell<BTreeMap<Key, Rc<Registrant<S>>>>,
+    /// Sessions that are open or being opened.
+    sessions: Cell<usize>,
+    /// Registrations with something to carry out.
+    busy: Cell<usize>,
+    settled: Notify,
+    is_closed: Cell<bool>,
+    closing: Notify,
+}
+
+impl<S: Store> Shared<S> {
+    pub(super) fn new(shard: &Shard, url: String, store: S, events: Events) -> Self {
+        Self {
+            shard: shard.clone(),
+            url,
+            events,
+            store,
+            mirror: RefCell::new(Mirror::new()),
+            wire: RefCell::default(),
+            wired: Notify::new(),
+            doubted: Notify::new(),
+            subscribers: RefCell::default(),
+            writing: Mutex::new(()),
+            urgent: Notify::new(),
+            registrants: RefCell::default(),
+            sessions: Cell::new(0),
+            busy: Cell::new(0),
+            settled: Notify::new(),
+            is_closed: Cell::new(false),
+            closing: Notify::new(),
+        }
+    }
+
+    /// Ready when the backend is used no longer.
+    pub(crate) async fn closed(&self) {
+        let notified = self.closing.notified();
+        if !self.is_closed.get() {
+            notified.await;
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.get()
+    }
+
+    /// Ready when nothing is under way any more.
+    pub(super) async fn settled(&self) {
+        while self.busy.get() > 0 {
+            self.settled.notified().await;
+        }
+    }
+
+    /// Ready when all sessions are over.
+    pub(super) async fn ended(&self) {
+        while self.sessions.get() > 0 {
+            self.settled.notified().await;
+        }
+    }
+
+    /// Ready when somebody doubts that the store is what it was.
+    pub(crate) async fn doubted(&self) {
+        self.doubted.notified().await;
+    }
+
+    /// Somebody has seen what this store should not have yet.
+    pub(super) fn doubt(&self) {
+        self.doubted.notify_one();
+    }
+
+    pub(crate) fn connected(&self, wire: &S::Wire) {
+        *self.wire.borrow_mut() = Some(wire.clone());
+        self.wired.notify_waiters();
+        self.events.push(Event::Connected);
+    }
+
+    pub(crate) fn lost(&self, fault: String) {
+        *self.wire.borrow_mut() = None;
+        self.events.push(Event::Disconnected(fault));
+    }
+
+    pub(super) fn close(&self) {
+        self.is_closed.set(true);
+        *self.wire.borrow_mut() = None;
+        self.closing.notify_waiters();
+    }
+
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.shard.spawn(Label::of("registry call"), task);
+    }
+
+    /// Runs a session, which the end of the backend waits for.
+    pub(crate) fn spawn_session(self: &Rc<Self>, session: impl Future<Output = ()> + 'static) {
+        self.sessions.set(self.sessions.get() + 1);
+        let shared = Rc::clone(self);
+        let counted = async move {
+            session.await;
+            shared.sessions.set(shared.sessions.get() - 1);
+            shared.settled.notify_one();
+        };
+        self.shard.spawn(Label::of("registry session"), counted);
+    }
+
+    /// The connection, if there is one.
+    pub(crate) fn wire(&self) -> Option<S::Wire> {
+        self.wire.borrow().clone()
+    }
+
+    /// The connection, as soon as there is one.
+    pub(super) async fn wire_until(&self, deadline: Moment) -> Result<S::Wire, AskError> {
+        let wired = async {
+            loop {
+                let notified = self.wired.notified();
+                if let Some(wire) = self.wire() {
+                    return wire;
+                }
+                notified.await;
+            }
+        };
+        let wire = until(&self.shard, deadline, wired).await;
+        wire.map_err(|_| self.no_answer(None))
+    }
+
+    fn no_answer(&self, fault: Option<&S::Fault>) -> AskError {
+        AskError::NoAnswer {
+            url: self.url.clone(),
+            fault: fault.map(ToString::to_string),
+        }
+    }
+
+    /// Compares what is registered with what is known, of all or of these.
+    fn check_registrants(self: &Rc<Self>, touched: Option<&BTreeSet<InstanceId>>) {
+        for registrant in self.registrants.borrow().values() {
+            if touched.is_none_or(|touched| touched.contains(&registrant.id)) {
+                registrant.check(self);
+            }
+        }
+    }
+
+    /// One task a registration carries its orders out, one after another.
+    pub(super) fn registration(
+        self: &Rc<Self>,
+        key: Key,
+        instance: Box<Instance>,
+        what: Registering,
+    ) {
+        let is_last = matches!(what, Registering::Deregister);
+        if is_last {
+            self.subscribers.borrow_mut().unset_node(&instance.id);
+        } else {
+            self.subscribers.borrow_mut().set_node(&instance.id);
+        }
+        let registrant = {
+            let mut all = self.registrants.borrow_mut();
+            let new = || Rc::new(Registrant::new(key, instance.id.clone()));
+            Rc::clone(all.entry(key).or_insert_with(new))
+        };
+        registrant.want(instance, what);
+        if is_last {
+            self.registrants.borrow_mut().remove(&key);
+        }
+        self.work(&registrant);
+    }
+
+    /// Carries out what a registrant wants, unless that is under way.
+    pub(super) fn work(self: &Rc<Self>, registrant: &Rc<Registrant<S>>) {
+        if registrant.is_busy.replace(true) {
+            return;
+        }
+        let registrant = Rc::clone(registrant);
+        self.busy.set(self.busy.get() + 1);
+        let shared = Rc::clone(self);
+        self.spawn(async move {
+            while let Some(order) = registrant.next() {
+                if S::takes_orders(&shared) {
+                    registrant.carry_out(&shared, order).await;
+                }
+            }
+            registrant.is_busy.set(false);
+            shared.busy.set(shared.busy.get() - 1);
+            shared.settled.notify_one();
+        });
+    }
+
+    pub(super) fn subscribe(
+        &self,
+        subscriber: SubscriberId,
+        watch: Watch,
+        have: Option<ViewVersion>,
+    ) {
+        if have.is_some_and(|have| self.store.see(have)) {
+            self.doubt();
+        }
+        // What it held on an earlier connection is told anew.
+        self.mirror.borrow_mut().unsubscribe(subscriber);
+        self.subscribers.borrow_mut().subscribe(subscriber, watch);
+        self.urgent.notify_one();
+    }
+
+    /// Pushes to a subscriber; false when it cannot keep up.
+    pub(super) fn push(&self, subscriber: SubscriberId, content: Content) -> bool {
+        let mut subscribers = self.subscribers.borrow_mut();
+        if subscribers.sent(subscriber, content.service(), content.at()) {
+            self.urgent.notify_one();
+        }
+        self.events.push(Event::Push(subscriber, content))
+    }
+
+    /// The store holds just these instances. False when the client cannot keep
+    /// up: it starts over then, so that nothing is missed in silence.
+    pub(crate) fn show_all(
+        self: &Rc<Self>,
+        at: ViewVersion,
+        instances: &[Arc<Instance>],
+        skipped: Vec<Skipped>,
+    ) -> bool {
+        let pushes = {
+            let mut subscribers = self.subscribers.borrow_mut();
+            subscribers.clear_draining();
+            for one in instances.iter().filter(|one| one.state == State::Draining) {
+                subscribers.set_draining(&one.service, true);
+            }
+            let mut mirror = self.mirror.borrow_mut();
+            mirror.fill(at, instances.iter().cloned())
+        };
+        let fits = self.tell(skipped, pushes);
+        if fits {
+            self.check_registrants(None);
+        }
+        fits
+    }
+
+    /// The store has changed, where these were touched. False when the client
+    /// cannot keep up.
+    pub(crate) fn show(
+        self: &Rc<Self>,
+        at: ViewVersion,
+        changes: Changes,
+        touched: &BTreeSet<InstanceId>,
+        skipped: Vec<Skipped>,
+    ) -> bool {
+        let services: Vec<ServiceName> = changes.at.keys().cloned().collect();
+        let pushes = self.mirror.borrow_mut().change(at, changes);
+        for service in &services {
+            let view = self.mirror.borrow().view(service);
+            let mut instances = view.instances.values();
+            let is_draining = instances.any(|one| one.state == State::Draining);
+            let mut subscribers = self.subscribers.borrow_mut();
+            subscribers.set_draining(service, is_draining);
+        }
+        let fits = self.tell(skipped, pushes);
+        if fits {
+            self.check_registrants(Some(touched));
+        }
+        fits
+    }
+
+    fn tell(&self, skipped: Vec<Skipped>, pushes: Vec<(SubscriberId, Content)>) -> bool {
+        let mut fits = true;
+        for (place, reason) in skipped {
+            fits &= self.events.push(Event::Skipped { place, reason });
+        }
+        for (subscriber, content) in pushes {
+            fits &= self.push(subscriber, content);
+        }
+        fits
+    }
+
+    pub(super) async fn list(
+        &self,
+        watch: &Watch,
+        with_holders: bool,
+        deadline: Moment,
+    ) -> Result<Vec<ListedService>, AskError> {
+        let wire = self.wire_until(deadline).await?;
+        let all = self.store.read_all(&wire).await;
+        let (at, instances) = all.map_err(|fault| self.no_answer(Some(&fault)))?;
+        let mut views: BTreeMap<ServiceName, View> = BTreeMap::new();
+        for instance in instances {
+            if watch.covers(&instance.service) {
+                let service = instance.service.clone();
+                let empty = || View::empty(service.clone(), at);
+                let view = views.entry(service.clone()).or_insert_with(empty);
+                let id = instance.id.clone();
+                view.instances.insert(id, Arc::new(instance));
+            }
+        }
+        let subscribers = if with_holders {
+            let holders = self.holders(&wire).await;
+            holders.map_err(|fault| self.no_answer(Some(&fault)))?
+        } else {
+            Vec::new()
+        };
+        let listed = views.into_values().map(|view| ListedService {
+            holders: (subscribers.iter())
+                .filter_map(|one| one.holder(&view.service))
+                .collect(),
+            view: Arc::new(view),
+        });
+        Ok(listed.collect())
+    }
+
+    pub(super) async fn drain(
+        &self,
+        id: &InstanceId,
+        deadline: Moment,
+    ) -> Result<ServiceName, AskError> {
+        let wire = self.wire_until(deadline).await?;
+        let drained = |instance: &Instance| Some(draining(instance));
+        let changed = change(&self.store, &wire, id, drained).await;
+        match changed.map_err(|fault| self.no_answer(Some(&fault)))? {
+            Changed::Done(instance) => Ok(instance.service.clone()),
+            Changed::Not(_) => Err(AskError::NoInstance { id: id.clone() }),
+        }
+    }
+}
+
+/// How connections are tried.
+pub(crate) fn backoff(shard: &Shard) -> Backoff {
+    let config = BackoffConfig {
+        base: Duration::from_millis(20),
+        max: CONNECT_PAUSE_MAX,
+        ..BackoffConfig::default()
+    };
+    Backoff::new(config, shard.random())
+}
