@@ -1,5 +1,6 @@
 //! What the log holds, and what travels in chunks.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -66,6 +67,44 @@ pub enum Touches {
     Keys(Vec<u64>),
     /// It cannot be told: a plain statement, for instance.
     Anything,
+}
+
+/// Tells what entries touch. Clones share what it goes by.
+#[derive(Clone)]
+pub struct TouchesOf(Arc<dyn Fn(&Entry) -> Touches + Send + Sync>);
+
+impl TouchesOf {
+    /// Tells it by a function.
+    pub fn new(of: impl Fn(&Entry) -> Touches + Send + Sync + 'static) -> Self {
+        Self(Arc::new(of))
+    }
+
+    /// What an entry touches. Cost: the function's.
+    pub fn of(&self, entry: &Entry) -> Touches {
+        (self.0)(entry)
+    }
+}
+
+impl Default for TouchesOf {
+    /// Any entry may touch anything.
+    fn default() -> Self {
+        Self::new(|_| Touches::Anything)
+    }
+}
+
+impl fmt::Debug for TouchesOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TouchesOf")
+    }
+}
+
+/// About how large a snapshot is, for whoever waits for it. Zero where nobody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotSize {
+    /// Bytes of its rows.
+    pub bytes: u64,
+    /// Its rows.
+    pub rows: u64,
 }
 
 /// A piece of a snapshot: the rows with keys in `[from, to)`.

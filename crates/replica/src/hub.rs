@@ -44,6 +44,7 @@ struct Known {
     /// Whether the connection has a session.
     is_admitted: bool,
     zone: Arc<str>,
+    has_rows: bool,
     vitals: Vitals,
     lease_until: Moment,
     join: Option<Join>,
@@ -115,6 +116,7 @@ impl Hub {
                 conn: None,
                 is_admitted: false,
                 zone: "".into(),
+                has_rows: true,
                 vitals: Vitals::default(),
                 lease_until,
                 join: None,
@@ -157,7 +159,8 @@ impl Hub {
                 snapshot,
                 position,
                 ahead,
-            } => self.snapshot_opened(site, snapshot, position, ahead),
+                size,
+            } => self.snapshot_opened(site, snapshot, position, ahead, size),
             Report::SnapshotFailed { snapshot, error } => {
                 self.snapshot_failed(now, site, snapshot, &error);
             }

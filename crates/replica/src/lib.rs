@@ -80,7 +80,7 @@ mod site;
 mod test_support;
 
 pub use donor_choice::{Candidate, best_donor};
-pub use entry::{Chunk, ClientKey, Entry, Origin, Touches, chunk_hash};
+pub use entry::{Chunk, ClientKey, Entry, Origin, SnapshotSize, Touches, TouchesOf, chunk_hash};
 pub use hub::{
     AppendFault, Batch, Hub, HubConfig, HubEvent, HubOutput, Phase, Publish, Record,
     Restored as HubRestored, SiteRecord, SiteStatus,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use waystation_base::{Epoch, FencingToken, Seq, SiteId};
 
-use crate::entry::{Chunk, Entry};
+use crate::entry::{Chunk, Entry, SnapshotSize};
 use crate::ids::{Ahead, Cursor, LifeId, Position, SiteName, SnapshotId};
 
 pub use crate::refusal::{JoinError, PublishRefusal, Refusal, Violation};
@@ -55,6 +55,8 @@ pub struct Hello {
     /// How far away it is from others, for the choice of donors: sites of equal
     /// zones are near.
     pub zone: Arc<str>,
+    /// Whether it has rows: one that has none is no donor for one that has.
+    pub has_rows: bool,
 }
 
 /// Who is to be the donor.
@@ -98,6 +100,8 @@ pub enum ToHub {
         position: Position,
         /// What it contains beyond it.
         ahead: Option<Ahead>,
+        /// About how large it is.
+        size: SnapshotSize,
     },
     /// There is no snapshot, or no more of it.
     SnapshotFailed {
@@ -234,6 +238,8 @@ pub enum ToSite {
         position: Position,
         /// What it contains beyond it.
         ahead: Option<Ahead>,
+        /// About how large it is.
+        size: SnapshotSize,
     },
     /// As joiner: a chunk.
     Chunk {

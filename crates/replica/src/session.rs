@@ -125,7 +125,8 @@ impl Session {
                 snapshot,
                 position,
                 ahead,
-            } => self.take_opened(snapshot, position, ahead),
+                size,
+            } => self.take_opened(snapshot, position, ahead, size),
             ToHub::SnapshotFailed { snapshot, error } => self.take_failed(snapshot, error),
             ToHub::CatchUp { after } => self.take_catch_up(after)?,
             ToHub::Pull(pull) => self.take_pull(pull)?,
@@ -261,6 +262,7 @@ impl Session {
                 donor,
                 position,
                 ahead,
+                size,
             } => {
                 self.join = Some((snapshot, position));
                 self.send(ToSite::JoinFrom {
@@ -268,6 +270,7 @@ impl Session {
                     donor,
                     position,
                     ahead,
+                    size,
                 });
             }
             Notice::Close(refusal) => self.close(refusal),

@@ -94,7 +94,7 @@ impl Site {
             Holding::Restoring(part) => Some(part.clone()),
             _ => None,
         };
-        let mut applier = Applier::new(config.applier, config.touches, seed ^ 1);
+        let mut applier = Applier::new(config.applier, config.touches.clone(), seed ^ 1);
         applier.restore(restored.parked, restored.is_differing);
         let mut site = Self {
             life: restored.life,
@@ -144,6 +144,7 @@ impl Site {
             life: self.life,
             holding: self.holding(),
             zone: Arc::clone(&self.config.zone),
+            has_rows: self.config.has_rows,
         };
         self.send(ToHub::Hello(hello));
     }
@@ -218,7 +219,10 @@ impl Site {
                 donor,
                 position,
                 ahead,
-            } => self.joiner.given(now, snapshot, donor, position, ahead),
+                size,
+            } => self
+                .joiner
+                .given(now, snapshot, donor, position, ahead, size),
             ToSite::Chunk { snapshot, chunk } => self.joiner.chunk(now, snapshot, chunk),
             ToSite::DonorLost { snapshot } => self.joiner.lost(now, snapshot),
             ToSite::JoinFailed { error } => self.joiner.failed(now, error),
@@ -499,6 +503,7 @@ impl Site {
             joined_chunks: chunks,
             joined_rows: rows,
             joined_bytes: bytes,
+            joining_size: self.joiner.size(),
             token: self.outbox.token(),
         }
     }

@@ -59,6 +59,7 @@ pub(crate) fn hello(text: &str, life: u128, holding: Holding) -> Hello {
         life: LifeId(life),
         holding,
         zone: "".into(),
+        has_rows: true,
     }
 }
 

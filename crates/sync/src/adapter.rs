@@ -31,6 +31,7 @@
 //! leaves out what [`Apply`] itself has written: the adapter marks its own
 //! transactions, by the row of the position that each of them writes.
 
+mod handler;
 mod hash;
 mod memory;
 mod sqlite;
@@ -41,10 +42,11 @@ use bytes::Bytes;
 use thiserror::Error;
 use waystation_base::Seq;
 use waystation_replica::{
-    ApplyBatch, ApplyFault, Chunk, Cursor, Entry, LifeId, Position, SiteRestored, StoreChunk,
-    Touches,
+    ApplyBatch, ApplyFault, Chunk, Cursor, LifeId, Position, SiteRestored, SnapshotSize,
+    StoreChunk, TouchesOf,
 };
 
+pub use handler::{Delivery, Handler, HandlerError, HandlerTarget, HttpHandler, UrlError};
 pub use hash::{RangeHash, RangeHasher, ends_range};
 pub use memory::{MemoryChange, MemoryDatabase, MemoryFaults};
 pub use sqlite::SqliteDatabase;
@@ -97,7 +99,7 @@ impl ApplyError {
 }
 
 /// What entries of a target are like.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Kind {
     /// The target's sort, for people: `sqlite`, `mariadb`, `handler`.
     pub name: &'static str,
@@ -106,8 +108,11 @@ pub struct Kind {
     pub is_transactional: bool,
     /// Whether entries can be applied to rows with keys below a cursor only.
     pub can_filter: bool,
+    /// Whether it has rows, so that it can be a donor for others that have, and be
+    /// compared with them.
+    pub has_rows: bool,
     /// What an entry touches.
-    pub touches: fn(&Entry) -> Touches,
+    pub touches: TouchesOf,
 }
 
 /// A target that was opened.
@@ -220,6 +225,12 @@ pub trait Snapshot: Send {
     /// The number of the last captured write that it contains, if any of them has
     /// not come back through the log yet.
     fn captured(&self) -> Option<u64>;
+
+    /// About how large it is, as [`Snapshot::read`] will tell it: joiners see from
+    /// it for how long they wait. Zero for what is not known.
+    fn size(&self) -> SnapshotSize {
+        SnapshotSize::default()
+    }
 
     /// Reads rows with keys from `from` on, at least one if there is any, and at
     /// most about `bytes_max` bytes unless the first row is larger.

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use waystation_replica::limits::CURSOR_BYTES_MAX;
-use waystation_replica::{Ahead, Cursor, Pull, SnapshotId, ToHub, ToSite};
+use waystation_replica::{Ahead, Cursor, Pull, SnapshotId, SnapshotSize, ToHub, ToSite};
 
 pub use pieces::{PieceError, Pieces, for_each_piece};
 pub use proof::{Proof, ProofAnswer, ProofSaid};
@@ -178,6 +178,16 @@ fn take_ahead(reader: &mut Reader) -> Option<Option<Ahead>> {
             source: reader.u64()?,
         })
     })
+}
+
+fn put_size(out: &mut Vec<u8>, size: SnapshotSize) {
+    put_u64(out, size.bytes);
+    put_u64(out, size.rows);
+}
+
+fn take_size(reader: &mut Reader) -> Option<SnapshotSize> {
+    let (bytes, rows) = (reader.u64()?, reader.u64()?);
+    Some(SnapshotSize { bytes, rows })
 }
 
 fn put_cursor(out: &mut Vec<u8>, cursor: &Cursor) {

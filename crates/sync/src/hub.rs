@@ -37,7 +37,7 @@ use waystation_net::{
 use waystation_replica::{Hub, HubConfig, HubRestored, SessionConfig};
 
 use crate::limits::{DESK_LETTERS_MAX, OUTPUT_BYTES_MAX, SHARD_BYTES_MAX, SHARD_LETTERS_MAX};
-use crate::log::{Folder, Log, LogConfig, LogError, LogStore as _, random};
+use crate::log::{Folder, Log, LogConfig, LogError, LogStore, random};
 use desk::Desk;
 use home::Homes;
 use letters::{Outgoing, ToDesk, ToShard};
@@ -137,6 +137,27 @@ impl HubServer {
     /// # Errors
     /// The folder is in use, holds a damaged log, or the address is in use.
     pub fn start(options: &HubOptions) -> Result<Self, HubError> {
+        Self::begin(options, None)
+    }
+
+    /// As [`HubServer::start`], with another store in the log's place: for benchmarks
+    /// that compare stores behind one front end. What sites need older than the
+    /// last entries in memory they do not get.
+    ///
+    /// # Errors
+    /// As [`HubServer::start`].
+    #[doc(hidden)]
+    pub fn start_on(
+        options: &HubOptions,
+        store: Box<dyn LogStore + Send>,
+    ) -> Result<Self, HubError> {
+        Self::begin(options, Some(store))
+    }
+
+    fn begin(
+        options: &HubOptions,
+        store: Option<Box<dyn LogStore + Send>>,
+    ) -> Result<Self, HubError> {
         let of_folder = |source| HubError::Folder {
             dir: options.dir.clone(),
             source,
@@ -152,6 +173,7 @@ impl HubServer {
         let trim = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             log: Some(log),
+            store,
             options: options.clone(),
             batches,
             trim: Arc::clone(&trim),

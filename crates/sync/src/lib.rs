@@ -2,7 +2,9 @@
 //!
 //! * [`Log`] keeps the hub's entries and its records of sites in segment files of
 //!   its own (`docs/formats/sync-log.md`), behind the trait [`LogStore`].
-//! * [`adapter`] says what a site asks of its database.
+//! * [`adapter`] says what a site asks of its database, or of a handler
+//!   (`docs/formats/sync-changes.md`, `docs/formats/sync-handler.md`);
+//!   [`statement`] what it may be asked to run.
 //! * [`codec`] turns messages into bytes (`docs/formats/sync-wire.md`).
 //! * [`hub`] serves sites and publishers, [`site`] keeps one copy, [`client`]
 //!   publishes.
@@ -38,6 +40,7 @@ pub mod limits;
 mod log;
 mod parts;
 pub mod site;
+pub mod statement;
 
 pub use log::{
     AppendError, Files, Folder, Log, LogConfig, LogError, LogFile, LogReader, LogStore, ReadError,

@@ -105,3 +105,14 @@ pub const STATEMENTS_CACHED: usize = 512;
 /// Tables whose statements a lane of transactions keeps. All go when there is one
 /// more.
 pub const PLANS_MAX: usize = 1024;
+
+/// Longest wait for a handler's answer to one entry. Then it counts as not
+/// available, and the entry is delivered again.
+pub const HANDLER_WAIT_MAX: Duration = Duration::from_secs(8);
+
+/// Bytes of a handler's answer that are read. A longer one counts as none.
+pub const HANDLER_ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// Entries that are delivered to a handler before its position is stored, and that
+/// come again after a crash.
+pub const HANDLER_BATCH_ENTRIES_MAX: usize = 32;

@@ -22,7 +22,7 @@ use waystation_net::{Address, BlockingError, Label, NetConfig, Server, Shard, St
 use waystation_replica::{LifeId, ReplayRefusal, SiteConfig, SiteEvent, SiteView, Verdict};
 
 use crate::adapter::{Adapter, AdapterError, Audited, Opened};
-use crate::limits::ADAPTER_WAIT_MAX;
+use crate::limits::{ADAPTER_WAIT_MAX, HANDLER_BATCH_ENTRIES_MAX};
 use crate::log::random;
 use events::{Event, Inbox};
 use task::SiteTask;
@@ -94,6 +94,11 @@ impl SiteServer {
         let mut options = options;
         options.core.touches = kind.touches;
         options.core.joiner.can_filter = kind.can_filter;
+        options.core.has_rows = kind.has_rows;
+        if !kind.is_transactional {
+            let batch = &mut options.core.applier.batch_entries_max;
+            *batch = (*batch).min(HANDLER_BATCH_ENTRIES_MAX);
+        }
         let parts = Mutex::new(Some((options, adapter, opened)));
         let begin = move |shard: &Shard| {
             let parts = parts.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -191,6 +191,7 @@ impl Hub {
             conn: None,
             is_admitted: false,
             zone: hello.zone.clone(),
+            has_rows: hello.has_rows,
             vitals: Vitals::default(),
             lease_until: now + self.config.lease,
             join: None,
@@ -206,6 +207,7 @@ impl Hub {
             return;
         };
         known.zone = hello.zone.clone();
+        known.has_rows = hello.has_rows;
         known.lease_until = lease_until;
         known.is_admitted = false;
         let old = known.conn.replace(conn);

@@ -9,7 +9,7 @@ use super::append::Then;
 use super::types::{HubEvent, HubOutput, Phase};
 use super::{Hub, Known};
 use crate::donor_choice::{Candidate, best_donor};
-use crate::entry::Chunk;
+use crate::entry::{Chunk, SnapshotSize};
 use crate::ids::{Ahead, Position, SnapshotId};
 use crate::limits::{JOINERS_OF_A_DUMP_MAX, SNAPSHOTS_OPEN_MAX};
 use crate::message::{Donor, JoinError, Pull, Restoring, ToSite};
@@ -61,12 +61,20 @@ impl Join {
     }
 }
 
+/// What is known of a snapshot that is open.
+#[derive(Clone, Copy, Debug)]
+struct Opened {
+    position: Position,
+    ahead: Option<Ahead>,
+    size: SnapshotSize,
+}
+
 /// A snapshot that was asked for, and whom it serves.
 #[derive(Debug)]
 pub(super) struct Dump {
     donor: SiteId,
     at_least: Seq,
-    opened: Option<(Position, Option<Ahead>)>,
+    opened: Option<Opened>,
     joiners: BTreeSet<SiteId>,
 }
 
@@ -75,7 +83,10 @@ impl Dump {
     fn takes(&self, at_least: Seq, start: Seq) -> bool {
         let is_far_enough = match self.opened {
             None => self.at_least >= at_least,
-            Some((position, _)) => position.seq >= at_least && position.seq >= start,
+            Some(opened) => {
+                let seq = opened.position.seq;
+                seq >= at_least && seq >= start
+            }
         };
         is_far_enough && self.joiners.len() < JOINERS_OF_A_DUMP_MAX
     }
@@ -207,7 +218,10 @@ impl Hub {
         let is_candidate = |one: &&Known| {
             let site = one.record.site;
             let is_whole = one.vitals.parked == 0 && !one.vitals.is_differing;
-            one.is_live() && is_whole && site != joiner && !join.except.contains(&site)
+            // A copy of nothing would take the joiner's rows away.
+            let has_what_it_needs = one.has_rows || !known.has_rows;
+            let is_able = one.is_live() && is_whole && has_what_it_needs;
+            is_able && site != joiner && !join.except.contains(&site)
         };
         let end = self.end().0;
         let all = self.sites.values();
@@ -255,12 +269,17 @@ impl Hub {
         snapshot: SnapshotId,
         position: Position,
         ahead: Option<Ahead>,
+        size: SnapshotSize,
     ) {
         let dump = self.dumps.get_mut(&snapshot);
         let Some(dump) = dump.filter(|dump| dump.donor == donor) else {
             return self.notify_site(donor, Notice::CloseSnapshot { snapshot });
         };
-        dump.opened = Some((position, ahead));
+        dump.opened = Some(Opened {
+            position,
+            ahead,
+            size,
+        });
         for site in dump.joiners.clone() {
             self.give(site, snapshot);
         }
@@ -270,7 +289,9 @@ impl Hub {
     /// hears of it: else a restart forgets the joiner and trims what it needs.
     fn give(&mut self, site: SiteId, snapshot: SnapshotId) {
         let opened = self.dumps.get(&snapshot).and_then(|dump| dump.opened);
-        let Some((position, _)) = opened else { return };
+        let Some(Opened { position, .. }) = opened else {
+            return;
+        };
         let Some(known) = self.sites.get_mut(&site) else {
             return;
         };
@@ -293,12 +314,13 @@ impl Hub {
         let Some(dump) = self.dumps.get(&snapshot) else {
             return;
         };
-        if let Some((position, ahead)) = dump.opened {
+        if let Some(opened) = dump.opened {
             let notice = Notice::JoinFrom {
                 snapshot,
                 donor: dump.donor,
-                position,
-                ahead,
+                position: opened.position,
+                ahead: opened.ahead,
+                size: opened.size,
             };
             self.notify_site(site, notice);
         }
@@ -319,7 +341,7 @@ impl Hub {
         };
         // Who pulls has applied everything up to the snapshot's position, or has
         // begun anew.
-        if let Some((position, _)) = dump.opened {
+        if let Some(Opened { position, .. }) = dump.opened {
             known.at = known.at.max(position.seq);
         }
         let donor = dump.donor;

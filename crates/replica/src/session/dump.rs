@@ -5,6 +5,7 @@ use std::sync::Arc;
 use waystation_base::{Moment, Seq};
 
 use super::{Report, Session};
+use crate::entry::SnapshotSize;
 use crate::ids::{Ahead, Position, SnapshotId};
 use crate::message::{ToSite, Violation};
 
@@ -91,6 +92,7 @@ impl Session {
         snapshot: SnapshotId,
         position: Position,
         ahead: Option<Ahead>,
+        size: SnapshotSize,
     ) {
         if self.dump.snapshot() != Some(snapshot) {
             // It came after the deadline.
@@ -113,6 +115,7 @@ impl Session {
             snapshot,
             position,
             ahead,
+            size,
         });
     }
 

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use waystation_base::SiteId;
 
 use super::*;
+use crate::entry::SnapshotSize;
 use crate::message::Vitals;
 use crate::test_support::{EPOCH, NOW, at, entries, welcome};
 
@@ -90,6 +91,7 @@ fn a_dump_goes_before_the_increments_that_are_queued_and_they_follow() {
         snapshot: SNAPSHOT,
         position: at(0),
         ahead: None,
+        size: SnapshotSize::default(),
     };
     session.handle_message(NOW, opened);
     let told = outputs(&mut session);
@@ -158,6 +160,7 @@ fn a_donor_that_never_answers_loses_the_dump_and_keeps_its_increments() {
         snapshot: SNAPSHOT,
         position: at(0),
         ahead: None,
+        size: SnapshotSize::default(),
     };
     session.handle_message(now, opened);
     let snapshot = SNAPSHOT;
@@ -176,6 +179,7 @@ fn a_snapshot_that_is_not_exactly_at_the_donors_position_is_no_dump() {
         snapshot: SNAPSHOT,
         position: at(1),
         ahead: None,
+        size: SnapshotSize::default(),
     };
     session.handle_message(NOW, opened);
     assert!(matches!(
@@ -308,6 +312,7 @@ fn join_from(session: &mut Session, seq: u64) {
             donor: SiteId(2),
             position: at(seq),
             ahead: None,
+            size: SnapshotSize::default(),
         },
     );
     outputs(session);
@@ -377,7 +382,8 @@ fn any_message() -> impl Strategy<Value = ToHub> {
         (0..5_u64, seq).prop_map(|(snapshot, seq)| ToHub::SnapshotOpened {
             snapshot: SnapshotId(snapshot),
             position: at(seq),
-            ahead: None
+            ahead: None,
+            size: SnapshotSize::default(),
         }),
         (0..5_u64).prop_map(|snapshot| ToHub::SnapshotFailed {
             snapshot: SnapshotId(snapshot),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use waystation_base::{Seq, SiteId};
 
-use crate::entry::Entry;
+use crate::entry::{Entry, SnapshotSize};
 use crate::ids::{Ahead, Position, SnapshotId};
 use crate::message::{JoinError, Refusal, ToHub, ToSite, Vitals};
 
@@ -71,6 +71,8 @@ pub enum Notice {
         position: Position,
         /// What it contains beyond it.
         ahead: Option<Ahead>,
+        /// About how large it is.
+        size: SnapshotSize,
     },
     /// End the connection.
     Close(Refusal),
@@ -93,6 +95,8 @@ pub enum Report {
         position: Position,
         /// What it contains beyond it.
         ahead: Option<Ahead>,
+        /// About how large it is.
+        size: SnapshotSize,
     },
     /// There is no snapshot. Its increments flow again.
     SnapshotFailed {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use waystation_base::{Backoff, Moment, Seq};
 
 use super::parked::Parked;
-use crate::entry::{Entry, Touches};
+use crate::entry::{Entry, Touches, TouchesOf};
 use crate::ids::{Ahead, Cursor, Position};
 use crate::limits::{ERROR_BYTES_MAX, PARKED_MAX};
 use crate::message::{ApplyState, Violation};
@@ -32,7 +32,7 @@ struct Suspect {
 #[derive(Debug)]
 pub(super) struct Applier {
     config: ApplierConfig,
-    touches: fn(&Entry) -> Touches,
+    touches: TouchesOf,
     backoff: Backoff,
     position: Position,
     received: Seq,
@@ -64,7 +64,7 @@ struct Busy {
 }
 
 impl Applier {
-    pub(super) fn new(config: ApplierConfig, touches: fn(&Entry) -> Touches, seed: u64) -> Self {
+    pub(super) fn new(config: ApplierConfig, touches: TouchesOf, seed: u64) -> Self {
         Self {
             backoff: Backoff::new(config.backoff, seed),
             config,
@@ -245,7 +245,7 @@ impl Applier {
                 if self.parked.len() + parked.len() >= PARKED_MAX {
                     break;
                 }
-                parked.insert(entry.position.seq, (self.touches)(entry));
+                parked.insert(entry.position.seq, self.touches.of(entry));
             }
             batch.position = entry.position;
             batch.entries.push((Arc::clone(entry), verdict));
@@ -291,7 +291,7 @@ impl Applier {
             return verdict;
         }
         if !(self.parked.is_empty() && parked_now.is_empty()) {
-            let touches = (self.touches)(entry);
+            let touches = self.touches.of(entry);
             if self.parked.conflicts(&touches) || parked_now.conflicts(&touches) {
                 return Verdict::Park;
             }

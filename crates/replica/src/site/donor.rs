@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use waystation_base::{Moment, SiteId};
 
-use crate::entry::Chunk;
+use crate::entry::{Chunk, SnapshotSize};
 use crate::ids::{Ahead, Cursor, Position, SnapshotId};
 use crate::limits::{CHUNK_BYTES, SNAPSHOTS_OPEN_MAX};
 use crate::message::{Pull, ToHub};
@@ -92,6 +92,7 @@ impl Donor {
         snapshot: SnapshotId,
         position: Position,
         ahead: Option<Ahead>,
+        size: SnapshotSize,
     ) {
         match self.snapshots.get_mut(&snapshot) {
             Some(open) => {
@@ -100,6 +101,7 @@ impl Donor {
                     snapshot,
                     position,
                     ahead,
+                    size,
                 });
             }
             // Closed while it was opening.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use waystation_base::{Moment, Seq, SiteId};
 
 use super::{ReplayRefusal, Site, SiteOutput, Verdict};
-use crate::entry::Chunk;
+use crate::entry::{Chunk, SnapshotSize};
 use crate::ids::{Ahead, Position, SnapshotId};
 use crate::message::Holding;
 
@@ -29,13 +29,15 @@ impl Site {
 
     /// The snapshot of [`SiteOutput::OpenSnapshot`] is open, at the position that
     /// its own transaction reads. `ahead` is what it contains of changes captured
-    /// here that have not come back through the log.
+    /// here that have not come back through the log; `size` tells joiners for how
+    /// long they wait.
     pub fn handle_snapshot_opened(
         &mut self,
         now: Moment,
         snapshot: SnapshotId,
         position: Position,
         ahead: Option<Ahead>,
+        size: SnapshotSize,
     ) {
         // A copy that came from a snapshot that was ahead is ahead itself, until
         // the log has passed it.
@@ -48,7 +50,7 @@ impl Site {
             }
             (captured, joined) => {
                 let ahead = captured.or(joined);
-                self.donor.opened(snapshot, position, ahead);
+                self.donor.opened(snapshot, position, ahead, size);
             }
         }
         self.advance(now);

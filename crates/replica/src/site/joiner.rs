@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use waystation_base::{Backoff, BackoffConfig, Moment, SiteId};
 
-use crate::entry::Chunk;
+use crate::entry::{Chunk, SnapshotSize};
 use crate::ids::{Ahead, Cursor, Position, SnapshotId};
 use crate::message::{Donor, Holding, JoinError, Pull, Restoring, ToHub};
 
@@ -82,6 +82,7 @@ struct Source {
     donor: SiteId,
     position: Position,
     ahead: Option<Ahead>,
+    size: SnapshotSize,
 }
 
 #[derive(Debug)]
@@ -176,6 +177,15 @@ impl Joiner {
         (self.chunks, self.rows, self.bytes)
     }
 
+    /// About how large the copy is that is being taken.
+    pub(super) fn size(&self) -> Option<SnapshotSize> {
+        match &self.state {
+            State::CatchingUp { source, .. } => Some(source.size),
+            State::Pulling(pulling) => Some(pulling.source.size),
+            _ => None,
+        }
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Moment> {
         let state = match &self.state {
             State::Idle => None,
@@ -239,6 +249,7 @@ impl Joiner {
         donor: SiteId,
         position: Position,
         ahead: Option<Ahead>,
+        size: SnapshotSize,
     ) {
         if !matches!(self.state, State::Asked { .. }) {
             return;
@@ -249,6 +260,7 @@ impl Joiner {
             donor,
             position,
             ahead,
+            size,
         };
         let Some(part) = &self.part else {
             return self.pull_from(now, source, 0, Cursor::default());

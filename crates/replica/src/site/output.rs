@@ -7,7 +7,7 @@ use waystation_base::{BackoffConfig, FencingToken, Seq, SiteId};
 
 use super::applier::{ApplierConfig, ApplyBatch};
 use super::joiner::{JoinerConfig, StoreChunk};
-use crate::entry::{Entry, Touches};
+use crate::entry::{SnapshotSize, Touches, TouchesOf};
 use crate::ids::{Cursor, LifeId, Position, SiteName, SnapshotId};
 use crate::message::{ApplyState, Holding, JoinError, PublishRefusal, Refusal, ToHub, Violation};
 
@@ -18,12 +18,15 @@ pub struct SiteConfig {
     pub name: SiteName,
     /// Its zone: donors of the same zone are near. Default empty.
     pub zone: Arc<str>,
+    /// Whether its target has rows, so that it can be a donor for others that have.
+    /// Default true.
+    pub has_rows: bool,
     /// How it applies.
     pub applier: ApplierConfig,
     /// How it joins.
     pub joiner: JoinerConfig,
     /// What an entry touches, for entries that are parked. Default: anything.
-    pub touches: fn(&Entry) -> Touches,
+    pub touches: TouchesOf,
     /// Most bytes a second of snapshots for others; none for no bound. Default
     /// none.
     pub donor_bytes_per_second: Option<u64>,
@@ -41,9 +44,10 @@ impl SiteConfig {
         Self {
             name,
             zone: "".into(),
+            has_rows: true,
             applier: ApplierConfig::default(),
             joiner: JoinerConfig::default(),
-            touches: |_| Touches::Anything,
+            touches: TouchesOf::default(),
             donor_bytes_per_second: None,
             heartbeat_every: Duration::from_millis(500),
             silence_max: Duration::from_secs(5),
@@ -186,6 +190,9 @@ pub struct SiteView {
     pub joined_rows: u64,
     /// Bytes stored since the start of the process.
     pub joined_bytes: u64,
+    /// About how large the donor's copy is, while it is being taken. Zero where
+    /// the donor does not know.
+    pub joining_size: Option<SnapshotSize>,
     /// The right to write.
     pub token: Option<FencingToken>,
 }

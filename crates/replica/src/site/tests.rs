@@ -1,6 +1,7 @@
 //! Tests of a site as a whole: its connection, what it acknowledges, refusals.
 
 use super::*;
+use crate::entry::SnapshotSize;
 use crate::test_support::{EPOCH, NOW, at, entries, hello, holding, name, welcome};
 
 fn site(holding: Holding) -> Site {
@@ -203,11 +204,16 @@ fn a_copy_that_is_ahead_says_so_when_it_is_a_donor() {
     let snapshot = SnapshotId(1);
     site.handle_message(NOW, ToSite::OpenSnapshot { snapshot });
     outputs(&mut site);
-    site.handle_snapshot_opened(NOW, snapshot, position, None);
+    let size = SnapshotSize {
+        bytes: 1000,
+        rows: 10,
+    };
+    site.handle_snapshot_opened(NOW, snapshot, position, None, size);
     let opened = ToHub::SnapshotOpened {
         snapshot,
         position,
         ahead,
+        size,
     };
     assert_eq!(outputs(&mut site), [SiteOutput::Send(opened)]);
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use waystation_base::{ConnName, Moment, Seq, SiteId};
 use waystation_replica::{
     Ahead, ApplyBatch, ApplyFault, ApplyState, Cursor, Holding, LifeId, Origin, Position, Site,
-    SiteEvent, SiteName, SiteOutput, SiteRestored, SnapshotId, StoreChunk, ToSite, Verdict,
+    SiteEvent, SiteName, SiteOutput, SiteRestored, SnapshotId, SnapshotSize, StoreChunk, ToSite,
+    Verdict,
 };
 
 use super::database::{Copy, KEYS, OWN_KEYS, Rows, Write, touches};
@@ -303,7 +304,7 @@ impl World {
             life: side.copy.life,
             source: side.copy.captured,
         });
-        site.handle_snapshot_opened(now, snapshot, position, ahead);
+        site.handle_snapshot_opened(now, snapshot, position, ahead, SnapshotSize::default());
     }
 
     fn chunk_read(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use waystation_base::{ConnName, Epoch, Moment, Rng, Seq, ShardId, SiteId};
 use waystation_replica::{
     Batch, Cursor, Entry, Hub, HubConfig, Session, SessionConfig, SiteConfig, SiteName, SnapshotId,
-    ToHub, ToSite,
+    ToHub, ToSite, Touches, TouchesOf,
 };
 
 use super::check::Reference;
@@ -224,9 +224,9 @@ impl World {
         config.joiner.can_filter = self.plan.can_filter;
         config.joiner.chunks_window = 2;
         config.touches = if self.mutant == Mutant::ParkedHoldsNothing {
-            |_| waystation_replica::Touches::Keys(Vec::new())
+            TouchesOf::new(|_| Touches::Keys(Vec::new()))
         } else {
-            super::database::touches
+            TouchesOf::new(super::database::touches)
         };
         if self.rng_is_even(n) {
             config.zone = "east".into();

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use waystation_base::Seq;
-use waystation_replica::{Entry, Holding, LifeId, SiteRestored, Touches};
+use waystation_replica::{Entry, Holding, LifeId, SiteRestored, Touches, TouchesOf};
 
 use super::{Adapter, AdapterError, Audited, Fate, Kind, Opened, Snapshot};
 use lanes::{Lane, MemorySnapshot};
@@ -131,7 +131,8 @@ impl Adapter for MemoryDatabase {
             name: "memory",
             is_transactional: true,
             can_filter: true,
-            touches,
+            has_rows: true,
+            touches: TouchesOf::new(touches),
         }
     }
 

@@ -18,29 +18,35 @@ mod apply;
 mod capture;
 mod changes;
 mod keys;
+pub(super) mod lists;
 mod outbox;
+mod place;
+mod release;
 mod schema;
 mod snapshot;
-mod state;
+pub(super) mod state;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod touches;
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, Transaction, TransactionBehavior};
 use waystation_base::Seq;
-use waystation_replica::{Entry, LifeId, SiteRestored, Touches};
+use waystation_replica::{LifeId, SiteRestored};
 
 use self::apply::{Plans, SqliteApply, is_transient};
 use self::capture::SqliteCapture;
-use self::changes::{Change, Changes, Shape};
+use self::changes::Shape;
 use self::outbox::SchemaChange;
+use self::place::Place;
 use self::snapshot::SqliteSnapshot;
 use self::state::State;
 use self::statement::Guard;
+use self::touches::Uniques;
 use super::{Adapter, AdapterError, Capture, Kind, Opened, Snapshot};
 use crate::limits::{BUSY_WAIT, STATEMENTS_CACHED};
 
@@ -50,6 +56,7 @@ pub struct SqliteDatabase {
     path: PathBuf,
     is_captured: bool,
     skipped: Vec<String>,
+    uniques: Uniques,
 }
 
 impl SqliteDatabase {
@@ -59,6 +66,7 @@ impl SqliteDatabase {
             path: path.to_owned(),
             is_captured: false,
             skipped: Vec::new(),
+            uniques: Uniques::default(),
         }
     }
 
@@ -94,6 +102,25 @@ impl SqliteDatabase {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
         Ok(connection)
     }
+
+    /// Gives all tables that are to be captured their triggers, and takes away
+    /// those that are left of another start.
+    fn set_up_capture(
+        &self,
+        transaction: &Transaction<'_>,
+        state: &State,
+    ) -> Result<(), AdapterError> {
+        let was_captured = outbox::is_installed(transaction)?;
+        match (self.is_captured, was_captured) {
+            (true, true) => {
+                release::skipped(transaction, &self.skipped)?;
+                outbox::install(transaction, &self.skipped, SchemaChange::Capture)
+            }
+            (true, false) => outbox::install(transaction, &self.skipped, SchemaChange::Adopt),
+            (false, true) => release::all(transaction, state.returned),
+            (false, false) => Ok(()),
+        }
+    }
 }
 
 impl Adapter for SqliteDatabase {
@@ -102,12 +129,14 @@ impl Adapter for SqliteDatabase {
             name: "sqlite",
             is_transactional: true,
             can_filter: true,
-            touches: |entry: &Entry| touches(&entry.payload),
+            has_rows: true,
+            touches: self.uniques.touches_of(),
         }
     }
 
     fn open(&self, life: LifeId) -> Result<Opened, AdapterError> {
         let mut connection = self.connect_to_apply()?;
+        let place = Place::of(&self.path)?;
         let guard = Guard::install(&mut connection)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         State::create_tables(&transaction)?;
@@ -121,15 +150,11 @@ impl Adapter for SqliteDatabase {
         for table in schema::tables(&transaction, &self.skipped)? {
             schema::check_keys(&transaction, &table)?;
         }
-        if self.is_captured {
-            let change = if outbox::is_installed(&transaction)? {
-                SchemaChange::Capture
-            } else {
-                SchemaChange::Adopt
-            };
-            outbox::install(&transaction, &self.skipped, change)?;
-        }
-        let parked = parked(&transaction)?;
+        self.set_up_capture(&transaction, &state)?;
+        self.uniques.refresh(&transaction)?;
+        let parked = lists::parked(&transaction)?.into_iter();
+        let touches = |(seq, payload): (Seq, Vec<u8>)| (seq, self.uniques.touches(&payload));
+        let parked = parked.map(touches).collect();
         transaction.commit()?;
         let restored = SiteRestored {
             life: state.life,
@@ -139,7 +164,8 @@ impl Adapter for SqliteDatabase {
             is_captured: self.is_captured,
         };
         let capture = if self.is_captured {
-            let capture = SqliteCapture::new(self.connect()?, self.skipped.clone());
+            let skipped = self.skipped.clone();
+            let capture = SqliteCapture::new(self.connect()?, place.clone(), skipped);
             Some(Box::new(capture) as Box<dyn Capture>)
         } else {
             None
@@ -150,6 +176,8 @@ impl Adapter for SqliteDatabase {
             skipped: self.skipped.clone(),
             is_captured: self.is_captured,
             state,
+            place,
+            uniques: self.uniques.clone(),
             plans: Plans::default(),
         });
         Ok(Opened {
@@ -160,6 +188,8 @@ impl Adapter for SqliteDatabase {
     }
 
     fn open_snapshot(&self) -> Result<Box<dyn Snapshot>, AdapterError> {
+        // No empty file is made in the place of one that is gone.
+        Place::of(&self.path)?;
         let reader = self.connect()?;
         if !self.is_captured {
             return Ok(Box::new(SqliteSnapshot::begin(reader, &self.skipped)?));
@@ -174,41 +204,6 @@ impl Adapter for SqliteDatabase {
         transaction.commit()?;
         snapshot.set_captured((numbered.number > returned).then_some(numbered.number));
         Ok(Box::new(snapshot))
-    }
-}
-
-fn parked(connection: &Connection) -> Result<Vec<(Seq, Touches)>, AdapterError> {
-    let sql = "SELECT seq, payload FROM _waystation_parked ORDER BY seq";
-    let mut statement = connection.prepare(sql)?;
-    let mut rows = statement.query([])?;
-    let mut parked = Vec::new();
-    while let Some(row) = rows.next()? {
-        let seq = Seq(row.get::<_, i64>(0)?.cast_unsigned());
-        parked.push((seq, touches(&row.get::<_, Vec<u8>>(1)?)));
-    }
-    Ok(parked)
-}
-
-/// The keys that changes name, hashed; a statement may touch anything.
-fn touches(payload: &[u8]) -> Touches {
-    let Some(mut changes) = Changes::read(payload) else {
-        return Touches::Anything;
-    };
-    let shapes = changes.shapes.clone();
-    let mut keys = Vec::new();
-    loop {
-        let key = match changes.next() {
-            Ok(Some(Change::Put { table, row })) => {
-                let shape = &shapes[table];
-                keys::encode(&shape.name, shape.key.iter().map(|index| row[*index]))
-            }
-            Ok(Some(Change::Delete { table, key })) => keys::encode(&shapes[table].name, key),
-            Ok(None) => return Touches::Keys(keys),
-            Ok(Some(Change::Make { .. } | Change::Drop { .. })) | Err(_) => {
-                return Touches::Anything;
-            }
-        };
-        keys.push(waystation_base::hash64(&key));
     }
 }
 

@@ -47,6 +47,8 @@ pub enum ProofSaid {
     },
     /// There are no hashes.
     Failed(Arc<str>),
+    /// There are no rows: nothing to compare.
+    NoRows,
 }
 
 pub(super) fn put(out: &mut Vec<u8>, proof: &Proof) {
@@ -84,6 +86,7 @@ pub(super) fn put_answer(out: &mut Vec<u8>, answer: &ProofAnswer) {
             out.push(2);
             put_text(out, error);
         }
+        ProofSaid::NoRows => out.push(3),
     }
 }
 
@@ -106,6 +109,7 @@ pub(super) fn take_answer(reader: &mut Reader) -> Option<ProofAnswer> {
             captured: take_option(reader, Reader::u64)?,
         },
         2 => ProofSaid::Failed(take_text(reader)?),
+        3 => ProofSaid::NoRows,
         _ => return None,
     };
     Some(ProofAnswer { proof, said })

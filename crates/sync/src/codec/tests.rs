@@ -3,7 +3,8 @@ use std::sync::Arc;
 use waystation_base::{Epoch, FencingToken, Rng, Seq, SiteId};
 use waystation_replica::{
     ApplyState, Chunk, ClientKey, Donor, Entry, Hello, Holding, JoinError, LifeId, Origin,
-    Position, PublishRefusal, Refusal, Restoring, SiteName, Violation, Vitals, Welcome,
+    Position, PublishRefusal, Refusal, Restoring, SiteName, SnapshotSize, Violation, Vitals,
+    Welcome,
 };
 
 use super::*;
@@ -72,6 +73,13 @@ fn vitals() -> Vitals {
     }
 }
 
+fn size() -> SnapshotSize {
+    SnapshotSize {
+        bytes: 1 << 40,
+        rows: 77,
+    }
+}
+
 fn from_site() -> Vec<FromSite> {
     let hello = |holding| {
         ToHub::Hello(Hello {
@@ -79,6 +87,7 @@ fn from_site() -> Vec<FromSite> {
             life: LifeId(5),
             holding,
             zone: "north".into(),
+            has_rows: true,
         })
     };
     let mut all: Vec<ToHub> = holdings().map(hello).into();
@@ -103,6 +112,7 @@ fn from_site() -> Vec<FromSite> {
             snapshot: SnapshotId(1),
             position: Position::new(1, 1),
             ahead: None,
+            size: size(),
         },
         ToHub::SnapshotFailed {
             snapshot: SnapshotId(1),
@@ -125,6 +135,11 @@ fn from_site() -> Vec<FromSite> {
         },
     ]);
     let mut all: Vec<FromSite> = all.into_iter().map(FromSite::Core).collect();
+    all.extend(answers());
+    all
+}
+
+fn answers() -> Vec<FromSite> {
     let range = RangeHash {
         last: Cursor::new(b"k"),
         rows: 4,
@@ -135,7 +150,13 @@ fn from_site() -> Vec<FromSite> {
         captured: Some(3),
     };
     let failed = ProofSaid::Failed("away".into());
-    for said in [ProofSaid::Ranges(vec![range]), done, failed] {
+    let mut all = Vec::new();
+    for said in [
+        ProofSaid::Ranges(vec![range]),
+        done,
+        failed,
+        ProofSaid::NoRows,
+    ] {
         all.push(FromSite::Proof(ProofAnswer { proof: 6, said }));
     }
     all
@@ -267,6 +288,7 @@ fn from_hub() -> Vec<FromHub> {
             donor: SiteId(2),
             position: Position::new(1, 7),
             ahead: Some(ahead()),
+            size: size(),
         },
         ToSite::Chunk {
             snapshot,

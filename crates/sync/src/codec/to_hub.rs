@@ -11,8 +11,8 @@ use waystation_replica::{
 
 use super::refusals::{put_text, take_text};
 use super::{
-    DecodeError, SYNC_VERSION, put_ahead, put_cursor, put_option, put_pull, take_ahead,
-    take_cursor, take_option, take_pull,
+    DecodeError, SYNC_VERSION, put_ahead, put_cursor, put_option, put_pull, put_size, take_ahead,
+    take_cursor, take_option, take_pull, take_size,
 };
 use crate::parts::{Reader, put_bytes, put_life, put_site, put_u64};
 
@@ -34,12 +34,14 @@ pub(super) fn put(out: &mut Vec<u8>, message: &ToHub) {
             snapshot,
             position,
             ahead,
+            size,
         } => {
             out.push(5);
             put_u64(out, snapshot.0);
             put_u64(out, position.epoch.0);
             put_u64(out, position.seq.0);
             put_ahead(out, *ahead);
+            put_size(out, *size);
         }
         ToHub::SnapshotFailed { snapshot, error } => {
             out.push(6);
@@ -119,6 +121,7 @@ fn put_hello(out: &mut Vec<u8>, hello: &Hello) {
         }
     }
     put_text(out, &hello.zone);
+    out.push(u8::from(hello.has_rows));
 }
 
 fn put_restoring(out: &mut Vec<u8>, part: &Restoring) {
@@ -182,6 +185,7 @@ fn take_other(reader: &mut Reader, kind: u8) -> Option<ToHub> {
             snapshot: SnapshotId(reader.u64()?),
             position: reader.position()?,
             ahead: take_ahead(reader)?,
+            size: take_size(reader)?,
         },
         6 => ToHub::SnapshotFailed {
             snapshot: SnapshotId(reader.u64()?),
@@ -230,6 +234,7 @@ fn take_hello(reader: &mut Reader) -> Option<ToHub> {
             _ => return None,
         },
         zone: reader.text_within(SITE_NAME_BYTES_MAX)?,
+        has_rows: reader.flag()?,
     }))
 }
 

@@ -10,7 +10,9 @@ use super::refusals::{
     take_refusal,
 };
 use super::to_hub::{put_chunk, take_chunk};
-use super::{put_ahead, put_option, put_pull, take_ahead, take_option, take_pull};
+use super::{
+    put_ahead, put_option, put_pull, put_size, take_ahead, take_option, take_pull, take_size,
+};
 use crate::log::{Item, decode, put_entry};
 use crate::parts::{Reader, put_site, put_u64};
 
@@ -40,12 +42,14 @@ pub(super) fn put(out: &mut Vec<u8>, message: &ToSite) {
             donor,
             position,
             ahead,
+            size,
         } => {
             put_named(out, 8, *snapshot);
             put_site(out, *donor);
             put_u64(out, position.epoch.0);
             put_u64(out, position.seq.0);
             put_ahead(out, *ahead);
+            put_size(out, *size);
         }
         ToSite::Chunk { snapshot, chunk } => {
             put_named(out, 9, *snapshot);
@@ -126,6 +130,7 @@ pub(super) fn take(reader: &mut Reader, kind: u8) -> Option<ToSite> {
             donor: reader.site()?,
             position: reader.position()?,
             ahead: take_ahead(reader)?,
+            size: take_size(reader)?,
         },
         9 => ToSite::Chunk {
             snapshot: take_snapshot(reader)?,

@@ -113,6 +113,7 @@ mod tests {
             life: LifeId(1),
             holding: Holding::Fresh,
             zone: "".into(),
+            has_rows: true,
         });
         let mut body = vec![0];
         body.extend_from_slice(&FromSite::Core(hello).encode());

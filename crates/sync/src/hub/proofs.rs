@@ -22,7 +22,8 @@ pub struct ProofReport {
     pub epoch: u64,
     /// The sequence at which all copies were hashed.
     pub at: u64,
-    /// Whether all sites took part and have equal copies, two at least.
+    /// Whether all sites that have rows took part and have equal copies, two at
+    /// least.
     pub is_equal: bool,
     /// The sites that were live.
     pub sites: Vec<SiteProof>,
@@ -34,7 +35,8 @@ pub struct SiteProof {
     /// Its name.
     pub site: String,
     /// `equal` or `differs`, compared with the first site that has hashes; `ahead`
-    /// if it holds captured writes that are not in the log yet; `failed`.
+    /// if it holds captured writes that are not in the log yet; `no rows` for a
+    /// handler; `failed`.
     pub result: String,
     /// Its rows.
     pub rows: u64,
@@ -44,11 +46,23 @@ pub struct SiteProof {
     pub error: Option<String>,
 }
 
+/// The result of a site that has none to compare.
+const NO_ROWS: &str = "no rows";
+
 /// One site's part.
 struct Part {
     name: String,
     ranges: Vec<RangeHash>,
-    end: Option<Result<Option<u64>, String>>,
+    end: Option<End>,
+}
+
+/// How a site's part ended.
+enum End {
+    /// All ranges are here, and with them captured writes up to this one that are
+    /// not in the log.
+    Whole(Option<u64>),
+    NoRows,
+    Failed(String),
 }
 
 struct Running {
@@ -75,7 +89,7 @@ impl Proofs {
         for running in self.running.values_mut() {
             if let Some(part) = running.parts.get_mut(&conn) {
                 part.end
-                    .get_or_insert_with(|| Err("its connection was lost".to_owned()));
+                    .get_or_insert_with(|| End::Failed("its connection was lost".to_owned()));
             }
         }
     }
@@ -114,33 +128,36 @@ impl Part {
         match said {
             ProofSaid::Ranges(ranges) => {
                 if self.ranges.len() + ranges.len() > PROOF_RANGES_MAX {
-                    self.end = Some(Err("it has too many ranges".to_owned()));
+                    self.end = Some(End::Failed("it has too many ranges".to_owned()));
                 } else {
                     self.ranges.extend(ranges);
                 }
             }
             ProofSaid::Done { position, captured } => {
                 self.end = Some(if position == at {
-                    Ok(captured)
+                    End::Whole(captured)
                 } else {
-                    Err(format!("it was hashed at {position}"))
+                    End::Failed(format!("it was hashed at {position}"))
                 });
             }
-            ProofSaid::Failed(error) => self.end = Some(Err(error.to_string())),
+            ProofSaid::Failed(error) => self.end = Some(End::Failed(error.to_string())),
+            ProofSaid::NoRows => self.end = Some(End::NoRows),
         }
     }
 }
 
 fn report(running: Running) -> ProofReport {
     let parts: Vec<Part> = running.parts.into_values().collect();
-    let is_whole = |part: &&Part| matches!(part.end, Some(Ok(None)));
+    let is_whole = |part: &&Part| matches!(part.end, Some(End::Whole(None)));
     let first = parts.iter().find(is_whole).map(|part| part.ranges.clone());
     let first = first.unwrap_or_default();
     let sites: Vec<SiteProof> = parts
         .into_iter()
         .map(|part| compare(part, &first))
         .collect();
-    let is_equal = sites.len() > 1 && sites.iter().all(|one| one.result == "equal");
+    let equal = sites.iter().filter(|one| one.result == "equal").count();
+    let without_rows = sites.iter().filter(|one| one.result == NO_ROWS).count();
+    let is_equal = equal > 1 && equal + without_rows == sites.len();
     ProofReport {
         epoch: running.at.epoch.0,
         at: running.at.seq.0,
@@ -152,10 +169,11 @@ fn report(running: Running) -> ProofReport {
 fn compare(part: Part, first: &[RangeHash]) -> SiteProof {
     let rows = part.ranges.iter().map(|one| one.rows).sum();
     let (result, differing, error) = match part.end {
-        Some(Ok(None)) if part.ranges == first => ("equal", Vec::new(), None),
-        Some(Ok(None)) => ("differs", differences(&part.ranges, first), None),
-        Some(Ok(Some(_))) => ("ahead", Vec::new(), None),
-        Some(Err(error)) => ("failed", Vec::new(), Some(error)),
+        Some(End::Whole(None)) if part.ranges == first => ("equal", Vec::new(), None),
+        Some(End::Whole(None)) => ("differs", differences(&part.ranges, first), None),
+        Some(End::Whole(Some(_))) => ("ahead", Vec::new(), None),
+        Some(End::NoRows) => (NO_ROWS, Vec::new(), None),
+        Some(End::Failed(error)) => ("failed", Vec::new(), Some(error)),
         None => ("failed", Vec::new(), Some("no answer in time".to_owned())),
     };
     SiteProof {

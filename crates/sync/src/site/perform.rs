@@ -156,11 +156,12 @@ impl SiteTask {
         let now = self.shard.now();
         let started = opened.and_then(|opened| {
             let (position, captured) = (opened.position(), opened.captured());
+            let size = opened.size();
             let lane = Lane::start("sync snapshot", opened).map_err(|_| gone())?;
-            Ok((lane, position, captured))
+            Ok((lane, position, captured, size))
         });
         match started {
-            Ok((lane, position, captured)) => {
+            Ok((lane, position, captured, size)) => {
                 self.is_unplaced = false;
                 self.snapshots.insert(snapshot, Rc::new(lane));
                 let site = self.site.view().site;
@@ -170,7 +171,7 @@ impl SiteTask {
                     source,
                 });
                 self.site
-                    .handle_snapshot_opened(now, snapshot, position, ahead);
+                    .handle_snapshot_opened(now, snapshot, position, ahead, size);
             }
             Err(error) => {
                 let error = error.to_string();

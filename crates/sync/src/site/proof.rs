@@ -52,6 +52,9 @@ impl Proofs {
 
 impl SiteTask {
     pub(super) fn want_proof(&mut self, proof: Proof) {
+        if !self.adapter.kind().has_rows {
+            return self.say(proof.proof, ProofSaid::NoRows);
+        }
         let refusal = if !matches!(self.site.holding(), Holding::At { .. }) {
             Some("the copy is not complete")
         } else if self.committed > proof.at {

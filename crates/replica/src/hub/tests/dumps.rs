@@ -1,7 +1,7 @@
 //! Joiners, donors and the dumps between them.
 
 use super::*;
-use crate::entry::Chunk;
+use crate::entry::{Chunk, SnapshotSize};
 use crate::ids::{Cursor, Position};
 use crate::message::{Donor, JoinError, Pull, Restoring};
 use crate::test_support::name;
@@ -31,6 +31,7 @@ fn opened(test: &mut TestHub, slot: u32, snapshot: SnapshotId, position: Positio
         snapshot,
         position,
         ahead,
+        size: SnapshotSize::default(),
     };
     test.hub.handle_report(NOW, conn(slot), report);
 }

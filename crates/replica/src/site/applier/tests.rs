@@ -21,7 +21,7 @@ fn applier(policy: Policy) -> Applier {
         batch_entries_max: 4,
         ..ApplierConfig::default()
     };
-    let mut applier = Applier::new(config, last_digit, 1);
+    let mut applier = Applier::new(config, TouchesOf::new(last_digit), 1);
     applier.reset(at(0), None, None);
     applier
 }

@@ -13,7 +13,7 @@ fn wishes(donor: &mut Donor) -> Vec<Wish> {
 
 fn open(donor: &mut Donor) {
     donor.open(SNAPSHOT);
-    donor.opened(SNAPSHOT, at(3), None);
+    donor.opened(SNAPSHOT, at(3), None, SnapshotSize::default());
     wishes(donor);
 }
 
@@ -116,6 +116,6 @@ fn what_was_closed_while_it_opened_is_closed_when_it_is_open() {
     donor.open(SNAPSHOT);
     wishes(&mut donor);
     donor.disconnected();
-    donor.opened(SNAPSHOT, at(3), None);
+    donor.opened(SNAPSHOT, at(3), None, SnapshotSize::default());
     assert_eq!(wishes(&mut donor), [Wish::Close(SNAPSHOT)]);
 }

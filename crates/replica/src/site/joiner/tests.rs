@@ -34,7 +34,7 @@ fn chunk(index: u64) -> Arc<Chunk> {
 }
 
 fn give(joiner: &mut Joiner, snapshot: SnapshotId, seq: u64) -> Vec<Wish> {
-    joiner.given(NOW, snapshot, DONOR, at(seq), None);
+    joiner.given(NOW, snapshot, DONOR, at(seq), None, SnapshotSize::default());
     wishes(joiner)
 }
 
@@ -150,7 +150,7 @@ fn a_part_that_is_ahead_goes_on_with_its_like_only() {
         life: crate::ids::LifeId(1),
         source: 4,
     });
-    joiner.given(NOW, FIRST, DONOR, at(5), ahead);
+    joiner.given(NOW, FIRST, DONOR, at(5), ahead, SnapshotSize::default());
     store(&mut joiner, FIRST, 0..3);
     joiner.lost(NOW, FIRST);
     assert_eq!(joins(&wishes(&mut joiner)), Some((None, None)));

@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use waystation_base::Seq;
 use waystation_replica::{
-    ApplyBatch, Chunk, Cursor, Entry, Holding, LifeId, Origin, Position, StoreChunk, Verdict,
+    ApplyBatch, Chunk, Cursor, Entry, Holding, LifeId, Origin, Position, SnapshotSize, StoreChunk,
+    Verdict,
 };
 
 use super::change::{put, take};
@@ -238,6 +239,14 @@ impl Snapshot for MemorySnapshot {
 
     fn captured(&self) -> Option<u64> {
         self.captured
+    }
+
+    fn size(&self) -> SnapshotSize {
+        let row = |(key, value): (&Vec<u8>, &Bytes)| (key.len() + value.len() + 8) as u64;
+        SnapshotSize {
+            bytes: self.rows.iter().map(row).sum(),
+            rows: self.rows.len() as u64,
+        }
     }
 
     fn read(&mut self, index: u64, from: &Cursor, bytes_max: usize) -> Result<Chunk, AdapterError> {

@@ -5,24 +5,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params, params_from_iter};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params_from_iter};
 use waystation_base::Seq;
 use waystation_replica::{
-    ApplyBatch, ApplyFault, Cursor, Entry, Holding, LifeId, Origin, StoreChunk, Verdict,
+    ApplyBatch, ApplyFault, Cursor, Holding, LifeId, Origin, StoreChunk, Verdict,
 };
 
 use super::changes::{Change, Changes, Shape};
 use super::outbox::{self, SchemaChange};
+use super::place::Place;
 use super::schema::{self, quoted};
 use super::state::State;
-use super::statement::Guard;
-use super::{OwnedRef, keys};
-use crate::adapter::{AdapterError, Apply, ApplyError, Audited, Fate};
+use super::statement::{Guard, RunError};
+use super::touches::Uniques;
+use super::{OwnedRef, keys, lists};
+use crate::adapter::{AdapterError, Apply, ApplyError, Audited};
 use crate::limits::PLANS_MAX;
-
-const PARKED: i64 = 0;
-const REPLAYED: i64 = 1;
-const SKIPPED: i64 = 2;
 
 pub(super) struct SqliteApply {
     pub(super) connection: Connection,
@@ -30,6 +28,8 @@ pub(super) struct SqliteApply {
     pub(super) skipped: Vec<String>,
     pub(super) is_captured: bool,
     pub(super) state: State,
+    pub(super) place: Place,
+    pub(super) uniques: Uniques,
     pub(super) plans: Plans,
 }
 
@@ -84,6 +84,15 @@ enum Fault {
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         Self::Database(error)
+    }
+}
+
+impl From<RunError> for Fault {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Database(error) => Self::Database(error),
+            RunError::Differs(why) => Self::Entry(why),
+        }
     }
 }
 
@@ -224,6 +233,7 @@ impl SqliteApply {
         below: Option<&Cursor>,
         run: impl FnOnce(&mut Work<'_>, &mut State) -> Result<(), ApplyError>,
     ) -> Result<(), ApplyError> {
+        self.place.check().map_err(transient)?;
         let behavior = TransactionBehavior::Immediate;
         let transaction = (self.connection)
             .transaction_with_behavior(behavior)
@@ -242,26 +252,12 @@ impl SqliteApply {
         };
         run(&mut work, &mut state)?;
         state.store(&transaction).map_err(transient)?;
+        // Before the commit: what it says holds for what was parked in it.
+        self.uniques.refresh(&transaction).map_err(transient)?;
         transaction.commit().map_err(transient)?;
         self.state = state;
         Ok(())
     }
-}
-
-fn note(transaction: &Transaction<'_>, entry: &Entry, fate: i64) -> Result<(), ApplyError> {
-    let seq = entry.position.seq.0.cast_signed();
-    let payload = entry.payload.as_ref();
-    let run = |sql: &str| -> rusqlite::Result<()> {
-        transaction
-            .prepare_cached(sql)?
-            .execute(params![seq, payload, fate])?;
-        Ok(())
-    };
-    if fate == PARKED {
-        run("INSERT OR REPLACE INTO _waystation_parked SELECT ?1, ?2 WHERE ?3 = 0")
-            .map_err(transient)?;
-    }
-    run("INSERT OR REPLACE INTO _waystation_audit VALUES (?1, ?3, ?2)").map_err(transient)
 }
 
 impl Apply for SqliteApply {
@@ -283,10 +279,12 @@ impl Apply for SqliteApply {
                         work.payload(&entry.payload)
                             .map_err(|fault| fault.of_entry(seq))?;
                     }
-                    Verdict::Park => note(work.transaction, entry, PARKED)?,
+                    Verdict::Park => {
+                        lists::note_parked(work.transaction, entry).map_err(transient)?;
+                    }
                     Verdict::Skip => {
                         state.is_differing = true;
-                        note(work.transaction, entry, SKIPPED)?;
+                        lists::note_skipped(work.transaction, entry).map_err(transient)?;
                     }
                     Verdict::Contained => {}
                 }
@@ -323,47 +321,18 @@ impl Apply for SqliteApply {
 
     fn replay(&mut self, seq: Seq) -> Result<(), ApplyError> {
         self.transact(None, |work, _| {
-            let number = seq.0.cast_signed();
-            let sql = "SELECT payload FROM _waystation_parked WHERE seq = ?1";
-            let mut statement = work.transaction.prepare_cached(sql).map_err(transient)?;
-            let mut rows = statement.query([number]).map_err(transient)?;
-            let Some(row) = rows.next().map_err(transient)? else {
+            let payload = lists::parked_payload(work.transaction, seq).map_err(transient)?;
+            let Some(payload) = payload else {
                 return Ok(());
             };
-            let payload: Vec<u8> = row.get(0).map_err(transient)?;
-            drop(rows);
             work.payload(&payload)
                 .map_err(|fault| fault.of_entry(seq))?;
-            let run = |sql: &str| -> rusqlite::Result<()> {
-                work.transaction
-                    .prepare_cached(sql)?
-                    .execute(params![number, REPLAYED])?;
-                Ok(())
-            };
-            run("DELETE FROM _waystation_parked WHERE seq = ?1 AND ?2 = ?2").map_err(transient)?;
-            run("UPDATE _waystation_audit SET fate = ?2 WHERE seq = ?1").map_err(transient)
+            lists::note_replayed(work.transaction, seq).map_err(transient)
         })
     }
 
     fn audit(&mut self) -> Result<Vec<Audited>, AdapterError> {
-        let sql = "SELECT seq, fate, payload FROM _waystation_audit ORDER BY seq";
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query([])?;
-        let mut all = Vec::new();
-        while let Some(row) = rows.next()? {
-            let fate = match row.get(1)? {
-                PARKED => Fate::Parked,
-                REPLAYED => Fate::Replayed,
-                SKIPPED => Fate::Skipped,
-                _ => return Err(AdapterError::Damaged("its audited list".to_owned())),
-            };
-            all.push(Audited {
-                seq: Seq(row.get::<_, i64>(0)?.cast_unsigned()),
-                fate,
-                payload: row.get::<_, Vec<u8>>(2)?.into(),
-            });
-        }
-        Ok(all)
+        lists::audit(&self.connection)
     }
 
     fn set_repaired(&mut self) -> Result<(), AdapterError> {
@@ -384,8 +353,7 @@ fn begin_copy(work: &Work<'_>) -> Result<(), Fault> {
     if work.is_captured {
         outbox::clear(work.transaction)?;
     }
-    let sql = "DELETE FROM _waystation_parked; DELETE FROM _waystation_audit";
-    Ok(work.transaction.execute_batch(sql)?)
+    Ok(lists::clear(work.transaction)?)
 }
 
 /// Removes the rows with keys in `[from, to)`.

@@ -7,21 +7,24 @@ use bytes::Bytes;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::outbox::{self, Numbered};
+use super::place::Place;
 use crate::adapter::{AdapterError, Capture};
 use crate::limits::{CAPTURE_POLL, ERASE_ROWS_MAX};
 
 pub(super) struct SqliteCapture {
-    pub(super) connection: Connection,
-    pub(super) skipped: Vec<String>,
+    connection: Connection,
+    place: Place,
+    skipped: Vec<String>,
     /// What other connections had committed when it was last looked at.
     seen: Option<i64>,
     number: u64,
 }
 
 impl SqliteCapture {
-    pub(super) fn new(connection: Connection, skipped: Vec<String>) -> Self {
+    pub(super) fn new(connection: Connection, place: Place, skipped: Vec<String>) -> Self {
         Self {
             connection,
+            place,
             skipped,
             seen: None,
             number: 0,
@@ -55,6 +58,7 @@ impl SqliteCapture {
 impl Capture for SqliteCapture {
     fn wait(&mut self, after: u64, wait: Duration) -> Result<u64, AdapterError> {
         let mut waited = Duration::ZERO;
+        self.place.check()?;
         loop {
             let number = self.number()?;
             if number > after || waited >= wait {

@@ -1,17 +1,5 @@
-//! Changes of rows as the payload of an entry, and the rows of a chunk.
-//!
-//! The bytes (integers little-endian; a string is its length in four bytes and its
-//! bytes): the kind `1`; the number of tables in two bytes, and for each its name,
-//! the number of its columns in two bytes and their names, the number of columns of
-//! its primary key in two bytes and the index of each in two; then changes to the
-//! end. A change is its kind in a byte and
-//! - put (1): the table in two bytes, a value for each column;
-//! - delete (2): the table in two bytes, a value for each column of the key;
-//! - make (3): a name and the statement that makes what has it;
-//! - drop (4): a name and the statement that drops what has it.
-//!
-//! A value is its type in a byte (0 NULL, 1 integer, 2 real, 3 text, 4 blob) and
-//! eight bytes or a string.
+//! Changes of rows as the payload of an entry, and the rows of a chunk: the bytes of
+//! `docs/formats/sync-changes.md`.
 
 use rusqlite::types::ValueRef;
 

@@ -149,7 +149,7 @@ pub(super) fn install(
     Ok(())
 }
 
-fn known_tables(connection: &Connection) -> Result<Vec<(i64, Shape)>, AdapterError> {
+pub(super) fn known_tables(connection: &Connection) -> Result<Vec<(i64, Shape)>, AdapterError> {
     let sql = "SELECT id, shape FROM _waystation_tables WHERE is_there";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([])?;
@@ -185,7 +185,12 @@ fn forget(
             difference(shape, &altered.shape)
         )));
     }
-    // A renamed table has kept its triggers.
+    drop_triggers(transaction, id)?;
+    Ok(())
+}
+
+/// Takes a table's triggers away. One that was renamed has kept them.
+pub(super) fn drop_triggers(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<()> {
     for name in trigger_names(id) {
         transaction.execute_batch(&format!("DROP TRIGGER IF EXISTS {name}"))?;
     }

@@ -162,7 +162,10 @@ pub(super) fn objects(
     connection: &Connection,
     skipped: &[String],
 ) -> rusqlite::Result<Vec<Object>> {
+    // What a virtual table keeps its rows in is made with it, and is no table of its own.
     let sql = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL \
+        AND tbl_name NOT IN (SELECT name FROM pragma_table_list \
+            WHERE schema = 'main' AND type = 'shadow') \
         ORDER BY CASE type WHEN 'table' THEN 0 WHEN 'index' THEN 1 WHEN 'view' THEN 2 ELSE 3 END, \
         rowid";
     let mut statement = connection.prepare_cached(sql)?;

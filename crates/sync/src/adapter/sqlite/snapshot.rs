@@ -2,7 +2,7 @@
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params_from_iter};
-use waystation_replica::{Chunk, Cursor, Holding, Position};
+use waystation_replica::{Chunk, Cursor, Holding, Position, SnapshotSize};
 
 use super::changes::{Shape, Writer, put_value};
 use super::schema::{self, Object, quoted};
@@ -16,6 +16,7 @@ pub(super) struct SqliteSnapshot {
     objects: Vec<Object>,
     position: Position,
     captured: Option<u64>,
+    size: SnapshotSize,
 }
 
 impl SqliteSnapshot {
@@ -32,6 +33,7 @@ impl SqliteSnapshot {
         Ok(Self {
             tables: tables.into_iter().map(|table| table.shape).collect(),
             objects: schema::objects(&connection, skipped)?,
+            size: size(&connection)?,
             connection,
             position,
             captured: None,
@@ -88,6 +90,35 @@ impl SqliteSnapshot {
     }
 }
 
+/// About how large the file's rows are: its pages that are in use, and how far the
+/// numbers of rows go. Counting them would read all of it.
+fn size(connection: &Connection) -> Result<SnapshotSize, AdapterError> {
+    let sql = "SELECT (p.page_count - f.freelist_count) * s.page_size \
+        FROM pragma_page_count AS p, pragma_freelist_count AS f, pragma_page_size AS s";
+    let bytes: i64 = connection.query_row(sql, [], |row| row.get(0))?;
+    let sql = "SELECT name FROM pragma_table_list \
+        WHERE schema = 'main' AND type = 'table' AND NOT wr AND name NOT LIKE 'sqlite_%'";
+    let mut statement = connection.prepare_cached(sql)?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    let mut rows = 0_i64;
+    for name in names.collect::<Result<Vec<String>, _>>()? {
+        if name.starts_with(schema::OWN) {
+            continue;
+        }
+        let table = quoted(&name);
+        let sql = format!(
+            "SELECT (SELECT max(_rowid_) FROM {table}) - (SELECT min(_rowid_) FROM {table}) + 1"
+        );
+        let spread = connection.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0));
+        // A column may have that name; then nobody knows.
+        rows = rows.saturating_add(spread.ok().flatten().unwrap_or_default().max(0));
+    }
+    Ok(SnapshotSize {
+        bytes: bytes.max(0).cast_unsigned(),
+        rows: rows.cast_unsigned(),
+    })
+}
+
 impl Snapshot for SqliteSnapshot {
     fn position(&self) -> Position {
         self.position
@@ -95,6 +126,10 @@ impl Snapshot for SqliteSnapshot {
 
     fn captured(&self) -> Option<u64> {
         self.captured
+    }
+
+    fn size(&self) -> SnapshotSize {
+        self.size
     }
 
     fn read(&mut self, index: u64, from: &Cursor, bytes_max: usize) -> Result<Chunk, AdapterError> {

@@ -1,10 +1,13 @@
 //! What a copy stores of itself, in the same file and the same transactions.
 
+use std::path::Path;
+
 use rusqlite::{Connection, Row, params};
 use waystation_base::{Epoch, Seq, SiteId};
 use waystation_replica::{Ahead, Cursor, Holding, LifeId, Position, Restoring};
 
 use crate::adapter::AdapterError;
+use crate::limits::BUSY_WAIT;
 
 /// Our tables. The outbox has a column for each value of the widest table; they
 /// are added as they are needed.
@@ -34,22 +37,33 @@ CREATE TABLE IF NOT EXISTS _waystation_audit (
 );
 ";
 
+/// Opens the file of a target that keeps its state alone in it.
+///
+/// # Errors
+/// It is no such file, or not available.
+pub(in crate::adapter) fn connect(path: &Path) -> Result<Connection, AdapterError> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_WAIT)?;
+    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")?;
+    Ok(connection)
+}
+
 const FRESH: i64 = 0;
 const RESTORING: i64 = 1;
 const AT: i64 = 2;
 
 /// The row of `_waystation_state`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct State {
-    pub(super) life: LifeId,
-    pub(super) holding: Holding,
+pub(in crate::adapter) struct State {
+    pub(in crate::adapter) life: LifeId,
+    pub(in crate::adapter) holding: Holding,
     /// The last own captured write that came back through the log.
-    pub(super) returned: u64,
-    pub(super) is_differing: bool,
+    pub(in crate::adapter) returned: u64,
+    pub(in crate::adapter) is_differing: bool,
 }
 
 impl State {
-    pub(super) fn new(life: LifeId) -> Self {
+    pub(in crate::adapter) fn new(life: LifeId) -> Self {
         Self {
             life,
             holding: Holding::Fresh,
@@ -59,7 +73,7 @@ impl State {
     }
 
     /// The last sequence that is applied.
-    pub(super) fn seq(&self) -> Seq {
+    pub(in crate::adapter) fn seq(&self) -> Seq {
         match &self.holding {
             Holding::Fresh => Seq(0),
             Holding::Restoring(part) => part.position.seq,
@@ -68,7 +82,7 @@ impl State {
     }
 
     /// Makes our tables, if they are not there.
-    pub(super) fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
+    pub(in crate::adapter) fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
         connection.execute_batch(SCHEMA)
     }
 
@@ -76,7 +90,7 @@ impl State {
     ///
     /// # Errors
     /// [`AdapterError::Damaged`] if it makes no sense.
-    pub(super) fn load(connection: &Connection) -> Result<Option<Self>, AdapterError> {
+    pub(in crate::adapter) fn load(connection: &Connection) -> Result<Option<Self>, AdapterError> {
         let sql = "SELECT life, kind, epoch, seq, chunks, cursor, ahead_site, ahead_life, \
             ahead_source, returned, is_differing FROM _waystation_state";
         let mut statement = connection.prepare_cached(sql)?;
@@ -116,7 +130,7 @@ impl State {
         }))
     }
 
-    pub(super) fn store(&self, connection: &Connection) -> rusqlite::Result<()> {
+    pub(in crate::adapter) fn store(&self, connection: &Connection) -> rusqlite::Result<()> {
         let none = Position::new(0, 0);
         let (kind, position, chunks, cursor, ahead) = match &self.holding {
             Holding::Fresh => (FRESH, none, 0, &[][..], None),

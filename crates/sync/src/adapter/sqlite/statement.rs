@@ -2,16 +2,19 @@
 //!
 //! What a statement does depends on the rows it finds, and may differ where copies
 //! do. What would differ even on equal copies is refused before it runs, by the
-//! database's own parser: functions that are random or ask for the time, settings,
-//! other files, transactions of their own, and our own tables.
+//! database's own parser: settings, other files, transactions of their own, and our
+//! own tables; and by the program that it makes of a statement: functions that are
+//! random or ask for the time, also where they are a column's default.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rusqlite::Connection;
+use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
+use rusqlite::{Batch, Connection};
 
 use super::schema::OWN;
+use crate::statement::skip_comments;
 
 /// Functions whose value is not that of their arguments.
 const FUNCTIONS: [&str; 17] = [
@@ -54,20 +57,76 @@ impl Guard {
     }
 
     /// Runs the statements of an entry.
-    pub(super) fn run(&self, connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    ///
+    /// # Errors
+    /// One of them would not do the same everywhere, or the database refuses it.
+    pub(super) fn run(&self, connection: &Connection, sql: &str) -> Result<(), RunError> {
         self.0.store(true, Ordering::Relaxed);
-        let result = connection.execute_batch(sql);
+        let result = run_all(connection, sql);
         self.0.store(false, Ordering::Relaxed);
         result
     }
 }
 
+/// Why statements were not run to their end.
+#[derive(Debug)]
+pub(super) enum RunError {
+    /// The database refuses.
+    Database(rusqlite::Error),
+    /// It would not do the same everywhere.
+    Differs(String),
+}
+
+impl From<rusqlite::Error> for RunError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+fn run_all(connection: &Connection, sql: &str) -> Result<(), RunError> {
+    let mut batch = Batch::new(connection, sql);
+    while let Some(mut statement) = batch.next()? {
+        if statement.is_explain() != 0 {
+            continue;
+        }
+        if let Some(text) = statement.expanded_sql() {
+            check_functions(connection, &text)?;
+        }
+        statement.query([])?.next()?;
+    }
+    Ok(())
+}
+
+/// Refuses a statement in whose program one of [`FUNCTIONS`] is called. The text
+/// does not tell: a column that it leaves out may have one as its default. Where a
+/// schema needs a function that always has the same value (a check, a computed
+/// column, an index) the database sees to that itself, by another operation.
+fn check_functions(connection: &Connection, sql: &str) -> Result<(), RunError> {
+    let sql = skip_comments(sql);
+    let mut explain = connection.prepare(&format!("EXPLAIN {sql}"))?;
+    let mut rows = explain.query([])?;
+    while let Some(row) = rows.next()? {
+        if row
+            .get_ref(1)?
+            .as_str()
+            .is_ok_and(|name| name == "Function")
+            && let Ok(called) = row.get_ref(5)?.as_str()
+        {
+            // The name and, in brackets, how many values it takes.
+            let name = called.split('(').next().unwrap_or_default();
+            if FUNCTIONS.iter().any(|one| one.eq_ignore_ascii_case(name)) {
+                return Err(RunError::Differs(format!(
+                    "{name}() has another value at each site, in the statement or as a \
+                     default of a column"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn is_refused(context: &AuthContext<'_>) -> bool {
     match context.action {
-        AuthAction::Function { function_name } => {
-            let is_it = |name: &&str| name.eq_ignore_ascii_case(function_name);
-            FUNCTIONS.iter().any(is_it)
-        }
         AuthAction::Pragma { .. }
         | AuthAction::Attach { .. }
         | AuthAction::Detach { .. }

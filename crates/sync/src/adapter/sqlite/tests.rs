@@ -1,3 +1,6 @@
+mod faults;
+mod payload;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -574,7 +577,7 @@ fn a_snapshot_knows_the_captured_writes_that_it_contains() {
 }
 
 #[test]
-fn a_locked_file_is_waited_for_and_then_told() {
+fn a_file_that_is_no_database_and_one_that_is_not_there_are_told_apart() {
     let copy = Copy::new("CREATE TABLE t (id INTEGER PRIMARY KEY)");
     let file = copy.path();
     std::fs::write(

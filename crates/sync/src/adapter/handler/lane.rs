@@ -1,0 +1,183 @@
+//! Delivers entries, then stores how far it is.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use rusqlite::{Connection, TransactionBehavior};
+use waystation_base::Seq;
+use waystation_replica::{
+    Ahead, ApplyBatch, ApplyFault, Entry, Holding, LifeId, Origin, Position, StoreChunk, Verdict,
+};
+
+use super::{Delivery, Handler, HandlerError, before, refusal};
+use crate::adapter::sqlite::lists;
+use crate::adapter::sqlite::state::State;
+use crate::adapter::{AdapterError, Apply, ApplyError, Audited};
+
+pub(super) struct HandlerApply {
+    pub(super) connection: Connection,
+    pub(super) handler: Arc<Mutex<dyn Handler>>,
+    pub(super) may_differ: bool,
+}
+
+/// What a batch leaves to be stored.
+struct Outcome {
+    position: Position,
+    ahead: Option<Ahead>,
+    /// Entries that were not delivered, and whether they are parked.
+    noted: Vec<(Arc<Entry>, bool)>,
+    error: Option<ApplyError>,
+}
+
+fn transient(error: impl std::fmt::Display) -> ApplyError {
+    ApplyError::transient(error.to_string())
+}
+
+impl HandlerApply {
+    fn state(&self) -> Result<State, ApplyError> {
+        let state = State::load(&self.connection).map_err(transient)?;
+        state.ok_or_else(|| ApplyError::transient("the handler's file has lost its state"))
+    }
+
+    fn deliver(
+        &self,
+        position: Position,
+        origin: Option<&Origin>,
+        payload: &Bytes,
+    ) -> Result<(), ApplyError> {
+        if !self.may_differ
+            && let Some(refusal) = refusal(payload)
+        {
+            return Err(ApplyError::poison(position.seq, refusal));
+        }
+        let delivery = Delivery {
+            position,
+            origin,
+            payload,
+        };
+        let mut handler = self.handler.lock().unwrap_or_else(PoisonError::into_inner);
+        handler.deliver(&delivery).map_err(|error| {
+            let text = error.to_string();
+            match error {
+                HandlerError::Unavailable(_) => ApplyError::transient(text),
+                HandlerError::Refused(_) => ApplyError::poison(position.seq, text),
+            }
+        })
+    }
+
+    /// Delivers what is due, up to the first that is not taken.
+    fn run(&self, batch: &ApplyBatch, state: &State) -> Outcome {
+        let done = state.seq();
+        let due = |entry: &Entry| entry.position.seq > done;
+        let mut noted = Vec::new();
+        for (entry, verdict) in batch.entries.iter().filter(|(one, _)| due(one)) {
+            let taken = match verdict {
+                Verdict::Apply => self.deliver(entry.position, Some(&entry.origin), &entry.payload),
+                Verdict::Park | Verdict::Skip => {
+                    noted.push((Arc::clone(entry), *verdict == Verdict::Park));
+                    Ok(())
+                }
+                Verdict::Contained => Ok(()),
+            };
+            if let Err(error) = taken {
+                let held = match &state.holding {
+                    Holding::At { ahead, .. } => *ahead,
+                    _ => None,
+                };
+                return Outcome {
+                    position: before(entry.position),
+                    // Whether the part passes what it is ahead by, nobody knows yet.
+                    ahead: batch.ahead.or(held),
+                    noted,
+                    error: Some(error),
+                };
+            }
+        }
+        Outcome {
+            position: batch.position,
+            ahead: batch.ahead,
+            noted,
+            error: None,
+        }
+    }
+
+    fn keep(&mut self, mut state: State, outcome: &Outcome) -> Result<(), ApplyError> {
+        let behavior = TransactionBehavior::Immediate;
+        let transaction = self.connection.transaction_with_behavior(behavior);
+        let transaction = transaction.map_err(transient)?;
+        for (entry, is_parked) in &outcome.noted {
+            if *is_parked {
+                lists::note_parked(&transaction, entry).map_err(transient)?;
+            } else {
+                state.is_differing = true;
+                lists::note_skipped(&transaction, entry).map_err(transient)?;
+            }
+        }
+        if outcome.position.seq >= state.seq() {
+            let (position, ahead) = (outcome.position, outcome.ahead);
+            match &mut state.holding {
+                Holding::Restoring(part) => part.position = position,
+                holding => *holding = Holding::At { position, ahead },
+            }
+        }
+        state.store(&transaction).map_err(transient)?;
+        transaction.commit().map_err(transient)
+    }
+}
+
+impl Apply for HandlerApply {
+    fn apply(&mut self, batch: &ApplyBatch) -> Result<(), ApplyError> {
+        if batch.below.is_some() {
+            return Err(ApplyError {
+                fault: ApplyFault::Unfilterable,
+                error: "a handler has no rows, and takes no part of a copy".to_owned(),
+            });
+        }
+        let state = self.state()?;
+        let outcome = self.run(batch, &state);
+        self.keep(state, &outcome)?;
+        outcome.error.map_or(Ok(()), Err)
+    }
+
+    fn store(&mut self, store: &StoreChunk, life: LifeId) -> Result<(), ApplyError> {
+        if store.chunk.rows > 0 {
+            let mut handler = self.handler.lock().unwrap_or_else(PoisonError::into_inner);
+            handler.restore(&store.chunk).map_err(transient)?;
+        }
+        let mut state = self.state()?;
+        let transaction = self.connection.transaction().map_err(transient)?;
+        if store.chunk.index == 0 {
+            lists::clear(&transaction).map_err(transient)?;
+            state = State::new(life);
+        }
+        state.holding = store.holding.clone();
+        state.store(&transaction).map_err(transient)?;
+        transaction.commit().map_err(transient)
+    }
+
+    fn replay(&mut self, seq: Seq) -> Result<(), ApplyError> {
+        let payload = lists::parked_payload(&self.connection, seq).map_err(transient)?;
+        let Some(payload) = payload else {
+            return Ok(());
+        };
+        let epoch = match self.state()?.holding {
+            Holding::At { position, .. } => position.epoch,
+            _ => return Err(ApplyError::transient("the handler has no position")),
+        };
+        self.deliver(Position { epoch, seq }, None, &payload.into())?;
+        let transaction = self.connection.transaction().map_err(transient)?;
+        lists::note_replayed(&transaction, seq).map_err(transient)?;
+        transaction.commit().map_err(transient)
+    }
+
+    fn audit(&mut self) -> Result<Vec<Audited>, AdapterError> {
+        lists::audit(&self.connection)
+    }
+
+    fn set_repaired(&mut self) -> Result<(), AdapterError> {
+        let state = State::load(&self.connection)?;
+        let mut state = state.ok_or(AdapterError::NoPosition)?;
+        state.is_differing = false;
+        Ok(state.store(&self.connection)?)
+    }
+}

@@ -1,0 +1,104 @@
+//! The lists of parked entries and of all that was not applied in its turn, as
+//! tables beside the state.
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension as _, params};
+use waystation_base::Seq;
+use waystation_replica::Entry;
+
+use crate::adapter::{AdapterError, Audited, Fate};
+
+const PARKED: i64 = 0;
+const REPLAYED: i64 = 1;
+const SKIPPED: i64 = 2;
+
+/// Parked entries with what they say, in order. Cost: O(bytes).
+pub(in crate::adapter) fn parked(
+    connection: &Connection,
+) -> Result<Vec<(Seq, Vec<u8>)>, AdapterError> {
+    let sql = "SELECT seq, payload FROM _waystation_parked ORDER BY seq";
+    let mut statement = connection.prepare_cached(sql)?;
+    let read = |row: &rusqlite::Row<'_>| {
+        let seq = Seq(row.get::<_, i64>(0)?.cast_unsigned());
+        Ok((seq, row.get(1)?))
+    };
+    let rows = statement.query_map([], read)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// What a parked entry says; none if it is not parked.
+pub(in crate::adapter) fn parked_payload(
+    connection: &Connection,
+    seq: Seq,
+) -> rusqlite::Result<Option<Vec<u8>>> {
+    let sql = "SELECT payload FROM _waystation_parked WHERE seq = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement
+        .query_row([seq.0.cast_signed()], |row| row.get(0))
+        .optional()
+}
+
+/// Puts an entry aside.
+pub(in crate::adapter) fn note_parked(
+    connection: &Connection,
+    entry: &Entry,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO _waystation_parked VALUES (?1, ?2)";
+    let seq = entry.position.seq.0.cast_signed();
+    let values = params![seq, entry.payload.as_ref()];
+    connection.prepare_cached(sql)?.execute(values)?;
+    note(connection, entry, PARKED)
+}
+
+/// Writes down that an entry was left out.
+pub(in crate::adapter) fn note_skipped(
+    connection: &Connection,
+    entry: &Entry,
+) -> rusqlite::Result<()> {
+    note(connection, entry, SKIPPED)
+}
+
+fn note(connection: &Connection, entry: &Entry, fate: i64) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO _waystation_audit VALUES (?1, ?2, ?3)";
+    let seq = entry.position.seq.0.cast_signed();
+    let values = params![seq, fate, entry.payload.as_ref()];
+    connection.prepare_cached(sql)?.execute(values)?;
+    Ok(())
+}
+
+/// Writes down that a parked entry was applied.
+pub(in crate::adapter) fn note_replayed(connection: &Connection, seq: Seq) -> rusqlite::Result<()> {
+    let seq = seq.0.cast_signed();
+    let sql = "DELETE FROM _waystation_parked WHERE seq = ?1";
+    connection.prepare_cached(sql)?.execute([seq])?;
+    let sql = "UPDATE _waystation_audit SET fate = ?2 WHERE seq = ?1";
+    connection.prepare_cached(sql)?.execute([seq, REPLAYED])?;
+    Ok(())
+}
+
+/// All that was not applied in its turn, in order. Cost: O(bytes).
+pub(in crate::adapter) fn audit(connection: &Connection) -> Result<Vec<Audited>, AdapterError> {
+    let sql = "SELECT seq, fate, payload FROM _waystation_audit ORDER BY seq";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        let fate = match row.get(1)? {
+            PARKED => Fate::Parked,
+            REPLAYED => Fate::Replayed,
+            SKIPPED => Fate::Skipped,
+            _ => return Err(AdapterError::Damaged("its audited list".to_owned())),
+        };
+        all.push(Audited {
+            seq: Seq(row.get::<_, i64>(0)?.cast_unsigned()),
+            fate,
+            payload: Bytes::from(row.get::<_, Vec<u8>>(2)?),
+        });
+    }
+    Ok(all)
+}
+
+/// A new copy begins: what was wrong with the old one goes.
+pub(in crate::adapter) fn clear(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("DELETE FROM _waystation_parked; DELETE FROM _waystation_audit")
+}

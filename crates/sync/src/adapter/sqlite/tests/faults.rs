@@ -1,0 +1,362 @@
+//! Faults that were found here: each test tells its own.
+
+use rusqlite::TransactionBehavior;
+use waystation_replica::Touches;
+
+use super::super::apply::{Plans, SqliteApply};
+use super::super::place::Place;
+use super::super::state::State;
+use super::super::statement::Guard;
+use super::super::touches::Uniques;
+use super::*;
+
+/// A column that a statement left out got the time or a random value as its default,
+/// another one at each site: only functions in the statement's own text were looked
+/// for.
+#[test]
+fn a_default_that_would_differ_is_refused_and_a_value_in_its_place_is_not() {
+    let (target, mut apply) = Copy::opened(
+        "CREATE TABLE stamped (id INTEGER PRIMARY KEY, at TEXT DEFAULT CURRENT_TIMESTAMP);
+         CREATE TABLE drawn (id INTEGER PRIMARY KEY, v TEXT DEFAULT (hex(randomblob(4))));
+         CREATE TABLE since (id INTEGER PRIMARY KEY, v INT DEFAULT (strftime('%s', 'now')));
+         CREATE TABLE plain (id INTEGER PRIMARY KEY, v INT DEFAULT (abs(-7)))",
+    );
+    begin(&mut apply);
+    let refused = [
+        ("INSERT INTO stamped (id) VALUES (1)", "current_timestamp"),
+        ("INSERT INTO stamped DEFAULT VALUES", "current_timestamp"),
+        (
+            "INSERT INTO plain (id) VALUES (1);\n -- and then\n ;INSERT INTO drawn (id) VALUES (1)",
+            "randomblob",
+        ),
+        (
+            "INSERT INTO since (id) SELECT id FROM plain UNION SELECT 1",
+            "strftime",
+        ),
+    ];
+    for (sql, function) in refused {
+        let error = apply_one(&mut apply, 1, sql).unwrap_err();
+        assert_eq!(error.fault, ApplyFault::Poison(Seq(1)), "{sql}: {error}");
+        assert!(error.error.contains(function), "{sql}: {error}");
+    }
+    let allowed = "INSERT INTO stamped VALUES (1, '2001-02-03'), (2, NULL);
+         UPDATE stamped SET at = 'then' WHERE id = 2; INSERT INTO plain (id) VALUES (1)";
+    apply_one(&mut apply, 1, allowed).unwrap();
+    let all = "SELECT quote(at) FROM stamped UNION ALL SELECT quote(v) FROM plain";
+    assert_eq!(target.rows(all), ["'2001-02-03'", "'then'", "7"]);
+}
+
+/// Dates are computed by the same functions that tell the time, and were refused
+/// where a table is made that checks them: what one site made no other would take.
+#[test]
+fn a_check_of_a_date_arrives() {
+    let (source, _apply, mut capture) = Copy::captured("CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    let (target, mut apply) = Copy::opened("CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    begin(&mut apply);
+    source.write(
+        "CREATE TABLE day (id INTEGER PRIMARY KEY, at TEXT CHECK (date(at) IS at),
+             year TEXT AS (strftime('%Y', at)) STORED);
+         CREATE INDEX by_day ON day (julianday(at));
+         INSERT INTO day (at) VALUES ('2026-11-22')",
+    );
+    ship(&mut capture, &mut 0, &mut apply);
+    assert_eq!(target.rows("SELECT year FROM day"), ["2026"]);
+    apply_one(&mut apply, 9, "INSERT INTO day (at) VALUES ('2027-01-01')").unwrap();
+    assert_eq!(target.rows("SELECT year FROM day WHERE id = 2"), ["2027"]);
+}
+
+/// A captured file that was opened again without capture kept its triggers: every
+/// write went into an outbox that nobody read.
+#[test]
+fn a_file_that_is_not_captured_any_more_has_no_triggers() {
+    const TRIGGERS: &str = "SELECT name FROM sqlite_master \
+        WHERE type = 'trigger' AND name LIKE '\\_waystation%' ESCAPE '\\'";
+    let (source, mut apply, mut capture) =
+        Copy::captured("CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    begin(&mut apply);
+    source.write("INSERT INTO t VALUES (1)");
+    assert_eq!(capture.wait(0, WAIT).unwrap(), 1);
+    let plain = SqliteDatabase::new(&source.path());
+    let Err(AdapterError::Unfit(error)) = plain.open(LifeId(9)).map(drop) else {
+        panic!("a write was dropped that no other site has")
+    };
+    assert!(error.contains("1 captured changes"), "{error}");
+    // It is in the log and has come back.
+    capture.erase(1).unwrap();
+    assert!(plain.open(LifeId(9)).is_err());
+    let own = vec![(entry(1, Bytes::new()), Verdict::Contained)];
+    apply.apply(&batch(own, 1)).unwrap();
+    plain.open(LifeId(9)).unwrap();
+    assert_eq!(source.rows(TRIGGERS), Vec::<String>::new());
+    source.write("INSERT INTO t VALUES (2)");
+    let rows = source.rows("SELECT quote(count(*)) FROM _waystation_outbox");
+    assert_eq!(
+        rows,
+        ["1"],
+        "the last one stays, so that numbers are not used again"
+    );
+    // What is captured later has the next number, and all triggers are there again.
+    let mut capture = source.target.open(LifeId(9)).unwrap().capture.unwrap();
+    assert_eq!(source.rows(TRIGGERS).len(), 3);
+    assert_eq!(capture.wait(1, Duration::ZERO).unwrap(), 1);
+    source.write("INSERT INTO t VALUES (3)");
+    assert_eq!(capture.wait(1, WAIT).unwrap(), 2);
+    assert_eq!(capture.read(1, 9, 1 << 20).unwrap().len(), 1);
+}
+
+/// A table that was skipped from some start on kept its triggers, and would have
+/// been dropped at all other sites; one that was skipped no more had none.
+#[test]
+fn what_is_skipped_may_change_from_start_to_start() {
+    const SQL: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY); \
+        CREATE TABLE u (id INTEGER PRIMARY KEY); CREATE INDEX by_id ON u (id)";
+    let (source, apply, capture) = Copy::captured(SQL);
+    drop((apply, capture));
+    let (target, mut apply) = Copy::opened(SQL);
+    begin(&mut apply);
+    let skipping = source.target.clone().skip("u");
+    let mut capture = skipping.open(LifeId(1)).unwrap().capture.unwrap();
+    source.write("INSERT INTO u VALUES (1); INSERT INTO t VALUES (1)");
+    let mut done = 0;
+    ship(&mut capture, &mut done, &mut apply);
+    assert_eq!(dump(&target, "t"), ["1"]);
+    assert_eq!(dump(&target, "u"), Vec::<String>::new());
+    drop(capture);
+    let mut capture = source.target.open(LifeId(1)).unwrap().capture.unwrap();
+    source.write("INSERT INTO u VALUES (2)");
+    ship(&mut capture, &mut done, &mut apply);
+    assert_eq!(dump(&target, "u"), ["1", "2"]);
+}
+
+/// The tables in which a virtual table keeps its rows went to the other sites as
+/// tables of their own, although the virtual one was skipped; there they stood in
+/// its way, or had no primary key.
+#[test]
+fn what_a_skipped_virtual_table_keeps_its_rows_in_stays_here() {
+    let copy = Copy::new("CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    let target = copy.target.clone().captured().skip("words");
+    let mut capture = target.open(LifeId(1)).unwrap().capture.unwrap();
+    copy.write(
+        "CREATE VIRTUAL TABLE words USING fts5(a); INSERT INTO words VALUES ('one');
+         INSERT INTO t VALUES (1)",
+    );
+    let (other, mut apply) = Copy::opened("CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    begin(&mut apply);
+    ship(&mut capture, &mut 0, &mut apply);
+    let names = "SELECT name FROM sqlite_master WHERE name NOT LIKE '\\_%' ESCAPE '\\'";
+    assert_eq!(other.rows(names), ["t"]);
+    assert_eq!(dump(&other, "t"), ["1"]);
+    // Nor do they go with a copy.
+    begin(&mut target.open(LifeId(1)).unwrap().apply);
+    let mut snapshot = target.open_snapshot().unwrap();
+    let position = snapshot.position();
+    let (joiner, mut apply) = Copy::opened("");
+    for chunk in chunks(&mut snapshot, 1 << 20) {
+        store(&mut apply, &chunk, position);
+    }
+    assert_eq!(joiner.rows(names), ["t"]);
+}
+
+/// The entry with the next number, as it is captured when `sql` runs.
+fn captured(source: &Copy, capture: &mut Box<dyn Capture>, done: &mut u64, sql: &str) -> Entry {
+    source.write(sql);
+    let number = capture.wait(*done, WAIT).unwrap();
+    assert_eq!(number, *done + 1, "{sql}");
+    let payload = capture.read(*done, 1, 1 << 20).unwrap().remove(0);
+    *done = number;
+    Entry::clone(&entry(number, payload))
+}
+
+fn overlap(target: &SqliteDatabase, one: &Entry, other: &Entry) -> bool {
+    let touches = target.kind().touches;
+    let (Touches::Keys(one), Touches::Keys(other)) = (touches.of(one), touches.of(other)) else {
+        panic!("rows have keys")
+    };
+    one.iter().any(|key| other.contains(key))
+}
+
+/// A put was parked that was to take another row away, by a second unique index. A
+/// later put of that value was applied, since its key was another, and the replay of
+/// the parked one took its row away.
+#[test]
+fn a_parked_put_holds_back_puts_of_the_values_that_it_takes() {
+    const SQL: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT UNIQUE, note, more);
+         CREATE UNIQUE INDEX by_both ON t (note, more);
+         CREATE TABLE anyway (id INTEGER PRIMARY KEY, name TEXT COLLATE NOCASE UNIQUE, size INT);
+         CREATE TABLE odd (id INTEGER PRIMARY KEY, v); CREATE UNIQUE INDEX by_v ON odd (abs(v));
+         CREATE TABLE word (w TEXT PRIMARY KEY COLLATE NOCASE NOT NULL) WITHOUT ROWID";
+    let (source, _apply, mut capture) = Copy::captured(SQL);
+    let (other, mut apply) = Copy::opened(SQL);
+    let mut done = 0;
+    let mut put = |sql: &str| captured(&source, &mut capture, &mut done, sql);
+    let first = put("INSERT INTO t VALUES (1, 'x', 1, 1)");
+    let pairs = [
+        ("INSERT OR REPLACE INTO t VALUES (2, 'x', 2, 2)", true),
+        ("INSERT INTO t VALUES (3, 'y', 1, 2)", false),
+        ("INSERT OR REPLACE INTO t VALUES (4, 'z', 1, 1)", true),
+        ("INSERT OR REPLACE INTO t VALUES (1, 'w', 9, 9)", true),
+        ("INSERT INTO t VALUES (5, NULL, NULL, 1)", false),
+        ("DELETE FROM t WHERE id = 3", false),
+    ];
+    for (sql, is_held) in pairs {
+        let next = put(sql);
+        assert_eq!(overlap(&other.target, &first, &next), is_held, "{sql}");
+    }
+    // Where other bytes may be the same value, each put may take any row away.
+    let pairs = [
+        (
+            "INSERT INTO anyway VALUES (1, 'a', 1)",
+            "INSERT OR REPLACE INTO anyway VALUES (2, 'A', 1)",
+        ),
+        (
+            "INSERT INTO odd VALUES (1, -7)",
+            "INSERT OR REPLACE INTO odd VALUES (2, 7)",
+        ),
+        (
+            "INSERT INTO word VALUES ('a')",
+            "INSERT OR REPLACE INTO word VALUES ('A')",
+        ),
+    ];
+    for (one, then) in pairs {
+        let (one, then) = (put(one), put(then));
+        assert!(overlap(&other.target, &one, &then));
+        assert!(!overlap(&other.target, &one, &first));
+    }
+    // An index that only this copy has counts as well, from the next transaction on.
+    let (one, two) = (
+        put("INSERT INTO t VALUES (30, 'm', 1000, 7)"),
+        put("INSERT INTO t VALUES (31, 'n', 2000, 7)"),
+    );
+    assert!(!overlap(&other.target, &one, &two));
+    other.write("CREATE UNIQUE INDEX late ON t (more)");
+    begin(&mut apply);
+    assert!(overlap(&other.target, &one, &two));
+}
+
+/// The list of parked entries is read again at the next start, with what they touch.
+#[test]
+fn what_a_parked_put_holds_back_is_known_after_a_restart() {
+    const SQL: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT UNIQUE)";
+    let (source, _apply, mut capture) = Copy::captured(SQL);
+    let (target, mut apply) = Copy::opened(SQL);
+    begin(&mut apply);
+    let mut done = 0;
+    let parked = captured(
+        &source,
+        &mut capture,
+        &mut done,
+        "INSERT INTO t VALUES (1, 'x')",
+    );
+    let sql = "INSERT OR REPLACE INTO t VALUES (2, 'x')";
+    let later = captured(&source, &mut capture, &mut done, sql);
+    apply
+        .apply(&batch(vec![(Arc::new(parked), Verdict::Park)], 1))
+        .unwrap();
+    drop(apply);
+    let anew = SqliteDatabase::new(&target.path());
+    let restored = anew.open(LifeId(2)).unwrap().restored;
+    let [(Seq(1), Touches::Keys(held))] = restored.parked.as_slice() else {
+        panic!("{:?}", restored.parked)
+    };
+    let Touches::Keys(keys) = anew.kind().touches.of(&later) else {
+        panic!("rows have keys")
+    };
+    assert!(keys.iter().any(|key| held.contains(key)));
+}
+
+/// A file that was removed or replaced while its site ran was written on where nobody
+/// reads it, and what was applied there was acknowledged.
+#[test]
+fn a_file_that_disappears_is_waited_for() {
+    let (copy, mut apply, mut capture) = Copy::captured("CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    begin(&mut apply);
+    let (path, away) = (copy.path(), copy.folder.path().join("away"));
+    let refused = |apply: &mut Box<dyn Apply>, text: &str| {
+        let error = apply_one(apply, 1, "INSERT INTO t VALUES (1)").unwrap_err();
+        assert_eq!(error.fault, ApplyFault::Transient);
+        assert!(error.error.contains(text), "{error}");
+    };
+    std::fs::rename(&path, &away).unwrap();
+    refused(&mut apply, "No such file");
+    assert!(matches!(
+        copy.target.open_snapshot(),
+        Err(AdapterError::Unavailable(_))
+    ));
+    assert!(!path.exists(), "nothing is made in its place");
+    std::fs::write(&path, "another file").unwrap();
+    refused(&mut apply, "is another file now");
+    assert!(matches!(
+        capture.wait(0, Duration::ZERO),
+        Err(AdapterError::Unavailable(_))
+    ));
+    std::fs::rename(&away, &path).unwrap();
+    apply_one(&mut apply, 1, "INSERT INTO t VALUES (1)").unwrap();
+    assert_eq!(dump(&copy, "t"), ["1"]);
+}
+
+#[test]
+fn a_file_that_is_locked_for_long_is_waited_for_and_left_as_it_was() {
+    let (copy, mut apply) = Copy::opened("CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    begin(&mut apply);
+    let mut other = Connection::open(copy.path()).unwrap();
+    let lock = other.transaction_with_behavior(TransactionBehavior::Immediate);
+    let lock = lock.unwrap();
+    let error = apply_one(&mut apply, 1, "INSERT INTO t VALUES (1)").unwrap_err();
+    assert_eq!(error.fault, ApplyFault::Transient);
+    assert!(error.error.contains("locked"), "{error}");
+    drop(lock);
+    apply_one(&mut apply, 1, "INSERT INTO t VALUES (1)").unwrap();
+    assert_eq!(dump(&copy, "t"), ["1"]);
+}
+
+/// A lane over a file that may grow by a few pages more.
+fn with_room(copy: &Copy, pages: i64) -> Box<dyn Apply> {
+    let mut connection = copy.target.connect_to_apply().unwrap();
+    let count: i64 = connection
+        .query_row("PRAGMA page_count", [], |row| row.get(0))
+        .unwrap();
+    let sql = format!("PRAGMA max_page_count = {}", count + pages);
+    connection.execute_batch(&sql).unwrap();
+    let state = State::load(&connection).unwrap().unwrap();
+    Box::new(SqliteApply {
+        guard: Guard::install(&mut connection).unwrap(),
+        connection,
+        skipped: Vec::new(),
+        is_captured: false,
+        state,
+        place: Place::of(&copy.path()).unwrap(),
+        uniques: Uniques::default(),
+        plans: Plans::default(),
+    })
+}
+
+/// The database has no room at every page that a batch needs: nothing of it is there,
+/// its position neither, and with room it is applied once.
+#[test]
+fn a_full_disk_leaves_nothing_of_a_batch() {
+    let (copy, mut apply) = Copy::opened("CREATE TABLE t (id INTEGER PRIMARY KEY, v)");
+    begin(&mut apply);
+    drop(apply);
+    let insert = |id| format!("INSERT INTO t VALUES ({id}, zeroblob(20000))");
+    let entries = |from| (from..from + 3).map(|id| (entry(id, insert(id)), Verdict::Apply));
+    let mut refused = 0;
+    for pages in 0..40 {
+        let mut apply = with_room(&copy, pages);
+        match apply.apply(&batch(entries(1).collect(), 3)) {
+            Err(error) => {
+                assert_eq!(error.fault, ApplyFault::Transient, "{error}");
+                assert!(error.error.contains("full"), "{error}");
+                assert_eq!(dump(&copy, "t"), Vec::<String>::new());
+                refused += 1;
+            }
+            Ok(()) => break,
+        }
+    }
+    assert!((1..40).contains(&refused), "{refused}");
+    let ids = "SELECT quote(id) FROM t";
+    assert_eq!(copy.rows(ids), ["1", "2", "3"]);
+    let mut apply = with_room(&copy, 100);
+    apply.apply(&batch(entries(1).collect(), 3)).unwrap();
+    apply.apply(&batch(entries(2).collect(), 4)).unwrap();
+    assert_eq!(copy.rows(ids), ["1", "2", "3", "4"]);
+}
