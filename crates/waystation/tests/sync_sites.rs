@@ -5,129 +5,14 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use common::{run, stderr, stdout, waystation};
+use common::sync::{Place, audit, publish, wait_until};
+use common::{run, stderr, stdout};
 use rusqlite::Connection;
 use rusqlite::types::Value;
-use tempfile::TempDir;
-use waystation_test_process::Watchdog;
-
-/// More than anything here takes on a machine under load.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A server that says `ready …`; killed when it is dropped.
-struct Server {
-    child: Child,
-    _watchdog: Watchdog,
-    out: BufReader<ChildStdout>,
-    ready: String,
-}
-
-impl Server {
-    /// Starts it, and waits until it is ready.
-    fn start(args: &[&str]) -> Self {
-        let mut child = waystation(args).stdout(Stdio::piped()).spawn().unwrap();
-        let watchdog = Watchdog::over(&child);
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        out.read_line(&mut line).unwrap();
-        let ready = line.trim_end().strip_prefix("ready ");
-        let ready = ready.unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        Self {
-            child,
-            _watchdog: watchdog,
-            out,
-            ready,
-        }
-    }
-
-    /// Ends it with a signal: its exit code.
-    fn end(mut self, signal: &str) -> Option<i32> {
-        let pid = self.child.id().to_string();
-        let kill = Command::new("kill").args(["-s", signal, &pid]).status();
-        assert!(kill.unwrap().success());
-        let mut rest = String::new();
-        self.out.read_to_string(&mut rest).unwrap();
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A folder with the log and the files of all sites, and where its hub is.
-struct Place {
-    folder: TempDir,
-    hub: String,
-}
-
-impl Place {
-    /// A place and its running hub. The hub has an address of this process alone:
-    /// while it is down nobody else gets its port, and no site that looks for it
-    /// there meets itself.
-    fn new() -> (Self, Server) {
-        let pid = std::process::id();
-        let [_, a, b, c] = (pid + 1).to_be_bytes();
-        let mut place = Self {
-            folder: tempfile::tempdir().unwrap(),
-            hub: format!("127.{}.{b}.{}:0", 100 + a % 100, c.max(1)),
-        };
-        let hub = place.start_hub();
-        place.hub.clone_from(&hub.ready);
-        (place, hub)
-    }
-
-    fn start_hub(&self) -> Server {
-        let dir = self.folder.path().to_str().unwrap();
-        Server::start(&["sync", "hub", "--dir", dir, "--listen", &self.hub])
-    }
-
-    fn file(&self, site: &str) -> PathBuf {
-        self.folder.path().join(format!("{site}.db"))
-    }
-
-    /// The program that a site's file belongs to.
-    fn open(&self, site: &str) -> Connection {
-        open(&self.file(site))
-    }
-
-    fn url(&self, site: &str) -> String {
-        format!("sqlite://{}", self.file(site).display())
-    }
-
-    fn site(&self, name: &str, more: &[&str]) -> Server {
-        Server::start(&self.site_args(name, &self.url(name), more))
-    }
-
-    /// Asks the site of this name.
-    fn ask(&self, what: &str, site: &str, more: &[&str]) -> Output {
-        let dir = self.folder.path().to_str().unwrap();
-        let args = ["sync", what, site, "--dir", dir];
-        run(&[args.as_slice(), more].concat())
-    }
-
-    fn site_args<'a>(&'a self, name: &'a str, url: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-        let dir = self.folder.path().to_str().unwrap();
-        let args = ["sync", "site", "--name", name, "--hub", &self.hub];
-        [&args, ["--database", url, "--dir", dir].as_slice(), more].concat()
-    }
-}
-
-fn open(path: &Path) -> Connection {
-    let connection = Connection::open(path).unwrap();
-    connection.busy_timeout(PATIENCE).unwrap();
-    connection
-}
 
 const ROWS: &str = "\
     CREATE TABLE account (id INTEGER PRIMARY KEY, owner TEXT NOT NULL, amount REAL);
@@ -197,18 +82,6 @@ fn write(app: &mut Connection, round: i64) {
         transaction.execute(sql, [value]).unwrap();
     }
     transaction.commit().unwrap();
-}
-
-/// Waits until `is_done`, and says what for if it never is.
-fn wait_until(what: &str, mut is_done: impl FnMut() -> bool) {
-    let (_never, pause) = mpsc::channel::<()>();
-    for _ in 0..PATIENCE.as_millis() / 50 {
-        if is_done() {
-            return;
-        }
-        let _ = pause.recv_timeout(Duration::from_millis(50));
-    }
-    panic!("waited in vain until {what}");
 }
 
 fn count(connection: &Connection) -> i64 {
@@ -292,21 +165,6 @@ fn all_that_is_wrong_with_a_call_is_listed_at_once() {
     }
     assert!(said.contains("4 faults"), "{said}");
     assert_eq!(stdout(&refused), "");
-}
-
-/// What the site says of the entries that it did not apply.
-fn audit(place: &Place, site: &str) -> String {
-    let output = place.ask("audit", site, &["--json"]);
-    assert!(output.status.success(), "{}", stderr(&output));
-    stdout(&output)
-}
-
-fn publish(place: &Place, sql: &str) {
-    let file = place.folder.path().join("entry.sql");
-    std::fs::write(&file, sql).unwrap();
-    let file = file.to_str().unwrap();
-    let output = run(&["sync", "publish", "--hub", &place.hub, file]);
-    assert!(output.status.success(), "{}", stderr(&output));
 }
 
 /// A statement that the database refused stood at the head of the queue for ever,

@@ -29,16 +29,26 @@ all sites, once `sync grant NAME` has allowed it; until then it waits. Prints `r
 once its copy is whole and the hub has welcomed it; a join tells its progress on
 standard error. SIGTERM and Ctrl-C end it with 0; it goes on where it stopped.
 
+With --handler entries are POSTed to a URL instead, in order and at least once;
+the header idempotency-key is the same whenever the same entry comes. Entries may
+be anything; a plain SQL statement is labelled unsafe, and refused if it would do
+something else at each site, as NOW() does.
+
 Examples:
   waystation sync site --name master --database sqlite://shop.db --capture
   waystation sync site --name room-2 --database sqlite:///var/lib/shop.db --join master
   waystation sync site --name room-3 --hub 10.0.0.5:7072 --database sqlite://shop.db \\
-      --skip sessions --policy park")]
+      --skip sessions --policy park
+  waystation sync site --name search --handler http://127.0.0.1:9200/entries")]
     Site(SiteRunArgs),
     /// Publish a file as one entry
     #[command(after_help = "\
 Prints the entry's place, HISTORY/SEQUENCE, once it is durable. The same KEY again
 is the same entry, so that a publish whose answer was lost may be repeated.
+
+A plain SQL statement is unsafe: what it does depends on the rows it finds at each
+site. One that would do something else at each site though the rows are equal, as
+NOW() and LIMIT without ORDER BY do, is refused, and so is one that cannot be read.
 
 Examples:
   waystation sync publish statement.sql
@@ -159,8 +169,14 @@ pub(crate) struct SiteRunArgs {
     #[command(flatten)]
     pub(crate) hub: HubArg,
     /// What it keeps equal: `sqlite://PATH`
-    #[arg(long, value_name = "URL")]
-    pub(crate) database: String,
+    #[arg(long, value_name = "URL", required_unless_present = "handler")]
+    pub(crate) database: Option<String>,
+    /// Sends entries to a URL instead of a database: `http://HOST:PORT/PATH`
+    #[arg(long, value_name = "URL", conflicts_with_all = ["database", "capture", "skip"])]
+    pub(crate) handler: Option<String>,
+    /// Hand statements to the handler that would do something else at each site, too
+    #[arg(long, requires = "handler")]
+    pub(crate) allow_nondeterministic: bool,
     /// Send what any program writes to the database to all sites
     #[arg(long)]
     pub(crate) capture: bool,
@@ -208,6 +224,10 @@ pub(crate) struct PublishArgs {
     /// For how long to try
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub(crate) wait: u64,
+    /// Publish statements that would do something else at each site, or that cannot
+    /// be read, too
+    #[arg(long)]
+    pub(crate) allow_nondeterministic: bool,
     /// What to publish; `-` and nothing are standard input
     #[arg(value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,

@@ -92,8 +92,7 @@ fn say_ready(name: &str, position: Position, as_json: bool) -> io::Result<()> {
     out.flush()
 }
 
-/// One line about a join. How large the donor's copy is nobody knows before its
-/// end, so the time that is left counts what is to be applied of the log.
+/// One line about a join.
 fn tell(
     out: &mut dyn Write,
     view: &SiteView,
@@ -104,22 +103,62 @@ fn tell(
     let seq = place_of(view).map_or(0, |position| position.seq.0);
     let rate = per_second(view.joined_bytes.saturating_sub(told.bytes), past);
     let applied = per_second(seq.saturating_sub(told.seq), past);
-    let left = view.end.0.saturating_sub(seq);
-    let eta = left.checked_div(applied);
-    let (rows, bytes) = (view.joined_rows, view.joined_bytes);
+    let behind = view.end.0.saturating_sub(seq);
+    let copy = Copied::of(view);
+    // What is written meanwhile is applied after the copy.
+    let eta = match copy.total {
+        Some(total) if copy.done < total => (total - copy.done).checked_div(rate),
+        _ => behind.checked_div(applied),
+    };
+    let rows = view.joined_rows;
     if as_json {
         let line = serde_json::json!({
-            "joining": { "bytes": bytes, "rows": rows, "bytes_per_second": rate,
-                "entries_left": left, "eta_seconds": eta },
+            "joining": { "bytes": copy.done, "bytes_total": copy.total, "rows": rows,
+                "rows_total": copy.rows_total, "bytes_per_second": rate,
+                "entries_left": behind, "eta_seconds": eta },
         });
         return writeln!(out, "{line}");
     }
+    let of =
+        |total: Option<String>| total.map_or_else(String::new, |one| format!(" of about {one}"));
+    let (done, speed) = (mebibytes(copy.done), mebibytes(rate));
+    let total = of(copy.total.map(mebibytes));
+    let rows_total = of(copy.rows_total.map(|rows| rows.to_string()));
     let eta = eta.map_or_else(|| "unknown".to_owned(), |seconds| format!("{seconds} s"));
-    let (done, speed) = (mebibytes(bytes), mebibytes(rate));
     writeln!(
         out,
-        "joining: {done} MiB, {rows} rows, {speed} MiB/s, {left} entries behind, eta {eta}"
+        "joining: {done}{total} MiB, {rows}{rows_total} rows, {speed} MiB/s, \
+         {behind} entries behind, eta {eta}"
     )
+}
+
+/// How much of a copy is there, about.
+#[derive(Debug, PartialEq, Eq)]
+struct Copied {
+    done: u64,
+    /// What the donor thinks there is; never less than what is there.
+    total: Option<u64>,
+    rows_total: Option<u64>,
+}
+
+impl Copied {
+    /// Chunks that are there from before this process have the size of those that
+    /// came since.
+    fn of(view: &SiteView) -> Self {
+        let each = view.joined_bytes.checked_div(view.joined_chunks);
+        let chunks = match &view.holding {
+            Holding::Restoring(part) => part.chunks,
+            _ => view.joined_chunks,
+        };
+        let done = each.unwrap_or_default().saturating_mul(chunks);
+        let size = view.joining_size.unwrap_or_default();
+        let known = |count: u64| (count > 0).then_some(count);
+        Self {
+            done,
+            total: known(size.bytes).map(|total| total.max(done)),
+            rows_total: known(size.rows).map(|total| total.max(view.joined_rows)),
+        }
+    }
 }
 
 fn per_second(count: u64, past: Duration) -> u64 {
@@ -135,7 +174,69 @@ fn mebibytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use waystation_base::Seq;
+    use waystation_replica::{ApplyState, Cursor, Restoring, SnapshotSize};
+
     use super::*;
+
+    fn view(chunks: u64) -> SiteView {
+        SiteView {
+            site: None,
+            is_connected: true,
+            is_barred: false,
+            holding: Holding::Restoring(Restoring {
+                position: Position::new(1, 5),
+                chunks,
+                cursor: Cursor::new(b"k"),
+                ahead: None,
+            }),
+            end: Seq(25),
+            apply: ApplyState::Running,
+            error: None,
+            is_differing: false,
+            parked: 0,
+            is_joining: true,
+            joined_chunks: 4,
+            joined_rows: 40,
+            joined_bytes: 4 << 20,
+            joining_size: Some(SnapshotSize {
+                bytes: 20 << 20,
+                rows: 200,
+            }),
+            token: None,
+        }
+    }
+
+    fn told(view: &SiteView) -> String {
+        let told = Told {
+            at: MonotonicClock.now(),
+            bytes: 2 << 20,
+            seq: 5,
+        };
+        let mut out = Vec::new();
+        tell(&mut out, view, &told, Duration::from_secs(1), false).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    /// How large the donor's copy is nobody knew before its end, and the time that
+    /// was told counted what was to be applied after it.
+    #[test]
+    fn a_join_tells_how_much_is_there_and_when_the_rest_will_be() {
+        assert_eq!(
+            told(&view(4)),
+            "joining: 4.0 of about 20.0 MiB, 40 of about 200 rows, 2.0 MiB/s, \
+             20 entries behind, eta 8 s\n"
+        );
+        // It went on where an earlier process stopped.
+        assert!(told(&view(10)).contains("10.0 of about 20.0 MiB"));
+        // There was more than the donor thought.
+        let larger = view(40);
+        assert_eq!(Copied::of(&larger).total, Some(40 << 20));
+        assert!(told(&larger).contains("eta unknown"));
+        let mut unknown = view(4);
+        unknown.joining_size = None;
+        assert!(told(&unknown).starts_with("joining: 4.0 MiB, 40 rows, 2.0 MiB/s"));
+    }
 
     #[test]
     fn rates_and_sizes_are_rounded_down() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use waystation_replica::limits::PAYLOAD_BYTES_MAX;
 use waystation_sync::client::HubClient;
+use waystation_sync::statement;
 
 use crate::cli::PublishArgs;
 use crate::failure::Failure;
@@ -17,6 +18,7 @@ use crate::failure::Failure;
 /// The file cannot be read, or the hub refuses.
 pub(super) fn run(args: &PublishArgs, as_json: bool) -> Result<(), Failure> {
     let payload = read(args)?;
+    check(args, &payload)?;
     let client = HubClient::start(args.hub.hub.into()).context("cannot start")?;
     let key = args.key.as_deref().map(str::as_bytes);
     let within = Duration::from_secs(args.wait);
@@ -30,6 +32,27 @@ pub(super) fn run(args: &PublishArgs, as_json: bool) -> Result<(), Failure> {
         writeln!(out, "{place}")
     };
     Ok(printed.context("cannot print")?)
+}
+
+/// Refuses a statement that would do something else at each site, and says of any
+/// other what it is.
+fn check(args: &PublishArgs, payload: &[u8]) -> Result<(), Failure> {
+    if !statement::is_statement(payload) {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(payload);
+    if !args.allow_nondeterministic
+        && let Err(fault) = statement::check(&text)
+    {
+        let error = anyhow!(fault).context("not published; see --allow-nondeterministic");
+        return Err(Failure::Operation(error));
+    }
+    // Whoever does not read it does not want it.
+    let _ = writeln!(
+        io::stderr().lock(),
+        "unsafe: what a plain statement does depends on the rows it finds at each site"
+    );
+    Ok(())
 }
 
 /// The whole input, bounded.

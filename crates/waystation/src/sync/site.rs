@@ -7,7 +7,7 @@ use std::thread;
 use anyhow::{Context, anyhow};
 use waystation_net::Termination;
 use waystation_replica::{Donor, Policy, SiteConfig, SiteName};
-use waystation_sync::adapter::SqliteDatabase;
+use waystation_sync::adapter::{Adapter, HandlerTarget, HttpHandler, SqliteDatabase};
 use waystation_sync::site::{SiteOptions, SiteServer};
 
 use super::{control, progress};
@@ -20,12 +20,18 @@ use crate::failure::Failure;
 /// # Errors
 /// All faults of the call at once; or the database cannot be opened or synced.
 pub(super) fn run(args: &SiteRunArgs, config: &Config, as_json: bool) -> Result<(), Failure> {
-    let (options, database) = check(args)?;
+    let (options, target) = check(args, config)?;
     let signals =
         Termination::catch().map_err(|error| anyhow!("cannot wait for signals: {error}"))?;
     let operators = control::listen(config, &args.name)?;
-    let started = SiteServer::start(options, Arc::new(database));
-    let server = started.with_context(|| format!("cannot sync {}", args.database))?;
+    let adapter: Arc<dyn Adapter> = match target {
+        Target::Database(database) => Arc::new(database),
+        Target::Handler(handler) => Arc::new(handler),
+    };
+    let started = SiteServer::start(options, adapter);
+    let url = args.database.as_ref().or(args.handler.as_ref());
+    let url = url.map_or("", String::as_str);
+    let server = started.with_context(|| format!("cannot sync {url}"))?;
     let server = Arc::new(server);
     control::serve(operators, &server)?;
     let (stop, stopped) = mpsc::channel::<()>();
@@ -47,8 +53,14 @@ pub(super) fn run(args: &SiteRunArgs, config: &Config, as_json: bool) -> Result<
     Ok(())
 }
 
+/// What is synced.
+enum Target {
+    Database(SqliteDatabase),
+    Handler(HandlerTarget),
+}
+
 /// What the call asks for, or all that is wrong with it.
-fn check(args: &SiteRunArgs) -> Result<(SiteOptions, SqliteDatabase), Faults> {
+fn check(args: &SiteRunArgs, config: &Config) -> Result<(SiteOptions, Target), Faults> {
     let mut faults = Vec::new();
     let mut fault = |flag, message: String| {
         let origin = Origin::Flag(flag);
@@ -66,11 +78,11 @@ fn check(args: &SiteRunArgs) -> Result<(SiteOptions, SqliteDatabase), Faults> {
             .map(Donor::Named)
             .map_err(|error| fault("--join", error.to_string())),
     };
-    let path = path_of(&args.database).map_err(|message| fault("--database", message));
+    let target = target_of(args, config).map_err(|(flag, message)| fault(flag, message));
     if args.skip.iter().any(String::is_empty) {
         fault("--skip", "a table has a name".to_owned());
     }
-    let (Ok(name), Ok(donor), Ok(path)) = (name, donor, path) else {
+    let (Ok(name), Ok(donor), Ok(target)) = (name, donor, target) else {
         return Err(Faults(faults));
     };
     if !faults.is_empty() {
@@ -79,6 +91,23 @@ fn check(args: &SiteRunArgs) -> Result<(SiteOptions, SqliteDatabase), Faults> {
     let mut core = SiteConfig::new(name);
     core.joiner.donor = donor;
     core.applier.policy = policy(args.policy);
+    Ok((SiteOptions::new(args.hub.hub.into(), core), target))
+}
+
+/// What the URLs name, or which one is at fault and why.
+fn target_of(args: &SiteRunArgs, config: &Config) -> Result<Target, (&'static str, String)> {
+    if let Some(url) = &args.handler {
+        let handler = HttpHandler::new(url);
+        let handler = handler.map_err(|error| ("--handler", error.to_string()))?;
+        let state = config.dir().join(format!("sync-handler-{}.db", args.name));
+        let mut target = HandlerTarget::new(&state, handler);
+        if args.allow_nondeterministic {
+            target = target.allow_nondeterministic();
+        }
+        return Ok(Target::Handler(target));
+    }
+    let url = args.database.as_deref().unwrap_or_default();
+    let path = path_of(url).map_err(|message| ("--database", message))?;
     let mut database = SqliteDatabase::new(path);
     for table in &args.skip {
         database = database.skip(table);
@@ -86,7 +115,7 @@ fn check(args: &SiteRunArgs) -> Result<(SiteOptions, SqliteDatabase), Faults> {
     if args.capture {
         database = database.captured();
     }
-    Ok((SiteOptions::new(args.hub.hub.into(), core), database))
+    Ok(Target::Database(database))
 }
 
 fn policy(policy: PolicyArg) -> Policy {

@@ -5,6 +5,7 @@
 pub(crate) mod chat;
 pub(crate) mod load;
 pub(crate) mod role;
+pub(crate) mod sync;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
