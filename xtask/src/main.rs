@@ -1,13 +1,14 @@
 //! The project's own tasks, called as `cargo xtask TASK`.
 //!
 //! `tidy` proves the rules that no compiler checks, `check` runs every static check, `test` runs
-//! every test with the external components it needs, `bench` runs one benchmark, `fuzz` every fuzz
-//! target, `sim` one simulation. The crate leaves out everything that a plain `cargo` call does
+//! every test with the external components it needs, `bench` runs one benchmark, `crash` kills
+//! real processes, `fuzz` runs every fuzz target, `sim` one simulation. The crate leaves out everything that a plain `cargo` call does
 //! already.
 
 mod bench;
 mod check;
 mod components;
+mod crash;
 mod environment;
 mod fuzz;
 mod install;
@@ -61,6 +62,15 @@ enum Task {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Kill real processes at random under load, and check what is left.
+    #[command(
+        after_help = "Example:\n  cargo xtask crash sync --kills 500 --save bench/results/sync-crashes.md"
+    )]
+    Crash {
+        /// What to run, then its own arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Run each fuzz target, one after another, and write `bench/results/fuzz.md`.
     #[command(after_help = "Example:\n  cargo xtask fuzz --seconds 600")]
     Fuzz {
@@ -86,6 +96,7 @@ fn main() -> ExitCode {
         Task::Check { fuzz } => check::run(fuzz),
         Task::Test { long, filters } => test::run(long, &filters),
         Task::Bench { arguments } => bench::run(&arguments),
+        Task::Crash { arguments } => crash::run(&arguments),
         Task::Fuzz { seconds } => fuzz::run(seconds),
         Task::Sim { arguments } => sim::run(&arguments),
     };
