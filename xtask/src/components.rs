@@ -51,6 +51,12 @@ pub(crate) const COMPONENTS: &[Component] = &[
         debian_packages: &["postgresql"],
     },
     Component {
+        name: "proj",
+        // What is wanted is the database beside it, which nobody here wrote.
+        programs: &["projinfo"],
+        debian_packages: &["proj-bin", "proj-data"],
+    },
+    Component {
         name: "redis",
         programs: &["redis-server"],
         debian_packages: &["redis-server"],
