@@ -3,6 +3,7 @@
 //! `cargo xtask bench NAME` runs one of them. Each prints its results and writes
 //! `bench/results/NAME.md`. Exit codes: 0 done, 1 the benchmark failed or found a fault, 2 usage.
 
+mod calls;
 mod chat;
 mod discovery;
 mod figures;
@@ -43,6 +44,8 @@ enum Benchmark {
     Idle(idle::Args),
     /// `resp_server` beside redis-server and bare loops
     Net(net::Args),
+    /// Results of calls into a report server and on into `MariaDB`
+    Report(calls::Args),
     /// Serves as a peer of one of the others
     #[command(hide = true)]
     Serve(net::serve::Args),
@@ -73,6 +76,7 @@ fn run(cli: &Cli) -> Result<()> {
         Benchmark::Gateway(args) => gateway::run(args),
         Benchmark::Idle(args) => idle::run(args),
         Benchmark::Net(args) => net::run(args),
+        Benchmark::Report(args) => calls::run(args),
         Benchmark::Serve(args) => net::serve::run(args),
         Benchmark::Timers(args) => wheel::run(args),
     }

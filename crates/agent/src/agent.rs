@@ -16,11 +16,11 @@ use waystation_net::{Address, Label, NetConfig, Server, Shard};
 use waystation_registry::{Acks, Client, Registry as _, WatchOptions, Watching};
 use waystation_segment::TURN_EVERY;
 
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, ReportTo};
 use crate::desk::Desk;
 use crate::error::Error;
 use crate::limits::IDLE_TURN;
-use crate::unix;
+use crate::{reports, unix};
 
 /// A running agent: one thread, and one for the registry's client. Dropping it
 /// ends both; callers go on by what they know, for a while.
@@ -69,9 +69,10 @@ impl Agent {
         let mut builder = Server::builder(net).on_shard(move |shard| {
             let parts = parts.lock().ok().and_then(|mut parts| parts.take());
             if let Some((config, listener, watching)) = parts {
+                let report = config.report.clone();
                 let desk = Rc::new(RefCell::new(Desk::new(config, owner)));
                 shard.set_extension(Rc::clone(&desk));
-                start(shard, &desk, listener, watching);
+                start(shard, &desk, listener, watching, report);
             }
         });
         for socket in sockets {
@@ -145,7 +146,13 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn start(shard: &Shard, desk: &Rc<RefCell<Desk>>, listener: UnixListener, watching: Watching) {
+fn start(
+    shard: &Shard,
+    desk: &Rc<RefCell<Desk>>,
+    listener: UnixListener,
+    watching: Watching,
+    report: Option<ReportTo>,
+) {
     let (inner, its) = (shard.clone(), Rc::clone(desk));
     shard.spawn(Label::of("callers"), async move {
         match tokio::net::UnixListener::from_std(listener) {
@@ -167,6 +174,9 @@ fn start(shard: &Shard, desk: &Rc<RefCell<Desk>>, listener: UnixListener, watchi
             }
         }
     });
+    if let Some(to) = report {
+        reports::start(shard, desk, to);
+    }
     let (inner, its) = (shard.clone(), Rc::clone(desk));
     shard.spawn(Label::of("turns"), async move {
         let mut wait = IDLE_TURN;

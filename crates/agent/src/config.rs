@@ -25,8 +25,38 @@ pub struct AgentConfig {
     pub balancer: BalancerConfig,
     /// How hosts are chosen for callers of Lars.
     pub lars: LarsConfig,
+    /// Whom it tells how calls ended; `None` tells nobody.
+    pub report: Option<ReportTo>,
     /// Where randomness starts.
     pub seed: u64,
+}
+
+/// The report server of an agent, and who the agent is to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReportTo {
+    /// Where it is. It need not be there: counts are running totals, and all of
+    /// them are told once it is.
+    pub address: SocketAddr,
+    /// This machine's name in native counts; no other machine has it. Empty for
+    /// the machine's own name.
+    pub caller: String,
+    /// This machine's address in reports of Lars. By default the one from which
+    /// the report server is reached.
+    pub caller_ip: Option<Ipv4Addr>,
+    /// Whether it takes native counts. Lars' own does not.
+    pub is_native: bool,
+}
+
+impl ReportTo {
+    /// Our own report server at this address.
+    pub const fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            caller: String::new(),
+            caller_ip: None,
+            is_native: true,
+        }
+    }
 }
 
 impl AgentConfig {
@@ -41,6 +71,7 @@ impl AgentConfig {
             policy: PolicyKind::default(),
             balancer: BalancerConfig::default(),
             lars: LarsConfig::default(),
+            report: None,
             seed,
         }
     }

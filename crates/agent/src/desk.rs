@@ -14,6 +14,7 @@ use waystation_segment::LedgerId;
 use crate::config::AgentConfig;
 use crate::lars::Pairs;
 use crate::limits::SERVICES_MAX;
+use crate::reports::Totals;
 use crate::service::Service;
 
 /// What a connection holds of a service: it ends with it.
@@ -52,6 +53,7 @@ pub(crate) struct Desk {
     views: BTreeMap<ServiceName, Arc<View>>,
     services: BTreeMap<ServiceName, Service>,
     pub(crate) pairs: Pairs,
+    pub(crate) totals: Totals,
     stale_reports: u64,
 }
 
@@ -64,6 +66,7 @@ impl Desk {
             views: BTreeMap::new(),
             services: BTreeMap::new(),
             pairs,
+            totals: Totals::new(owner),
             stale_reports: 0,
         }
     }
@@ -81,11 +84,24 @@ impl Desk {
     pub(crate) fn handle_turn(&mut self, now: Moment) -> bool {
         self.pairs.handle_turn(now);
         let mut is_busy = false;
-        self.services.retain(|_, service| {
+        let totals = &mut self.totals;
+        self.services.retain(|name, service| {
             is_busy |= service.handle_turn(now);
-            !service.is_forgotten(now)
+            let is_forgotten = service.is_forgotten(now);
+            if is_forgotten {
+                totals.collect(name, service);
+            }
+            !is_forgotten
         });
         is_busy
+    }
+
+    /// Adds what callers did since the last time to the totals.
+    pub(crate) fn collect_ends(&mut self, now: Moment) {
+        self.handle_turn(now);
+        for (name, service) in &mut self.services {
+            self.totals.collect(name, service);
+        }
     }
 
     /// Answers a caller. `held` is what its connection has.

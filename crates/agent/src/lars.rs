@@ -13,6 +13,8 @@ use waystation_wire::lars::{
     Message, ReportRequest, RetCode, datagram,
 };
 
+use crate::reports::LarsTotals;
+
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LarsCounters {
@@ -47,6 +49,7 @@ pub(crate) struct Pairs {
     /// Which pair each service had in its last view.
     of_service: BTreeMap<ServiceName, LarsPair>,
     counters: LarsCounters,
+    pub(crate) totals: LarsTotals,
 }
 
 impl Pairs {
@@ -57,6 +60,7 @@ impl Pairs {
             by_pair: BTreeMap::new(),
             of_service: BTreeMap::new(),
             counters: LarsCounters::default(),
+            totals: LarsTotals::default(),
         }
     }
 
@@ -182,7 +186,12 @@ impl Pairs {
             CallEnd::Failed
         };
         match pair.balancer.report(now, name, &Outcome::of(end)) {
-            Ok(()) => self.counters.reports += 1,
+            Ok(()) => {
+                self.counters.reports += 1;
+                let is_out = pair.balancer.is_overloaded(name.slot);
+                let key = pair_of(report.modid, report.cmdid);
+                self.totals.add(key, host, end == CallEnd::Ok, is_out);
+            }
             Err(_) => self.counters.stale_reports += 1,
         }
     }

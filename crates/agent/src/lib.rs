@@ -9,8 +9,13 @@
 //! agent is killed callers go on for two seconds by their segments, then fall
 //! back, and attach to the next agent by themselves.
 //!
-//! It leaves out the route server, reports to a report server, and probes of
-//! hosts: what hosts tell comes with the replies that callers get.
+//! It tells a report server how calls ended ([`ReportTo`]): natively what its own
+//! callers counted, and by Lars' protocol what callers of Lars reported. What it
+//! tells are running totals, so that neither a lost connection nor a report server
+//! that is down loses a count.
+//!
+//! It leaves out the route server, and probes of hosts: what hosts tell comes with
+//! the replies that callers get.
 //!
 //! ```no_run
 //! use waystation_agent::{Agent, AgentConfig};
@@ -29,9 +34,10 @@ mod config;
 mod desk;
 mod error;
 mod lars;
+mod reports;
 mod service;
 mod unix;
 
 pub use agent::Agent;
-pub use config::AgentConfig;
+pub use config::{AgentConfig, ReportTo};
 pub use error::Error;

@@ -20,6 +20,21 @@ pub const FORGET_AFTER: Duration = Duration::from_mins(10);
 /// is closed.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
+/// Pause between two reports. What is not told yet is lost with the agent.
+pub const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// Hosts whose totals are kept for a report server, natively and for Lars each.
+/// When there are more, totals begin anew under another source, once all that
+/// was counted has been sent; until then calls to others are not counted.
+pub const REPORTED_HOSTS_MAX: usize = 65_536;
+
+/// How long a report waits for a report server that does not read, or to reach
+/// it. Then the connection is given up, and all is told over the next one.
+pub const REPORT_WAIT: Duration = Duration::from_secs(5);
+
+/// Results of one message of Lars.
+pub const RESULTS_MAX: usize = 1_000;
+
 /// Between two turns while no calls are made.
 pub const IDLE_TURN: Duration = Duration::from_millis(50);
 

@@ -143,8 +143,26 @@ impl Service {
         };
         let mut outcome = Outcome::of(end);
         outcome.latency = latency;
-        let reported = self.keeper.balancer_mut().report(now, name, &outcome);
-        reported.is_ok()
+        self.keeper.report(now, name, &outcome).is_ok()
+    }
+
+    /// Ends of calls since the last time: address, successes, failures, and
+    /// whether the host is left out now.
+    pub(crate) fn drain_ends(&mut self, mut visit: impl FnMut(&str, u64, u64, bool)) {
+        let mut all = Vec::new();
+        self.keeper.drain_ends(|ends| all.push(ends.clone()));
+        let balancer = self.keeper.balancer();
+        for ends in all {
+            let is_here = balancer.table().entry(ends.name).is_some();
+            let tier = balancer.candidates().tier(ends.name.slot);
+            let is_out = !is_here || tier == waystation_balance::NO_TIER;
+            visit(
+                &ends.instance.address.to_string(),
+                ends.ok,
+                ends.failed,
+                is_out,
+            );
+        }
     }
 
     /// The present host at an address.

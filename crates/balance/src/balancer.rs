@@ -267,6 +267,11 @@ impl Balancer {
         &self.candidates
     }
 
+    /// Whether the policy holds the host in `slot` for overloaded.
+    pub fn is_overloaded(&self, slot: u32) -> bool {
+        self.policy.is_overloaded(slot)
+    }
+
     /// Whether so few hosts are available that all are used.
     pub const fn is_panic(&self) -> bool {
         self.is_panic

@@ -176,6 +176,12 @@ pub trait Policy<H: Hosts + ?Sized>: Debug + Send {
         None
     }
 
+    /// Whether the policy itself holds the host in `slot` for overloaded. Most
+    /// have no such word.
+    fn is_overloaded(&self, _slot: u32) -> bool {
+        false
+    }
+
     /// How many hosts to probe for each pick, on average.
     fn probes_per_pick(&self) -> f64 {
         0.0

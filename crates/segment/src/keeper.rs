@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use waystation_balance::limits::TIERS;
-use waystation_balance::{Balancer, CallEnd, HostName, Merged, Outcome, Standing};
+use waystation_balance::{Balancer, CallEnd, GoneHost, HostName, Merged, Outcome, Standing};
 use waystation_base::Moment;
 use waystation_membership::{Address, InstanceId, Verdict, View};
 
@@ -14,6 +14,7 @@ use crate::ledger::{Added, ENDS, LedgerWatch};
 use crate::limits::{HOSTS_MAX, LEDGERS_MAX, POOL_MAX, SWEEP_MAX};
 use crate::memory::Memory;
 use crate::route::{Entry, Note, Route, RouteWriter, Routes, SegmentState, WARM};
+use crate::tally::{HostEnds, Tally};
 
 /// How often a service in use gets a turn. Picks are made from costs that are so
 /// old at most.
@@ -72,6 +73,7 @@ pub struct Keeper<M, L> {
     /// Slots with news in this turn.
     touched: Vec<u32>,
     sweep: u32,
+    tally: Tally,
     /// Something is known that was not written yet.
     has_news: bool,
     written_at: Moment,
@@ -96,6 +98,7 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
             orphans: Vec::new(),
             touched: Vec::new(),
             sweep: 0,
+            tally: Tally::default(),
             has_news: true,
             written_at: Moment::ZERO,
             counters: KeeperCounters::default(),
@@ -225,6 +228,30 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
         self.counters.sent != before
     }
 
+    /// A call that was picked for a caller who asked ended so.
+    ///
+    /// # Errors
+    /// [`GoneHost`] when its host is in the view no longer; the result is dropped.
+    pub fn report(
+        &mut self,
+        now: Moment,
+        name: HostName,
+        outcome: &Outcome,
+    ) -> Result<(), GoneHost> {
+        self.has_news = true;
+        self.balancer.report(now, name, outcome)?;
+        if let Some(entry) = self.balancer.table().entry(name) {
+            self.tally.add(entry, outcome.end, 1);
+        }
+        Ok(())
+    }
+
+    /// Ends of calls since this was asked for last, of each host that was called.
+    /// Cost: O(hosts).
+    pub fn drain_ends(&mut self, visit: impl FnMut(&HostEnds)) {
+        self.tally.drain(visit);
+    }
+
     /// Nothing more is written here; callers attach elsewhere.
     pub fn retire(&self) {
         self.writer.set_state(SegmentState::Retired);
@@ -286,6 +313,9 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
                 outcome.latency = mean.map(Duration::from_nanos);
             }
             self.balancer.report_many(now, name, &outcome, count);
+            if let Some(entry) = self.balancer.table().entry_at(slot) {
+                self.tally.add(entry, end, count);
+            }
         }
         if load.is_reported() {
             self.balancer.handle_told_load(now, name, load);

@@ -76,6 +76,8 @@ mod picker;
 
 mod keeper;
 
+mod tally;
+
 #[cfg(all(test, not(loom)))]
 mod kill_tests;
 
@@ -85,3 +87,4 @@ pub use ledger::{Added, ENDS, Ledger, LedgerWatch, create_ledger, ledger_words};
 pub use memory::{Memory, Word, zeroed};
 pub use picker::{Chosen, Picker, STALE_AFTER, report};
 pub use route::{Entry, Note, Route, RouteReader, RouteWriter, Routes, SegmentState, WARM};
+pub use tally::HostEnds;

@@ -2,6 +2,7 @@
 
 mod discovery;
 mod hosts;
+mod report;
 mod sync;
 
 use std::net::SocketAddr;
@@ -14,7 +15,8 @@ use crate::config::{Flag, LOG_LEVELS};
 pub(crate) use discovery::{
     DrainArgs, ListArgs, NodeCommand, RegisterArgs, RegistriesArg, RegistryCommand,
 };
-pub(crate) use hosts::{AgentArgs, HostCommand, HostEnd};
+pub(crate) use hosts::{AgentArgs, HostCommand, HostEnd, RateArgs, SimulateArgs};
+pub(crate) use report::{ReportCommand, ReportServeArgs, ReportShowArgs};
 pub(crate) use sync::{
     HubArg, HubArgs, LocalEntryArgs, LocalSiteArgs, PolicyArg, PublishArgs, ReplayArgs, SiteArgs,
     SiteRunArgs, SyncCommand, VerifyArgs,
@@ -121,7 +123,7 @@ Examples:
   waystation agent
   waystation agent --registry file:///etc/waystation/nodes.jsonl --udp-port 8888")]
     Agent(AgentArgs),
-    /// Hosts as this machine's agent knows them: get, list, report
+    /// Hosts as this machine's agent knows them: get, list, report, simulate, rate
     #[command(
         subcommand,
         after_help = "\
@@ -130,6 +132,15 @@ Examples:
   waystation host list"
     )]
     Host(HostCommand),
+    /// Call statistics: the server that takes them, and what it has
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  waystation report serve
+  waystation report show im.logic --history 1m"
+    )]
+    Report(ReportCommand),
     /// List the requests that running roles are handling, and what each waits for
     #[command(after_help = "\
 Examples:
@@ -266,6 +277,13 @@ impl Cli {
         if let Command::Registry(RegistryCommand::Serve(serve)) = &self.command {
             set("--listen", "registry", "listen", address(&serve.listen));
         }
+        if let Command::Report(ReportCommand::Serve(serve)) = &self.command {
+            set("--listen", "report", "listen", address(&serve.listen));
+            set("--store", "report", "store", text(&serve.store));
+        }
+        if let Command::Agent(args) = &self.command {
+            set("--report", "agent", "report", address(&args.report));
+        }
         let urls = match &self.command {
             Command::Node(node) => node.registries(),
             Command::Im(command) => command.registries(),
@@ -288,6 +306,7 @@ impl Cli {
                 "error"
             }
             Command::Sync(ref sync) if self.log.is_none() && !sync.is_server() => "error",
+            Command::Report(ref report) if self.log.is_none() && !report.is_server() => "error",
             _ => configured,
         }
     }
@@ -300,6 +319,7 @@ impl Cli {
             Command::Registry(_) => "registry".to_owned(),
             Command::Sync(sync) => sync.process_name(),
             Command::Agent(_) => "agent".to_owned(),
+            Command::Report(report) if report.is_server() => "report".to_owned(),
             _ => "waystation".to_owned(),
         }
     }
@@ -315,6 +335,7 @@ impl Command {
             Self::Sync(command) => command.dir(),
             Self::Agent(args) => Some(&args.dir),
             Self::Host(command) => Some(&command.agent().dir),
+            Self::Report(command) => command.dir(),
             Self::Node(_) | Self::Config(_) | Self::Completion { .. } => None,
         }
     }

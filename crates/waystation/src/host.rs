@@ -1,18 +1,20 @@
 //! `waystation agent` and `waystation host`.
 
+mod load;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use serde_json::json;
-use waystation_agent::{Agent, AgentConfig};
+use waystation_agent::{Agent, AgentConfig, ReportTo};
 use waystation_balance::{CallEnd, Load, Reason};
 use waystation_base::hash64;
 use waystation_client::protocol::{Answer, Candidate, End, ListedHost, Request};
 use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Socket};
 use waystation_membership::LarsPair;
-use waystation_net::unix_time;
+use waystation_net::{Termination, unix_time};
 use waystation_registry::RegistryUrl;
 
 use crate::cli::{AgentArgs, HostCommand, HostEnd};
@@ -41,6 +43,7 @@ pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<
     tracing::info!(seed, "randomness starts here");
     let mut settings = AgentConfig::new(&socket, url, seed);
     settings.lars = config.lars.rules();
+    settings.report = Some(ReportTo::new(config.agent.report));
     if let Some(first) = args.udp_port {
         for (at, step) in settings.udp.iter_mut().zip(0..) {
             // Port 0 is any free one, for each of them.
@@ -51,10 +54,11 @@ pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<
             });
         }
     }
+    let termination =
+        Termination::catch().map_err(|error| anyhow!("cannot wait for signals: {error}"))?;
     let agent = Agent::start(settings).map_err(|error| Failure::Operation(error.into()))?;
     print_ready(&agent, as_json).context("cannot print")?;
-    let signal = waystation_net::wait_for_termination()
-        .map_err(|error| anyhow!("cannot wait for signals: {error}"))?;
+    let signal = termination.wait();
     tracing::info!(signal, "stopping");
     agent.drain();
     Ok(())
@@ -110,6 +114,14 @@ pub(crate) fn run(command: &HostCommand, config: &Config, as_json: bool) -> Resu
                 }
                 other => Err(strange(&other)),
             }
+        }
+        HostCommand::Simulate(args) => {
+            drop(out);
+            load::simulate(args, &socket, as_json)
+        }
+        HostCommand::Rate(args) => {
+            drop(out);
+            load::rate(args, &socket, as_json)
         }
         HostCommand::Report(args) => {
             let request = Request::ReportAddress {

@@ -20,6 +20,7 @@ mod limits;
 mod logging;
 mod node;
 mod registry;
+mod report;
 mod roles;
 mod supervise;
 mod sync;
@@ -100,6 +101,10 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Host(command) => {
             drop(out);
             host::run(command, &config, cli.json)
+        }
+        Command::Report(command) => {
+            drop(out);
+            report::run(command, &config, cli.json)
         }
         Command::Ctx(args) => block_on(ctx::run(&config, args.role.as_deref(), cli.json, &mut out)),
         Command::Config(_) => {

@@ -136,3 +136,42 @@ fn an_agent_that_was_killed_is_replaced_by_the_next() {
     let (is_done, _) = agent.host(&["get", "pay"]);
     assert!(is_done);
 }
+
+#[test]
+fn calls_are_simulated_and_measured() {
+    let agent = Agent::start(tempfile::tempdir().unwrap());
+    let fails = "127.0.0.1:9001=1";
+    let simulate = [
+        "simulate", "pay", "--calls", "300", "--fail", fails, "--json",
+    ];
+    let (is_done, lines) = agent.host(&simulate);
+    assert!(is_done, "{lines}");
+    let rows: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let told = |row: &serde_json::Value| (row["ok"].as_u64(), row["failed"].as_u64());
+    let total: u64 = rows
+        .iter()
+        .map(|row| told(row).0.unwrap_or(0) + told(row).1.unwrap_or(0))
+        .sum();
+    let refused = rows.last().unwrap()["refused"].as_u64().unwrap();
+    assert_eq!(total + refused, 300, "{lines}");
+    for row in &rows[..rows.len() - 1] {
+        let is_bad = row["address"] == "127.0.0.1:9001";
+        let (ok, failed) = told(row);
+        assert_eq!(if is_bad { ok } else { failed }, Some(0), "{lines}");
+    }
+    let (is_done, line) =
+        agent.host(&["rate", "pay", "--threads", "2", "--seconds", "1", "--json"]);
+    assert!(is_done, "{line}");
+    let rate: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(rate["source"], "segment", "{line}");
+    assert!(
+        rate["pairs"].as_u64().unwrap() > 0 && rate["p99_ns"].as_u64() >= rate["p50_ns"].as_u64()
+    );
+    let (is_done, said) = agent.host(&["simulate", "nobody"]);
+    assert!(!is_done && said.contains("nobody offers nobody"), "{said}");
+    let wrong = run(&["host", "simulate", "pay", "--fail", "127.0.0.1:9001=2"]);
+    assert_eq!(wrong.status.code(), Some(2));
+}

@@ -82,11 +82,14 @@ fn the_files_of_dns_and_reporter_become_ours() {
          store = \"mysql://root:secret@127.0.0.1:3306/lars_dns\"\n"
     );
     let reporter = dns.replace("7778", "7779") + "\n[repoter]\ndb_thread_cnt = 3\n";
-    let (_folder, ours) = imported("lars_reporter.conf", &reporter);
+    let (folder, ours) = imported("lars_reporter.conf", &reporter);
+    let path = folder.path().join("lars_reporter.conf");
+    let left_out = "`db_thread_cnt` of [repoter] means nothing here; it is left out";
     assert_eq!(
         ours,
-        "[report]\nlisten = \"127.0.0.1:7779\"\nshards = 5\nconnections_max = 1024\n\
-         store = \"mysql://root:secret@127.0.0.1:3306/lars_dns\"\nwriters = 3\n"
+        format!("# {}:15:1: {left_out}\n\n", path.display())
+            + "[report]\nlisten = \"127.0.0.1:7779\"\nshards = 5\nconnections_max = 1024\n\
+               store = \"mysql://root:secret@127.0.0.1:3306/lars_dns\"\n"
     );
 }
 

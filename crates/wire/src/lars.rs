@@ -25,7 +25,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod body;
+pub(crate) mod body;
 mod frame;
 mod message;
 mod text;

@@ -1,5 +1,6 @@
 //! Bytes to messages and back: the native frame that nodes speak to each other,
-//! and beside it the protocols of [`lars`] and of Redis ([`resp`]).
+//! beside it the protocols of [`lars`] and of Redis ([`resp`]), and the [`calls`]
+//! that agents count.
 //!
 //! A frame is a fixed header of [`HEADER_LEN`] bytes and a body. [`decode`]
 //! turns the bytes received so far into a [`Header`], a count of bytes still
@@ -36,6 +37,8 @@ mod header;
 mod frame;
 
 mod assemble;
+
+pub mod calls;
 
 pub mod lars;
 

@@ -216,6 +216,10 @@ impl<H: Hosts + ?Sized> Policy<H> for Lars {
         "lars"
     }
 
+    fn is_overloaded(&self, slot: u32) -> bool {
+        Self::is_overloaded(self, slot)
+    }
+
     fn handle_candidates(
         &mut self,
         now: Moment,

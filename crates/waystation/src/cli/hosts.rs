@@ -1,5 +1,6 @@
 //! The command line of agents and their callers: `agent` and `host`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -21,6 +22,9 @@ pub(crate) struct AgentArgs {
     /// Where routes come from [default: `embedded://127.0.0.1:7071`]
     #[arg(long, value_name = "URL")]
     pub(crate) registry: Option<String>,
+    /// The report server, which is told how calls ended [default: 127.0.0.1:7779]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) report: Option<SocketAddr>,
 }
 
 /// Where the agent is.
@@ -62,6 +66,89 @@ Examples:
   waystation host report im.logic 10.0.0.1:7000 ok
   waystation host report im.logic 10.0.0.1:7000 error")]
     Report(ReportArgs),
+    /// Make many calls up, some of which fail, and count what each host got
+    #[command(after_help = "\
+Picks and reports as a caller would, but calls nobody. MODID/CMDID asks by UDP, as
+callers of Lars do.
+
+Examples:
+  waystation host simulate pay --calls 10000 --error-rate 0.05
+  waystation host simulate 1/1 --fail 10.0.0.1:7000=1")]
+    Simulate(SimulateArgs),
+    /// Measure how many picks and reports a second this machine makes
+    #[command(after_help = "\
+Examples:
+  waystation host rate pay --threads 2
+  waystation host rate 1/1 --threads 5 --seconds 10 --json")]
+    Rate(RateArgs),
+}
+
+/// `host simulate`.
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// The service, or MODID/CMDID
+    #[arg(value_name = "SERVICE", allow_hyphen_values = true)]
+    pub(crate) service: String,
+    /// Calls
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(crate) calls: u64,
+    /// The share of calls that fail, from 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    pub(crate) error_rate: f64,
+    /// The share of calls to one host that fail; may be given several times
+    #[arg(long, value_name = "ADDR=SHARE", value_parser = host_fails)]
+    pub(crate) fail: Vec<HostFails>,
+    /// Where its randomness starts [default: another one each time]
+    #[arg(long, value_name = "X")]
+    pub(crate) seed: Option<u64>,
+    #[command(flatten)]
+    pub(crate) agent: AgentArg,
+}
+
+/// `host rate`.
+#[derive(Debug, Args)]
+pub(crate) struct RateArgs {
+    /// The service, or MODID/CMDID
+    #[arg(value_name = "SERVICE", allow_hyphen_values = true)]
+    pub(crate) service: String,
+    /// Threads that pick and report
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: u16,
+    /// How long
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub(crate) seconds: u32,
+    /// Only pick
+    #[arg(long)]
+    pub(crate) no_report: bool,
+    #[command(flatten)]
+    pub(crate) agent: AgentArg,
+}
+
+/// How often calls to a host fail.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct HostFails {
+    /// The host's address.
+    pub(crate) address: String,
+    /// The share.
+    pub(crate) share: f64,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let number = text
+        .parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share));
+    number.ok_or_else(|| "not a number from 0 to 1".to_owned())
+}
+
+fn host_fails(text: &str) -> Result<HostFails, String> {
+    let parsed = text.rsplit_once('=').and_then(|(address, share_of_it)| {
+        Some(HostFails {
+            address: address.to_owned(),
+            share: share(share_of_it).ok()?,
+        })
+    });
+    parsed.ok_or_else(|| "not an address, `=` and a number from 0 to 1".to_owned())
 }
 
 /// `host get`.
@@ -119,6 +206,8 @@ impl HostCommand {
             Self::Get(args) => &args.agent,
             Self::List(args) => &args.agent,
             Self::Report(args) => &args.agent,
+            Self::Simulate(args) => &args.agent,
+            Self::Rate(args) => &args.agent,
         }
     }
 }

@@ -55,20 +55,6 @@ const PLAIN: &[(Program, &str, &str, &str, &str)] = &[
     ),
     (Program::Report, "reactor", "threadNum", "report", "shards"),
     (
-        Program::Report,
-        "repoter",
-        "db_thread_cnt",
-        "report",
-        "writers",
-    ),
-    (
-        Program::Report,
-        "reporter",
-        "db_thread_cnt",
-        "report",
-        "writers",
-    ),
-    (
         Program::Agent,
         "loadbalance",
         "probe_num",

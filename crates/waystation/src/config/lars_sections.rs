@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use waystation_balance::LarsConfig;
+use waystation_report::Retention;
 
 use super::field::{Kind, section};
 
@@ -43,9 +44,29 @@ section! {
         /// for a file below `up.dir`.
         store: String = Text(""), Kind::Url,
             "none";
-        /// Threads that write to the store.
-        writers: u16 = Integer(1), Kind::Integer { unit: "threads", min: 1, max: 64 },
-            "a thread and a database connection each";
+        /// Pause between two batches to the store.
+        flush_ms: u64 = Integer(500), Kind::Integer { unit: "ms", min: 10, max: 60_000 },
+            "a higher value shows counts later, a lower one writes more rows";
+        /// For how long history of 10 s is kept.
+        keep_10s_s: u64 = Integer(7_200), Kind::Integer { unit: "s", min: 60, max: 31_536_000 },
+            "a row in the store for each 10 s of each key that is called";
+        /// For how long history of 1 min is kept.
+        keep_1m_s: u64 = Integer(172_800), Kind::Integer { unit: "s", min: 600, max: 315_360_000 },
+            "a row in the store for each minute of each key that is called";
+        /// For how long history of 1 h is kept, and keys that are not called.
+        keep_1h_s: u64 = Integer(7_776_000), Kind::Integer { unit: "s", min: 172_800, max: 3_153_600_000 },
+            "a row in the store for each hour of each key that is called";
+    }
+}
+
+impl Report {
+    /// For how long history is kept.
+    pub(crate) const fn retention(&self) -> Retention {
+        Retention {
+            ten_seconds_s: self.keep_10s_s,
+            minutes_s: self.keep_1m_s,
+            hours_s: self.keep_1h_s,
+        }
     }
 }
 

@@ -113,6 +113,10 @@ pub(crate) struct Config {
     pub(crate) logic: Logic,
     /// `[das]`.
     pub(crate) das: Das,
+    /// `[report]`.
+    pub(crate) report: Report,
+    /// `[agent]`.
+    pub(crate) agent: Agent,
     /// `[lars]`.
     pub(crate) lars: Lars,
     /// `[log]`.
@@ -145,7 +149,7 @@ impl Config {
         let entry: Option<Entry> = typed(&Entry::SECTION, &values, &mut faults);
         let logic: Option<Logic> = typed(&Logic::SECTION, &values, &mut faults);
         let das: Option<Das> = typed(&Das::SECTION, &values, &mut faults);
-        let lars = typed(&Lars::SECTION, &values, &mut faults);
+        let parts = lars_parts(&values, &mut faults);
         let log = typed(&Log::SECTION, &values, &mut faults);
         if let Some(up) = &up {
             place_faults(Up::SECTION.name, up.validate(), &values, &mut faults);
@@ -166,7 +170,7 @@ impl Config {
             place_faults(Net::SECTION.name, found, &values, &mut faults);
         }
         match (
-            up, console, net, registry, health, entry, logic, das, lars, log,
+            up, console, net, registry, health, entry, logic, das, parts, log,
         ) {
             (
                 Some(up),
@@ -177,7 +181,7 @@ impl Config {
                 Some(entry),
                 Some(logic),
                 Some(das),
-                Some(lars),
+                Some((report, agent, lars)),
                 Some(log),
             ) if faults.is_empty() => Ok(Self {
                 up,
@@ -188,6 +192,8 @@ impl Config {
                 entry,
                 logic,
                 das,
+                report,
+                agent,
                 lars,
                 log,
                 values,
@@ -224,6 +230,14 @@ fn defaults() -> Values {
         })
     });
     fields.collect()
+}
+
+/// The sections of the parts that take over from Lars.
+fn lars_parts(values: &Values, faults: &mut Vec<Fault>) -> Option<(Report, Agent, Lars)> {
+    let report = typed(&Report::SECTION, values, faults);
+    let agent = typed(&Agent::SECTION, values, faults);
+    let lars = typed(&Lars::SECTION, values, faults);
+    Some((report?, agent?, lars?))
 }
 
 fn apply_flags(flags: Vec<Flag>, values: &mut Values, faults: &mut Vec<Fault>) {

@@ -39,7 +39,7 @@ pub enum BodyError {
 
 /// A field's value, as far as Lars uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     /// A varint; its reader cuts it to the field's width.
     Number(u64),
     /// Bytes with a length: a message inside.
@@ -50,17 +50,17 @@ pub(super) enum Value<'a> {
 
 /// Reads the fields of one message.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    pub(super) const fn of(body: &'a [u8]) -> Self {
+    pub(crate) const fn of(body: &'a [u8]) -> Self {
         Self { rest: body }
     }
 
     /// The next field and its value; `None` at the end.
-    pub(super) fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, BodyError> {
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, Value<'a>)>, BodyError> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -144,23 +144,23 @@ impl<'a> Fields<'a> {
 
 /// A number cut to 32 bits, as readers of `uint32` do.
 #[expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
-pub(super) const fn unsigned(number: u64) -> u32 {
+pub(crate) const fn unsigned(number: u64) -> u32 {
     number as u32
 }
 
 /// A number cut to 32 bits, as readers of `int32` do.
-pub(super) const fn signed(number: u64) -> i32 {
+pub(crate) const fn signed(number: u64) -> i32 {
     unsigned(number).cast_signed()
 }
 
 /// Appends an `int32` field; negative numbers take ten bytes. Zero is not
 /// written.
-pub(super) fn put_signed(field: u8, value: i32, out: &mut Vec<u8>) {
+pub(crate) fn put_signed(field: u8, value: i32, out: &mut Vec<u8>) {
     put_number(field, i64::from(value).cast_unsigned(), out);
 }
 
 /// Appends a `uint32` or `bool` field. Zero is not written.
-pub(super) fn put_number(field: u8, value: u64, out: &mut Vec<u8>) {
+pub(crate) fn put_number(field: u8, value: u64, out: &mut Vec<u8>) {
     if value != 0 {
         out.push(field << 3);
         put_varint(value, out);
@@ -168,7 +168,7 @@ pub(super) fn put_number(field: u8, value: u64, out: &mut Vec<u8>) {
 }
 
 /// Appends a message inside, `body_len` bytes that `write` appends.
-pub(super) fn put_message(
+pub(crate) fn put_message(
     field: u8,
     body_len: usize,
     out: &mut Vec<u8>,
@@ -180,17 +180,17 @@ pub(super) fn put_message(
 }
 
 /// Bytes of an `int32` field.
-pub(super) const fn signed_len(value: i32) -> usize {
+pub(crate) const fn signed_len(value: i32) -> usize {
     number_len((value as i64).cast_unsigned())
 }
 
 /// Bytes of a `uint32` or `bool` field.
-pub(super) const fn number_len(value: u64) -> usize {
+pub(crate) const fn number_len(value: u64) -> usize {
     if value == 0 { 0 } else { 1 + varint_len(value) }
 }
 
 /// Bytes of a message inside.
-pub(super) const fn message_len(body_len: usize) -> usize {
+pub(crate) const fn message_len(body_len: usize) -> usize {
     1 + varint_len(body_len as u64) + body_len
 }
 

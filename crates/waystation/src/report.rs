@@ -1,0 +1,165 @@
+//! `waystation report`.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use serde::Serialize;
+use waystation_net::{Address, Termination, unix_time};
+use waystation_report::{
+    CallRow, HistoryQuery, HistoryRow, ReportConfig, ReportServer, StoreUrl, ask_calls, ask_history,
+};
+use waystation_service::Attendant;
+
+use crate::cli::{ReportCommand, ReportServeArgs, ReportShowArgs};
+use crate::config::Config;
+use crate::descriptors;
+use crate::dir::Sockets;
+use crate::failure::Failure;
+use crate::table;
+
+/// For how long an answer is waited for.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// Runs one of `waystation report`'s commands.
+///
+/// # Errors
+/// The address or the directory cannot be used, or nobody answers.
+pub(crate) fn run(command: &ReportCommand, config: &Config, as_json: bool) -> Result<(), Failure> {
+    match command {
+        ReportCommand::Serve(args) => serve(args, config, as_json),
+        ReportCommand::Show(args) => show(args, as_json),
+    }
+}
+
+/// Serves until a signal ends it.
+fn serve(_: &ReportServeArgs, config: &Config, as_json: bool) -> Result<(), Failure> {
+    let section = &config.report;
+    descriptors::raise(section.connections_max);
+    let store: StoreUrl = if section.store.is_empty() {
+        StoreUrl::Sqlite(config.dir().join("report/reports.db"))
+    } else {
+        let parsed = section.store.parse();
+        parsed.map_err(|error| Failure::Usage(anyhow!("report.store: {error}")))?
+    };
+    tracing::info!(%store, "counts are stored there");
+    let mut settings = ReportConfig::new(section.listen, store);
+    settings.shards = section.shards;
+    settings.connections_max = section.connections_max;
+    settings.flush = Duration::from_millis(section.flush_ms);
+    settings.retention = section.retention();
+    // Before it says that it is ready: a signal right after must not kill it.
+    let termination =
+        Termination::catch().map_err(|error| anyhow!("cannot wait for signals: {error}"))?;
+    let server =
+        ReportServer::start(&settings).map_err(|error| Failure::Operation(error.into()))?;
+    let attendant = attend(config, &server)?;
+    // Whoever started this may have closed its end; that is no reason to stop.
+    if let Err(error) = print_ready(&server, as_json) {
+        tracing::warn!("cannot say ready: {error}");
+    }
+    let signal = termination.wait();
+    tracing::info!(signal, "stopping");
+    drop(attendant);
+    server.drain();
+    Ok(())
+}
+
+/// Health, metrics and tasks on `DIR/run/report-1.sock`, as of every role.
+fn attend(config: &Config, server: &ReportServer) -> Result<Attendant, Failure> {
+    let sockets = Sockets::of(config.dir());
+    let run = sockets.run();
+    std::fs::create_dir_all(run).with_context(|| format!("cannot make {}", run.display()))?;
+    let address = Address::Unix(sockets.admin("report-1"));
+    let net = server.server().context("the server has ended")?;
+    let attendant = Attendant::start("report-1", net, address);
+    attendant.map_err(|error| Failure::Operation(error.into()))
+}
+
+fn print_ready(server: &ReportServer, as_json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let address = server.address();
+    if as_json {
+        let line = serde_json::json!({ "ready": address.to_string() });
+        writeln!(out, "{line}")?;
+    } else {
+        writeln!(out, "ready {address}")?;
+    }
+    out.flush()
+}
+
+fn show(args: &ReportShowArgs, as_json: bool) -> Result<(), Failure> {
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let service = args.service.as_deref();
+    let mut out = io::stdout().lock();
+    let failed = |error: waystation_report::AskError| Failure::Operation(error.into());
+    let is_all = if let Some(span) = args.history {
+        let now_s = unix_time().as_secs();
+        let query = HistoryQuery {
+            span: span.into(),
+            service: service.map(str::to_owned),
+            since: now_s.saturating_sub(args.since),
+            until: now_s.saturating_add(1),
+            limit,
+        };
+        let (rows, is_all) = ask_history(args.server, &query, WAIT).map_err(failed)?;
+        print(&rows, as_json, &mut out, HISTORY, history_cells).context("cannot print")?;
+        is_all
+    } else {
+        let (rows, is_all) = ask_calls(args.server, service, limit, WAIT).map_err(failed)?;
+        print(&rows, as_json, &mut out, CALLS, call_cells).context("cannot print")?;
+        is_all
+    };
+    if !is_all {
+        tracing::warn!("there are more rows; ask for them with --limit");
+        if !as_json {
+            writeln!(out, "… more: --limit").context("cannot print")?;
+        }
+    }
+    Ok(())
+}
+
+fn print<T: Serialize, const N: usize>(
+    rows: &[T],
+    as_json: bool,
+    out: &mut dyn Write,
+    head: [&str; N],
+    cells: fn(&T) -> [String; N],
+) -> io::Result<()> {
+    if as_json {
+        for row in rows {
+            writeln!(out, "{}", serde_json::to_string(row)?)?;
+        }
+        return Ok(());
+    }
+    let rows: Vec<[String; N]> = rows.iter().map(cells).collect();
+    table::write(out, head, &rows)
+}
+
+const CALLS: [&str; 7] = ["service", "host", "caller", "ok", "failed", "state", "told"];
+
+fn call_cells(row: &CallRow) -> [String; 7] {
+    let state = if row.is_out { "overloaded" } else { "idle" };
+    [
+        row.service.clone(),
+        row.host.clone(),
+        row.caller.clone(),
+        row.ok.to_string(),
+        row.failed.to_string(),
+        state.to_owned(),
+        row.ts.to_string(),
+    ]
+}
+
+const HISTORY: [&str; 6] = ["start", "service", "host", "caller", "ok", "failed"];
+
+fn history_cells(row: &HistoryRow) -> [String; 6] {
+    [
+        row.start.to_string(),
+        row.service.clone(),
+        row.host.clone(),
+        row.caller.clone(),
+        row.ok.to_string(),
+        row.failed.to_string(),
+    ]
+}
