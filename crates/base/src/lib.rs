@@ -57,7 +57,7 @@ pub use ids::{
 };
 pub use moment::{Clock, ManualClock, Moment};
 pub use name::{ServiceName, ServiceNameError};
-pub use rendezvous::{hash64, rendezvous};
+pub use rendezvous::{hash64, rendezvous, shard_of};
 pub use rng::Rng;
 pub use slots::{Slots, SlotsFull, Stale};
 pub use wheel::{DeadlineKey, Wheel};

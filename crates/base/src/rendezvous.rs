@@ -45,6 +45,26 @@ pub fn rendezvous<I>(key: u64, nodes: impl IntoIterator<Item = (I, u64)>) -> Opt
     best.map(|(_, index)| index)
 }
 
+/// The shard of a node that `key` belongs to, of `shards` (0 counts as 1): the
+/// same one in every process, as long as their number does not change. It says
+/// nothing of the node that [`rendezvous`] gives the key to, so that the keys of
+/// one node spread over all its shards.
+///
+/// ```
+/// use waystation_base::{hash64, shard_of};
+///
+/// let shard = shard_of(hash64(b"client 7"), 2);
+/// assert!(shard < 2);
+/// assert_eq!(shard_of(hash64(b"client 7"), 1), 0);
+/// ```
+pub fn shard_of(key: u64, shards: u16) -> u16 {
+    let shard = hash64(&key.to_le_bytes()) % u64::from(shards.max(1));
+    u16::try_from(shard).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod properties;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -112,6 +112,10 @@
 //!   tried again by its caller ([`Status::is_retried`]), and what it says is
 //!   what the caller at the top reads.
 //!
+//! - **Other shards.** A part of a request that belongs to another shard of the
+//!   process runs there under the same id and deadline ([`Ctx::on_shard`]), and
+//!   ends with the request.
+//!
 //! Every bound stands in [`limits`].
 //!
 //! # States instead of straight lines
@@ -127,6 +131,7 @@
 //! `/healthz`, `/metrics`, `/api/v1/contexts`, `/api/v1/tasks` and
 //! `/api/v1/blocked` on a thread of its own.
 
+mod across;
 mod admin;
 mod app;
 mod budget;

@@ -423,7 +423,8 @@ fn closing(slot: &mut Slot, reason: CloseReason) -> Option<LocalBoxFuture<'stati
     Some(Box::pin(transport.close(reason)))
 }
 
-/// Waits for the drain: hooks, then connections, then whatever is left goes.
+/// Waits for the drain: hooks, then connections of all shards, then whatever is
+/// left goes.
 async fn drained(shard: &Shard, deadline: Moment) {
     shard.begin_drain(deadline).await;
     let empty = async {
@@ -440,6 +441,14 @@ async fn drained(shard: &Shard, deadline: Moment) {
             "the drain missed its deadline"
         );
     }
+    // What other shards have in progress may need this one.
+    shard.remote().end_work();
+    let others = async {
+        while shard.remote().has_work() || shard.has_handlers() {
+            shard.sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let _ = until(shard, deadline, others).await;
     shard.set_ending();
     for conn in shard.connections() {
         conn.close(CloseReason::Draining);

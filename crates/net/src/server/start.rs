@@ -107,7 +107,7 @@ pub(super) fn start(builder: ServerBuilder) -> Result<Server, StartError> {
     });
     setups[first_io].listeners = bound;
     let started = start_threads(&mut server, setups);
-    started.inspect_err(|_| server.remote.forget_hooks())?;
+    started.inspect_err(|_| server.remote.forget_others())?;
     Ok(server)
 }
 

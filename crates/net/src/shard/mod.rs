@@ -86,6 +86,18 @@ struct Inner {
     ending: Cell<bool>,
 }
 
+/// Work for which a drain waits, see [`Shard::work_guard`].
+#[must_use = "it counts until it is dropped"]
+pub struct WorkGuard {
+    shard: Shard,
+}
+
+impl Drop for WorkGuard {
+    fn drop(&mut self) {
+        self.shard.count_handler(-1);
+    }
+}
+
 /// What a shard is made of, before its thread runs.
 pub(crate) struct ShardParts {
     pub(crate) id: ShardId,
@@ -350,6 +362,15 @@ impl Shard {
         self.inner.drain_waiters.wake_all();
         for connection in self.connections() {
             connection.begin_drain();
+        }
+    }
+
+    /// Counts as a handler, for which a drain waits, until the guard is dropped:
+    /// for work of this shard that a request on another one waits for.
+    pub fn work_guard(&self) -> WorkGuard {
+        self.count_handler(1);
+        WorkGuard {
+            shard: self.clone(),
         }
     }
 

@@ -53,6 +53,9 @@ pub struct Remote {
     refusing: Arc<AtomicUsize>,
     /// Shards whose drain hooks have not all run.
     hooks: Arc<AtomicIsize>,
+    /// Shards that have work of their own: those that do not drain, or have
+    /// connections or handlers left.
+    working: Arc<AtomicIsize>,
 }
 
 #[derive(Clone)]
@@ -69,6 +72,9 @@ impl Remote {
             hooks: Arc::new(AtomicIsize::new(
                 isize::try_from(threads).unwrap_or(isize::MAX),
             )),
+            working: Arc::new(AtomicIsize::new(
+                isize::try_from(targets.len()).unwrap_or(isize::MAX),
+            )),
             shards: targets.into(),
             refusing: Arc::default(),
         }
@@ -82,8 +88,8 @@ impl Remote {
     /// The shard that a key belongs to. The same key gives the same shard as
     /// long as the number of shards does not change.
     pub fn shard_of(&self, key: u64) -> ShardId {
-        let count = self.shards.len().max(1) as u64;
-        ShardId(u16::try_from(waystation_base::hash64(&key.to_le_bytes()) % count).unwrap_or(0))
+        let count = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
+        ShardId(waystation_base::shard_of(key, count))
     }
 
     /// Sends one message of its protocol to a connection, whichever shard it
@@ -182,10 +188,21 @@ impl Remote {
         &self.hooks
     }
 
-    /// No drain waits for the hooks of other shards any more: some of them
-    /// never started, so nobody has been served.
-    pub(crate) fn forget_hooks(&self) {
+    /// No drain waits for other shards any more: some of them never started, so
+    /// nobody has been served.
+    pub(crate) fn forget_others(&self) {
         self.hooks.store(0, Ordering::Release);
+        self.working.store(0, Ordering::Release);
+    }
+
+    /// A shard that drains has nothing left of its own.
+    pub(crate) fn end_work(&self) {
+        self.working.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether any shard has work of its own, for which it may need others.
+    pub(crate) fn has_work(&self) -> bool {
+        self.working.load(Ordering::Acquire) > 0
     }
 
     /// Connections above the limit that are being told so.
