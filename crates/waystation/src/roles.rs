@@ -145,7 +145,11 @@ pub(crate) fn run(command: &ImCommand, config: &Config, as_json: bool) -> Result
             },
         }),
         ImCommand::Logic(args) => im::logic::run(&im::logic::Config {
-            role: role(config, args, serving!(config, config.logic, 1))?,
+            role: role(
+                config,
+                args,
+                serving!(config, config.logic, config.logic.shards),
+            )?,
         }),
         ImCommand::Entry(args) => {
             descriptors::raise(config.entry.connections_max);

@@ -115,15 +115,16 @@ async fn bind_console(at: SocketAddr) -> Result<(TcpListener, SocketAddr), Failu
 }
 
 fn plan(config: &Config, dir: &DataDir) -> Result<(Vec<ChildSpec>, Option<String>), Failure> {
-    if !config.up.demo {
-        return Ok((Vec::new(), None));
-    }
-    // Held until the other one is chosen, so that they differ.
-    let (entry, held) = free_address("entry-1", config.up.entry)?;
-    let program = std::env::current_exe().context("cannot find the running program")?;
-    let mut specs = Vec::new();
     let named = config.up.registries();
     let named = named.map_err(|error| Failure::Usage(anyhow!("up.registry: {error}")))?;
+    // Held until the other one is chosen, so that they differ.
+    let entry = config
+        .up
+        .demo
+        .then(|| free_address("entry-1", config.up.entry));
+    let entry = entry.transpose()?;
+    let program = std::env::current_exe().context("cannot find the running program")?;
+    let mut specs = Vec::new();
     let mut registries = named.others;
     if named.own {
         let (listen, _) = free_address("registry-1", config.registry.listen)?;
@@ -131,6 +132,9 @@ fn plan(config: &Config, dir: &DataDir) -> Result<(Vec<ChildSpec>, Option<String
         let host = reachable(listen).to_string();
         registries.insert(0, RegistryUrl::Embedded { host });
     }
+    let Some((entry, held)) = entry else {
+        return Ok((specs, None));
+    };
     drop(held);
     let chat = roles::chat(config, &program, dir.sockets(), entry, &registries);
     specs.extend(chat);

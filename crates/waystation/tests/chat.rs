@@ -7,92 +7,18 @@ mod common;
 
 use std::io::Write;
 use std::process::Stdio;
-use std::rc::Rc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
 
 use common::chat::{Chat, MANY, look_until, with_conversations_of_ada};
+use common::user::User;
 use common::waystation;
 use serde_json::{Value, json};
-use waystation_base::ShardId;
-use waystation_im::client::{Client, ClientConfig, Delivery, Events, SessionEvent};
-use waystation_net::{NetConfig, Server};
-
-/// No wait is longer; none is meant to come near it.
-const WAIT: Duration = Duration::from_secs(30);
-
-/// What a client is told.
-#[derive(Debug)]
-enum Told {
-    Message(Delivery),
-    Session(SessionEvent),
-}
-
-struct Ears(Sender<Told>);
-
-impl Events for Ears {
-    fn on_message(&self, delivery: Delivery) {
-        let _ = self.0.send(Told::Message(delivery));
-    }
-
-    fn on_session(&self, event: SessionEvent) {
-        let _ = self.0.send(Told::Session(event));
-    }
-}
-
-/// One user's connection, and what it is told.
-struct User {
-    told: Receiver<Told>,
-    server: Server,
-}
-
-impl User {
-    fn connect(chat: &Chat, uid: &str) -> Self {
-        let config = ClientConfig::new(chat.entry().parse().unwrap(), uid, "test");
-        let (tell, told) = channel();
-        let server = Server::builder(NetConfig::default()).start().unwrap();
-        let start = move |shard: &waystation_net::Shard| {
-            let client = Client::new(shard, config, Rc::new(Ears(tell)));
-            shard.set_extension(Rc::new(client));
-        };
-        server.remote().run_on(ShardId(0), start).unwrap();
-        Self { told, server }
-    }
-
-    fn next(&self) -> Told {
-        self.told.recv_timeout(WAIT).expect("it is told in time")
-    }
-
-    /// The conversations that the login lists.
-    fn logged_in(&self) -> Vec<String> {
-        match self.next() {
-            Told::Session(SessionEvent::Up { conversations, .. }) => conversations
-                .into_iter()
-                .map(|conversation| conversation.conversation)
-                .collect(),
-            told => panic!("{told:?}"),
-        }
-    }
-
-    /// The text of the message that comes next.
-    fn message(&self) -> String {
-        match self.next() {
-            Told::Message(delivery) => delivery.message.body,
-            told @ Told::Session(_) => panic!("{told:?}"),
-        }
-    }
-
-    fn leave(self) {
-        self.server.drain();
-    }
-}
 
 /// A login listed all conversations in one answer, so a user could have no
 /// more than fitted it.
 #[test]
 fn a_user_with_five_thousand_conversations_logs_in_and_gets_all() {
     let chat = Chat::prepared("", with_conversations_of_ada);
-    let ada = User::connect(&chat, "ada");
+    let ada = User::connect(chat.entry(), "ada");
     let expected: Vec<String> = (0..MANY).map(|n| format!("d:ada:u{n:04}")).collect();
     assert_eq!(ada.logged_in(), expected);
     // Messages flow behind the list, in the first and the last of them.
@@ -167,7 +93,7 @@ fn members_of_a_group_are_told_who_is_in_it() {
 #[test]
 fn entry_tells_a_logic_that_was_restarted_who_is_here() {
     let chat = Chat::start();
-    let ada = User::connect(&chat, "ada");
+    let ada = User::connect(chat.entry(), "ada");
     assert_eq!(ada.logged_in(), [] as [String; 0]);
     // Which Logic is asked goes by who asks.
     let is_online = |asker: &str, uid: &str| {

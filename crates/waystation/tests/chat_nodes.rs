@@ -138,19 +138,28 @@ fn goes_on_without(chat: &Chat, restart: impl FnOnce()) {
 }
 
 /// Story: a second Das on another machine waited without end, and nothing said
-/// that a chat has one.
+/// that a chat has one database. Under an id of its own it would have served
+/// half of the chat by a database of its own.
 #[test]
-fn a_second_das_is_told_where_the_first_one_is() {
+fn a_das_with_another_database_is_told_where_the_first_one_is() {
     let chat = Chat::start();
     let elsewhere = tempfile::tempdir().unwrap();
     let registry = ["--registry", chat.registry()];
-    let second = Role::start(elsewhere.path(), "das", "1", &registry);
-    let is_told = || {
-        let page = second.page("/healthz").unwrap_or_default();
-        page.contains("das-1 is not registered: the id is held by owner ")
-            && page.contains("das-1.rpc; a chat has one das")
+    let starts = |index: &str, wanted: [&str; 2]| {
+        let second = Role::start(elsewhere.path(), "das", index, &registry);
+        look_until("it says what is wrong", || {
+            let page = second.page("/healthz").unwrap_or_default();
+            wanted.iter().all(|part| page.contains(part))
+        });
     };
-    look_until("it says what is wrong", is_told);
+    let held = "das-1 is not registered: the id is held by owner ";
+    starts("1", [held, "das-1.rpc; start this one in its directory"]);
+    starts("2", ["das-1 of unix:", "das-1.rpc has another directory"]);
+    let listed = nodes(chat.registry());
+    assert!(
+        !listed.contains(&("das-2".to_owned(), "serving".to_owned())),
+        "{listed:?}"
+    );
 }
 
 /// Who holds which version is known for the chat's roles too.

@@ -1,4 +1,4 @@
-//! `waystation up` as a process, without roles: its directory, ports, signals.
+//! `waystation up` as a process, without the chat: its directory, ports, signals.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 
@@ -37,10 +37,7 @@ fn it_says_ready_when_the_console_answers_and_drains_on_a_signal() {
         let at = up.ready();
         let health = get(&at, "/healthz");
         assert!(health.starts_with("HTTP/1.1 200 "), "{health}");
-        assert!(
-            health.ends_with(r#"{"roles":[],"status":"ok"}"#),
-            "{health}"
-        );
+        assert!(health.contains(r#""status":"ok""#), "{health}");
         up.signal(signal);
         assert_eq!(up.wait(), (Some(0), String::new()), "after SIG{signal}");
     }

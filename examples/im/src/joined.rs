@@ -21,6 +21,7 @@ use waystation_service::{App, Group, Health, ProbeConfig, Updated};
 
 use crate::error::Error;
 use crate::kept::Kept;
+use crate::rival::{Standing, standing};
 use crate::role::RoleConfig;
 use crate::standing::{LOOK as LOOK_AT_STANDINGS, Standings};
 
@@ -59,6 +60,9 @@ pub(crate) struct Entrant<'a> {
     pub(crate) address: Address,
     /// What to do when another node has the id, for people.
     pub(crate) when_taken: &'static str,
+    /// Whether all of the service must stand in one directory, whose content
+    /// they share. While one of another directory serves this one does not.
+    pub(crate) is_of_one_directory: bool,
 }
 
 /// Of roles that may be many.
@@ -151,17 +155,17 @@ impl Joined {
         };
         let (found, is_found) = watch::channel(self.needs.is_none());
         let serves = async {
-            self.begin(is_found, place.as_ref(), entrant).await;
+            self.begin(is_found, place.as_ref(), entrant).await?;
             match &place {
                 Some(place) => place.until_drained().await,
                 None => std::future::pending().await,
             }
-            "drain"
+            Ok::<_, Error>("drain")
         };
         let reason = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
-            reason = serves => reason,
+            reason = serves => reason?,
             error = self.look_for_needs(found) => return Err(error),
         };
         tracing::info!(id = %entrant.id, reason, "draining");
@@ -203,7 +207,7 @@ impl Joined {
         mut is_found: watch::Receiver<bool>,
         place: Option<&Place>,
         entrant: &Entrant<'_>,
-    ) {
+    ) -> Result<(), Error> {
         if let Some(needs) = &self.needs {
             let service = needs.service();
             self.set_waits_for(Some(format!("no instance of {service} serves")));
@@ -211,18 +215,62 @@ impl Joined {
             let _ = is_found.wait_for(|is_found| *is_found).await;
         }
         if let Some(place) = place {
+            if entrant.is_of_one_directory {
+                self.wait_for_the_directory(place, entrant).await?;
+            }
             let served = place.serve();
             tokio::pin!(served);
-            let mut said = None;
             while tokio::time::timeout(LOOK, &mut served).await.is_err() {
-                let reason = self.why_not_registered(place, entrant);
-                if said.replace(reason.clone()).as_ref() != Some(&reason) {
-                    tracing::warn!(id = %entrant.id, reason, "does not serve yet");
-                }
-                self.set_waits_for(Some(reason));
+                self.say_why_not(entrant, self.why_not_registered(place, entrant));
             }
         }
         self.set_waits_for(None);
+        Ok(())
+    }
+
+    /// Waits until no node of another directory serves.
+    async fn wait_for_the_directory(
+        &self,
+        place: &Place,
+        entrant: &Entrant<'_>,
+    ) -> Result<(), Error> {
+        let owner = node_id(&entrant.role.dir)?;
+        let what = Watch::Service(service_name(entrant.service));
+        let watching = self.registries.watch(what, WatchOptions::default())?;
+        loop {
+            let is_complete = watching.is_complete();
+            let view = watching.view(entrant.service);
+            let view = view.filter(|_| is_complete);
+            let standing = view.as_ref().map(|view| standing(view, &entrant.id, owner));
+            let reason = match standing {
+                Some(Standing::Free) => return Ok(()),
+                Some(Standing::After(other)) => format!(
+                    "{} of {} has another directory: start this one there, or stop that one",
+                    other.id, other.address
+                ),
+                Some(Standing::Unlisted) | None => self.why_not_registered(place, entrant),
+            };
+            let news = async {
+                if is_complete {
+                    watching.changes().await;
+                } else {
+                    watching.complete().await;
+                }
+            };
+            // Most wait for a moment only, until the registry has listed them.
+            if tokio::time::timeout(LOOK, news).await.is_err() {
+                self.say_why_not(entrant, reason);
+            }
+        }
+    }
+
+    /// Says why the role does not serve yet, once for each reason.
+    fn say_why_not(&self, entrant: &Entrant<'_>, reason: String) {
+        let mut waits_for = (self.waits_for.lock()).unwrap_or_else(PoisonError::into_inner);
+        if waits_for.as_ref() != Some(&reason) {
+            tracing::warn!(id = %entrant.id, reason, "does not serve yet");
+            *waits_for = Some(reason);
+        }
     }
 
     fn why_not_registered(&self, place: &Place, entrant: &Entrant<'_>) -> String {

@@ -24,6 +24,7 @@ mod joined;
 mod kept;
 pub mod load;
 pub mod logic;
+mod rival;
 mod role;
 mod standing;
 pub mod store;

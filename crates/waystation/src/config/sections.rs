@@ -29,7 +29,8 @@ section! {
         /// Everything that `up` keeps: stores, sockets, the lock.
         dir: PathBuf = Text("./waystation-data"), Kind::Path,
             "none; paths of sockets below it must stay under 108 bytes";
-        /// Whether the chat example is started.
+        /// Whether the chat example is started. Without it a registry that `up`
+        /// runs itself runs alone.
         demo: bool = Bool(true), Kind::Bool,
             "five processes";
         /// Where the chat's Entry listens (WebSocket, HTTP and native).
@@ -310,10 +311,13 @@ section! {
 }
 
 section! {
-    /// The chat's Logic: it holds the rules. It serves on one thread, which
-    /// knows who is where; run more processes for more.
+    /// The chat's Logic: it holds the rules.
     struct Logic as "logic" {
-        /// Requests in progress; one more is refused at once.
+        /// Threads that serve. Each conversation belongs to one of them, and all
+        /// of them know who is where.
+        shards: u16 = Integer(1), Kind::Integer { unit: "threads", min: 1, max: 256 },
+            "a thread, connections of its own to Das, and a hand-off for each message that comes by another thread";
+        /// Requests in progress on a thread; one more is refused at once.
         requests_max: usize = Integer(16_384), Kind::Integer { unit: "requests", min: 1, max: 1_000_000 },
             "memory for each, and longer waits before a refusal";
         /// The deadline of a request that brings none.

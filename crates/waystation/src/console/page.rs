@@ -48,7 +48,7 @@ fn render(chat_url: Option<&str>, processes: &[ProcessRow], contexts: &[Value]) 
 
 fn process_table(processes: &[ProcessRow]) -> String {
     if processes.is_empty() {
-        return "<p class=\"empty\">Nothing was started (<code>--no-demo</code>).</p>".to_owned();
+        return "<p class=\"empty\">Nothing was started (<code>--no-demo</code>, and another registry).</p>".to_owned();
     }
     let mut rows = String::new();
     for row in processes {

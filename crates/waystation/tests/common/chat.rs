@@ -130,19 +130,12 @@ impl Chat {
     /// Asks Entry over HTTP, as somebody who has no connection; the answer's
     /// JSON, an error's too.
     pub(crate) fn ask(&self, method: &str, body: &Value) -> Value {
-        let body = body.to_string();
-        let length = body.len();
-        let head = format!("POST /im.Entry/{method} HTTP/1.1\r\ncontent-length: {length}");
-        json_of(&exchange(&self.entry, &head, &body))
+        ask(&self.entry, method, body)
     }
 
     /// Sends a message over HTTP. It must be new.
     pub(crate) fn post(&self, uid: &str, to: &str, body: &str) {
-        let id = format!("{uid} {body}");
-        let message = json!({ "uid": uid, "to": to, "clientId": id, "body": body });
-        let answer = self.ask("Send", &message);
-        assert_eq!(answer["duplicate"], Value::Null, "{answer}");
-        assert_ne!(answer["seq"], Value::Null, "{answer}");
+        post(&self.entry, uid, to, body);
     }
 
     /// A page of the console.
@@ -207,6 +200,26 @@ impl Chat {
     pub(crate) fn take_up(&mut self) -> Up {
         self.up.take().unwrap()
     }
+}
+
+/// Asks the Entry at an address over HTTP; the answer's JSON, an error's too.
+pub(crate) fn ask(entry: &str, method: &str, body: &Value) -> Value {
+    let body = body.to_string();
+    let length = body.len();
+    let head = format!("POST /im.Entry/{method} HTTP/1.1\r\ncontent-length: {length}");
+    json_of(&exchange(entry, &head, &body))
+}
+
+/// Sends a message over HTTP, by the Entry at an address. It must be new; its
+/// number.
+pub(crate) fn post(entry: &str, uid: &str, to: &str, body: &str) -> u64 {
+    let id = format!("{uid} {body}");
+    let message = json!({ "uid": uid, "to": to, "clientId": id, "body": body });
+    let answer = ask(entry, "Send", &message);
+    assert_eq!(answer["duplicate"], Value::Null, "{answer}");
+    // Numbers of 64 bits are text in JSON.
+    let seq = answer["seq"].as_str().and_then(|seq| seq.parse().ok());
+    seq.unwrap_or_else(|| panic!("{answer}"))
 }
 
 /// Puts a store into a chat's directory in which ada has [`MANY`]

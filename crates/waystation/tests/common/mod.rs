@@ -6,6 +6,8 @@ pub(crate) mod chat;
 pub(crate) mod load;
 pub(crate) mod role;
 pub(crate) mod sync;
+pub(crate) mod user;
+pub(crate) mod world;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};

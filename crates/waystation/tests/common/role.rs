@@ -1,5 +1,6 @@
 //! Roles that are started by hand, and what they and a registry tell.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,11 @@ impl Role {
         metric(&self.socket, name)
     }
 
+    /// Where it answers its admins.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     pub(crate) fn serves(&self) {
         look_until("it serves", || {
             self.page("/healthz")
@@ -98,15 +104,19 @@ pub(crate) fn page(socket: &Path, path: &str) -> Option<String> {
 
 /// A figure of the metrics there, all shards together; 0 while nobody answers.
 pub(crate) fn metric(socket: &Path, name: &str) -> f64 {
+    samples(socket, name).values().sum()
+}
+
+/// A figure of the metrics there by its labels; nothing while nobody answers.
+pub(crate) fn samples(socket: &Path, name: &str) -> BTreeMap<String, f64> {
     let page = page(socket, "/metrics").unwrap_or_default();
-    let is_it = |line: &&str| {
-        let rest = line.strip_prefix(name);
-        rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+    let sample = |line: &str| {
+        let rest = line.strip_prefix(name)?;
+        let (labels, value) = rest.rsplit_once(' ')?;
+        let is_it = labels.is_empty() || labels.starts_with('{');
+        Some((labels.to_owned(), is_it.then(|| value.parse().ok())??))
     };
-    let lines = page.lines().filter(is_it);
-    lines
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
+    page.lines().filter_map(sample).collect()
 }
 
 /// Another process, killed when it is dropped.

@@ -47,16 +47,17 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let role = &config.role;
     role.prepare()?;
     let store = StoreHandle::open(&role.dir.join("chat.sqlite"), config.store)?;
-    let joined = Joined::open(role, &role.name("das"), None)?;
+    let name = role.name("das");
+    let joined = Joined::open(role, &name, None)?;
     let app = start(config, &store, &joined)?;
     let entrant = Entrant {
         role,
-        // A chat has one Das, for its numbers come from one database: under one
-        // id the registry refuses a second, and says where the first is.
-        id: instance_id("das-1")?,
+        id: instance_id(&name)?,
         service: joined::DAS,
         address: app.server().addresses()[0].clone(),
-        when_taken: "a chat has one das: stop that one first",
+        when_taken: "start this one in its directory, with another --index",
+        // Its numbers come from one database, which several may write to.
+        is_of_one_directory: true,
     };
     joined.run(app, &entrant)?;
     store.close(CLOSE_WAIT)?;

@@ -127,6 +127,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         service: joined::ENTRY,
         address: reachable(app.server().addresses()),
         when_taken: joined::TAKE_ANOTHER_INDEX,
+        is_of_one_directory: false,
     };
     joined.run(app, &entrant)
 }

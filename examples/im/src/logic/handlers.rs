@@ -1,29 +1,38 @@
 //! Logic's methods.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use waystation_base::ConnName;
-use waystation_net::{CloseReason, Shard, until};
-use waystation_service::{Ctx, Group, Locks, Peer, Push, PushError, Retry, Status};
+use tokio::sync::oneshot;
+use waystation_base::{ConnName, ShardId, hash64};
+use waystation_net::{CloseReason, Shard, WaitsFor, waiting};
+use waystation_service::{Ctx, Group, Locks, Peer, Push, Retry, Status};
 
-use super::limits::{FANOUT_BEHIND_BYTES, FANOUT_WAIT, PRESENCE_MAX};
+use super::counts::Counts;
+use super::fanout::fan_out;
+use super::limits::PRESENCE_MAX;
 use super::others::Others;
-use super::presence::Presence;
+use super::presence::{Change, Presence};
+use super::siblings::Siblings;
 use crate::im::das::DasClient;
 use crate::im::link::method as push;
 use crate::im::logic::Logic;
 use crate::im::{
-    AppendReply, AppendRequest, AttachReply, AttachRequest, ConversationsReply, FanoutMessage,
-    GroupReply, HistoryReply, MarkReadReply, Message, PresenceReply, PresenceRequest, Pushed,
-    SendReply, UserConversations, UserCreateGroup, UserGroup, UserHistory, UserMarkRead,
-    UserMembers, UserPresence, UserRemoveMember, UserRequest, UserSend,
+    AppendReply, AppendRequest, AttachReply, AttachRequest, ConversationsReply, GroupReply,
+    HistoryReply, MarkReadReply, Message, PresenceReply, PresenceRequest, Pushed, SendReply,
+    UserConversations, UserCreateGroup, UserGroup, UserHistory, UserMarkRead, UserMembers,
+    UserPresence, UserRemoveMember, UserRequest, UserSend,
 };
 
 /// The rules, one instance for each shard.
 pub(super) struct Rules {
+    shard: Shard,
     das: Group,
     others: Others,
+    siblings: Siblings,
+    counts: Arc<Counts>,
+    /// Of all shards, so that each can tell every Entry.
     presence: RefCell<Presence>,
     /// Messages of one conversation are stored and fanned out one after
     /// another, so that they leave in the order of their numbers.
@@ -31,38 +40,106 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub(super) fn new(das: Group, others: Others) -> Self {
+    pub(super) fn new(shard: &Shard, das: Group, others: Others, counts: &Arc<Counts>) -> Self {
         Self {
+            shard: shard.clone(),
             das,
             others,
+            siblings: Siblings::new(shard, counts.clone()),
+            counts: counts.clone(),
             presence: RefCell::default(),
             conversations: Locks::default(),
         }
     }
 
-    /// An Entry's connection has ended.
+    /// A connection of this shard has ended.
     pub(super) fn entry_left(&self, peer: &Peer) {
-        let left = self.presence.borrow_mut().detach(peer.name());
-        self.announce(peer, &left, false);
+        let knows = self.presence.borrow().knows(peer.name());
+        if knows {
+            drop(self.begin_change(peer.name(), Change::Ended));
+        }
+    }
+
+    /// What another shard told of its connections was lost, and what it had told
+    /// to the Entries that are connected here: they are told to come again.
+    pub(super) fn start_over(&self, other: ShardId) {
+        let left = self.presence.borrow_mut().forget(other);
+        self.announce(&left, false);
+        self.lose_entries();
+    }
+
+    /// Closes the connections of this shard to Entries. Each Entry comes back,
+    /// says who is there, and looks for what it missed.
+    pub(super) fn lose_entries(&self) {
+        let entries: Vec<_> = self.presence.borrow().entries().collect();
+        // Those of other shards are not here.
+        for conn in entries
+            .into_iter()
+            .flat_map(|name| self.shard.connection(name))
+        {
+            conn.close(CloseReason::Local);
+        }
+    }
+
+    /// Takes note of a change on a connection of this shard, here and on all
+    /// others: what is given is heard of as they know it, too.
+    fn begin_change(&self, entry: ConnName, change: Change) -> Vec<oneshot::Receiver<()>> {
+        let change = Arc::new(change);
+        self.apply(entry, &change);
+        let others = self.siblings.others().map(|other| {
+            let (tell, told) = oneshot::channel();
+            let change = change.clone();
+            self.siblings.tell(other, move |_, rules| {
+                rules.apply(entry, &change);
+                // Who does not wait is not told.
+                let _ = tell.send(());
+            });
+            told
+        });
+        others.collect()
+    }
+
+    /// Takes note of a change on the connection that a request came by. From
+    /// its end on all shards go by it.
+    async fn change(&self, ctx: &Ctx, change: Change) -> Result<ConnName, Status> {
+        let peer = ctx.peer();
+        let peer = peer.ok_or_else(|| Status::internal("the request has no connection"))?;
+        let entry = peer.name();
+        if self.shard.connection(entry).is_err() {
+            return Err(Status::cancelled("the connection has ended"));
+        }
+        for told in self.begin_change(entry, change) {
+            let told = waiting(WaitsFor::plain("the other shards"), told).await;
+            told.map_err(|_| Status::unavailable("a shard of this Logic takes nothing"))?;
+        }
+        Ok(entry)
+    }
+
+    /// Takes note of a change on a connection, of whichever shard, and tells the
+    /// Entries that are connected to this one.
+    fn apply(&self, entry: ConnName, change: &Change) {
+        let moved = self.presence.borrow_mut().change(entry, change);
+        self.announce(&moved.left, false);
+        self.announce(&moved.came, true);
+    }
+
+    /// The users on a connection, for an answer.
+    fn attached(&self, entry: ConnName) -> AttachReply {
+        let users = self.presence.borrow().count(entry);
+        let users = u32::try_from(users).unwrap_or(u32::MAX);
+        AttachReply { users }
     }
 
     /// Gives a stored message to every Entry that has a member on it, as fast
-    /// as they take it. The message is stored: however this ends, they are
-    /// told.
-    async fn fan_out(&self, ctx: &Ctx, message: &Message, members: &[String]) {
+    /// as they take it.
+    async fn fan_out(&self, ctx: &Ctx, message: Message, members: &[String]) {
         let routes = self.presence.borrow().route(members.iter());
-        let fan_out = FanOut {
-            shard: ctx.shard(),
-            message,
-            routes,
-        };
-        let deadline = ctx.deadline().min(ctx.shard().now() + FANOUT_WAIT);
-        // One that has no room by then is disconnected when it is told.
-        let _ = until(ctx.shard(), deadline, fan_out.room()).await;
+        fan_out(ctx, &self.siblings, &Arc::new(message), routes).await;
     }
 
-    /// Tells every Entry that users came or left.
-    fn announce(&self, near: &Peer, users: &[String], online: bool) {
+    /// Tells the Entries that are connected to this shard that users came or
+    /// left.
+    fn announce(&self, users: &[String], online: bool) {
         if users.is_empty() {
             return;
         }
@@ -74,17 +151,13 @@ impl Rules {
             };
             let change = Push::<push::PresenceChanged>::new(&change);
             for entry in &entries {
-                if let Ok(conn) = near.conn().shard().connection(*entry) {
-                    // As in `fan_out`.
+                // Other shards tell those of theirs.
+                if let Ok(conn) = self.shard.connection(*entry) {
+                    // As in a fan-out.
                     let _ = Peer::new(conn).push_shared(&change);
                 }
             }
         }
-    }
-
-    fn peer(ctx: &Ctx) -> Result<Peer, Status> {
-        ctx.peer()
-            .ok_or_else(|| Status::internal("the request has no connection"))
     }
 
     /// The stored message of that number.
@@ -143,104 +216,20 @@ impl Rules {
                 at_ms: reply.at_ms,
             }
         };
-        self.fan_out(ctx, &message, &members).await;
+        self.fan_out(ctx, message, &members).await;
         Ok(reply)
     }
 
-    async fn append(&self, ctx: &Ctx, request: &AppendRequest) -> Result<AppendReply, Status> {
-        ctx.retry(&Retry::idempotent(), async || {
-            self.das(ctx).await?.append(ctx, request).await
-        })
-        .await
-    }
-}
-
-/// A stored message on its way to the Entries that are to be told of it, which
-/// happens when this is dropped.
-struct FanOut<'a> {
-    shard: &'a Shard,
-    message: &'a Message,
-    routes: HashMap<ConnName, Vec<String>>,
-}
-
-impl FanOut<'_> {
-    /// Waits until no Entry is far behind.
-    async fn room(&self) {
-        for entry in self.routes.keys() {
-            if let Ok(conn) = self.shard.connection(*entry)
-                && conn.output_len() >= FANOUT_BEHIND_BYTES
-            {
-                // One that ends meanwhile is told nothing.
-                let _ = conn.writable().await;
-            }
-        }
-    }
-}
-
-impl Drop for FanOut<'_> {
-    fn drop(&mut self) {
-        for (entry, recipients) in self.routes.drain() {
-            let Ok(conn) = self.shard.connection(entry) else {
-                continue;
-            };
-            let fanout = FanoutMessage {
-                message: Some(self.message.clone()),
-                recipients,
-            };
-            let peer = Peer::new(conn);
-            if let Err(PushError::Full(_)) = peer.push::<push::Fanout>(&fanout) {
-                // It would miss the message. When it is back it looks for
-                // what it missed.
-                peer.conn().close(CloseReason::SlowReader);
-            }
-        }
-    }
-}
-
-impl Logic for Rules {
-    async fn attach(&self, ctx: &Ctx, request: AttachRequest) -> Result<AttachReply, Status> {
-        let peer = Self::peer(ctx)?;
-        let users = request.uids.into_iter().collect();
-        let (came, left) = self.presence.borrow_mut().attach(peer.name(), users);
-        self.announce(&peer, &left, false);
-        self.announce(&peer, &came, true);
-        let users = u32::try_from(self.presence.borrow().count(peer.name())).unwrap_or(u32::MAX);
-        Ok(AttachReply { users })
-    }
-
-    async fn online(&self, ctx: &Ctx, request: UserRequest) -> Result<AttachReply, Status> {
-        let peer = Self::peer(ctx)?;
-        let came = self.presence.borrow_mut().online(peer.name(), &request.uid);
-        if came {
-            self.announce(&peer, &[request.uid], true);
-        }
-        let users = u32::try_from(self.presence.borrow().count(peer.name())).unwrap_or(u32::MAX);
-        Ok(AttachReply { users })
-    }
-
-    async fn offline(&self, ctx: &Ctx, request: UserRequest) -> Result<Pushed, Status> {
-        let peer = Self::peer(ctx)?;
-        let left = self
-            .presence
-            .borrow_mut()
-            .offline(peer.name(), &request.uid);
-        if left {
-            self.announce(&peer, &[request.uid], false);
-        }
-        Ok(Pushed {})
-    }
-
-    async fn send(&self, ctx: &Ctx, request: UserSend) -> Result<SendReply, Status> {
-        if let Some(answer) = self.others.relay(ctx, &request).await {
-            return self.tell_own(ctx, &request, answer?).await;
-        }
+    /// Stores a message that belongs to this shard, and tells of it.
+    async fn serve(&self, ctx: &Ctx, request: UserSend) -> Result<SendReply, Status> {
+        self.counts.count_send(self.shard.id());
         let wants_members = request.members;
         ctx.set_state("waiting for its turn");
         let _turn = self.conversations.lock(&request.conversation).await?;
         ctx.set_state("storing");
         let append = AppendRequest {
             uid: request.uid,
-            conversation: request.conversation,
+            conversation: request.conversation.clone(),
             client_id: request.client_id,
             body: request.body,
         };
@@ -261,9 +250,9 @@ impl Logic for Rules {
                 at_ms: stored.at_ms,
             }
         };
-        self.fan_out(ctx, &message, &stored.members).await;
+        self.fan_out(ctx, message, &stored.members).await;
         Ok(SendReply {
-            conversation: message.conversation,
+            conversation: request.conversation,
             seq: stored.seq,
             at_ms: stored.at_ms,
             duplicate: stored.duplicate,
@@ -273,6 +262,50 @@ impl Logic for Rules {
                 Vec::new()
             },
         })
+    }
+
+    async fn append(&self, ctx: &Ctx, request: &AppendRequest) -> Result<AppendReply, Status> {
+        ctx.retry(&Retry::idempotent(), async || {
+            self.das(ctx).await?.append(ctx, request).await
+        })
+        .await
+    }
+}
+
+impl Logic for Rules {
+    async fn attach(&self, ctx: &Ctx, request: AttachRequest) -> Result<AttachReply, Status> {
+        let users = request.uids.into_iter().collect();
+        let entry = self.change(ctx, Change::Attached(users)).await?;
+        Ok(self.attached(entry))
+    }
+
+    async fn online(&self, ctx: &Ctx, request: UserRequest) -> Result<AttachReply, Status> {
+        let entry = self.change(ctx, Change::Online(request.uid)).await?;
+        Ok(self.attached(entry))
+    }
+
+    async fn offline(&self, ctx: &Ctx, request: UserRequest) -> Result<Pushed, Status> {
+        self.change(ctx, Change::Offline(request.uid)).await?;
+        Ok(Pushed {})
+    }
+
+    async fn send(&self, ctx: &Ctx, request: UserSend) -> Result<SendReply, Status> {
+        if let Some(answer) = self.others.relay(ctx, &request).await {
+            return self.tell_own(ctx, &request, answer?).await;
+        }
+        let key = hash64(request.conversation.as_bytes());
+        let owner = self.shard.remote().shard_of(key);
+        if owner == self.shard.id() {
+            return self.serve(ctx, request).await;
+        }
+        self.counts.handed_over.fetch_add(1, Ordering::Relaxed);
+        ctx.set_state("on the shard it belongs to");
+        let serve = |ctx: Ctx| async move {
+            let rules = ctx.shard().extension::<Self>();
+            let rules = rules.ok_or_else(|| Status::internal("the shard has no rules"))?;
+            rules.serve(&ctx, request).await
+        };
+        ctx.on_shard(owner, serve).await
     }
 
     async fn history(&self, ctx: &Ctx, request: UserHistory) -> Result<HistoryReply, Status> {

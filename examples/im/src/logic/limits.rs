@@ -17,3 +17,10 @@ pub(super) const FANOUT_WAIT: Duration = Duration::from_secs(1);
 /// Time for the Logic that a conversation belongs to, to answer what was passed
 /// on to it, or half of what is left. Then the request is served here.
 pub(super) const RELAY: Duration = Duration::from_secs(1);
+
+/// The pause before a shard that took nothing is told again to start over. A
+/// shard whose mailbox is full
+/// ([`MAILBOX_MESSAGES`](waystation_net::limits::MAILBOX_MESSAGES)) loses what
+/// it is told; then its connections to Entries, and those of who told it, are
+/// made anew, which brings back what was lost.
+pub(super) const START_OVER_PAUSE: Duration = Duration::from_millis(20);

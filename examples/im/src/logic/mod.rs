@@ -12,11 +12,20 @@
 //! serves the request itself. Either way nothing is stored twice, since Das
 //! knows what it has, and nothing is delivered out of order, since Entry goes
 //! by Das' numbers: to belong to one Logic makes it fast, not right.
+//!
+//! Within the process each conversation belongs to one shard, by the same hash
+//! of its name. A request that comes to another one is given to it by its
+//! mailbox. Who is where all shards know: the one that an Entry is connected to
+//! hears it and tells the others, and Entry's request is answered when all go by
+//! it. A message goes to the shards of the connections that it is for.
 
+mod counts;
+mod fanout;
 mod handlers;
 mod limits;
 mod others;
 mod presence;
+mod siblings;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,8 +34,9 @@ use waystation_membership::Instance;
 use waystation_net::CloseReason;
 use waystation_service::{App, Channel, Group, Peer, address_of};
 
+use self::counts::Counts;
 use self::handlers::Rules;
-use self::others::{Others, Relays};
+use self::others::Others;
 use crate::error::Error;
 use crate::im::logic;
 use crate::joined::{self, Entrant, Joined, instance_id};
@@ -52,8 +62,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let follower = joined.follower();
     let id = instance_id(&name)?;
     let own = id.to_string();
-    let relays = Arc::new(Relays::default());
-    let counted = relays.clone();
+    let counts = Arc::new(Counts::new(role.serving.shards));
+    let counted = counts.clone();
     let app = App::builder(name, role.net())
         .admin(role.admin("logic"))
         .health(joined.health())
@@ -69,8 +79,8 @@ pub fn run(config: &Config) -> Result<(), Error> {
             let (das_probe, logic_probe) = (&probes.das_probe, &probes.logic_probe);
             follower.follow(shard, joined::DAS, &das, das_probe.as_ref(), |_| {});
             follower.follow(shard, joined::LOGIC, &logics, logic_probe.as_ref(), |_| {});
-            let others = Others::new(own.clone(), logics, relays.clone());
-            shard.set_extension(Rc::new(Rules::new(das, others)));
+            let others = Others::new(own.clone(), logics, counts.clone());
+            shard.set_extension(Rc::new(Rules::new(shard, das, others, &counts)));
         })
         .listen(role.service("logic"), move |router| {
             limits.limit_within(router);
@@ -89,6 +99,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         service: joined::LOGIC,
         address: app.server().addresses()[0].clone(),
         when_taken: joined::TAKE_ANOTHER_INDEX,
+        is_of_one_directory: false,
     };
     joined.run(app, &entrant)
 }

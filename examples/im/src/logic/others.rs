@@ -1,59 +1,29 @@
 //! The other Logics: whom a conversation belongs to, and requests passed on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use waystation_net::Kind;
-use waystation_service::metrics::Page;
 use waystation_service::{Code, Ctx, Group, Status};
 
+use super::counts::Counts;
 use super::limits::RELAY;
 use crate::im::logic::LogicClient;
 use crate::im::{SendReply, UserSend};
-
-/// How many requests were passed on, and what became of them.
-#[derive(Debug, Default)]
-pub(super) struct Relays {
-    relayed: AtomicU64,
-    /// Served here after all.
-    failed: AtomicU64,
-}
-
-impl Relays {
-    pub(super) fn show(&self, page: &mut Page) {
-        let rows = [
-            (
-                "waystation_im_relayed",
-                "Requests passed on to the Logic they belong to.",
-                &self.relayed,
-            ),
-            (
-                "waystation_im_relays_failed",
-                "Requests served by another Logic than the one they belong to, which did not answer.",
-                &self.failed,
-            ),
-        ];
-        for (name, help, value) in rows {
-            page.family(name, Kind::Counter, help);
-            page.sample(name, Kind::Counter, "", value.load(Ordering::Relaxed));
-        }
-    }
-}
 
 /// All Logics, this one among them. Connections to them are made when the first
 /// request is passed on.
 pub(super) struct Others {
     own: String,
     logics: Group,
-    relays: Arc<Relays>,
+    counts: Arc<Counts>,
 }
 
 impl Others {
-    pub(super) fn new(own: String, logics: Group, relays: Arc<Relays>) -> Self {
+    pub(super) fn new(own: String, logics: Group, counts: Arc<Counts>) -> Self {
         Self {
             own,
             logics,
-            relays,
+            counts,
         }
     }
 
@@ -83,11 +53,11 @@ impl Others {
             ..request.clone()
         };
         ctx.set_state("passing on");
-        self.relays.relayed.fetch_add(1, Ordering::Relaxed);
+        self.counts.relayed.fetch_add(1, Ordering::Relaxed);
         let part = ctx.within(RELAY.min(ctx.time_left() / 2));
         let answer = logic.send(&part, &request).await;
         if answer.as_ref().is_err_and(may_serve_here) {
-            self.relays.failed.fetch_add(1, Ordering::Relaxed);
+            self.counts.relays_failed.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         Some(answer)

@@ -2,7 +2,27 @@
 
 use std::collections::{HashMap, HashSet};
 
-use waystation_base::ConnName;
+use waystation_base::{ConnName, ShardId};
+
+/// What happens to the users of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    /// These are all of them.
+    Attached(HashSet<String>),
+    /// One has come to it.
+    Online(String),
+    /// One has left it.
+    Offline(String),
+    /// It has ended.
+    Ended,
+}
+
+/// Who came to the system and who left it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub(super) came: Vec<String>,
+    pub(super) left: Vec<String>,
+}
 
 /// Users by connection and connections by user. A connection is named, not
 /// held: a name that is stale reaches nobody.
@@ -13,13 +33,35 @@ pub(super) struct Presence {
 }
 
 impl Presence {
+    /// Takes note of a change.
+    pub(super) fn change(&mut self, entry: ConnName, change: &Change) -> Moved {
+        let one = |moves: bool, user: &String| moves.then(|| user.clone()).into_iter().collect();
+        let (mut came, mut left) = (Vec::new(), Vec::new());
+        match change {
+            Change::Attached(users) => (came, left) = self.attach(entry, users.clone()),
+            Change::Online(user) => came = one(self.online(entry, user), user),
+            Change::Offline(user) => left = one(self.offline(entry, user), user),
+            Change::Ended => left = self.detach(entry),
+        }
+        Moved { came, left }
+    }
+
+    /// Forgets all connections of a shard. Answers who went offline by that.
+    pub(super) fn forget(&mut self, shard: ShardId) -> Vec<String> {
+        let gone: Vec<ConnName> = self.entries().filter(|one| one.shard == shard).collect();
+        gone.into_iter()
+            .flat_map(|entry| self.detach(entry))
+            .collect()
+    }
+
+    /// Whether a connection told of its users.
+    pub(super) fn knows(&self, entry: ConnName) -> bool {
+        self.by_entry.contains_key(&entry)
+    }
+
     /// Takes what an Entry says as the whole truth about its connection.
     /// Answers who came and who left the system by that.
-    pub(super) fn attach(
-        &mut self,
-        entry: ConnName,
-        users: HashSet<String>,
-    ) -> (Vec<String>, Vec<String>) {
+    fn attach(&mut self, entry: ConnName, users: HashSet<String>) -> (Vec<String>, Vec<String>) {
         let before = self.by_entry.remove(&entry).unwrap_or_default();
         let mut came = Vec::new();
         let mut left = Vec::new();
@@ -38,7 +80,7 @@ impl Presence {
     }
 
     /// A user is on this connection. True when that brings it online.
-    pub(super) fn online(&mut self, entry: ConnName, user: &str) -> bool {
+    fn online(&mut self, entry: ConnName, user: &str) -> bool {
         self.by_entry
             .entry(entry)
             .or_default()
@@ -47,7 +89,7 @@ impl Presence {
     }
 
     /// A user left this connection. True when that takes it offline.
-    pub(super) fn offline(&mut self, entry: ConnName, user: &str) -> bool {
+    fn offline(&mut self, entry: ConnName, user: &str) -> bool {
         let was = self
             .by_entry
             .get_mut(&entry)
@@ -56,7 +98,7 @@ impl Presence {
     }
 
     /// The connection is gone. Answers who went offline by that.
-    pub(super) fn detach(&mut self, entry: ConnName) -> Vec<String> {
+    fn detach(&mut self, entry: ConnName) -> Vec<String> {
         let users = self.by_entry.remove(&entry).unwrap_or_default();
         users
             .into_iter()
@@ -114,11 +156,14 @@ impl Presence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use waystation_base::ShardId;
 
     fn entry(slot: u32) -> ConnName {
+        entry_of(0, slot)
+    }
+
+    fn entry_of(shard: u16, slot: u32) -> ConnName {
         ConnName {
-            shard: ShardId(0),
+            shard: ShardId(shard),
             slot,
             generation: 1,
         }
@@ -154,5 +199,39 @@ mod tests {
         let wanted = ["ada".to_owned(), "bob".to_owned()];
         let routes = presence.route(wanted.iter());
         assert_eq!(routes, HashMap::from([(entry(1), vec!["bob".to_owned()])]));
+    }
+
+    /// Two shards hear of the connections of each in another order; where they
+    /// stop they agree.
+    #[test]
+    fn changes_of_two_shards_in_any_order_end_in_the_same_presence() {
+        let moves = [
+            (entry_of(0, 1), Change::Offline("ada".into())),
+            (entry_of(1, 1), Change::Online("ada".into())),
+        ];
+        let begin = || {
+            let mut presence = Presence::default();
+            presence.change(entry_of(0, 1), &Change::Attached(users(&["ada", "bob"])));
+            presence.change(entry_of(1, 1), &Change::Attached(users(&["cyd"])));
+            presence
+        };
+        let (mut one, mut other) = (begin(), begin());
+        let told = moves
+            .clone()
+            .map(|(entry, change)| one.change(entry, &change));
+        let [left, came] = told;
+        assert_eq!(
+            (left.left, came.came),
+            (vec!["ada".into()], vec!["ada".into()])
+        );
+        for (entry, change) in moves.iter().rev() {
+            assert_eq!(other.change(*entry, change), Moved::default());
+        }
+        let all = ["ada", "bob", "cyd"].map(str::to_owned);
+        assert_eq!(one.route(all.iter()), other.route(all.iter()));
+        let mut left = one.forget(ShardId(1));
+        left.sort();
+        assert_eq!(left, ["ada", "cyd"].map(str::to_owned));
+        assert!(one.is_online("bob") && !one.knows(entry_of(1, 1)));
     }
 }
