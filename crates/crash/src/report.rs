@@ -70,7 +70,8 @@ impl Report {
             text,
             "{} transactions were captured and {} statements published in {} s; {} copies were \
              begun anew; {} processes ended by themselves and were started again. {} proofs of \
-             equality held, all but the last under load. The checker compared {} rows of each \
+             equality held, all but the last under load, where the master is left out while writes \
+             of its own are on their way. The checker compared {} rows of each \
              of the four files: no difference, no publish lost, none applied twice.",
             self.written,
             self.published,
@@ -93,10 +94,16 @@ impl Report {
              one of them is killed with SIGKILL and started again, {} times. In the end `verify` \
              and a checker that reads every row of every table in the order of keys agree; so do \
              counters to which each publish adds one, under a key, until it is acknowledged.\n\n\
-             Seed {}, {} rows of base data.\n\n{}",
+             Seed {}, {} rows of base data, {} profile.\n\n{}",
             self.kills(),
             self.seed,
             self.base_rows,
+            // Both are built alike.
+            if cfg!(debug_assertions) {
+                "dev"
+            } else {
+                "release"
+            },
             self.text()
         )
     }
