@@ -174,6 +174,14 @@ pub trait Apply: Send {
     /// Nothing of it is committed, or it is not known.
     fn store(&mut self, store: &StoreChunk, life: LifeId) -> Result<(), ApplyError>;
 
+    /// Gives the copy up, in one transaction: from now on it holds nothing that the
+    /// hub knows of, and has the life `life`. Lists and captured writes go; its rows
+    /// stay until the first chunk replaces them. May be repeated.
+    ///
+    /// # Errors
+    /// Nothing of it is committed, or it is not known.
+    fn give_up(&mut self, life: LifeId) -> Result<(), ApplyError>;
+
     /// Applies a parked entry and takes it off the list, in one transaction. One
     /// that is not on it was applied before.
     ///

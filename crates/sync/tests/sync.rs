@@ -273,6 +273,38 @@ fn a_second_master_is_refused_and_stays_as_it_was() {
     assert!(second.rows().is_empty());
 }
 
+/// The hub was told of the next copy before the target knew that the old one is given
+/// up. Killed in between, the site came back with the old one, and was refused.
+#[test]
+fn a_hub_hears_of_the_next_copy_only_when_the_old_one_is_given_up() {
+    let place = Place::new();
+    let _hub = place.start();
+    let (first, second) = (MemoryDatabase::new(), MemoryDatabase::new());
+    first.write(&[change("base", "there")]);
+    let _master = place.site("master", &first);
+    let room = place.site("room", &second);
+    wait_for_row(&second, "base", "there");
+    // Nothing can be written to it for a while.
+    second.set_faults(MemoryFaults {
+        transient: 2,
+        ..MemoryFaults::default()
+    });
+    room.rejoin().unwrap();
+    room.stop();
+    // Whether it was given up or not: it is one copy to the hub and to itself.
+    let room = place.site("room", &second);
+    let client = place.client();
+    client.publish(None, &append("row", "1"), PATIENCE).unwrap();
+    wait_for_row(&second, "row", "1");
+    assert!(!room.view().unwrap().is_barred);
+    room.rejoin().unwrap();
+    client.publish(None, &append("row", "2"), PATIENCE).unwrap();
+    wait_for_row(&second, "row", "12");
+    wait_until("the copies are equal", || {
+        client.verify(PATIENCE).unwrap().is_equal
+    });
+}
+
 /// One HTTP request on a connection of its own: the answer's head and body.
 fn http(place: &Place, request: &str) -> String {
     let Address::Unix(path) = place.address() else {

@@ -26,6 +26,8 @@ pub(super) enum Ran {
     Chunk(Result<(), ApplyError>, bool),
     /// A parked entry.
     Replay(Result<(), ApplyError>),
+    /// The end of a copy that is taken anew.
+    GivenUp(Result<(), ApplyError>),
 }
 
 pub(super) enum Event {

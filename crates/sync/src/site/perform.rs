@@ -23,12 +23,12 @@ pub(super) fn gone() -> AdapterError {
 impl SiteTask {
     pub(super) fn perform(&mut self, output: SiteOutput) {
         match output {
-            SiteOutput::Connect => {
-                self.last_link += 1;
-                let link = Link::open(&self.shard, &self.hub, self.last_link, &self.inbox);
-                self.link = Some(link);
+            SiteOutput::Connect if self.is_giving_up => self.is_connect_due = true,
+            SiteOutput::Connect => self.connect(),
+            SiteOutput::Disconnect => {
+                self.is_connect_due = false;
+                self.drop_link();
             }
-            SiteOutput::Disconnect => self.drop_link(),
             SiteOutput::Send(message) => {
                 if let Some(link) = &self.link {
                     link.send(FromSite::Core(message));
@@ -72,6 +72,12 @@ impl SiteTask {
                 self.tell(event);
             }
         }
+    }
+
+    pub(super) fn connect(&mut self) {
+        self.last_link += 1;
+        let link = Link::open(&self.shard, &self.hub, self.last_link, &self.inbox);
+        self.link = Some(link);
     }
 
     /// Runs a transaction; its end comes back as an event.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use waystation_base::Seq;
 use waystation_mailbox::Receiver;
-use waystation_net::{Address, Shard};
+use waystation_net::{Address, Label, Shard};
 use waystation_replica::{ApplyBatch, ApplyFault, Holding, LifeId, Site, SiteEvent, SnapshotId};
 
 use super::capture_lane::CaptureLane;
@@ -21,6 +21,9 @@ use crate::adapter::{Adapter, Apply, ApplyError, Opened, Snapshot};
 use crate::codec::FromHub;
 use crate::limits::EVENTS_TOLD_MAX;
 use crate::log::random;
+
+/// Pause before a copy that could not be given up is again.
+const GIVE_UP_AGAIN: Duration = Duration::from_secs(1);
 
 /// An error of the target, as its site sees it: nothing is wrong with an entry.
 pub(super) fn lane_ended() -> ApplyError {
@@ -48,6 +51,11 @@ pub(super) struct SiteTask {
     pub(super) wanted: Option<ApplyBatch>,
     pub(super) proofs: Proofs,
     pub(super) told: VecDeque<SiteEvent>,
+    /// The copy is being given up; the hub hears of its next life only once that is
+    /// durable.
+    pub(super) is_giving_up: bool,
+    /// The core wants a connection, and waits for that.
+    pub(super) is_connect_due: bool,
 }
 
 impl SiteTask {
@@ -88,6 +96,8 @@ impl SiteTask {
             wanted: None,
             proofs: Proofs::default(),
             told: VecDeque::new(),
+            is_giving_up: false,
+            is_connect_due: false,
         })
     }
 
@@ -219,6 +229,7 @@ impl SiteTask {
                 }
                 self.site.handle_replayed(now, result.is_ok());
             }
+            Ran::GivenUp(result) => self.given_up(result),
         }
     }
 
@@ -233,11 +244,47 @@ impl SiteTask {
             .handle_apply_failed(now, error.fault, &error.error);
     }
 
-    /// Has the site join anew, as another copy.
+    /// Has the site join anew, as another copy. A hub that heard of the next life
+    /// before the target did would refuse the old one, should this process be killed
+    /// in between.
     pub(super) fn rejoin(&mut self) {
         self.life = new_life();
         let now = self.shard.now();
         self.site.handle_rejoin(now, self.life);
+        if self.wanted.take().is_some() {
+            let error = "the copy is given up";
+            self.site
+                .handle_apply_failed(now, ApplyFault::Transient, error);
+        }
+        self.give_up();
+    }
+
+    /// After whatever is under way in the target.
+    fn give_up(&mut self) {
+        self.is_giving_up = true;
+        let life = self.life;
+        self.transact(move |apply| apply.give_up(life), Ran::GivenUp);
+    }
+
+    fn given_up(&mut self, result: Result<(), ApplyError>) {
+        if let Err(error) = result {
+            tracing::warn!(%error, "the copy is not given up yet");
+            let (shard, inbox) = (self.shard.clone(), self.inbox());
+            self.shard.spawn(Label::of("sync rejoin"), async move {
+                shard.sleep(GIVE_UP_AGAIN).await;
+                inbox.push(Event::Ask(Box::new(Self::give_up)));
+            });
+            return;
+        }
+        self.is_giving_up = false;
+        self.committed = Seq(0);
+        self.is_unplaced = true;
+        if let Some(capture) = &self.capture {
+            capture.reset();
+        }
+        if std::mem::take(&mut self.is_connect_due) {
+            self.connect();
+        }
     }
 
     pub(super) fn tell(&mut self, event: SiteEvent) {

@@ -155,6 +155,13 @@ impl Apply for HandlerApply {
         transaction.commit().map_err(transient)
     }
 
+    fn give_up(&mut self, life: LifeId) -> Result<(), ApplyError> {
+        let transaction = self.connection.transaction().map_err(transient)?;
+        lists::clear(&transaction).map_err(transient)?;
+        State::new(life).store(&transaction).map_err(transient)?;
+        transaction.commit().map_err(transient)
+    }
+
     fn replay(&mut self, seq: Seq) -> Result<(), ApplyError> {
         let payload = lists::parked_payload(&self.connection, seq).map_err(transient)?;
         let Some(payload) = payload else {

@@ -172,6 +172,18 @@ impl Apply for Lane {
         self.0.lock().transact(|state| state.store(store, life))
     }
 
+    fn give_up(&mut self, life: LifeId) -> Result<(), ApplyError> {
+        self.0.lock().transact(|state| {
+            *state = State {
+                rows: std::mem::take(&mut state.rows),
+                life: Some(life),
+                faults: std::mem::take(&mut state.faults),
+                ..State::default()
+            };
+            Ok(())
+        })
+    }
+
     fn replay(&mut self, seq: Seq) -> Result<(), ApplyError> {
         self.0.lock().transact(|state| state.replay(seq))
     }

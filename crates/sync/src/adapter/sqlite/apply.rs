@@ -319,6 +319,17 @@ impl Apply for SqliteApply {
         })
     }
 
+    fn give_up(&mut self, life: LifeId) -> Result<(), ApplyError> {
+        self.transact(None, |work, state| {
+            lists::clear(work.transaction).map_err(transient)?;
+            if work.is_captured {
+                outbox::clear(work.transaction).map_err(transient)?;
+            }
+            *state = State::new(life);
+            Ok(())
+        })
+    }
+
     fn replay(&mut self, seq: Seq) -> Result<(), ApplyError> {
         self.transact(None, |work, _| {
             let payload = lists::parked_payload(work.transaction, seq).map_err(transient)?;

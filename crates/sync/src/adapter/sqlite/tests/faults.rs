@@ -360,3 +360,31 @@ fn a_full_disk_leaves_nothing_of_a_batch() {
     apply.apply(&batch(entries(2).collect(), 4)).unwrap();
     assert_eq!(copy.rows(ids), ["1", "2", "3", "4"]);
 }
+
+/// A site was told to join anew and killed before its first chunk was there: the hub
+/// knew the next copy already, the file still held the old one, and the hub refused
+/// it until an operator came. Found by `cargo xtask crash sync`.
+#[test]
+fn a_copy_that_is_given_up_is_known_to_be_after_a_crash() {
+    let (copy, mut apply, mut capture) = Copy::captured("CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    begin(&mut apply);
+    copy.write("INSERT INTO t VALUES (1)");
+    assert_eq!(capture.wait(0, WAIT).unwrap(), 1);
+    let parked = (entry(7, "INSERT INTO none VALUES (1)"), Verdict::Park);
+    apply.apply(&batch(vec![parked], 7)).unwrap();
+    apply.give_up(LifeId(8)).unwrap();
+    apply.give_up(LifeId(8)).unwrap();
+    drop((apply, capture));
+    let opened = copy.target.open(LifeId(9)).unwrap();
+    assert_eq!(opened.restored.life, LifeId(8));
+    assert_eq!(opened.restored.holding, Holding::Fresh);
+    assert!(opened.restored.parked.is_empty());
+    let mut capture = opened.capture.unwrap();
+    assert_eq!(capture.wait(0, Duration::ZERO).unwrap(), 0);
+    copy.write("INSERT INTO t VALUES (2)");
+    assert_eq!(
+        capture.wait(0, WAIT).unwrap(),
+        1,
+        "the numbers of a life begin with 1"
+    );
+}
