@@ -14,6 +14,7 @@ mod net;
 mod procfs;
 mod results;
 mod stats;
+mod sync;
 mod table;
 mod timing;
 mod wheel;
@@ -49,6 +50,8 @@ enum Benchmark {
     /// Serves as a peer of one of the others
     #[command(hide = true)]
     Serve(net::serve::Args),
+    /// The sync hub, apply and join, beside databases and copies of files
+    Sync(sync::Args),
     /// The deadline wheel beside a binary heap and tokio's timers
     #[command(alias = "wheel")]
     Timers(wheel::Args),
@@ -78,6 +81,7 @@ fn run(cli: &Cli) -> Result<()> {
         Benchmark::Net(args) => net::run(args),
         Benchmark::Report(args) => calls::run(args),
         Benchmark::Serve(args) => net::serve::run(args),
+        Benchmark::Sync(args) => sync::run(args),
         Benchmark::Timers(args) => wheel::run(args),
     }
 }
