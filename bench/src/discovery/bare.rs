@@ -26,7 +26,7 @@ pub(crate) struct Bare {
 /// Where they run; ends when there are no more orders.
 enum Runs {
     Thread(JoinHandle<()>),
-    Shard(#[expect(dead_code, reason = "kept for its end")] Server),
+    Shard(#[expect(dead_code, reason = "kept for its end")] Box<Server>),
 }
 
 /// What clients tell.
@@ -60,7 +60,7 @@ impl Bare {
                     shard.spawn(Label::of("bare"), work);
                 };
                 shards.remote().run_on(ShardId(0), run)?;
-                Runs::Shard(shards)
+                Runs::Shard(Box::new(shards))
             }
         };
         let bare = Self {
