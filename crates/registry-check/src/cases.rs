@@ -75,7 +75,13 @@ fn nodes<F: Fixture>() -> Vec<Case<F>> {
             basics::before_first,
         ),
         case("an update is seen", REGISTER, basics::update),
+        case("no change waits for a tick", REGISTER, basics::no_tick),
         case("a node leaves", NOTHING, basics::leaves),
+        case(
+            "an id is left and taken at once",
+            REGISTER,
+            basics::left_and_taken,
+        ),
         case("an empty registry says so", NOTHING, basics::empty),
         case("names out of rule are refused", REGISTER, basics::bad_names),
         case("a duplicate id is refused", REGISTER, basics::duplicate),
@@ -120,6 +126,11 @@ fn faults<F: Fixture>() -> Vec<Case<F>> {
             network::long_cut,
         ),
         case("a gap is caught up", NETWORK, network::gap),
+        case(
+            "a read that is lost is made again",
+            NETWORK,
+            network::lost_reads,
+        ),
         case("a slow registry is borne", NETWORK, network::slow),
         alone("absent at start", NOTHING, sources::absent),
         alone(

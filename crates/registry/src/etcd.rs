@@ -5,7 +5,7 @@
 //!
 //! | key | value |
 //! |---|---|
-//! | `instances/ID` | the instance as JSON, attached to its node's lease |
+//! | `instances/ID` | the instance as JSON, attached to its client's lease |
 //! | `left/ID` | that the instance left by its own will; gone with the lease |
 //! | `epoch` | a number that rises whenever the store was found to have gone back |
 //!
@@ -28,6 +28,7 @@
 #[cfg(feature = "bare")]
 mod bare;
 mod entry;
+mod lease;
 mod proto;
 mod replica;
 mod session;

@@ -111,6 +111,11 @@ pub const STORE_SKIPPED_KNOWN_MAX: usize = 1024;
 /// Keys that one transaction writes; etcd takes 128 operations by default.
 pub const ETCD_TXN_OPS_MAX: usize = 100;
 
+/// How often what subscribers hold is written to a store, when nobody waits for
+/// it. Shorter tells people sooner who holds what; each client that watches
+/// something that changes writes this often, so 1,000 of them 100 times a second.
+pub const STORE_TEND_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How often a drain looks whether all subscribers have acknowledged it.
 pub const DRAIN_POLL: Duration = Duration::from_millis(50);
 
@@ -136,9 +141,6 @@ pub const ZOOKEEPER_NODES_MAX: usize = 200_000;
 
 /// Subscribers that are written at once.
 pub const ZOOKEEPER_WRITE_TOGETHER: usize = 100;
-
-/// How often what subscribers hold is written down, when nobody waits for it.
-pub const ZOOKEEPER_TEND_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long a [`Place`](crate::Place) waits until every subscriber has
 /// acknowledged its drain. After that who has not may still send something new,

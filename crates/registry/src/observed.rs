@@ -1,6 +1,7 @@
 //! A value that one side changes and others wait for, on a shard or off it.
 
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use tokio::sync::Notify;
 pub(crate) struct Observed<T> {
     value: Mutex<T>,
     changed: Condvar,
+    /// Threads that wait for `changed`: waking nobody is a call to the kernel.
+    threads: AtomicUsize,
     notify: Notify,
     listener: OnceLock<Listener>,
 }
@@ -29,6 +32,7 @@ impl<T> Observed<T> {
         Self {
             value: Mutex::new(value),
             changed: Condvar::new(),
+            threads: AtomicUsize::new(0),
             notify: Notify::new(),
             listener: OnceLock::new(),
         }
@@ -52,8 +56,14 @@ impl<T> Observed<T> {
 
     /// Changes the value and wakes who waits for it.
     pub(crate) fn update<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
-        let result = change(&mut self.lock());
-        self.changed.notify_all();
+        let mut value = self.lock();
+        let result = change(&mut value);
+        // Counted under the lock: who is not has not looked yet.
+        let has_threads = self.threads.load(Ordering::Relaxed) > 0;
+        drop(value);
+        if has_threads {
+            self.changed.notify_all();
+        }
         self.notify.notify_waiters();
         if let Some(Listener(listener)) = self.listener.get() {
             listener();
@@ -92,7 +102,10 @@ impl<T> Observed<T> {
             result = take(value);
             result.is_none()
         };
-        drop(self.changed.wait_timeout_while(self.lock(), timeout, look));
+        let value = self.lock();
+        self.threads.fetch_add(1, Ordering::Relaxed);
+        drop(self.changed.wait_timeout_while(value, timeout, look));
+        self.threads.fetch_sub(1, Ordering::Relaxed);
         result
     }
 }

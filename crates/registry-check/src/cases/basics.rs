@@ -127,6 +127,37 @@ pub(super) fn update<F: Fixture>(world: &mut World<F>) -> Duration {
     took
 }
 
+/// Every event waited for the next tick of a second. Here each change is waited
+/// for before the next is made, and there is no time for a tick each.
+pub(super) fn no_tick<F: Fixture>(world: &mut World<F>) -> Duration {
+    /// In seconds of ticks this is half as long again as the wait for all.
+    const CHANGES: u32 = 60;
+    world.fixture.start();
+    let client = world.client();
+    let registered = World::<F>::register(&client, World::<F>::instance("a", "a-1"));
+    World::<F>::is_registered(&registered);
+    let watching = World::<F>::watch(&client, "a");
+    World::<F>::shows(&watching, "a", &["a-1"]);
+    let start = now();
+    for weight in 1..=CHANGES {
+        World::<F>::update(
+            &registered,
+            Update {
+                weight: Some(weight),
+                ..Update::default()
+            },
+        );
+        let is_seen = |view: &waystation_membership::View| {
+            let one = view.instances.get("a-1");
+            one.is_some_and(|one| one.weight == weight)
+        };
+        let left = WAIT.saturating_sub(since(start));
+        let view = watching.wait_view("a", left, is_seen);
+        assert!(view.is_some(), "change {weight} of {CHANGES} is seen");
+    }
+    since(start) / CHANGES
+}
+
 /// Who leaves in order is gone at once, and is kept by no guard.
 pub(super) fn leaves<F: Fixture>(world: &mut World<F>) -> Duration {
     world.fixture.start();
@@ -139,6 +170,43 @@ pub(super) fn leaves<F: Fixture>(world: &mut World<F>) -> Duration {
     world.remove(one);
     World::<F>::shows(&watching, "a", &["a-2"]);
     since(start)
+}
+
+/// A registration that was on its way out took along the entry that the next one
+/// of its id had found there, and taken for its own.
+pub(super) fn left_and_taken<F: Fixture>(world: &mut World<F>) -> Duration {
+    const ROUNDS: u32 = 10;
+    world.fixture.start();
+    let client = world.client();
+    let watching = World::<F>::watch(&client, "a");
+    // Nothing is to be lost by a machine that is slow.
+    let register = || World::<F>::register_for(&client, World::<F>::instance("a", "a-1"), WAIT);
+    let mut registered = register();
+    World::<F>::is_registered(&registered);
+    let start = now();
+    for weight in 1..=ROUNDS {
+        drop(registered);
+        registered = register();
+        World::<F>::is_registered(&registered);
+        // It stands for as long as this takes, under one token.
+        World::<F>::update(
+            &registered,
+            Update {
+                weight: Some(weight + 1),
+                ..Update::default()
+            },
+        );
+        let is_seen = |view: &waystation_membership::View| {
+            let one = view.instances.get("a-1");
+            one.is_some_and(|one| one.weight == weight + 1)
+        };
+        let view = watching.wait_view("a", WAIT, is_seen);
+        let view = view.expect("the update is seen");
+        let token = registered.status().instance.token;
+        assert_eq!(view.instances["a-1"].token, token, "round {weight}");
+        assert!(registered.may_serve());
+    }
+    since(start) / ROUNDS
 }
 
 /// An empty registry is one that was heard, with nothing in it.

@@ -124,6 +124,47 @@ pub(super) fn gap<F: Fixture>(world: &mut World<F>) -> Duration {
     took
 }
 
+/// A read that failed was logged, and its watch never set again. Here the network
+/// is cut behind each change, wherever the word of it or the read behind that
+/// has got to, and each is seen all the same.
+pub(super) fn lost_reads<F: Fixture>(world: &mut World<F>) -> Duration {
+    const CUTS: u32 = 8;
+    world.fixture.start();
+    let (client, cut) = (world.client(), world.proxied_client());
+    // The node is not what is cut off.
+    let registered = World::<F>::register(&client, World::<F>::instance("a", "a-1"));
+    World::<F>::is_registered(&registered);
+    let there = World::<F>::watch(&client, "a");
+    let watching = World::<F>::watch(&cut, "a");
+    World::<F>::shows(&watching, "a", &["a-1"]);
+    let is_lost = |session: &waystation_registry::Session| session.fault.is_some();
+    let start = now();
+    for weight in 1..=CUTS {
+        World::<F>::update(
+            &registered,
+            Update {
+                weight: Some(weight),
+                ..Update::default()
+            },
+        );
+        let is_seen = |view: &waystation_membership::View| {
+            let one = view.instances.get("a-1");
+            one.is_some_and(|one| one.weight == weight)
+        };
+        if weight % 2 == 0 {
+            // The word of it is on its way to the other, or there already.
+            let view = there.wait_view("a", WAIT, is_seen);
+            assert!(view.is_some(), "change {weight} of {CUTS} is made");
+        }
+        world.network(Mode::Cut);
+        cut.wait_session(WAIT, is_lost).expect("the cut is noticed");
+        world.network(Mode::Pass);
+        let view = watching.wait_view("a", WAIT, is_seen);
+        assert!(view.is_some(), "change {weight} of {CUTS} is seen");
+    }
+    since(start) / CUTS
+}
+
 /// A registry that answers late by a tenth of the lease is a registry: nobody is
 /// fenced, and changes arrive.
 pub(super) fn slow<F: Fixture>(world: &mut World<F>) -> Duration {

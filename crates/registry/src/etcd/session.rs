@@ -12,7 +12,7 @@ use super::replica::Start;
 use super::store::{Etcd, Shared};
 use super::txn::{compare_mod, put};
 use super::wire::{Fault, Wire};
-use crate::limits::{ETCD_PROBE_INTERVAL, EVENTS_MAX, STORE_TRIES};
+use crate::limits::{ETCD_PROBE_INTERVAL, EVENTS_MAX, STORE_TEND_INTERVAL, STORE_TRIES};
 use crate::store::backoff;
 
 /// Connects to one member after another, for as long as the backend is used.
@@ -219,16 +219,23 @@ impl Session<'_> {
     /// Keeps the lease of this client's subscribers, and writes down what they
     /// hold.
     async fn tend(&self, wire: &Wire) -> Outcome {
-        let shared = self.shared;
+        let (shared, shard) = (self.shared, &self.shared.shard);
+        let mut write_at = shard.now();
         loop {
             Etcd::keep_subscribers(shared, wire).await?;
-            let next = shared.shard.now() + ETCD_PROBE_INTERVAL;
-            while shared.shard.now() < next {
-                shared.write_subscribers(wire).await?;
-                let pause = shared.shard.sleep_until(next);
+            if shared.subscribers.borrow().lease.is_none() {
+                write_at = shard.now();
+            }
+            let next = shard.now() + ETCD_PROBE_INTERVAL;
+            while shard.now() < next {
+                if write_at <= shard.now() {
+                    shared.write_subscribers(wire).await?;
+                    write_at = shard.now() + STORE_TEND_INTERVAL;
+                }
+                let pause = shard.sleep_until(next.min(write_at));
                 tokio::select! {
                     () = waiting(WaitsFor::plain("etcd pause"), pause) => {}
-                    () = shared.urgent.notified() => {}
+                    () = shared.urgent.notified() => write_at = shard.now(),
                 }
             }
         }

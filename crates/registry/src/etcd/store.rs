@@ -11,6 +11,7 @@ use waystation_net::{Address, Shard};
 
 use super::entry::{Keys, Place, epoch_of, instance_of, number_of};
 use super::entry::{token_behind, token_of, token_to_come};
+use super::lease::{Lease, Leases};
 use super::proto::{KeyValue, RangeRequest, TxnRequest};
 use super::replica::{Entry, Mark, Replica, entry_of};
 use super::session;
@@ -30,6 +31,7 @@ pub(crate) struct Etcd {
     /// At least one.
     pub(super) members: Vec<Address>,
     pub(super) replica: RefCell<Replica>,
+    leases: RefCell<Leases>,
 }
 
 impl Etcd {
@@ -44,6 +46,7 @@ impl Etcd {
         let keys = Keys::new(prefix);
         let store = Self {
             replica: RefCell::new(Replica::new(keys.clone())),
+            leases: RefCell::default(),
             keys,
             members,
         };
@@ -76,34 +79,18 @@ impl StoreFault for Fault {
     }
 }
 
-/// The lease of a registration.
+/// What a registration's key is attached to.
 #[derive(Default)]
 pub(crate) struct Keep {
-    /// The lease granted last, whether something is attached to it or not, and
-    /// for how long it lives.
-    lease: Cell<Option<(i64, Duration)>>,
+    lease: RefCell<Option<Rc<Lease>>>,
     /// The epoch, and the revision at which it was written, where a write found
     /// another than is known.
     epoch: Cell<Option<(Epoch, i64)>>,
 }
 
 impl Keep {
-    fn id(&self) -> Option<i64> {
-        self.lease.get().map(|(id, _)| id)
-    }
-
-    /// A lease that lives.
-    async fn granted(&self, wire: &Wire, ttl: Duration) -> Result<i64, Fault> {
-        if let Some(id) = self.id() {
-            self.lease
-                .set(wire.keep_alive(id).await?.map(|ttl| (id, ttl)));
-            if self.lease.get().is_some() {
-                return Ok(id);
-            }
-        }
-        let granted = wire.grant(ttl.clamp(TTL_MIN, TTL_MAX)).await?;
-        self.lease.set(Some(granted));
-        Ok(granted.0)
+    fn lease(&self) -> Option<Rc<Lease>> {
+        self.lease.borrow().clone()
     }
 }
 
@@ -241,8 +228,13 @@ impl Store for Etcd {
         shared.wire().is_some()
     }
 
-    async fn open(shared: &Rc<Shared>, keep: &Keep, _ttl: Duration) -> Result<Wire, Fault> {
+    async fn open(shared: &Rc<Shared>, keep: &Keep, ttl: Duration) -> Result<Wire, Fault> {
         keep.epoch.set(None);
+        if keep.lease.borrow().is_none() {
+            let mut leases = shared.store.leases.borrow_mut();
+            let lease = leases.of(ttl.clamp(TTL_MIN, TTL_MAX));
+            *keep.lease.borrow_mut() = Some(lease);
+        }
         Self::wire_of(shared, keep).await
     }
 
@@ -251,7 +243,7 @@ impl Store for Etcd {
     }
 
     fn is_kept(_wire: &Wire, keep: &Keep, mark: &Mark) -> bool {
-        keep.id() == Some(mark.lease)
+        keep.lease().and_then(|lease| lease.id()) == Some(mark.lease)
     }
 
     async fn write(
@@ -270,15 +262,29 @@ impl Store for Etcd {
         if let Some(token) = token_for(how, epoch, mod_revision, token_seen) {
             instance.token = token;
         }
-        let lease = keep.granted(bid.wire, bid.register.ttl).await?;
+        let kept = keep.lease().ok_or(Fault::Nonsense("there is no lease"))?;
+        let (lease, is_new) = kept.get(bid.wire).await?;
         let request = write(&store.keys, &instance, lease, mod_revision, Some(epoch_mod));
-        let answer = match bid.wire.txn(request).await {
+        let writing = bid.wire.txn(request);
+        // What is granted must be known to live for so long, and nobody who
+        // watches has to wait for that.
+        let prolonging = async {
+            if is_new {
+                return Ok(Some(kept.ttl()));
+            }
+            kept.prolong(bid.wire, lease).await
+        };
+        let (answer, prolonged) = futures_util::future::join(writing, prolonging).await;
+        let answer = match answer {
             Err(fault) if fault.is_not_found() => {
-                keep.lease.set(None);
+                kept.lose(lease);
                 return Ok(Written::Unsure);
             }
             answer => answer?,
         };
+        if prolonged?.is_none() {
+            return Ok(Written::Unsure);
+        }
         let header = answer.header.ok_or(Fault::Nonsense("no header"))?;
         if answer.succeeded {
             return Ok(Written::Done(written(*instance, header.revision, lease)));
@@ -293,21 +299,22 @@ impl Store for Etcd {
     }
 
     async fn prolong(bid: &Bid<'_, Self>) -> Result<Option<Duration>, Fault> {
-        let Some(id) = bid.keep.id() else {
-            return Ok(None);
-        };
-        let ttl = bid.wire.keep_alive(id).await?;
-        bid.keep.lease.set(ttl.map(|ttl| (id, ttl)));
-        Ok(ttl)
+        let lease = bid.keep.lease();
+        match lease.and_then(|lease| Some((lease.id()?, lease))) {
+            Some((id, lease)) => lease.prolong(bid.wire, id).await,
+            None => Ok(None),
+        }
     }
 
     fn ttl(_wire: &Wire, keep: &Keep) -> Duration {
-        keep.lease.get().map_or(Duration::ZERO, |(_, ttl)| ttl)
+        keep.lease().map_or(Duration::ZERO, |lease| lease.ttl())
     }
 
     async fn let_go(bid: &Bid<'_, Self>) -> Result<(), Fault> {
-        match bid.keep.lease.take() {
-            Some((lease, _)) => bid.wire.revoke(lease).await,
+        let lease = bid.keep.lease.take();
+        let lease = lease.and_then(|one| bid.shared.store.leases.borrow_mut().release(one));
+        match lease {
+            Some(lease) => bid.wire.revoke(lease).await,
             None => Ok(()),
         }
     }
@@ -319,41 +326,43 @@ impl Store for Etcd {
         _id: &InstanceId,
         held: &Held<Mark>,
     ) -> Result<Renewing, Fault> {
-        let ttl = wire.keep_alive(held.mark.lease).await?;
-        if ttl.is_none() {
-            keep.lease.set(None);
-        }
+        let lease = keep.lease().ok_or(Fault::Nonsense("there is no lease"))?;
+        let ttl = lease.prolong(wire, held.mark.lease).await?;
         Ok(ttl.map_or(Renewing::Over(None), Renewing::Kept))
     }
 
-    async fn give_back(
-        shared: &Shared,
-        keep: &Keep,
-        id: &InstanceId,
-        is_held: bool,
-    ) -> Result<(), Fault> {
-        let Some(lease) = keep.id() else {
+    async fn give_back(shared: &Shared, keep: &Keep, id: &InstanceId) -> Result<(), Fault> {
+        let Some(lease) = keep.lease().and_then(|lease| lease.id()) else {
             return Ok(());
         };
         let wire = Self::wire_of(shared, keep).await?;
-        if is_held {
-            let key = shared.store.keys.instance(id);
-            let request = TxnRequest {
-                compare: vec![compare_lease(&key, lease)],
-                // In this order: watchers hear of it in this order.
-                success: vec![
-                    put(shared.store.keys.left(id), Vec::new(), lease),
-                    delete(key),
-                ],
-                failure: Vec::new(),
-            };
-            wire.txn(request).await?;
-        }
-        match wire.revoke(lease).await {
+        let (key, left) = (shared.store.keys.instance(id), shared.store.keys.left(id));
+        // Whether or not it was granted: an answer may have been lost.
+        let request = TxnRequest {
+            compare: vec![compare_lease(&key, lease)],
+            // In this order: watchers hear of it in this order.
+            success: vec![put(left.clone(), Vec::new(), lease), delete(key)],
+            failure: Vec::new(),
+        };
+        match wire.txn(request).await {
             Err(fault) if !fault.is_not_found() => return Err(fault),
-            Ok(()) | Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
-        keep.lease.set(None);
+        let kept = keep.lease.take();
+        let last = kept.and_then(|one| shared.store.leases.borrow_mut().release(one));
+        // What is left goes with the lease at the latest.
+        let cleaned = if let Some(lease) = last {
+            wire.revoke(lease).await
+        } else {
+            let request = TxnRequest {
+                success: vec![delete(left)],
+                ..TxnRequest::default()
+            };
+            wire.txn(request).await.map(drop)
+        };
+        if let Err(fault) = cleaned {
+            tracing::debug!(%id, %fault, "a lease is left to end by itself");
+        }
         Ok(())
     }
 }

@@ -310,7 +310,7 @@ impl<S: Store> Registrant<S> {
     async fn leave(&self, shared: &Shared<S>) -> Result<(), S::Fault> {
         // That the entry is gone is no news from here on.
         let held = self.held.take();
-        let left = S::give_back(shared, &self.keep, &self.id, held.is_some()).await;
+        let left = S::give_back(shared, &self.keep, &self.id).await;
         if left.is_err() {
             self.held.set(held);
         }

@@ -192,6 +192,5 @@ pub(crate) trait Store: Sized + 'static {
         shared: &Shared<Self>,
         keep: &Self::Keep,
         id: &InstanceId,
-        is_held: bool,
     ) -> Result<(), Self::Fault>;
 }

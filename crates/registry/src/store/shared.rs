@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub(crate) struct Shared<S: Store> {
     /// Wakes who writes down what subscribers hold.
     pub(crate) urgent: Notify,
     registrants: RefCell<BTreeMap<Key, Rc<Registrant<S>>>>,
+    /// Whose turn it is, for each id that something is carried out for.
+    turns: RefCell<BTreeMap<InstanceId, Weak<Mutex<()>>>>,
     /// Sessions that are open or being opened.
     sessions: Cell<usize>,
     /// Registrations with something to carry out.
@@ -65,6 +67,7 @@ impl<S: Store> Shared<S> {
             writing: Mutex::new(()),
             urgent: Notify::new(),
             registrants: RefCell::default(),
+            turns: RefCell::default(),
             sessions: Cell::new(0),
             busy: Cell::new(0),
             settled: Notify::new(),
@@ -211,8 +214,10 @@ impl<S: Store> Shared<S> {
         let registrant = Rc::clone(registrant);
         self.busy.set(self.busy.get() + 1);
         let shared = Rc::clone(self);
+        let turn = self.turn_of(&registrant.id);
         self.spawn(async move {
             while let Some(order) = registrant.next() {
+                let _turn = turn.lock().await;
                 if S::takes_orders(&shared) {
                     registrant.carry_out(&shared, order).await;
                 }
@@ -221,6 +226,19 @@ impl<S: Store> Shared<S> {
             shared.busy.set(shared.busy.get() - 1);
             shared.settled.notify_one();
         });
+    }
+
+    /// Registrations of one id that live with one session take turns: what
+    /// leaves is gone before another finds it, and takes it for its own.
+    fn turn_of(&self, id: &InstanceId) -> Rc<Mutex<()>> {
+        let mut turns = self.turns.borrow_mut();
+        if let Some(turn) = turns.get(id).and_then(Weak::upgrade) {
+            return turn;
+        }
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Rc::new(Mutex::new(()));
+        turns.insert(id.clone(), Rc::downgrade(&turn));
+        turn
     }
 
     pub(super) fn subscribe(

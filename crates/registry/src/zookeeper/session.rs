@@ -14,7 +14,7 @@ use super::entry::Marks;
 use super::replica::{Dirty, News, Staged, Unfit, marks_above};
 use super::store::Shared;
 use super::wire::{Attached, Fault, Found, Read, Wire};
-use crate::limits::{STORE_TRIES, ZOOKEEPER_NODES_MAX, ZOOKEEPER_SESSION, ZOOKEEPER_TEND_INTERVAL};
+use crate::limits::{STORE_TEND_INTERVAL, STORE_TRIES, ZOOKEEPER_NODES_MAX, ZOOKEEPER_SESSION};
 use crate::store::backoff;
 
 /// What goes on until something is wrong.
@@ -260,7 +260,7 @@ impl Session<'_> {
     async fn tend(&self) -> Outcome {
         loop {
             self.shared.write_subscribers(&self.wire).await?;
-            let pause = self.shared.shard.sleep(ZOOKEEPER_TEND_INTERVAL);
+            let pause = self.shared.shard.sleep(STORE_TEND_INTERVAL);
             tokio::select! {
                 () = waiting(WaitsFor::plain("zookeeper pause"), pause) => {}
                 () = self.shared.urgent.notified() => {}

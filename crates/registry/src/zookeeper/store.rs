@@ -293,12 +293,7 @@ impl Store for ZooKeeper {
         Ok(Renewing::Over(stand.and_then(|entry| entry.instance)))
     }
 
-    async fn give_back(
-        shared: &Shared,
-        keep: &Keep,
-        id: &InstanceId,
-        _is_held: bool,
-    ) -> Result<(), Fault> {
+    async fn give_back(shared: &Shared, keep: &Keep, id: &InstanceId) -> Result<(), Fault> {
         if keep.lease.borrow().is_none() {
             return Ok(());
         }
