@@ -51,6 +51,8 @@ pub struct Directory {
     /// Subscribers that are waited for, by the end of the wait.
     lost: BTreeSet<(Moment, SubscriberId)>,
     drains: Drains,
+    /// Until then subscribers of the start before this one may come back.
+    settles_at: Moment,
     dirty: BTreeSet<ServiceName>,
     outputs: VecDeque<Output>,
     /// When the directory was last called, to see its own stalls.
@@ -70,6 +72,7 @@ impl Directory {
             subscribers: BTreeMap::new(),
             lost: BTreeSet::new(),
             drains: Drains::default(),
+            settles_at: Moment::ZERO,
             dirty: BTreeSet::new(),
             outputs: VecDeque::new(),
             called_at: now,
@@ -78,11 +81,14 @@ impl Directory {
 
     /// Puts back an instance that was saved by a start before this one. Its
     /// lease begins anew, with the grace on top, so that a restart however long
-    /// drops no node that lives. A drain that was under way begins again.
+    /// drops no node that lives. A drain that was under way begins again, and
+    /// subscribers of before are waited for as lost ones are: who is not back yet
+    /// may show the instance as serving.
     pub fn restore(&mut self, now: Moment, instance: Instance, ttl: std::time::Duration) {
         if instance.validate().is_err() || self.service_of.contains_key(&instance.id) {
             return;
         }
+        self.settles_at = self.settles_at.max(now + self.config.linger);
         let deadline = now + ttl + self.config.grace;
         let lease = Lease {
             owner: instance.owner,
@@ -305,7 +311,10 @@ impl Directory {
     /// When to call [`Directory::handle_timeout`] next. Cost: O(drains).
     pub fn poll_timeout(&self) -> Option<Moment> {
         let lost = self.lost.first().map(|(until, _)| *until);
-        let waits = [self.leases.poll_timeout(), self.drains.poll_timeout(), lost];
+        let is_settling = self.settles_at > self.called_at && !self.drains.is_empty();
+        let settled = is_settling.then_some(self.settles_at);
+        let drains = self.drains.poll_timeout();
+        let waits = [self.leases.poll_timeout(), drains, settled, lost];
         waits.into_iter().flatten().min()
     }
 

@@ -383,6 +383,41 @@ fn a_subscriber_that_is_lost_holds_a_drain_until_it_has_lingered() {
     assert_eq!(steps(&outputs(&mut directory)), [DrainStep::Acknowledged]);
 }
 
+/// Story: a registry that was started anew knew of no subscriber yet, and took a
+/// drain for acknowledged by all of them.
+#[test]
+fn after_a_restart_a_drain_waits_for_subscribers_to_come_back() {
+    let mut saved = instance("a", 1);
+    saved.token = FencingToken(1 << 40 | 1);
+    saved.state = State::Draining;
+    let restart = || {
+        let config = DirectoryConfig {
+            linger: Duration::from_secs(3),
+            ..DirectoryConfig::default()
+        };
+        let mut directory = Directory::new(seconds(1), Epoch(2), config);
+        directory.restore(seconds(1), saved.clone(), TTL);
+        assert_eq!(steps(&outputs(&mut directory)), []);
+        directory
+    };
+    let mut directory = restart();
+    directory.handle_timeout(seconds(3));
+    assert_eq!(steps(&outputs(&mut directory)), []);
+    assert_eq!(directory.poll_timeout(), Some(seconds(4)));
+    directory.handle_timeout(seconds(4));
+    assert_eq!(steps(&outputs(&mut directory)), [DrainStep::Acknowledged]);
+    // One that is back is waited for longer.
+    let mut directory = restart();
+    directory
+        .handle_subscribe(seconds(2), ALICE, &watch(), None)
+        .unwrap();
+    directory.handle_timeout(seconds(4));
+    assert_eq!(steps(&outputs(&mut directory)), []);
+    directory.handle_resync(seconds(5), ALICE, &service());
+    deliver(&mut directory, seconds(5), ALICE);
+    assert_eq!(steps(&outputs(&mut directory)), [DrainStep::Acknowledged]);
+}
+
 #[test]
 fn registering_again_does_not_undo_a_drain() {
     let mut directory = directory();

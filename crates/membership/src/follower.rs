@@ -108,7 +108,7 @@ pub enum DropReason {
 #[derive(Debug)]
 struct Followed {
     /// What the source said last, whatever callers see.
-    source: View,
+    source: Arc<View>,
     /// Whether the source said it on this connection; else it is from before.
     is_fresh: bool,
     /// Whether a whole view was asked for and is not here.
@@ -159,7 +159,8 @@ impl Follower {
     pub fn restore(&mut self, view: View) {
         let is_wanted = self.fault_of(&view).is_none();
         if is_wanted && !self.services.contains_key(&view.service) {
-            self.show(Arc::new(view.clone()), Vec::new());
+            let view = Arc::new(view);
+            self.show(Arc::clone(&view), Vec::new());
             let followed = Followed::new(view);
             self.services
                 .insert(followed.source.service.clone(), followed);
@@ -202,13 +203,15 @@ impl Follower {
                 let Some(followed) = self.services.get_mut(&delta.service) else {
                     return self.resync(&delta.service);
                 };
-                let mut source = followed.source.clone();
+                let mut source = (*followed.source).clone();
                 match source.apply(delta) {
                     Ok(()) if followed.is_fresh => {
-                        if let Some(reason) = fault_in(&source) {
+                        // What was there before was looked at when it came.
+                        let news = delta.added.iter().chain(&delta.changed);
+                        if let Some(reason) = fault_among(&source, news) {
                             return self.drop_push(&source.service, reason);
                         }
-                        self.accept(now, source, &delta.removed);
+                        self.accept(now, Arc::new(source), &delta.removed);
                     }
                     Err(ApplyError::Old { .. }) => {}
                     Ok(()) | Err(_) => self.resync(&delta.service),
@@ -235,7 +238,7 @@ impl Follower {
                 });
             }
         }
-        self.accept(now, (**view).clone(), &[]);
+        self.accept(now, Arc::clone(view), &[]);
     }
 
     /// Ends guards whose time is over.
@@ -309,11 +312,11 @@ impl Follower {
     }
 
     /// The source says `source`; `removed` tells why, as far as is known.
-    fn accept(&mut self, now: Moment, source: View, removed: &[(InstanceId, Removal)]) {
+    fn accept(&mut self, now: Moment, source: Arc<View>, removed: &[(InstanceId, Removal)]) {
         let service = source.service.clone();
         let at = source.at;
         let followed = (self.services.entry(service.clone()))
-            .or_insert_with(|| Followed::new(View::empty(service.clone(), at)));
+            .or_insert_with(|| Followed::new(Arc::new(View::empty(service.clone(), at))));
         let kept_before = followed.guard.kept();
         let is_suspect = now < self.suspect_until;
         let shown = &followed.shown.instances;
@@ -341,13 +344,14 @@ impl Follower {
         let Some(followed) = self.services.get_mut(service) else {
             return;
         };
-        let mut view = followed.source.clone();
+        let mut view = Arc::clone(&followed.source);
         let mut kept = Vec::new();
         for (id, instance) in followed.guard.instances() {
-            view.instances.insert(id.clone(), Arc::clone(instance));
+            let instances = &mut Arc::make_mut(&mut view).instances;
+            instances.insert(id.clone(), Arc::clone(instance));
             kept.push(id.clone());
         }
-        followed.shown = Arc::new(view);
+        followed.shown = view;
         let view = Arc::clone(&followed.shown);
         self.show(view, kept);
     }
@@ -358,9 +362,9 @@ impl Follower {
 }
 
 impl Followed {
-    fn new(view: View) -> Self {
+    fn new(view: Arc<View>) -> Self {
         Self {
-            shown: Arc::new(view.clone()),
+            shown: Arc::clone(&view),
             source: view,
             is_fresh: false,
             is_resyncing: false,
@@ -371,14 +375,24 @@ impl Followed {
 
 /// What is wrong with a view that came from outside. Cost: O(instances).
 fn fault_in(view: &View) -> Option<DropReason> {
+    let is_misfiled = |(id, one): (&InstanceId, &Arc<crate::Instance>)| *id != one.id;
+    fault_among(view, view.instances.values()).or_else(|| {
+        let is_bad = view.instances.iter().any(is_misfiled);
+        is_bad.then_some(DropReason::InvalidInstance)
+    })
+}
+
+/// What is wrong with these of a view. Cost: O(these).
+fn fault_among<'a>(
+    view: &View,
+    mut these: impl Iterator<Item = &'a Arc<crate::Instance>>,
+) -> Option<DropReason> {
     if view.instances.len() > VIEW_INSTANCES_MAX {
         return Some(DropReason::TooManyInstances);
     }
-    let is_good = |(id, one): (&InstanceId, &Arc<crate::Instance>)| {
-        *id == one.id && one.service == view.service && one.validate().is_ok()
-    };
-    let is_bad = !view.instances.iter().all(is_good);
-    is_bad.then_some(DropReason::InvalidInstance)
+    let is_good =
+        |one: &Arc<crate::Instance>| one.service == view.service && one.validate().is_ok();
+    (!these.all(is_good)).then_some(DropReason::InvalidInstance)
 }
 
 #[cfg(test)]

@@ -238,9 +238,12 @@ impl Registration {
             return;
         }
         self.answered(now, sent_at, renewed.ttl);
-        if let Some(step) = renewed.drain {
-            self.advance_drain(step);
+        let Some(step) = renewed.drain else { return };
+        if step == DrainStep::Acknowledged && self.drain == Some(step) {
+            // The registry still waits: the word of it may have been lost.
+            self.tell_idle();
         }
+        self.advance_drain(step);
     }
 
     /// The registration was refused: it is asked for again. If another has the

@@ -255,6 +255,24 @@ fn a_drain_goes_from_acknowledged_over_idle_to_its_end() {
     assert_eq!(commands(&mut one), []);
 }
 
+/// Story: the word that nothing is in flight was lost with a connection, and the
+/// registry waited for its deadline.
+#[test]
+fn that_nothing_is_in_flight_is_told_again_while_the_registry_waits() {
+    let mut one = registered(Renewal::ByCommand);
+    let token = FencingToken(1);
+    one.handle_drain();
+    one.handle_idle();
+    one.handle_drain_step(DrainStep::Acknowledged);
+    let told = commands(&mut one);
+    assert_eq!(told.last(), Some(&Command::Idle { token }));
+    one.handle_timeout(seconds(2));
+    commands(&mut one);
+    let waits = renewed(Some(DrainStep::Acknowledged));
+    one.handle_renewed(seconds(2), one.attempt, waits);
+    assert_eq!(commands(&mut one), [Command::Idle { token }]);
+}
+
 #[test]
 fn a_drain_that_was_wished_while_disconnected_begins_with_the_registration() {
     let mut one = registration(Renewal::ByCommand);

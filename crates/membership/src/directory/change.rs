@@ -144,9 +144,9 @@ impl Directory {
             let service = service.and_then(|name| self.services.get(name));
             service.map_or_else(Vec::new, |service| service.behind(at))
         };
-        let moved = self
-            .drains
-            .advance(now, self.config.drain_requests_max, holders);
+        let is_settled = self.settles_at <= now;
+        let requests_max = self.config.drain_requests_max;
+        let moved = self.drains.advance(now, requests_max, is_settled, holders);
         for (id, step, missing) in moved {
             if step == DrainStep::Ended {
                 self.end_drain(now, &id);

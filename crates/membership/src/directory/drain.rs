@@ -51,6 +51,10 @@ impl Drains {
         self.by_id.contains_key(id)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
     pub(super) fn step(&self, id: &InstanceId) -> Option<DrainStep> {
         self.by_id.get(id).map(|drain| drain.step)
     }
@@ -70,11 +74,13 @@ impl Drains {
     }
 
     /// Moves each drain on as far as it gets, and returns what moved. `behind`
-    /// lists who has not acknowledged a version.
+    /// lists who has not acknowledged a version; unless `is_settled` there may be
+    /// others.
     pub(super) fn advance(
         &mut self,
         now: Moment,
         requests_max: Duration,
+        is_settled: bool,
         behind: impl Fn(&InstanceId, ViewVersion) -> Vec<SubscriberId>,
     ) -> Vec<(InstanceId, DrainStep, Vec<SubscriberId>)> {
         let mut moved = Vec::new();
@@ -83,7 +89,7 @@ impl Drains {
             match (drain.step, drain.shown_at) {
                 (DrainStep::Waiting, Some(at)) => {
                     let missing = behind(id, at);
-                    if missing.is_empty() || is_over {
+                    if missing.is_empty() && is_settled || is_over {
                         drain.step = DrainStep::Acknowledged;
                         drain.deadline = now + requests_max;
                         moved.push((id.clone(), drain.step, missing));

@@ -1,0 +1,198 @@
+//! What must hold, kept apart from what the product keeps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use waystation_base::{FencingToken, Moment, ServiceName};
+use waystation_membership::{
+    FollowerConfig, Instance, InstanceId, Owner, State, View, ViewVersion,
+};
+
+/// What was promised so far.
+pub(super) struct Checks {
+    seed: u64,
+    holders: BTreeMap<(InstanceId, FencingToken), Owner>,
+    /// The highest token of each id, and who has it.
+    highest: BTreeMap<InstanceId, (FencingToken, Owner)>,
+    /// What the registry showed as draining.
+    draining: BTreeSet<(InstanceId, FencingToken)>,
+    /// Who was drained out since the registry's last start, and who was ever,
+    /// when.
+    drained: BTreeMap<InstanceId, Owner>,
+    left_at: BTreeMap<InstanceId, Moment>,
+    published: BTreeMap<(ServiceName, ViewVersion), Arc<View>>,
+    followers: Vec<Follower>,
+}
+
+/// What a follower showed.
+#[derive(Default)]
+struct Follower {
+    connected_at: Moment,
+    services: BTreeMap<ServiceName, Shown>,
+}
+
+#[derive(Default)]
+struct Shown {
+    /// What is shown now, and what was, until when.
+    present: BTreeMap<InstanceId, Arc<Instance>>,
+    gone_at: BTreeMap<InstanceId, Moment>,
+    raised_at: Option<Moment>,
+}
+
+impl Checks {
+    pub(super) fn new(seed: u64, followers: usize) -> Self {
+        Self {
+            seed,
+            holders: BTreeMap::new(),
+            highest: BTreeMap::new(),
+            draining: BTreeSet::new(),
+            drained: BTreeMap::new(),
+            left_at: BTreeMap::new(),
+            published: BTreeMap::new(),
+            followers: (0..followers).map(|_| Follower::default()).collect(),
+        }
+    }
+
+    /// The registry starts again. Who was drained it need not know any more.
+    pub(super) fn restarted(&mut self) {
+        self.drained.clear();
+    }
+
+    /// Each holder has a token of its own, and later ones higher ones.
+    pub(super) fn granted(&mut self, id: &InstanceId, owner: Owner, token: FencingToken) {
+        let seed = self.seed;
+        let holder = self.holders.insert((id.clone(), token), owner);
+        assert!(
+            holder.is_none_or(|one| one == owner),
+            "seed {seed}: one token, two holders"
+        );
+        let (highest, last) = (self.highest.entry(id.clone())).or_insert((token, owner));
+        let rises = token > *highest || token == *highest && owner == *last;
+        assert!(
+            rises,
+            "seed {seed}: {id} is granted {token} behind {highest}"
+        );
+        (*highest, *last) = (token, owner);
+        assert_ne!(
+            self.drained.get(id),
+            Some(&owner),
+            "seed {seed}: {id} was drained and is back"
+        );
+    }
+
+    /// The drain of an instance is over.
+    pub(super) fn drained(&mut self, now: Moment, id: &InstanceId) {
+        if let Some((_, owner)) = self.highest.get(id) {
+            self.drained.insert(id.clone(), *owner);
+        }
+        self.left_at.insert(id.clone(), now);
+    }
+
+    /// The registry shows this. A drain is not undone.
+    pub(super) fn published(&mut self, view: &Arc<View>) {
+        let at = (view.service.clone(), view.at);
+        if let Some(known) = self.published.get(&at) {
+            let (seed, service) = (self.seed, &view.service);
+            assert!(
+                known == view,
+                "seed {seed}: {service} at {} is two things",
+                view.at
+            );
+            return;
+        }
+        self.published.insert(at, Arc::clone(view));
+        self.no_drain_undone(view, "the registry");
+        for one in view.instances.values() {
+            if one.state == State::Draining {
+                self.draining.insert((one.id.clone(), one.token));
+            }
+        }
+    }
+
+    fn no_drain_undone(&self, view: &View, who: &str) {
+        let undone = view.instances.values().find(|one| {
+            one.state == State::Serving && self.draining.contains(&(one.id.clone(), one.token))
+        });
+        assert!(
+            undone.is_none(),
+            "seed {}: {who} shows {:?}, whose drain was shown",
+            self.seed,
+            undone.map(|one| &one.id)
+        );
+    }
+
+    /// A follower is connected; its source is suspect for a while.
+    pub(super) fn connected(&mut self, now: Moment, n: usize) {
+        self.followers[n].connected_at = now;
+    }
+
+    /// The guard of a follower was raised or cleared. It keeps for as long as is
+    /// promised, unless what was lost is back.
+    pub(super) fn guarded(&mut self, now: Moment, n: usize, service: &ServiceName, kept: usize) {
+        let shown = self.followers[n]
+            .services
+            .entry(service.clone())
+            .or_default();
+        if kept > 0 {
+            shown.raised_at.get_or_insert(now);
+            return;
+        }
+        shown.raised_at = None;
+        // What is lost from here on counts anew.
+        shown.gone_at.clear();
+    }
+
+    /// A follower shows this, of which it keeps some against its source. Without
+    /// those it is what the registry published at this version.
+    pub(super) fn shown(&mut self, now: Moment, n: usize, view: &Arc<View>, kept: &[InstanceId]) {
+        let seed = self.seed;
+        let at = (view.service.clone(), view.at);
+        let published = self.published.get(&at);
+        let kept_out = |id: &InstanceId| !kept.contains(id);
+        let source = view.instances.iter().filter(|(id, _)| kept_out(id));
+        let is_same = published.is_some_and(|one| source.eq(one.instances.iter()));
+        assert!(
+            is_same,
+            "seed {seed}: follower {n} shows {view:?}, keeping {kept:?} of {published:?}"
+        );
+        self.no_source_emptied(now, n, view);
+    }
+
+    /// Callers are not left without anything by a source that has just come back,
+    /// or takes away much at once, unless it insists.
+    fn no_source_emptied(&mut self, now: Moment, n: usize, view: &View) {
+        let config = FollowerConfig::default();
+        let follower = &mut self.followers[n];
+        let shown = follower.services.entry(view.service.clone()).or_default();
+        for id in shown.present.keys() {
+            if !view.instances.contains_key(id) {
+                shown.gone_at.insert(id.clone(), now);
+            }
+        }
+        shown.gone_at.retain(|id, at| {
+            let left_at = self.left_at.get(id);
+            let is_meant = left_at.is_some_and(|left| now.saturating_since(*left) < LEAVING);
+            let is_recent = now.saturating_since(*at) <= config.loss_window;
+            is_recent && !is_meant && !view.instances.contains_key(id)
+        });
+        let was_there = !shown.present.is_empty();
+        shown.present = view.instances.clone();
+        let is_emptied = was_there && view.instances.is_empty();
+        // One that insisted for the guard's time is believed.
+        let has_insisted =
+            (shown.raised_at).is_some_and(|at| now.saturating_since(at) >= config.guard_for);
+        let is_suspect = now.saturating_since(follower.connected_at) < config.suspect_for;
+        let lost = shown.gone_at.len();
+        let is_doubtful = is_suspect && lost > 0 || lost >= config.trusted_loss_min;
+        assert!(
+            !is_emptied || has_insisted || !is_doubtful,
+            "seed {}: follower {n} is left without any {}: {lost} were lost at once",
+            self.seed,
+            view.service
+        );
+    }
+}
+
+/// For how long after its drain the loss of an instance may be due to that.
+const LEAVING: Duration = Duration::from_secs(30);

@@ -1,0 +1,496 @@
+//! The world: one registry, nodes and subscribers, and a network with faults.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use waystation_base::{Epoch, FencingToken, Moment, Rng, ServiceName};
+use waystation_membership::{
+    Attempt, Command, Content, Directory, DirectoryConfig, DrainStep, Follower, FollowerConfig,
+    FollowerOutput, Granted, HolderError, Instance, InstanceId, Output, Owner, OwnerId, Refusal,
+    Register, Registration, RegistrationConfig, Renewed, State, SubscriberId, View, ViewAck,
+    ViewVersion, Watch,
+};
+
+use super::checks::Checks;
+
+/// Nodes of each service.
+const LOGICS: usize = 4;
+const DASES: usize = 2;
+const NODES: usize = LOGICS + DASES;
+const SERVICES: [(&str, usize); 2] = [("logic", LOGICS), ("das", DASES)];
+const FOLLOWERS: usize = 3;
+const STEP: Duration = Duration::from_millis(50);
+
+#[derive(Clone, Debug)]
+enum Message {
+    Register(usize, Attempt, Register),
+    Renew(usize, Attempt, FencingToken),
+    Granted(usize, Attempt, Result<Granted, Refusal>),
+    Renewed(usize, Attempt, Result<Renewed, HolderError>),
+    Drain(usize, FencingToken),
+    Idle(usize, FencingToken),
+    Drained(usize, FencingToken, DrainStep),
+    Subscribe(usize, Watch, Option<ViewVersion>),
+    Resync(usize, ServiceName),
+    Ack(ViewAck),
+    Push(usize, Content),
+}
+
+impl Message {
+    /// The peer of the registry that sent it or gets it: nodes first.
+    fn peer(&self) -> usize {
+        match self {
+            Self::Register(n, ..)
+            | Self::Renew(n, ..)
+            | Self::Granted(n, ..)
+            | Self::Renewed(n, ..)
+            | Self::Drain(n, _)
+            | Self::Idle(n, _)
+            | Self::Drained(n, ..) => *n,
+            Self::Subscribe(n, ..) | Self::Resync(n, _) | Self::Push(n, _) => NODES + n,
+            Self::Ack(ack) => NODES + index(ack.subscriber),
+        }
+    }
+
+    fn is_to_registry(&self) -> bool {
+        !matches!(
+            self,
+            Self::Granted(..) | Self::Renewed(..) | Self::Drained(..) | Self::Push(..)
+        )
+    }
+
+    /// Whether it may be lost alone: it is asked again. A connection that loses
+    /// anything else is lost itself.
+    fn is_asked_again(&self) -> bool {
+        let is_lease = matches!(self, Self::Register(..) | Self::Renew(..));
+        is_lease || matches!(self, Self::Granted(..) | Self::Renewed(..))
+    }
+}
+
+fn index(subscriber: SubscriberId) -> usize {
+    usize::try_from(subscriber.0).expect("ids are small")
+}
+
+fn service_of(node: usize) -> ServiceName {
+    let name = if node < LOGICS { "logic" } else { "das" };
+    ServiceName::new(name).expect("a valid name")
+}
+
+fn watch_of(follower: usize) -> Watch {
+    match follower {
+        0 => Watch::Service(service_of(0)),
+        1 => Watch::Service(service_of(LOGICS)),
+        _ => Watch::Prefix("".into()),
+    }
+}
+
+pub(super) struct World {
+    seed: u64,
+    rng: Rng,
+    now: Moment,
+    epoch: u64,
+    directory: Directory,
+    disk: BTreeMap<InstanceId, (Instance, Duration)>,
+    nodes: Vec<Registration>,
+    followers: Vec<Follower>,
+    /// Per peer: whether its connection is up, and the earliest next delivery,
+    /// so that a connection keeps its order.
+    is_up: Vec<bool>,
+    last: Vec<Moment>,
+    /// Per peer: whether what it sends, and what it is sent, stands still on a
+    /// connection that seems to be up.
+    is_stuck: Vec<[bool; 2]>,
+    /// Per follower: until when the registry waits for it.
+    known_until: Vec<Moment>,
+    wire: Vec<(Moment, u64, Message)>,
+    sent: u64,
+    /// What each id was granted last.
+    tokens: BTreeMap<InstanceId, FencingToken>,
+    checks: Checks,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        let now = Moment::from_millis(1000);
+        let node = |n: usize| registration(n, 1, seed);
+        let follower = |n: usize| {
+            let id = SubscriberId(n as u128);
+            Follower::new(id, watch_of(n), FollowerConfig::default())
+        };
+        Self {
+            seed,
+            rng: Rng::from_seed(seed),
+            now,
+            epoch: 1,
+            directory: Directory::new(now, Epoch(1), DirectoryConfig::default()),
+            disk: BTreeMap::new(),
+            nodes: (0..NODES).map(node).collect(),
+            followers: (0..FOLLOWERS).map(follower).collect(),
+            is_up: vec![false; NODES + FOLLOWERS],
+            last: vec![now; NODES + FOLLOWERS],
+            is_stuck: vec![[false; 2]; NODES + FOLLOWERS],
+            known_until: vec![Moment::ZERO; FOLLOWERS],
+            wire: Vec::new(),
+            sent: 0,
+            tokens: BTreeMap::new(),
+            checks: Checks::new(seed, FOLLOWERS),
+        }
+    }
+
+    fn send(&mut self, message: Message) {
+        let peer = message.peer();
+        if !self.is_up[peer] {
+            return;
+        }
+        let delay = Duration::from_millis(self.rng.range(1..200));
+        let at = (self.now + delay).max(self.last[peer]);
+        self.last[peer] = at;
+        self.sent += 1;
+        self.wire.push((at, self.sent, message));
+    }
+
+    fn connect(&mut self, peer: usize) {
+        if !std::mem::replace(&mut self.is_up[peer], true) {
+            match peer.checked_sub(NODES) {
+                None => self.nodes[peer].handle_connected(self.now),
+                Some(n) => {
+                    self.checks.connected(self.now, n);
+                    self.followers[n].handle_connected(self.now);
+                }
+            }
+        }
+    }
+
+    /// What was on the way is lost with the connection.
+    fn disconnect(&mut self, peer: usize) {
+        if std::mem::replace(&mut self.is_up[peer], false) {
+            self.wire.retain(|(_, _, message)| message.peer() != peer);
+            self.is_stuck[peer] = [false; 2];
+            match peer.checked_sub(NODES) {
+                None => self.nodes[peer].handle_disconnected(self.now),
+                Some(n) => {
+                    if self.known_until[n] == Moment::FAR_FUTURE {
+                        self.known_until[n] = self.now + DirectoryConfig::default().linger;
+                    }
+                    self.followers[n].handle_disconnected();
+                    self.directory
+                        .handle_lost(self.now, SubscriberId(n as u128));
+                }
+            }
+        }
+    }
+
+    pub(super) fn fault(&mut self) {
+        let peers = (NODES + FOLLOWERS) as u64;
+        let peer = usize::try_from(self.rng.below(peers)).expect("small");
+        match self.rng.below(40) {
+            0..6 => self.disconnect(peer),
+            6..16 => self.connect(peer),
+            16 => (0..NODES + FOLLOWERS).for_each(|peer| self.disconnect(peer)),
+            17 => self.restart_registry(),
+            18 if peer < NODES => {
+                self.disconnect(peer);
+                self.restart_node(peer);
+            }
+            // The whole machine stands still, or its clock jumps.
+            19 => self.now += Duration::from_millis(self.rng.below(20_000)),
+            // A request or an answer is lost. Pushes are not: a connection that
+            // loses one is lost itself.
+            20 => {
+                let is_asked = |one: &(Moment, u64, Message)| one.2.is_asked_again();
+                if let Some(at) = self.wire.iter().position(is_asked) {
+                    self.wire.remove(at);
+                }
+            }
+            21 => self.is_stuck[peer] = [self.rng.chance(0.5), self.rng.chance(0.5)],
+            22..24 => self.is_stuck[peer] = [false; 2],
+            // By its own word, or by an operator's.
+            24 if peer < NODES => self.nodes[peer].handle_drain(),
+            25 if peer < NODES => {
+                let id = self.nodes[peer].instance().id.clone();
+                // It may be unknown, which the operator is told.
+                let _ = self.directory.handle_drain(self.now, &id, None);
+            }
+            _ => {}
+        }
+    }
+
+    fn restart_node(&mut self, n: usize) {
+        let incarnation = self.nodes[n].instance().owner.incarnation + 1;
+        self.nodes[n] = registration(n, incarnation, self.seed);
+        if self.is_up[n] {
+            self.nodes[n].handle_connected(self.now);
+        }
+    }
+
+    fn restart_registry(&mut self) {
+        (0..NODES + FOLLOWERS).for_each(|peer| self.disconnect(peer));
+        if self.rng.chance(0.3) {
+            self.disk.clear(); // emptied by hand
+        }
+        self.checks.restarted();
+        let killed_at = self.now;
+        self.now += Duration::from_millis(self.rng.below(15_000));
+        self.epoch += 1;
+        let config = DirectoryConfig::default();
+        for until in &mut self.known_until {
+            // What it has on its disk tells it to wait for them.
+            let is_waited_for = *until > killed_at && !self.disk.is_empty();
+            let linger = is_waited_for.then(|| self.now + config.linger);
+            *until = linger.unwrap_or(Moment::ZERO);
+        }
+        self.directory = Directory::new(self.now, Epoch(self.epoch), config);
+        for (instance, ttl) in self.disk.values() {
+            self.directory.restore(self.now, instance.clone(), *ttl);
+        }
+    }
+
+    pub(super) fn step(&mut self) {
+        self.now += STEP;
+        self.wire.sort_by_key(|(at, order, _)| (*at, *order));
+        while let Some(at) = self.wire.iter().position(|one| self.is_due(one)) {
+            let (_, _, message) = self.wire.remove(at);
+            self.deliver(message);
+            self.drain_outputs();
+        }
+        self.directory.handle_timeout(self.now);
+        self.nodes
+            .iter_mut()
+            .for_each(|one| one.handle_timeout(self.now));
+        for follower in &mut self.followers {
+            follower.handle_timeout(self.now);
+        }
+        self.drain_outputs();
+    }
+
+    fn is_due(&self, (at, _, message): &(Moment, u64, Message)) -> bool {
+        let direction = usize::from(message.is_to_registry());
+        *at <= self.now && !self.is_stuck[message.peer()][direction]
+    }
+
+    fn deliver(&mut self, message: Message) {
+        let now = self.now;
+        let directory = &mut self.directory;
+        match message {
+            Message::Register(n, attempt, register) => {
+                let owner = register.instance.owner;
+                let id = register.instance.id.clone();
+                let granted = directory.handle_register(now, register);
+                if let Ok(granted) = granted {
+                    self.tokens.insert(id.clone(), granted.token);
+                    self.checks.granted(&id, owner, granted.token);
+                }
+                self.send(Message::Granted(n, attempt, granted));
+            }
+            Message::Renew(n, attempt, token) => {
+                let id = self.nodes[n].instance().id.clone();
+                let renewed = directory.handle_renew(now, &id, token);
+                self.send(Message::Renewed(n, attempt, renewed));
+            }
+            Message::Granted(n, attempt, Ok(granted)) => {
+                self.nodes[n].handle_granted(now, attempt, granted);
+            }
+            Message::Granted(n, _, Err(refusal)) => self.nodes[n].handle_refused(now, refusal),
+            Message::Renewed(n, attempt, Ok(renewed)) => {
+                self.nodes[n].handle_renewed(now, attempt, renewed);
+            }
+            Message::Renewed(n, _, Err(error)) => self.nodes[n].handle_unheld(now, error),
+            Message::Subscribe(n, watch, have) => {
+                let id = SubscriberId(n as u128);
+                directory
+                    .handle_subscribe(now, id, &watch, have)
+                    .expect("there is room");
+                self.known_until[n] = Moment::FAR_FUTURE;
+            }
+            Message::Resync(n, service) => {
+                directory.handle_resync(now, SubscriberId(n as u128), &service);
+            }
+            // Who does not hold the id any more learns it by its next renewal.
+            Message::Drain(n, token) => {
+                let id = &self.nodes[n].instance().id;
+                let _ = directory.handle_drain(now, id, Some(token));
+            }
+            Message::Idle(n, token) => {
+                let id = &self.nodes[n].instance().id;
+                let _ = directory.handle_idle(now, id, token);
+            }
+            Message::Drained(n, token, step) => {
+                if self.nodes[n].instance().token == token {
+                    self.nodes[n].handle_drain_step(step);
+                }
+            }
+            Message::Ack(ack) => directory.handle_ack(now, &ack),
+            Message::Push(n, content) => self.followers[n].handle_push(now, &content),
+        }
+    }
+
+    fn drain_outputs(&mut self) {
+        while let Some(output) = self.directory.poll_output() {
+            // What one output brings about may be published behind the next.
+            for (service, _) in SERVICES {
+                if let Some(view) = self.directory.view(service) {
+                    self.checks.published(&view);
+                }
+            }
+            self.carry_out(output);
+        }
+        for n in 0..NODES {
+            while let Some(command) = self.nodes[n].poll_output() {
+                match command {
+                    Command::Register { attempt, register } => {
+                        self.send(Message::Register(n, attempt, *register));
+                    }
+                    Command::Renew { attempt, token } => {
+                        self.send(Message::Renew(n, attempt, token));
+                    }
+                    Command::Drain { token } => self.send(Message::Drain(n, token)),
+                    Command::Idle { token } => self.send(Message::Idle(n, token)),
+                    Command::Drained => self.nodes[n].handle_idle(),
+                    Command::Ended => self.restart_node(n),
+                    _ => {}
+                }
+            }
+        }
+        for n in 0..FOLLOWERS {
+            while let Some(output) = self.followers[n].poll_output() {
+                match output {
+                    FollowerOutput::Subscribe { watch, have } => {
+                        self.send(Message::Subscribe(n, watch, have));
+                    }
+                    FollowerOutput::Resync { service } => self.send(Message::Resync(n, service)),
+                    FollowerOutput::Changed { view, kept } => {
+                        self.checks.shown(self.now, n, &view, &kept);
+                    }
+                    FollowerOutput::Guard { service, kept } => {
+                        self.checks.guarded(self.now, n, &service, kept);
+                    }
+                    FollowerOutput::Ack(ack) => self.send(Message::Ack(ack)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// What the registry wants done.
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Push {
+                subscriber,
+                content,
+            } => {
+                // An empty view may be told of and not kept.
+                let told = match &content {
+                    Content::View(view) => Some(Arc::clone(view)),
+                    Content::Delta(delta)
+                        if self.directory.view(delta.service.as_str()).is_none() =>
+                    {
+                        let empty = View::empty(delta.service.clone(), delta.to);
+                        Some(Arc::new(empty))
+                    }
+                    Content::Delta(_) => None,
+                };
+                if let Some(view) = told {
+                    self.checks.published(&view);
+                }
+                self.send(Message::Push(index(subscriber), content));
+            }
+            Output::Save { instance, ttl } => {
+                let id = instance.id.clone();
+                self.disk.insert(id, ((*instance).clone(), ttl));
+            }
+            Output::Erase { id } => drop(self.disk.remove(&id)),
+            Output::SaveEpoch { epoch } => self.epoch = epoch.0,
+            Output::Evicted { id, token, .. } => self.check_evicted(&id, token),
+            Output::Drain { id, step, missing } => {
+                let is_it = |node: &Registration| node.instance().id == id;
+                let n = self.nodes.iter().position(is_it).expect("ids are of nodes");
+                if step == DrainStep::Acknowledged && missing.is_empty() {
+                    self.check_acknowledged(n);
+                }
+                if step == DrainStep::Ended {
+                    self.checks.drained(self.now, &id);
+                }
+                if let Some(token) = self.tokens.get(&id) {
+                    self.send(Message::Drained(n, *token, step));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Nobody that the registry waits for sends a drained node anything new.
+    fn check_acknowledged(&self, n: usize) {
+        let id = &self.nodes[n].instance().id;
+        let token = self.directory.lease(id).map(|lease| lease.token);
+        let known = (0..FOLLOWERS).filter(|f| self.known_until[*f] > self.now);
+        for follower in known {
+            let view = self.followers[follower].view(service_of(n).as_str());
+            let shown = view.and_then(|view| view.instances.get(id));
+            let is_served =
+                shown.is_some_and(|one| one.state == State::Serving && Some(one.token) == token);
+            assert!(
+                !is_served,
+                "seed {}: follower {follower} shows {id} after it acknowledged its drain",
+                self.seed
+            );
+        }
+    }
+
+    /// Who is evicted has fenced itself before.
+    fn check_evicted(&self, id: &InstanceId, token: FencingToken) {
+        let serves = |node: &&Registration| {
+            let instance = node.instance();
+            instance.id == *id && instance.token == token && node.may_serve(self.now)
+        };
+        assert!(
+            self.nodes.iter().find(serves).is_none(),
+            "seed {}: {id} is evicted while it serves",
+            self.seed
+        );
+    }
+
+    /// Whether every subscriber shows just the nodes of what it watches, all of
+    /// them serving, and the same as the registry.
+    pub(super) fn check_healed(&self) {
+        let seed = self.seed;
+        for (n, (service, nodes)) in (0..FOLLOWERS).flat_map(|n| SERVICES.map(|one| (n, one))) {
+            let view = self.followers[n].view(service);
+            if !watch_of(n).covers(&ServiceName::new(service).expect("a valid name")) {
+                assert_eq!(view, None, "seed {seed}: follower {n} is shown {service}");
+                continue;
+            }
+            let is_serving = |one: &&Arc<Instance>| one.state == State::Serving;
+            let there = view.map_or(0, |view| view.instances.values().filter(is_serving).count());
+            assert_eq!(there, nodes, "seed {seed}: follower {n} misses a {service}");
+            assert_eq!(
+                view,
+                self.directory.view(service).as_ref(),
+                "seed {seed}: views of {service} differ"
+            );
+        }
+        assert!(
+            self.nodes.iter().all(|node| node.may_serve(self.now)),
+            "seed {seed}: fenced"
+        );
+    }
+
+    /// All connections are there, and none stands still.
+    pub(super) fn heal(&mut self) {
+        for peer in 0..NODES + FOLLOWERS {
+            self.is_stuck[peer] = [false; 2];
+            self.connect(peer);
+        }
+    }
+}
+
+fn registration(n: usize, incarnation: u64, seed: u64) -> Registration {
+    let owner = Owner {
+        id: OwnerId(n as u128),
+        incarnation,
+    };
+    let id = InstanceId::new(&format!("node-{n}")).expect("a valid id");
+    let address = "10.0.0.1:7000".parse().expect("a valid address");
+    let instance = Instance::new(id, service_of(n), address, owner);
+    Registration::new(instance, RegistrationConfig::default(), seed ^ n as u64)
+}
