@@ -16,6 +16,18 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok(crate::stats::number(ticks) / crate::stats::number(rustix::param::clock_ticks_per_second()))
 }
 
+/// The memory of a process that is in RAM now.
+///
+/// # Errors
+/// The process is gone, or the kernel writes something else there.
+pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let kib = field(&text, "VmRSS").and_then(|value| value.strip_suffix(" kB")?.parse().ok());
+    let kib: u64 = kib.with_context(|| format!("{path} has no resident size"))?;
+    Ok(kib * 1024)
+}
+
 /// User and system ticks in a line of `/proc/PID/stat`. The program's name stands in parentheses
 /// and may itself hold spaces and parentheses.
 fn cpu_ticks(stat: &str) -> Option<u64> {
@@ -98,6 +110,16 @@ mod tests {
         let before = cpu_seconds(std::process::id()).unwrap();
         while cpu_seconds(std::process::id()).unwrap() <= before {}
         assert!(cpu_seconds(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn this_process_takes_memory() {
+        let before = resident_bytes(std::process::id()).unwrap();
+        let much = vec![1_u8; 64 << 20];
+        let with_much = resident_bytes(std::process::id()).unwrap();
+        assert!(with_much > before + (32 << 20), "{before} {with_much}");
+        drop(much);
+        assert!(resident_bytes(u32::MAX).is_err());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use zookeeper_client as zk;
 
 use super::WAIT;
 use super::servers::{Backend, Running};
+use super::watchers::payload;
 use crate::timing::now;
 
 /// Watches by plain clients, and one that writes.
@@ -35,6 +36,9 @@ enum Told {
     /// The key or node was made, or deleted.
     Seen {
         is_there: bool,
+        /// When the event came.
+        told_at: Moment,
+        /// When what it is about was read, too.
         at: Moment,
     },
     Fault(String),
@@ -80,27 +84,41 @@ impl Bare {
     }
 
     /// Something comes and goes: how long it took each watch to tell of the one and the other.
-    pub(crate) fn round(&self) -> Result<(Vec<Duration>, Vec<Duration>)> {
+    pub(crate) fn round(&self) -> Result<(Turn, Turn)> {
         Ok((self.turn(true)?, self.turn(false)?))
     }
 
-    fn turn(&self, is_there: bool) -> Result<Vec<Duration>> {
+    fn turn(&self, is_there: bool) -> Result<Turn> {
         let start = now();
         let orders = self.orders.as_ref().context("it is over")?;
         orders.send(is_there).context("nobody takes orders")?;
-        let mut took = Vec::with_capacity(self.count);
+        let mut turn = Turn::default();
         for _ in 0..self.count {
             match self.told.recv_timeout(WAIT).context("a watch is silent")? {
-                Told::Seen { is_there: seen, at } => {
+                Told::Seen {
+                    is_there: seen,
+                    told_at,
+                    at,
+                } => {
                     ensure!(seen == is_there, "a watch tells the wrong thing");
-                    took.push(at.saturating_since(start));
+                    turn.told.push(told_at.saturating_since(start));
+                    turn.took.push(at.saturating_since(start));
                 }
                 Told::Ready => return Err(anyhow!("a watch begins twice")),
                 Told::Fault(fault) => return Err(anyhow!("a bare watch: {fault}")),
             }
         }
-        Ok(took)
+        Ok(turn)
     }
+}
+
+/// How long each watch took, once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Turn {
+    /// Until it was told of the event.
+    pub(crate) told: Vec<Duration>,
+    /// Until it had what the event is about, too.
+    pub(crate) took: Vec<Duration>,
 }
 
 impl Drop for Bare {
@@ -155,36 +173,50 @@ async fn watch_zookeeper(
         let mut watcher = client.watch(FOLDER, mode).await?;
         let tell = tell.clone();
         tokio::spawn(async move {
-            let _client = client;
             let _ = tell.send(Told::Ready);
             loop {
                 let event = watcher.changed().await;
-                let is_there = match event.event_type {
-                    zk::EventType::NodeCreated => true,
-                    zk::EventType::NodeDeleted => false,
-                    _ => continue,
+                let told_at = now();
+                if !matches!(
+                    event.event_type,
+                    zk::EventType::NodeCreated | zk::EventType::NodeDeleted
+                ) {
+                    continue;
+                }
+                // The event says where something changed; what is there is read, as everybody
+                // does who wants to know it.
+                let is_there = match client.get_data(NODE).await {
+                    Ok((data, _)) if !data.is_empty() => true,
+                    Err(zk::Error::NoNode) => false,
+                    Ok(_) => return tell_fault(&tell, "a node without data"),
+                    Err(error) => return tell_fault(&tell, &error.to_string()),
                 };
-                if tell
-                    .send(Told::Seen {
-                        is_there,
-                        at: now(),
-                    })
-                    .is_err()
-                {
+                let seen = Told::Seen {
+                    is_there,
+                    told_at,
+                    at: now(),
+                };
+                if tell.send(seen).is_err() {
                     return;
                 }
             }
         });
     }
+    let data = payload()?.into_bytes();
     let ephemeral = zk::CreateMode::Ephemeral.with_acls(zk::Acls::anyone_all());
     while let Some(is_there) = orders.recv().await {
         if is_there {
-            writer.create(NODE, b"", &ephemeral).await?;
+            writer.create(NODE, &data, &ephemeral).await?;
         } else {
             writer.delete(NODE, None).await?;
         }
     }
     Ok(())
+}
+
+fn tell_fault(tell: &Sender<Told>, fault: &str) {
+    // Whoever waits may have given up.
+    let _ = tell.send(Told::Fault(fault.to_owned()));
 }
 
 async fn etcd(
@@ -206,14 +238,15 @@ async fn etcd(
         let tell = tell.clone();
         shard.spawn(Label::of("bare watch"), async move {
             let _ = tell.send(Told::Ready);
+            // The event brings what is there.
             while let Ok(is_there) = watch.changed().await {
-                if tell
-                    .send(Told::Seen {
-                        is_there,
-                        at: now(),
-                    })
-                    .is_err()
-                {
+                let at = now();
+                let seen = Told::Seen {
+                    is_there,
+                    told_at: at,
+                    at,
+                };
+                if tell.send(seen).is_err() {
                     return;
                 }
             }
@@ -223,8 +256,12 @@ async fn etcd(
         Ok(writer) => writer,
         Err(error) => return fault(error),
     };
+    let data = match payload() {
+        Ok(data) => data.into_bytes(),
+        Err(error) => return fault(error.to_string()),
+    };
     while let Some(is_there) = orders.recv().await {
-        if let Err(error) = writer.write("/bare/probe", is_there).await {
+        if let Err(error) = writer.write("/bare/probe", is_there.then_some(&data)).await {
             return fault(error);
         }
     }

@@ -1,6 +1,7 @@
 //! `bench discovery`: how soon watchers see nodes come and go, on every backend.
 
 mod bare;
+mod churn;
 mod report;
 mod servers;
 mod watchers;
@@ -13,7 +14,7 @@ use anyhow::{Context as _, Result};
 use crate::machine::Watch;
 use crate::net::program;
 use crate::results::{Benchmark, Run};
-use report::{Gone, Report, Row, Series};
+use report::{BareSeries, Gone, Report, Row, Series};
 use servers::{Backend, Running};
 
 const BENCHMARK: Benchmark = Benchmark {
@@ -52,6 +53,12 @@ pub(crate) struct Args {
         default_value = "embedded,etcd,zookeeper"
     )]
     backends: Vec<Backend>,
+    /// Seconds of churn of an embedded registry's 10,000 instances; 0 leaves it out
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    churn: u64,
+    /// Nothing but the churn
+    #[arg(long)]
+    churn_only: bool,
     /// The results file [default: bench/results/discovery.md]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -65,7 +72,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let check = program::build("waystation-registry-check")?;
     let watch = Watch::start();
     let mut report = Report::default();
-    for &backend in &args.backends {
+    let backends = if args.churn_only {
+        &[][..]
+    } else {
+        &args.backends[..]
+    };
+    for &backend in backends {
         let server = Running::start(backend, &check);
         for &watchers in &args.watchers {
             let row = measure(&server, watchers, args.rounds)
@@ -77,17 +89,34 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             .with_context(|| format!("{}: killed processes", backend.name()))?;
         report.gone.push(Gone { backend, took });
     }
+    if args.churn > 0 {
+        let settings = churn::Settings {
+            instances: 10_000,
+            services: 100,
+            watchers: 1000,
+            share: 0.01,
+            time: Duration::from_secs(args.churn),
+        };
+        let churned = churn::run(&check, settings).context("churn")?;
+        report.churned = Some(churned);
+    }
     let words: Vec<String> = args.watchers.iter().map(ToString::to_string).collect();
-    let names: Vec<&str> = args.backends.iter().map(|one| one.name()).collect();
-    let run = Run {
-        facts: watch.finish(),
-        settings: format!(
-            "--rounds {} --watchers {} --kills {} --backends {}",
+    let names: Vec<&str> = backends.iter().map(|one| one.name()).collect();
+    let settings = if args.churn_only {
+        format!("--churn-only --churn {}", args.churn)
+    } else {
+        format!(
+            "--rounds {} --watchers {} --kills {} --backends {} --churn {}",
             args.rounds,
             words.join(","),
             args.kills,
-            names.join(",")
-        ),
+            names.join(","),
+            args.churn
+        )
+    };
+    let run = Run {
+        facts: watch.finish(),
+        settings,
         blocks: report.blocks(SESSION),
     };
     run.print()?;
@@ -100,7 +129,7 @@ fn measure(server: &Running, count: usize, rounds: u32) -> Result<Row> {
     let ours = watchers::Watchers::start(server, count)?;
     let bare = bare::Bare::start(server, count)?;
     let (mut come, mut leave) = (Series::default(), Series::default());
-    let (mut bare_come, mut bare_leave) = (Series::default(), Series::default());
+    let (mut bare_come, mut bare_leave) = (BareSeries::default(), BareSeries::default());
     for round in 0..rounds {
         // The first round is of connections that have carried nothing yet.
         let counts = round > 0 || rounds == 1;

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::bare::Turn;
+use super::churn::{Churned, Use};
 use super::servers::Backend;
-use crate::figures::figure;
+use crate::figures::{count, figure, percent};
 use crate::results::Block;
 use crate::table::{Align, Table};
 
@@ -23,7 +25,24 @@ pub(crate) struct Row {
     pub(crate) come: Series,
     pub(crate) leave: Series,
     /// The same of bare watches.
-    pub(crate) bare: Option<(Series, Series)>,
+    pub(crate) bare: Option<(BareSeries, BareSeries)>,
+}
+
+/// Times of bare watches.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BareSeries {
+    /// Until the event came.
+    told: Series,
+    /// Until what it is about was there, too.
+    took: Series,
+}
+
+impl BareSeries {
+    /// Adds the times of one round.
+    pub(crate) fn add(&mut self, turn: &Turn) {
+        self.told.add(&turn.told);
+        self.took.add(&turn.took);
+    }
 }
 
 /// How long killed processes stayed visible.
@@ -38,6 +57,7 @@ pub(crate) struct Gone {
 pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
     pub(crate) gone: Vec<Gone>,
+    pub(crate) churned: Option<Churned>,
 }
 
 impl Series {
@@ -77,6 +97,7 @@ const HEAD: &[(&str, Align)] = &[
     ("p50 ms", Align::Right),
     ("p99 ms", Align::Right),
     ("last ms", Align::Right),
+    ("event p50", Align::Right),
     ("bare p50", Align::Right),
     ("bare p99", Align::Right),
     ("bare last", Align::Right),
@@ -87,6 +108,17 @@ const HEAD: &[(&str, Align)] = &[
 impl Report {
     /// The tables, and what is to be held.
     pub(crate) fn blocks(&self, session: Duration) -> Vec<Block> {
+        let mut blocks = Vec::new();
+        if !self.rows.is_empty() {
+            blocks.extend(self.latencies(session));
+        }
+        if let Some(churned) = &self.churned {
+            blocks.extend(churned.blocks());
+        }
+        blocks
+    }
+
+    fn latencies(&self, session: Duration) -> [Block; 3] {
         let mut table = Table::new(HEAD);
         for row in &self.rows {
             let bare = row.bare.as_ref();
@@ -117,7 +149,7 @@ impl Report {
             figure(session.as_secs_f64() * 1e3 + 1e3),
             self.verdict(session)
         );
-        vec![
+        [
             Block::Table("Until watchers see it".to_owned(), table),
             Block::Table("Until a killed process is gone".to_owned(), gone),
             Block::Text(bars),
@@ -144,10 +176,10 @@ impl Report {
                 pair.is_some_and(|(ours, bare)| ours > 1.5 * bare)
             };
             if let Some((come, leave)) = &row.bare {
-                if is_late(&row.come, come) {
+                if is_late(&row.come, &come.took) {
                     missed.push(format!("{name}: come beside bare"));
                 }
-                if is_late(&row.leave, leave) {
+                if is_late(&row.leave, &leave.took) {
                     missed.push(format!("{name}: leave beside bare"));
                 }
             }
@@ -171,18 +203,91 @@ impl Report {
     }
 }
 
-fn line(table: &mut Table, row: &Row, what: &str, ours: &Series, bare: Option<&Series>) {
+impl Churned {
+    fn blocks(&self) -> [Block; 3] {
+        let settings = &self.settings;
+        let text = format!(
+            "{} instances of {} services at an embedded registry, and {} watchers of one service \
+             each, all in this process over {} connections. After {} s without a change, {} of the \
+             instances are replaced each second for {} s: {} left, and as many came. Every watcher \
+             saw each of its own.",
+            count(settings.instances as u64),
+            settings.services,
+            count(settings.watchers as u64),
+            count((settings.services + settings.watchers) as u64),
+            super::churn::REST.as_secs(),
+            percent(settings.share),
+            settings.time.as_secs(),
+            count(self.replaced),
+        );
+        let mut latency = Table::new(&[
+            ("what", Align::Left),
+            ("p50 ms", Align::Right),
+            ("p99 ms", Align::Right),
+            ("last ms", Align::Right),
+            ("max ms", Align::Right),
+        ]);
+        for (what, series) in [("come", &self.come), ("leave", &self.leave)] {
+            latency.row([
+                what.to_owned(),
+                cell(series.percentile(50)),
+                cell(series.percentile(99)),
+                cell(series.last()),
+                cell(series.percentile(100)),
+            ]);
+        }
+        let mut taken = Table::new(&[
+            ("process", Align::Left),
+            ("CPU at rest", Align::Right),
+            ("CPU under churn", Align::Right),
+            ("MiB empty", Align::Right),
+            ("MiB before churn", Align::Right),
+            ("MiB at the end", Align::Right),
+        ]);
+        let both = [
+            ("the registry", &self.registry),
+            ("all nodes and watchers", &self.own),
+        ];
+        for (name, one) in both {
+            taken.row(one.cells(name));
+        }
+        [
+            Block::Text(text),
+            Block::Table("Under churn, until watchers see it".to_owned(), latency),
+            Block::Table("Under churn, of one CPU and of memory".to_owned(), taken),
+        ]
+    }
+}
+
+impl Use {
+    fn cells(&self, name: &str) -> [String; 6] {
+        let mib = |bytes: u64| figure(crate::stats::number(bytes) / f64::from(1 << 20));
+        [
+            name.to_owned(),
+            percent(self.cpu_at_rest),
+            percent(self.cpu),
+            mib(self.empty_bytes),
+            mib(self.full_bytes),
+            mib(self.end_bytes),
+        ]
+    }
+}
+
+fn line(table: &mut Table, row: &Row, what: &str, ours: &Series, bare: Option<&BareSeries>) {
+    let told = bare.map(|bare| &bare.told);
+    let bare = bare.map(|bare| &bare.took);
     let ratio = |percent| {
         let bare = bare?.percentile(percent)?;
         Some(ours.percentile(percent)? / bare.max(f64::MIN_POSITIVE))
     };
     table.row([
         row.backend.name().to_owned(),
-        crate::figures::count(row.watchers as u64),
+        count(row.watchers as u64),
         what.to_owned(),
         cell(ours.percentile(50)),
         cell(ours.percentile(99)),
         cell(ours.last()),
+        cell(told.and_then(|told| told.percentile(50))),
         cell(bare.and_then(|bare| bare.percentile(50))),
         cell(bare.and_then(|bare| bare.percentile(99))),
         cell(bare.and_then(Series::last)),
@@ -219,7 +324,7 @@ mod tests {
         };
         let mut report = Report {
             rows: vec![row],
-            gone: Vec::new(),
+            ..Report::default()
         };
         let session = Duration::from_secs(4);
         assert_eq!(

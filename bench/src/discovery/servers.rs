@@ -34,14 +34,13 @@ pub(crate) struct Running {
     pub(crate) backend: Backend,
     /// Where it is, by no proxy.
     pub(crate) address: SocketAddr,
-    _server: Server,
+    server: Server,
 }
 
-#[expect(dead_code, reason = "kept for their ends, one at a time")]
 enum Server {
     Embedded(Embedded),
-    Etcd(Etcd),
-    ZooKeeper(ZooKeeper),
+    Etcd(#[expect(dead_code, reason = "kept for its end")] Etcd),
+    ZooKeeper(#[expect(dead_code, reason = "kept for its end")] ZooKeeper),
 }
 
 impl Running {
@@ -70,7 +69,15 @@ impl Running {
         Self {
             backend,
             address,
-            _server: server,
+            server,
+        }
+    }
+
+    /// Its process, where that is known.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        match &self.server {
+            Server::Embedded(server) => Some(server.pid()),
+            Server::Etcd(_) | Server::ZooKeeper(_) => None,
         }
     }
 

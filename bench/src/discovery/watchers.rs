@@ -9,7 +9,7 @@ use waystation_base::{Moment, ServiceName, ShardId};
 use waystation_membership::{Instance, InstanceId, Owner, OwnerId, RegistrationConfig, Watch};
 use waystation_net::{Label, NetConfig, Server};
 use waystation_registry::{
-    Client, Registered, RegistrationOptions, Registry, WatchOptions, Watching,
+    Client, Registered, RegistrationOptions, Registry, WatchOptions, Watching, instance_to_json,
 };
 use waystation_registry_check::Process;
 
@@ -155,4 +155,9 @@ fn instance(id: &str) -> Result<Instance> {
     let service = ServiceName::new(SERVICE)?;
     let address = "10.0.0.1:7000".parse()?;
     Ok(Instance::new(InstanceId::new(id)?, service, address, owner))
+}
+
+/// What a store holds of the node that comes and goes.
+pub(crate) fn payload() -> Result<String> {
+    Ok(instance_to_json(&instance(PROBE)?))
 }

@@ -30,6 +30,14 @@ impl Embedded {
         process.ready().parse().expect("it says its address")
     }
 
+    /// The server's process.
+    ///
+    /// # Panics
+    /// When it is not started.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("it runs").pid()
+    }
+
     fn dir(&self) -> PathBuf {
         self.folder.path().join("registry")
     }

@@ -86,16 +86,15 @@ impl EtcdWriter {
         Ok(Self { wire, lease })
     }
 
-    /// Writes the key, or deletes it.
+    /// Writes the key, or deletes it when there is no value.
     ///
     /// # Errors
     /// What is in the way.
-    pub async fn write(&self, key: &str, is_there: bool) -> Result<(), String> {
+    pub async fn write(&self, key: &str, value: Option<&Vec<u8>>) -> Result<(), String> {
         let key = key.as_bytes().to_vec();
-        let operation = if is_there {
-            put(key, Vec::new(), self.lease)
-        } else {
-            delete(key)
+        let operation = match value {
+            Some(value) => put(key, value.clone(), self.lease),
+            None => delete(key),
         };
         let request = TxnRequest {
             success: vec![operation],
