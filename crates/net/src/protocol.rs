@@ -66,22 +66,26 @@ pub trait Protocol: 'static {
 
 /// A connection's transport, which a protocol may exchange while it serves:
 /// an HTTP server takes it and puts back what is left for WebSocket.
-pub struct Slot {
-    conn: Conn,
-    transport: Option<Transport>,
+pub struct Slot(Place);
+
+/// One or the other, since each transport has its connection: every connection
+/// holds one of these.
+enum Place {
+    Here(Transport),
+    Taken(Conn),
 }
 
 impl Slot {
     pub(crate) fn new(transport: Transport) -> Self {
-        Self {
-            conn: transport.conn().clone(),
-            transport: Some(transport),
-        }
+        Self(Place::Here(transport))
     }
 
     /// The connection.
     pub fn conn(&self) -> &Conn {
-        &self.conn
+        match &self.0 {
+            Place::Here(transport) => transport.conn(),
+            Place::Taken(conn) => conn,
+        }
     }
 
     /// The transport, unless it was taken and not put back: the connection is
@@ -90,14 +94,21 @@ impl Slot {
     /// # Errors
     /// [`CloseReason::Reset`].
     pub fn transport(&mut self) -> Result<&mut Transport, CloseReason> {
-        self.transport.as_mut().ok_or(CloseReason::Reset)
+        match &mut self.0 {
+            Place::Here(transport) => Ok(transport),
+            Place::Taken(_) => Err(CloseReason::Reset),
+        }
     }
 
     pub(crate) fn take(&mut self) -> Option<Transport> {
-        self.transport.take()
+        let taken = Place::Taken(self.conn().clone());
+        match std::mem::replace(&mut self.0, taken) {
+            Place::Here(transport) => Some(transport),
+            Place::Taken(_) => None,
+        }
     }
 
     pub(crate) fn put(&mut self, transport: Transport) {
-        self.transport = Some(transport);
+        self.0 = Place::Here(transport);
     }
 }

@@ -6,17 +6,24 @@
 mod common;
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use common::callee::{self, Callee, asked};
 use common::{
-    Memory, NAME, Notes, Peer, Setup, answer_to, call, closed, echo_router, eventually, on,
-    on_shard, request,
+    Memory, NAME, Notes, Peer, Setup, answer_to, builder, call, closed, echo_router, eventually,
+    on, on_shard, request,
 };
+use futures_util::future::LocalBoxFuture;
 use waystation_base::MessageId;
 use waystation_net::native::{Router, Upstream, reply};
-use waystation_net::{ConnectionLimits, Faults, NetConfig, OutputLevel, SlowReader, until};
+use waystation_net::{
+    Address, CloseReason, ConnectionLimits, Faults, MemoryIo, NetConfig, OutputLevel, Protocol,
+    Slot, SlowReader, until,
+};
 use waystation_wire::{Header, encode_into};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -399,4 +406,47 @@ fn the_system_probes_silent_peers_of_both_sides() {
     };
     eventually("both ends are probed", || probed() == 2);
     drop(client);
+}
+
+/// Drives a connection by one task first and then by another.
+struct Driven;
+
+impl Protocol for Driven {
+    fn serve(self: Rc<Self>, slot: &mut Slot) -> LocalBoxFuture<'_, CloseReason> {
+        Box::pin(async move {
+            let Ok(transport) = slot.transport() else {
+                return CloseReason::Reset;
+            };
+            let mut filling = Box::pin(transport.fill());
+            let nobody = &mut Context::from_waker(Waker::noop());
+            assert!(filling.as_mut().poll(nobody).is_pending());
+            match filling.await {
+                Ok(_) => CloseReason::Local,
+                Err(reason) => reason,
+            }
+        })
+    }
+}
+
+/// A connection's timer keeps no waker of its own to compare. That of the task
+/// which drove the connection before stayed armed, and a silent peer was never
+/// found.
+#[test]
+fn limits_hold_for_whoever_drives_the_connection() {
+    let io = MemoryIo::new(1, Faults::default());
+    let config = NetConfig {
+        io: Arc::new(io.clone()),
+        ..NetConfig::default()
+    };
+    let server = builder(config, true)
+        .listen(Address::Memory(NAME.into()), |_| Driven)
+        .start()
+        .unwrap();
+    on_shard(&server, 0, move |_| {
+        Box::pin(async move {
+            let mut peer = Peer::new(io.dial(NAME).unwrap());
+            assert!(!peer.read().await);
+        })
+    });
+    assert_eq!(closed(&server, "idle"), 1);
 }

@@ -15,7 +15,7 @@ const READS_PER_TURN: u32 = 16;
 /// An end that is under way.
 #[derive(Clone, Copy)]
 pub(super) struct Ending {
-    reason: CloseReason,
+    pub(super) reason: CloseReason,
     /// The socket goes then at the latest.
     deadline: Moment,
     /// The peer was told that nothing more comes.
@@ -48,33 +48,30 @@ impl CloseReason {
 }
 
 impl Transport {
-    pub(super) fn ending_reason(&self) -> Option<CloseReason> {
-        self.ending.as_ref().map(|ending| ending.reason)
-    }
-
     /// Begins the end; the first reason counts.
     pub(super) fn begin_ending(&mut self, reason: CloseReason) {
         self.conn.close(reason);
         self.input.take_off(usize::MAX);
+        if self.ending().is_some() {
+            return;
+        }
         let now = self.shard().now();
         let deadline = if reason.is_abrupt() {
             now
         } else {
             now + CLOSE_FLUSH
         };
-        self.ending.get_or_insert_with(|| {
-            Box::new(Ending {
-                reason,
-                deadline,
-                shut: false,
-            })
+        self.set_ending(Ending {
+            reason,
+            deadline,
+            shut: false,
         });
     }
 
     /// Ready when all but the slot is free.
     pub(super) fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let is_there = self.conn.shared.stream.borrow().is_some();
-        let (Some(ending), true) = (self.ending.as_deref().copied(), is_there) else {
+        let (Some(ending), true) = (self.ending(), is_there) else {
             return Poll::Ready(());
         };
         let now = self.shard().now();
@@ -104,15 +101,17 @@ impl Transport {
         }
         if !ending.shut {
             let mut stream = self.conn.shared.stream.borrow_mut();
-            let Some(stream) = &mut *stream else {
+            let Some(there) = &mut *stream else {
                 return Poll::Ready(());
             };
-            match Pin::new(&mut **stream).poll_shutdown(cx) {
+            let shut = Pin::new(&mut **there).poll_shutdown(cx);
+            drop(stream);
+            match shut {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(())) => {
                     let shut = true;
-                    self.ending = Some(Box::new(Ending { shut, ..ending }));
+                    self.set_ending(Ending { shut, ..ending });
                 }
             }
         }
@@ -138,7 +137,7 @@ impl Transport {
     pub(crate) async fn close(mut self, reason: CloseReason) {
         self.begin_ending(reason);
         std::future::poll_fn(|cx| {
-            self.conn.register_driver(cx);
+            self.register(cx);
             self.poll_ending(cx)
         })
         .await;

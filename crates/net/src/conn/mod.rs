@@ -12,7 +12,7 @@ mod session;
 mod transport;
 
 use std::any::{Any, TypeId};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -53,6 +53,14 @@ pub(crate) enum Framing {
 
 type Properties = HashMap<TypeId, Rc<dyn Any>>;
 
+/// Why a connection is to end, and why it did.
+struct Closing {
+    /// The first reason that anyone gave.
+    first: CloseReason,
+    /// That of its protocol, once this has ended in order.
+    end: OnceCell<CloseReason>,
+}
+
 pub(crate) struct ConnShared {
     name: ConnName,
     shard: Shard,
@@ -73,8 +81,9 @@ pub(crate) struct ConnShared {
     output_high: Cell<bool>,
     reading_paused: Cell<bool>,
     framing: Cell<Framing>,
-    /// Set when the connection is to end; the driver acts on it.
-    closing: Cell<Option<CloseReason>>,
+    /// Set when the connection is to end; the driver acts on it. Boxed, as it
+    /// is there at the end only.
+    closing: OnceCell<Box<Closing>>,
     /// The socket is gone. The slot follows when the last owner lets go.
     closed: Cell<bool>,
     draining: Cell<bool>,
@@ -88,7 +97,8 @@ pub(crate) struct ConnShared {
     /// A WebSocket's pings are answered before they come here.
     pings_answered: Cell<bool>,
     waiters: Waiters,
-    properties: RefCell<Option<Box<Properties>>>,
+    /// Taken only while it is looked at.
+    properties: Cell<Option<Box<Properties>>>,
     /// The last hook has run.
     forgotten: Cell<bool>,
 }
@@ -142,7 +152,7 @@ impl Conn {
                     output_high: Cell::new(false),
                     reading_paused: Cell::new(false),
                     framing: Cell::default(),
-                    closing: Cell::new(None),
+                    closing: OnceCell::new(),
                     closed: Cell::new(false),
                     draining: Cell::new(false),
                     driver_runs: Cell::new(false),
@@ -152,7 +162,7 @@ impl Conn {
                     slow_reader: Cell::new(shard.config().connection.slow_reader),
                     pings_answered: Cell::new(false),
                     waiters: Waiters::default(),
-                    properties: RefCell::new(None),
+                    properties: Cell::new(None),
                     forgotten: Cell::new(false),
                 })
             })
@@ -236,8 +246,11 @@ impl Conn {
     /// Ends the connection. What is in its output leaves first, for at most
     /// [`CLOSE_FLUSH`](crate::limits::CLOSE_FLUSH). The first reason counts.
     pub fn close(&self, reason: CloseReason) {
-        if self.shared.closing.get().is_none() {
-            self.shared.closing.set(Some(reason));
+        let closing = Closing {
+            first: reason,
+            end: OnceCell::new(),
+        };
+        if self.shared.closing.set(Box::new(closing)).is_ok() {
             self.wake_driver();
             self.wake_waiters();
         }
@@ -250,34 +263,39 @@ impl Conn {
             // Nobody would drop it: it may hold this very connection.
             return;
         }
-        let mut properties = self.shared.properties.borrow_mut();
-        let old = properties
-            .get_or_insert_default()
-            .insert(TypeId::of::<T>(), value);
-        drop(properties);
+        let old = self.with_properties(|properties| {
+            properties
+                .get_or_insert_default()
+                .insert(TypeId::of::<T>(), value)
+        });
         // Its drop may come back here.
         drop(old);
     }
 
     /// The value attached by [`Conn::set_property`].
     pub fn property<T: 'static>(&self) -> Option<Rc<T>> {
-        let properties = self.shared.properties.borrow();
-        properties
-            .as_ref()?
-            .get(&TypeId::of::<T>())?
-            .clone()
-            .downcast()
-            .ok()
+        let found = self.with_properties(|properties| {
+            let found = properties.as_ref()?.get(&TypeId::of::<T>());
+            found.cloned()
+        });
+        found?.downcast().ok()
     }
 
     /// Takes the value attached by [`Conn::set_property`] off.
     pub fn take_property<T: 'static>(&self) -> Option<Rc<T>> {
-        let mut properties = self.shared.properties.borrow_mut();
-        properties
-            .as_mut()?
-            .remove(&TypeId::of::<T>())?
-            .downcast()
-            .ok()
+        let taken = self.with_properties(|properties| {
+            let properties = properties.as_mut()?;
+            properties.remove(&TypeId::of::<T>())
+        });
+        taken?.downcast().ok()
+    }
+
+    /// `look` must call nobody who might come back here.
+    fn with_properties<T>(&self, look: impl FnOnce(&mut Option<Box<Properties>>) -> T) -> T {
+        let mut properties = self.shared.properties.take();
+        let result = look(&mut properties);
+        self.shared.properties.set(properties);
+        result
     }
 
     /// Handlers of this connection that are running.
@@ -320,20 +338,35 @@ impl Conn {
     }
 
     pub(crate) fn close_reason(&self) -> Option<CloseReason> {
-        self.shared.closing.get()
+        self.shared.closing.get().map(|closing| closing.first)
     }
 
-    /// The task that moves this connection's bytes is woken for output.
-    pub(crate) fn register_driver(&self, cx: &std::task::Context<'_>) {
+    /// Its protocol has ended in order, for this reason.
+    pub(crate) fn end(&self, reason: CloseReason) {
+        self.close(reason);
+        if let Some(closing) = self.shared.closing.get() {
+            closing.end.get_or_init(|| reason);
+        }
+    }
+
+    /// The reason of [`Conn::end`].
+    pub(crate) fn end_reason(&self) -> Option<CloseReason> {
+        self.shared.closing.get()?.end.get().copied()
+    }
+
+    /// The task that moves this connection's bytes is woken for output. True
+    /// when it is another one than before.
+    pub(crate) fn register_driver(&self, cx: &std::task::Context<'_>) -> bool {
         let mut driver = self.shared.driver.borrow_mut();
-        if !driver
+        let known = driver
             .as_ref()
-            .is_some_and(|waker| waker.will_wake(cx.waker()))
-        {
+            .is_some_and(|waker| waker.will_wake(cx.waker()));
+        if !known {
             let old = driver.replace(cx.waker().clone());
             drop(driver);
             drop(old);
         }
+        !known
     }
 
     fn wake_driver(&self) {

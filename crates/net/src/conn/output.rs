@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 
+use super::buffer::Chunk;
 use crate::io::Stream;
 use crate::shard::Shard;
 
@@ -19,14 +20,13 @@ const PIECES: usize = 32;
 /// Written bytes at the front of the tail that are worth moving the rest.
 const COMPACT_BYTES: usize = 16 * 1024;
 
-/// Bytes in order: whole pieces first, then the tail that grows.
+/// Bytes in order: whole pieces first, then the tail that grows. Both are
+/// boxed and there only while they have some: most connections never have
+/// pieces, a quiet one has nothing to write, and all hold the places.
 #[derive(Default)]
 pub(crate) struct Output {
-    /// Boxed and there only while there are some: most connections never
-    /// have any, and all hold the place.
     pieces: Option<Box<Pieces>>,
-    tail: Vec<u8>,
-    tail_start: usize,
+    tail: Option<Box<Chunk>>,
 }
 
 #[derive(Default)]
@@ -63,20 +63,20 @@ impl Pieces {
 impl Output {
     pub(crate) fn len(&self) -> usize {
         let pieces = self.pieces.as_ref().map_or(0, |pieces| pieces.len);
-        pieces + self.tail.len() - self.tail_start
+        pieces + self.tail.as_ref().map_or(0, |tail| tail.len())
     }
 
     /// Nothing is in it, and it holds no buffer.
     pub(crate) fn is_resting(&self) -> bool {
-        self.tail.capacity() == 0 && self.pieces.is_none()
+        self.tail.is_none() && self.pieces.is_none()
     }
 
     /// Where the next bytes go.
     pub(crate) fn tail(&mut self, shard: &Shard) -> &mut Vec<u8> {
-        if self.tail.capacity() == 0 {
-            self.tail = shard.buffers().take();
-        }
-        &mut self.tail
+        let tail = &mut self.tail;
+        &mut tail
+            .get_or_insert_with(|| shard.buffers().take_chunk())
+            .bytes
     }
 
     pub(crate) fn push_bytes(&mut self, shard: &Shard, bytes: &Bytes) {
@@ -90,21 +90,20 @@ impl Output {
 
     /// Turns the tail into a piece.
     fn seal(&mut self) {
-        let bytes = &self.tail[self.tail_start..];
-        if bytes.is_empty() {
+        let Some(tail) = self.tail.as_mut().filter(|tail| !tail.is_empty()) else {
             return;
-        }
+        };
         let pieces = self.pieces.get_or_insert_default();
-        if bytes.len() < self.tail.capacity() / 2 {
+        if tail.len() < tail.bytes.capacity() / 2 {
             // A few bytes must not hold on to a whole buffer.
-            pieces.push(Bytes::copy_from_slice(bytes));
-            self.tail.clear();
-        } else {
-            let mut piece = Bytes::from(std::mem::take(&mut self.tail));
-            piece.advance(self.tail_start);
+            pieces.push(Bytes::copy_from_slice(tail.rest()));
+            tail.bytes.clear();
+            tail.start = 0;
+        } else if let Some(tail) = self.tail.take() {
+            let mut piece = Bytes::from(tail.bytes);
+            piece.advance(tail.start);
             pieces.push(piece);
         }
-        self.tail_start = 0;
     }
 
     fn consume(&mut self, count: usize) {
@@ -115,18 +114,14 @@ impl Output {
                 self.pieces = None;
             }
         }
-        if count > 0 {
-            self.tail_start += count;
-            self.compact();
-        }
-    }
-
-    /// Frees what has left. A tail that is never quite empty would otherwise
-    /// grow for ever. Each byte is moved at most once for one that left.
-    fn compact(&mut self) {
-        if self.tail_start >= COMPACT_BYTES && self.tail_start >= self.tail.len() / 2 {
-            self.tail.drain(..self.tail_start);
-            self.tail_start = 0;
+        if let Some(tail) = &mut self.tail {
+            tail.take_off(count);
+            // Frees what has left. A tail that is never quite empty would
+            // otherwise grow for ever. Each byte is moved at most once for one
+            // that left.
+            if tail.start >= COMPACT_BYTES && tail.start >= tail.bytes.len() / 2 {
+                tail.compact();
+            }
         }
     }
 
@@ -136,7 +131,7 @@ impl Output {
         stream: &mut dyn Stream,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        let tail = &self.tail[self.tail_start..];
+        let tail = self.tail.as_ref().map_or(&[][..], |tail| tail.rest());
         let count = if let Some(pieces) = &self.pieces {
             let mut parts = [IoSlice::new(&[]); PIECES + 1];
             let mut used = 0;
@@ -161,16 +156,18 @@ impl Output {
 
     /// Gives the buffer back when everything is written.
     pub(crate) fn rest(&mut self, shard: &Shard) {
-        if self.len() == 0 && self.tail.capacity() > 0 {
-            self.tail_start = 0;
-            shard.buffers().give(std::mem::take(&mut self.tail));
+        if self.len() == 0
+            && let Some(tail) = self.tail.take()
+        {
+            shard.buffers().give_chunk(tail);
         }
     }
 
     pub(crate) fn clear(&mut self, shard: &Shard) {
         self.pieces = None;
-        self.tail_start = self.tail.len();
-        self.rest(shard);
+        if let Some(tail) = self.tail.take() {
+            shard.buffers().give_chunk(tail);
+        }
     }
 }
 
@@ -178,18 +175,22 @@ impl Output {
 mod tests {
     use super::*;
 
+    fn tail(output: &mut Output) -> &mut Vec<u8> {
+        &mut output.tail.get_or_insert_default().bytes
+    }
+
     /// A peer that read steadily, but never all, kept the output from ever
     /// being empty; what had left stayed in the buffer, without bound.
     #[test]
     fn written_bytes_are_freed_though_the_output_never_empties() {
         let mut output = Output::default();
-        output.tail.extend_from_slice(&[0; 100]);
+        tail(&mut output).extend_from_slice(&[0; 100]);
         for _ in 0..10_000 {
-            output.tail.extend_from_slice(&[0; 1000]);
+            tail(&mut output).extend_from_slice(&[0; 1000]);
             output.consume(1000);
             assert_eq!(output.len(), 100);
         }
-        assert!(output.tail.capacity() <= 4 * COMPACT_BYTES);
+        assert!(tail(&mut output).capacity() <= 4 * COMPACT_BYTES);
     }
 
     /// Each small message before a large shared one kept a buffer of 16 KiB,
@@ -197,13 +198,13 @@ mod tests {
     #[test]
     fn small_pieces_hold_no_large_buffers() {
         let mut output = Output::default();
-        output.tail.reserve(COMPACT_BYTES);
-        let buffer = output.tail.as_ptr();
+        tail(&mut output).reserve(COMPACT_BYTES);
+        let buffer = tail(&mut output).as_ptr();
         for _ in 0..3 {
-            output.tail.extend_from_slice(b"head");
+            tail(&mut output).extend_from_slice(b"head");
             output.seal();
         }
-        assert_eq!(output.tail.as_ptr(), buffer);
+        assert_eq!(tail(&mut output).as_ptr(), buffer);
         let pieces = output.pieces.as_ref().unwrap();
         assert_eq!((output.len(), pieces.list.len()), (12, 3));
     }

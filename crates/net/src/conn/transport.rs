@@ -6,21 +6,22 @@
 //! [`super::flush`].
 
 mod beside;
+mod rare;
+mod run;
 mod time;
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::ReadBuf;
-use waystation_base::Moment;
+use waystation_base::{DeadlineKey, Moment};
 
-use super::ending::Ending;
-use super::{CloseReason, Conn, Input, Session, Turn};
+use self::rare::Rare;
+use super::{CloseReason, Conn, Input};
 use crate::io::Stream;
 use crate::limits::READ_CHUNK_BYTES;
-use crate::shard::{Shard, Sleep, WaitsFor, waiting};
+use crate::shard::{Shard, WaitsFor, waiting};
 
 /// What [`Transport::fill`] waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,62 +45,42 @@ impl Since {
     fn get(self) -> Option<Moment> {
         (self.0 != Moment::FAR_FUTURE).then_some(self.0)
     }
-
-    fn take(&mut self) -> Option<Moment> {
-        std::mem::replace(self, Self::NEVER).get()
-    }
 }
 
-impl From<Option<Moment>> for Since {
-    fn from(since: Option<Moment>) -> Self {
-        since.map_or(Self::NEVER, Self)
-    }
-}
-
-/// A connection's driver, with what was received from its stream.
+/// A connection's driver, with what was received from its stream. Every
+/// connection has one, so that what few need, and those not for long, is
+/// boxed.
 pub struct Transport {
     pub(super) conn: Conn,
     pub(super) input: Input,
+    rare: Option<Box<Rare>>,
+    /// When the incomplete message at hand began; anew with each that is
+    /// received to its end, since a stream that is always in the middle of
+    /// some message is fine.
+    partial: Since,
+    /// What the connection's one timer is armed for; far away when it is not.
+    armed: Moment,
+    /// Its entry among the shard's deadlines, which wakes the task that was
+    /// registered last.
+    armed_key: Option<DeadlineKey>,
     /// The peer sends nothing more.
     pub(super) ended: bool,
-    /// Boxed, as it is there at the end only.
-    pub(super) ending: Option<Box<Ending>>,
-    /// Bytes that the session holds outside the input.
-    held: usize,
-    drain_told: Since,
-    /// When the incomplete message at hand began, and the input's progress
-    /// then: a stream that is always in the middle of some message is fine.
-    partial: (Since, u64),
-    /// When the oldest message began that comes in several frames and is not
-    /// complete.
-    unfinished: Since,
     /// The last read took all that there was.
     drained: bool,
-    timer: Sleep,
-    /// When output last made progress, while some is waiting.
-    blocked: Since,
-    /// When output that had been waiting last made progress: the peer took
-    /// something, which is a sign of life.
-    taken: Moment,
 }
 
 impl Transport {
     pub(crate) fn new(conn: Conn, stream: Box<dyn Stream>, head: Vec<u8>) -> Self {
-        let timer = Sleep::new(conn.shard(), Moment::FAR_FUTURE);
         conn.shared.stream.replace(Some(stream));
         Self {
-            taken: conn.opened(),
             conn,
             input: Input::with(head),
+            rare: None,
+            partial: Since::NEVER,
+            armed: Moment::FAR_FUTURE,
+            armed_key: None,
             ended: false,
-            ending: None,
-            held: 0,
-            drain_told: Since::NEVER,
-            partial: (Since::NEVER, 0),
-            unfinished: Since::NEVER,
             drained: false,
-            timer,
-            blocked: Since::NEVER,
         }
     }
 
@@ -125,114 +106,48 @@ impl Transport {
         self.conn.shard()
     }
 
-    /// Runs a session to the connection's end and says why it ended.
-    pub async fn run(&mut self, session: &mut impl Session) -> CloseReason {
-        let Err(reason) = self.turns(session).await;
-        if self.ending.is_none() {
-            session.handle_end(&self.conn, reason);
-        }
-        reason
-    }
-
-    async fn turns(&mut self, session: &mut impl Session) -> Result<Infallible, CloseReason> {
-        loop {
-            if let Some(reason) = self.conn.close_reason() {
-                return Err(reason);
-            }
-            if self.conn.holds_back() {
-                self.below_high_water().await?;
-            }
-            self.conn.shared.driver_runs.set(true);
-            let turn = session.handle_input(&self.conn, &mut self.input);
-            self.conn.shared.driver_runs.set(false);
-            self.held = session.held_len();
-            match turn? {
-                Turn::Suspended(handler) => {
-                    self.hold();
-                    self.beside(handler, session).await?;
-                }
-                Turn::Yield => {
-                    self.hold();
-                    tokio::task::yield_now().await;
-                    self.flush_some().await?;
-                }
-                Turn::NeedMore => self.more(session).await?,
-            }
-        }
-    }
-
-    async fn more(&mut self, session: &mut impl Session) -> Result<(), CloseReason> {
-        let partial = !self.input.is_empty() || session.is_mid_message();
-        self.unfinished = session.unfinished_since().into();
-        let progress = self.input.progress();
-        match self.partial {
-            _ if !partial => self.partial.0 = Since::NEVER,
-            (since, at) if since.get().is_some() && at == progress => {}
-            _ => self.partial = (Since(self.shard().now()), progress),
-        }
-        if partial {
-            self.check_held()?;
-        }
-        match self.wait(partial).await? {
-            Filled::Bytes => Ok(()),
-            Filled::Drain => {
-                session.handle_drain(&self.conn);
-                Ok(())
-            }
-            Filled::End => {
-                self.handlers_end().await?;
-                let reason = if partial {
-                    CloseReason::Protocol("truncated")
-                } else {
-                    CloseReason::Peer
-                };
-                Err(reason)
-            }
-        }
-    }
-
-    /// The next session is to be told of a drain, though one was before.
-    pub(crate) fn forget_drain(&mut self) {
-        self.drain_told = Since::NEVER;
-    }
-
     /// Waits for more input, though reading be paused. Output that arrives
     /// meanwhile is written.
     ///
     /// # Errors
     /// The reason to close the connection.
     pub fn fill(&mut self) -> impl Future<Output = Result<Filled, CloseReason>> + '_ {
-        self.wait(true)
+        let filled = poll_fn(|cx| self.poll_fill(cx, true));
+        waiting(WaitsFor::plain("input"), filled)
     }
 
-    /// Waits for more input; `needs` it, or only takes it.
-    fn wait(&mut self, needs: bool) -> impl Future<Output = Result<Filled, CloseReason>> + '_ {
-        let filled = poll_fn(move |cx| self.poll_fill(cx, needs));
-        waiting(WaitsFor::plain("input"), filled)
+    /// The task that polls now is the one to wake.
+    pub(super) fn register(&mut self, cx: &Context<'_>) {
+        if self.conn.register_driver(cx) {
+            // The timer would wake another.
+            self.disarm();
+        }
     }
 
     /// Tells the shard what this connection holds, before it waits. A pooled
     /// buffer that is only held within a turn is not told.
     fn hold(&self) {
-        self.conn.hold_received(self.input.capacity() + self.held);
+        self.conn
+            .hold_received(self.input.capacity() + self.held_len());
         self.conn.hold_queued();
     }
 
     /// Whether it may hold more, for one message or while someone waits.
     fn check_held(&self) -> Result<(), CloseReason> {
         let most = self.shard().config().connection.received_max;
-        if self.input.len() + self.held > most {
+        if self.input.len() + self.held_len() > most {
             return Err(CloseReason::Memory);
         }
         self.conn.close_reason().map_or(Ok(()), Err)
     }
 
+    /// Reads more when it `needs` to, or may; writes what waits.
     fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
         needs: bool,
     ) -> Poll<Result<Filled, CloseReason>> {
-        self.conn.register_driver(cx);
+        self.register(cx);
         if let Some(reason) = self.conn.close_reason() {
             return Poll::Ready(Err(reason));
         }
@@ -298,7 +213,7 @@ impl Transport {
             buffer.set_len(filled + count);
         }
         self.conn.set_received(shard.now());
-        let held = self.input.capacity() + self.held;
+        let held = self.input.capacity() + self.held_len();
         if held > READ_CHUNK_BYTES {
             self.conn.hold_received(held);
         }
@@ -314,23 +229,20 @@ impl Transport {
     /// Writes until everything has left or the peer takes no more.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, CloseReason> {
         if self.conn.shared.output.borrow().is_resting() {
-            self.blocked = Since::NEVER;
+            self.set_unblocked();
             return Ok(Poll::Ready(()));
         }
         let written = self.conn.write_output(cx);
-        if written.some && self.blocked.take().is_some() {
-            self.taken = self.shard().now();
+        if written.some {
+            self.set_taken();
         }
         match written.all {
             Poll::Ready(result) => {
-                self.blocked = Since::NEVER;
+                self.set_unblocked();
                 result.map(Poll::Ready)
             }
             Poll::Pending => {
-                let now = self.shard().now();
-                if self.blocked.get().is_none() {
-                    self.blocked = Since(now);
-                }
+                self.set_blocked();
                 // Replies wait, but requests may be read until the output
                 // reaches its high-water mark.
                 Ok(if self.conn.holds_back() {
@@ -340,16 +252,6 @@ impl Transport {
                 })
             }
         }
-    }
-
-    /// Writes what can be written now.
-    async fn flush_some(&mut self) -> Result<(), CloseReason> {
-        poll_fn(|cx| {
-            self.conn.register_driver(cx);
-            Poll::Ready(self.poll_write(cx).map(|_| ()))
-        })
-        .await?;
-        self.conn.close_reason().map_or(Ok(()), Err)
     }
 
     /// The stream itself, for a protocol with its own loop, such as HTTP;
@@ -362,6 +264,7 @@ impl Transport {
 
 impl Drop for Transport {
     fn drop(&mut self) {
+        self.disarm();
         // Handles of the connection may live on; its socket does not.
         let stream = self.conn.shared.stream.take();
         drop(stream);

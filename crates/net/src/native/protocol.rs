@@ -32,7 +32,27 @@ impl NativeProtocol {
 impl Protocol for NativeProtocol {
     fn serve(self: Rc<Self>, slot: &mut Slot) -> LocalBoxFuture<'_, CloseReason> {
         Box::pin(async move {
-            match serve(&self.router, slot).await {
+            let first = match first_byte(slot).await {
+                Ok(first) => first,
+                Err(reason) => return reason,
+            };
+            // The others are boxed: native connections are many, and would
+            // hold the places of all.
+            let served = match first {
+                FirstByte::Native => {
+                    slot.conn().set_framing(Framing::Raw);
+                    let transport = match slot.transport() {
+                        Ok(transport) => transport,
+                        Err(reason) => return reason,
+                    };
+                    let mut session = NativeSession::new(self.router.clone(), None)
+                        .with_pings_answered(transport.answers_heartbeats());
+                    return transport.run(&mut session).await;
+                }
+                FirstByte::Http => Box::pin(serve_http(&self.router, slot)).await,
+                FirstByte::Lars => Err(CloseReason::UnknownProtocol),
+            };
+            match served {
                 Ok(reason) | Err(reason) => reason,
             }
         })
@@ -108,25 +128,13 @@ async fn first_byte(slot: &mut Slot) -> Result<FirstByte, CloseReason> {
     }
 }
 
-async fn serve(router: &Rc<Router>, slot: &mut Slot) -> Result<CloseReason, CloseReason> {
-    match first_byte(slot).await? {
-        FirstByte::Native => {
-            slot.conn().set_framing(Framing::Raw);
-            let transport = slot.transport()?;
-            let mut session = NativeSession::new(router.clone(), None)
-                .with_pings_answered(transport.answers_heartbeats());
-            Ok(transport.run(&mut session).await)
-        }
-        FirstByte::Http => {
-            // Boxed, as is the session below: native connections are many, and
-            // would hold the places of both.
-            if !Box::pin(http::serve(router, slot)).await? {
-                return Ok(CloseReason::Http);
-            }
-            slot.conn().set_framing(Framing::WebSocket);
-            let mut session = Box::new(WebSocketSession::new(router.clone()));
-            Ok(slot.transport()?.run(&mut *session).await)
-        }
-        FirstByte::Lars => Err(CloseReason::UnknownProtocol),
+async fn serve_http(router: &Rc<Router>, slot: &mut Slot) -> Result<CloseReason, CloseReason> {
+    // Boxed, as is the session below: a WebSocket would hold the places of
+    // both.
+    if !Box::pin(http::serve(router, slot)).await? {
+        return Ok(CloseReason::Http);
     }
+    slot.conn().set_framing(Framing::WebSocket);
+    let mut session = Box::new(WebSocketSession::new(router.clone()));
+    Ok(slot.transport()?.run(&mut *session).await)
 }

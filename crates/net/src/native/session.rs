@@ -31,7 +31,8 @@ pub(crate) struct NativeSession {
     /// There while a message is incomplete that comes in several frames.
     partial: Option<Box<Partial>>,
     client: Option<Box<Client>>,
-    ahead: Ahead,
+    /// There while frames wait behind a handler that were looked at.
+    ahead: Option<Box<Ahead>>,
     /// Whether pings are answered before they come here.
     pings_answered: bool,
 }
@@ -64,10 +65,12 @@ impl Ahead {
         }
     }
 
-    fn consume(&mut self, count: usize) {
+    /// Whether something is left of it.
+    fn consume(&mut self, count: usize) -> bool {
         self.urgent = self.urgent.saturating_sub(count);
         self.answers = self.answers.saturating_sub(count);
         self.pieces &= self.urgent > 0;
+        self.urgent > 0
     }
 }
 
@@ -77,7 +80,7 @@ impl NativeSession {
             router,
             partial: None,
             client: client.map(Box::new),
-            ahead: Ahead::default(),
+            ahead: None,
             pings_answered: false,
         }
     }
@@ -97,7 +100,7 @@ impl NativeSession {
     ) -> Result<(usize, usize, Turn), CloseReason> {
         let mut used = 0;
         let result = self.handle_frames(conn, bytes, &mut used);
-        self.ahead.consume(used);
+        self.ahead.take_if(|ahead| !ahead.consume(used));
         result.map(|(wanted, turn)| (used, wanted, turn))
     }
 
@@ -122,7 +125,8 @@ impl NativeSession {
             };
             let body = &rest[HEADER_LEN..header.frame_len()];
             *used += header.frame_len();
-            let done = self.ahead.has_done(header.kind, *used);
+            let ahead = self.ahead.as_ref();
+            let done = ahead.is_some_and(|ahead| ahead.has_done(header.kind, *used));
             if let Some(turn) = self.handle_frame(conn, &header, body, done)? {
                 return Ok((0, turn));
             }
@@ -225,14 +229,14 @@ impl NativeSession {
     /// Does what must not wait behind a handler: the I/O side answers
     /// heartbeats, a cancellation is for the handler that runs, and an answer
     /// may be what the handler waits for.
-    fn act_ahead(&mut self, conn: &Conn, header: &Header, body: &[u8], end: usize) {
+    fn act_ahead(&self, conn: &Conn, ahead: &mut Ahead, header: &Header, body: &[u8], end: usize) {
         match header.kind {
             Kind::Ping => self.pong(conn, header),
             Kind::Cancel => self.router.control.on_cancel(conn, header.call),
-            Kind::Reply if header.has_more() => self.ahead.pieces = true,
-            Kind::Reply if !self.ahead.pieces && self.is_whole() => {
+            Kind::Reply if header.has_more() => ahead.pieces = true,
+            Kind::Reply if !ahead.pieces && self.is_whole() => {
                 self.complete(conn, header, body);
-                self.ahead.answers = end;
+                ahead.answers = end;
             }
             _ => {}
         }
@@ -285,15 +289,18 @@ impl Session for NativeSession {
     }
 
     fn look_ahead(&mut self, conn: &Conn, received: &[u8]) {
-        let mut at = self.ahead.urgent;
+        let mut ahead = self.ahead.take().unwrap_or_default();
+        let mut at = ahead.urgent;
         while let Some(rest) = received.get(at..)
             && let Ok(Decoded::Frame(header)) = decode(rest)
         {
             let end = at + header.frame_len();
-            self.act_ahead(conn, &header, &received[at + HEADER_LEN..end], end);
+            let body = &received[at + HEADER_LEN..end];
+            self.act_ahead(conn, &mut ahead, &header, body, end);
             at = end;
         }
-        self.ahead.urgent = at;
+        ahead.urgent = at;
+        self.ahead = (at > 0).then_some(ahead);
     }
 
     fn handle_drain(&mut self, conn: &Conn) {

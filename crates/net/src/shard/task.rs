@@ -58,7 +58,7 @@ pub(crate) struct Task {
     waits_for: Cell<Option<WaitsFor>>,
     started: Moment,
     /// The task's place in the shard's list.
-    index: Cell<usize>,
+    index: Cell<u32>,
 }
 
 impl Task {
@@ -88,7 +88,7 @@ impl Tasks {
             detail: Cell::new(None),
             waits_for: Cell::new(None),
             started,
-            index: Cell::new(list.len()),
+            index: Cell::new(place(list.len())),
         });
         list.push(task.clone());
         task
@@ -97,8 +97,8 @@ impl Tasks {
     fn remove(&self, task: &Task) {
         let mut list = self.list.borrow_mut();
         let index = task.index.get();
-        list.swap_remove(index);
-        if let Some(moved) = list.get(index) {
+        list.swap_remove(index as usize);
+        if let Some(moved) = list.get(index as usize) {
             moved.index.set(index);
         }
     }
@@ -123,6 +123,11 @@ impl Tasks {
             })
             .collect()
     }
+}
+
+/// Every task has its place, so that 4 bytes of it are saved in each.
+fn place(index: usize) -> u32 {
+    u32::try_from(index).expect("four thousand million tasks do not fit in memory")
 }
 
 /// Says for dumps what the current task works for.
@@ -162,14 +167,19 @@ impl<F: Future> Future for Waiting<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let poll = this.future.poll(cx);
-        CURRENT.with_borrow(|task| {
-            if let Some(task) = task {
-                task.waits_for
-                    .set(poll.is_pending().then_some(*this.reason));
-            }
-        });
-        poll
+        note_wait(*this.reason, poll)
     }
+}
+
+/// Says what the current task waits for where `poll` is pending: [`waiting`]
+/// within a poll function.
+pub(crate) fn note_wait<T>(reason: WaitsFor, poll: Poll<T>) -> Poll<T> {
+    CURRENT.with_borrow(|task| {
+        if let Some(task) = task {
+            task.waits_for.set(poll.is_pending().then_some(reason));
+        }
+    });
+    poll
 }
 
 /// A turn of the shard, ended in whatever way the code in it ends.

@@ -43,6 +43,10 @@ impl Timers {
         self.insert(at, Due::Call(alarm))
     }
 
+    pub(crate) fn insert_wake(&self, at: Moment, waker: Waker) -> DeadlineKey {
+        self.insert(at, Due::Wake(waker))
+    }
+
     fn insert(&self, at: Moment, due: Due) -> DeadlineKey {
         let key = self.wheel.borrow_mut().insert(at, due);
         if at < self.armed.get()
@@ -53,7 +57,7 @@ impl Timers {
         key
     }
 
-    pub(super) fn cancel(&self, key: DeadlineKey) {
+    pub(crate) fn cancel(&self, key: DeadlineKey) {
         let due = self.wheel.borrow_mut().cancel(key);
         // A waker's drop may run a task's drop, which may come back here.
         drop(due);
@@ -150,10 +154,7 @@ impl Future for Sleep {
         }
         self.disarm();
         let waker = cx.waker().clone();
-        let key = self
-            .shard
-            .timers()
-            .insert(self.at, Due::Wake(waker.clone()));
+        let key = self.shard.timers().insert_wake(self.at, waker.clone());
         self.entry = Some((key, waker));
         Poll::Pending
     }

@@ -1,6 +1,6 @@
 //! Tasks that wait for the same change, in the order in which they came.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -10,16 +10,20 @@ use std::task::{Context, Poll, Waker};
 /// its [`Until`], so a task that gave up leaves nothing behind, however long
 /// the change takes.
 ///
-/// Nothing is held while nobody waits but the number of the next: every
-/// connection has one of these.
+/// Nothing is held before the first has waited: every connection has one of
+/// these.
 #[derive(Default)]
 pub(crate) struct Waiters {
-    #[allow(
-        clippy::box_collection,
-        reason = "8 bytes of every connection, and not 24"
-    )]
-    wakers: RefCell<Option<Box<BTreeMap<u64, Waker>>>>,
-    next: Cell<u64>,
+    queue: Cell<Option<Box<Queue>>>,
+}
+
+/// It stays when all have left: who was woken and goes on waiting keeps its
+/// number, which must not be another's by then.
+#[derive(Default)]
+struct Queue {
+    wakers: BTreeMap<u64, Waker>,
+    /// The number of the next.
+    next: u64,
 }
 
 impl Waiters {
@@ -35,11 +39,13 @@ impl Waiters {
 
     /// Wakes everyone, first come first.
     pub(crate) fn wake_all(&self) {
-        // Woken outside the borrow: a waker may drop a task, whose own
-        // entries leave then.
-        let Some(wakers) = self.wakers.take() else {
+        let Some(mut queue) = self.queue.take() else {
             return;
         };
+        let wakers = std::mem::take(&mut queue.wakers);
+        self.queue.set(Some(queue));
+        // Woken when the queue is back: a waker may drop a task, whose own
+        // entries leave then.
         for waker in wakers.into_values() {
             waker.wake();
         }
@@ -48,7 +54,10 @@ impl Waiters {
     /// How many wait.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.wakers.borrow().as_ref().map_or(0, |all| all.len())
+        let queue = self.queue.take();
+        let len = queue.as_ref().map_or(0, |queue| queue.wakers.len());
+        self.queue.set(queue);
+        len
     }
 }
 
@@ -61,18 +70,20 @@ pub(crate) struct Until<'a, F> {
 
 impl<F> Until<'_, F> {
     fn register(&mut self, waker: &Waker) {
+        let mut queue = self.waiters.queue.take().unwrap_or_default();
         let entry = *self.entry.get_or_insert_with(|| {
-            let next = self.waiters.next.get();
-            self.waiters.next.set(next + 1);
-            next
+            queue.next += 1;
+            queue.next
         });
-        let mut all = self.waiters.wakers.borrow_mut();
-        let wakers = all.get_or_insert_default();
-        if !wakers.get(&entry).is_some_and(|w| w.will_wake(waker)) {
-            let old = wakers.insert(entry, waker.clone());
-            drop(all);
-            drop(old);
-        }
+        let known = queue.wakers.get(&entry).is_some_and(|w| w.will_wake(waker));
+        let old = if known {
+            None
+        } else {
+            queue.wakers.insert(entry, waker.clone())
+        };
+        self.waiters.queue.set(Some(queue));
+        // Its drop may run a task's drop, which may come back here.
+        drop(old);
     }
 }
 
@@ -90,16 +101,11 @@ impl<T, F: FnMut() -> Poll<T> + Unpin> Future for Until<'_, F> {
 
 impl<F> Drop for Until<'_, F> {
     fn drop(&mut self) {
-        if let Some(entry) = self.entry {
-            let mut all = self.waiters.wakers.borrow_mut();
-            let Some(wakers) = &mut *all else {
-                return;
-            };
-            let waker = wakers.remove(&entry);
-            if wakers.is_empty() {
-                *all = None;
-            }
-            drop(all);
+        if let Some(entry) = self.entry
+            && let Some(mut queue) = self.waiters.queue.take()
+        {
+            let waker = queue.wakers.remove(&entry);
+            self.waiters.queue.set(Some(queue));
             drop(waker);
         }
     }
@@ -129,5 +135,22 @@ mod tests {
         assert_eq!(waiters.len(), 1);
         drop(stays);
         assert_eq!(waiters.len(), 0);
+    }
+
+    /// Who was woken and waits on had the number of the next who came, in
+    /// whose place it waited: one of the two was never woken again.
+    #[test]
+    fn who_waits_on_keeps_its_place() {
+        let waiters = Waiters::default();
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut first = Box::pin(waiters.until(|| Poll::<()>::Pending));
+        assert!(first.as_mut().poll(cx).is_pending());
+        waiters.wake_all();
+        let mut second = Box::pin(waiters.until(|| Poll::<()>::Pending));
+        assert!(second.as_mut().poll(cx).is_pending());
+        assert!(first.as_mut().poll(cx).is_pending());
+        assert_eq!(waiters.len(), 2);
+        drop(second);
+        assert_eq!(waiters.len(), 1);
     }
 }

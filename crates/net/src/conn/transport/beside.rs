@@ -1,49 +1,38 @@
 //! What a connection does beside its handlers, and while it waits for them.
 
-use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use futures_util::future::LocalBoxFuture;
 
 use super::super::{CloseReason, Session};
-use super::{Since, Transport};
-use crate::shard::{WaitsFor, waiting};
+use super::Transport;
 
 impl Transport {
     /// Awaits a handler; reads ahead and writes meanwhile. The handler runs
     /// to its end even when the connection ends: then the socket goes at
     /// once, and the slot when the handler has ended.
-    pub(super) async fn beside(
-        &mut self,
-        handler: LocalBoxFuture<'static, ()>,
-        session: &mut impl Session,
-    ) -> Result<(), CloseReason> {
-        let mut handler = handler;
-        let mut looked = 0;
-        poll_fn(|cx| {
-            self.conn.register_driver(cx);
-            self.conn.shared.driver_runs.set(true);
-            let poll = handler.as_mut().poll(cx);
-            self.conn.shared.driver_runs.set(false);
-            if poll.is_pending() {
-                self.poll_beside(cx, session, &mut looked);
-            }
-            poll
-        })
-        .await;
-        self.ending_reason().map_or(Ok(()), Err)
-    }
-
-    fn poll_beside(
+    pub(super) fn poll_handler(
         &mut self,
         cx: &mut Context<'_>,
+        handler: &mut LocalBoxFuture<'static, ()>,
         session: &mut impl Session,
-        looked: &mut usize,
-    ) {
+    ) -> Poll<Result<(), CloseReason>> {
+        self.register(cx);
+        self.conn.shared.driver_runs.set(true);
+        let poll = handler.as_mut().poll(cx);
+        self.conn.shared.driver_runs.set(false);
+        if poll.is_pending() {
+            self.poll_beside(cx, session);
+            return Poll::Pending;
+        }
+        Poll::Ready(self.ending_reason().map_or(Ok(()), Err))
+    }
+
+    fn poll_beside(&mut self, cx: &mut Context<'_>, session: &mut impl Session) {
         if self.ending_reason().is_none() {
             let result = match self.conn.close_reason() {
                 Some(reason) => Err(reason),
-                None => self.read_ahead(cx, session, looked),
+                None => self.read_ahead(cx, session),
             };
             if let Err(reason) = result {
                 session.handle_end(&self.conn, reason);
@@ -60,11 +49,9 @@ impl Transport {
         &mut self,
         cx: &mut Context<'_>,
         session: &mut impl Session,
-        looked: &mut usize,
     ) -> Result<(), CloseReason> {
         loop {
-            if self.input.len() > *looked {
-                *looked = self.input.len();
+            if self.input.take_look() {
                 self.conn.shared.driver_runs.set(true);
                 session.look_ahead(&self.conn, self.input.bytes());
                 self.conn.shared.driver_runs.set(false);
@@ -81,7 +68,7 @@ impl Transport {
         }
         self.hold();
         let stall = self.shard().config().connection.write_stall;
-        if let Some(since) = self.blocked.get()
+        if let Some(since) = self.blocked()
             && self.poll_timer(cx, since + stall).is_ready()
         {
             return Err(CloseReason::SlowReader);
@@ -105,39 +92,35 @@ impl Transport {
         Ok(waits)
     }
 
-    pub(super) async fn below_high_water(&mut self) -> Result<(), CloseReason> {
-        // It is we who do not read.
-        (self.partial.0, self.unfinished) = (Since::NEVER, Since::NEVER);
-        self.hold();
-        let ready = poll_fn(|cx| {
-            self.conn.register_driver(cx);
-            if let Some(reason) = self.conn.close_reason() {
-                return Poll::Ready(Err(reason));
-            }
-            let _ = self.poll_write(cx)?;
-            if !self.conn.is_behind() {
-                return Poll::Ready(Ok(()));
-            }
-            self.poll_limits(cx).map(Err)
-        });
-        waiting(WaitsFor::plain("slow reader"), ready).await
+    /// Ready when the peer has taken enough of its answers.
+    pub(super) fn poll_below_high_water(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), CloseReason>> {
+        self.register(cx);
+        if let Some(reason) = self.conn.close_reason() {
+            return Poll::Ready(Err(reason));
+        }
+        let _ = self.poll_write(cx)?;
+        if !self.conn.is_behind() {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_limits(cx).map(Err)
     }
 
-    /// The peer sends nothing more, but handlers still work for it.
-    pub(super) async fn handlers_end(&mut self) -> Result<(), CloseReason> {
-        self.conn.shared.awaits_handlers.set(true);
-        self.hold();
-        let ended = poll_fn(|cx| {
-            self.conn.register_driver(cx);
-            if let Some(reason) = self.conn.close_reason() {
-                return Poll::Ready(Err(reason));
-            }
-            let _ = self.poll_write(cx)?;
-            if self.conn.handlers() == 0 {
-                return Poll::Ready(Ok(()));
-            }
-            self.poll_limits(cx).map(Err)
-        });
-        waiting(WaitsFor::plain("its handlers"), ended).await
+    /// Ready when no handler works for a peer that sends nothing more.
+    pub(super) fn poll_handlers_end(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), CloseReason>> {
+        self.register(cx);
+        if let Some(reason) = self.conn.close_reason() {
+            return Poll::Ready(Err(reason));
+        }
+        let _ = self.poll_write(cx)?;
+        if self.conn.handlers() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_limits(cx).map(Err)
     }
 }
