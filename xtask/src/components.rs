@@ -78,7 +78,7 @@ const MORE_FOLDERS: &[&str] = &[
 ];
 
 /// The folder with a folder of programs for each version, `VERSION/bin`: Debian keeps those of
-/// PostgreSQL so.
+/// `PostgreSQL` so.
 const VERSIONS: &str = "/usr/lib/postgresql";
 
 /// The folders of programs below `folder`, of the latest version first.
