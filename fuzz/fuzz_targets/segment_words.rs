@@ -50,7 +50,7 @@ fuzz_target!(|input: &[u8]| {
         let mut newcomer =
             Picker::new(reader.clone(), caller, value).expect("they belong together");
         if let Ok(chosen) = newcomer.pick(Moment::from_nanos(value)) {
-            let host = Some((chosen.generation, chosen.address));
+            let host = Some((chosen.generation, chosen.place));
             assert_eq!(reader.host(chosen.slot), host);
         }
         watch.take_marks(|slot| assert!(slot < CAPACITY));

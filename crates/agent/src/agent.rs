@@ -19,7 +19,8 @@ use waystation_segment::TURN_EVERY;
 use crate::config::{AgentConfig, ReportTo};
 use crate::desk::Desk;
 use crate::error::Error;
-use crate::limits::IDLE_TURN;
+use crate::limits::{IDLE_TURN, PROBE_LINKS_LOOK};
+use crate::probes::Prober;
 use crate::{reports, unix};
 
 /// A running agent: one thread, and one for the registry's client. Dropping it
@@ -180,12 +181,20 @@ fn start(
     let (inner, its) = (shard.clone(), Rc::clone(desk));
     shard.spawn(Label::of("turns"), async move {
         let mut wait = IDLE_TURN;
+        let prober = Prober::new(&inner, &its);
+        let mut looked_at = machine_now();
         loop {
             tokio::select! {
                 () = inner.drain_begun() => return,
                 () = inner.sleep(wait) => {}
             }
-            let is_busy = its.borrow_mut().handle_turn(machine_now());
+            let now = machine_now();
+            let is_busy = its.borrow_mut().handle_turn(now);
+            prober.handle_turn(now);
+            if now.saturating_since(looked_at) >= PROBE_LINKS_LOOK {
+                looked_at = now;
+                prober.drop_idle(now);
+            }
             wait = if is_busy { TURN_EVERY } else { IDLE_TURN };
         }
     });

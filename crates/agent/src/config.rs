@@ -7,6 +7,8 @@ use waystation_balance::{BalancerConfig, LarsConfig, PolicyKind};
 use waystation_registry::RegistryUrl;
 use waystation_wire::lars::UDP_PORTS;
 
+use crate::probes::Probes;
+
 /// Settings of an [`Agent`](crate::Agent).
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -27,6 +29,8 @@ pub struct AgentConfig {
     pub lars: LarsConfig,
     /// Whom it tells how calls ended; `None` tells nobody.
     pub report: Option<ReportTo>,
+    /// Which hosts are asked what they have to do.
+    pub probes: Probes,
     /// Where randomness starts.
     pub seed: u64,
 }
@@ -72,6 +76,7 @@ impl AgentConfig {
             balancer: BalancerConfig::default(),
             lars: LarsConfig::default(),
             report: None,
+            probes: Probes::default(),
             seed,
         }
     }

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use waystation_balance::{HostName, Outcome};
 use waystation_base::{Moment, ServiceName};
 use waystation_client::protocol::{Answer, Code, Request};
 use waystation_membership::View;
@@ -13,7 +14,8 @@ use waystation_segment::LedgerId;
 
 use crate::config::AgentConfig;
 use crate::lars::Pairs;
-use crate::limits::SERVICES_MAX;
+use crate::limits::{PROBES_PER_TURN, SERVICES_MAX};
+use crate::probes::{Due, Probed, Probes};
 use crate::reports::Totals;
 use crate::service::Service;
 
@@ -104,6 +106,48 @@ impl Desk {
         }
     }
 
+    /// How long the answer to a probe is waited for.
+    pub(crate) const fn probe_timeout(&self) -> Duration {
+        self.config.balancer.prober.timeout
+    }
+
+    /// The probes that are due now, which count as sent. Cost: O(services).
+    pub(crate) fn poll_probes(&mut self, now: Moment) -> Vec<Due> {
+        let mut due = Vec::new();
+        if self.config.probes == Probes::Never {
+            return due;
+        }
+        let always = self.config.probes == Probes::Always;
+        for (name, service) in &mut self.services {
+            if always || service.tells_load() {
+                for _ in 0..PROBES_PER_TURN {
+                    let Some((host, address)) = service.poll_probe(now) else {
+                        break;
+                    };
+                    due.push(Due {
+                        service: name.clone(),
+                        host,
+                        address,
+                    });
+                }
+            }
+        }
+        due
+    }
+
+    /// What came of a probe.
+    pub(crate) fn handle_probed(
+        &mut self,
+        now: Moment,
+        service: &ServiceName,
+        host: HostName,
+        probed: Probed,
+    ) {
+        if let Some(service) = self.services.get_mut(service) {
+            service.handle_probed(now, host, probed);
+        }
+    }
+
     /// Answers a caller. `held` is what its connection has.
     pub(crate) fn handle(&mut self, now: Moment, request: Request, held: &mut Vec<Held>) -> Reply {
         let name = match &request {
@@ -145,10 +189,13 @@ impl Desk {
                 host,
                 end,
                 latency_us,
+                load,
                 ..
             } => {
-                let latency = latency_us.map(Duration::from_micros);
-                if !service.report(now, host, end.into(), latency) {
+                let mut outcome = Outcome::of(end.into());
+                outcome.latency = latency_us.map(Duration::from_micros);
+                outcome.load = load.into();
+                if !service.report(now, host, &outcome) {
                     self.stale_reports += 1;
                 }
                 Reply {
@@ -158,7 +205,7 @@ impl Desk {
             }
             Request::ReportAddress { address, end, .. } => {
                 let host = service.find(&address);
-                if host.is_some_and(|host| service.report(now, host, end.into(), None)) {
+                if host.is_some_and(|host| service.report(now, host, &Outcome::of(end.into()))) {
                     return Reply::of(Answer::Reported);
                 }
                 let text = format!("{name} has no host at {address}");

@@ -14,8 +14,9 @@
 //! tells are running totals, so that neither a lost connection nor a report server
 //! that is down loses a count.
 //!
-//! It leaves out the route server, and probes of hosts: what hosts tell comes with
-//! the replies that callers get.
+//! Hosts tell what they have to do in the replies that callers get, and to the
+//! probes that the agent sends while a policy wants them ([`Probes`]). It leaves
+//! out the route server.
 //!
 //! ```no_run
 //! use waystation_agent::{Agent, AgentConfig};
@@ -34,6 +35,7 @@ mod config;
 mod desk;
 mod error;
 mod lars;
+mod probes;
 mod reports;
 mod service;
 mod unix;
@@ -41,3 +43,4 @@ mod unix;
 pub use agent::Agent;
 pub use config::{AgentConfig, ReportTo};
 pub use error::Error;
+pub use probes::Probes;

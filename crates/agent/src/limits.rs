@@ -35,6 +35,19 @@ pub const REPORT_WAIT: Duration = Duration::from_secs(5);
 /// Results of one message of Lars.
 pub const RESULTS_MAX: usize = 1_000;
 
+/// Connections for probes. Above it the one that was not used for longest is
+/// closed.
+pub const PROBE_LINKS_MAX: usize = 1024;
+
+/// After so long without a probe its connection is closed.
+pub const PROBE_LINK_IDLE: Duration = Duration::from_secs(30);
+
+/// How often connections for probes are looked at for that.
+pub const PROBE_LINKS_LOOK: Duration = Duration::from_secs(5);
+
+/// Probes of one service that are sent in one turn. The rest waits for the next.
+pub const PROBES_PER_TURN: usize = 16;
+
 /// Between two turns while no calls are made.
 pub const IDLE_TURN: Duration = Duration::from_millis(50);
 

@@ -2,16 +2,16 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
-use waystation_balance::{Balancer, CallEnd, HostName, Hosts as _, NoPick, Outcome};
+use waystation_balance::{Balancer, HostName, Hosts as _, Load, NoPick, Outcome};
 use waystation_base::Moment;
 use waystation_client::protocol::{Answer, Candidate, Code, HostRef, ListedHost, service_hash};
 use waystation_client::{Access, Mapping};
-use waystation_membership::{State, Verdict, View};
+use waystation_membership::{Address, State, Verdict, View};
 use waystation_segment::{Keeper, LedgerId, RouteWriter, create_ledger, ledger_words};
 
 use crate::config::AgentConfig;
+use crate::probes::Probed;
 
 /// A service with its segment.
 pub(crate) struct Service {
@@ -23,6 +23,8 @@ pub(crate) struct Service {
     hash: u64,
     used_at: Moment,
     called_at: Option<Moment>,
+    /// Whether callers that ask were told a load.
+    tells_load: bool,
 }
 
 fn segment(hosts: usize, hash: u64, owner: u64) -> io::Result<(RouteWriter<Mapping>, OwnedFd)> {
@@ -54,6 +56,7 @@ impl Service {
             hash,
             used_at: now,
             called_at: None,
+            tells_load: false,
         })
     }
 
@@ -128,22 +131,44 @@ impl Service {
         }
     }
 
+    /// Whether its hosts tell what they have to do.
+    pub(crate) const fn tells_load(&self) -> bool {
+        self.tells_load || self.keeper.counters().told > 0
+    }
+
+    /// A host to probe now; call until `None`.
+    pub(crate) fn poll_probe(&mut self, now: Moment) -> Option<(HostName, Address)> {
+        let host = self.keeper.poll_probe(now)?;
+        let entry = self.keeper.balancer().table().entry(host)?;
+        Some((host, entry.instance.address.clone()))
+    }
+
+    /// What came of a probe.
+    pub(crate) fn handle_probed(&mut self, now: Moment, host: HostName, probed: Probed) {
+        let balancer = self.keeper.balancer_mut();
+        match probed {
+            Probed::Told(load) => {
+                let load = Load {
+                    in_flight: load.in_flight,
+                    latency_us: load.latency_us,
+                };
+                balancer.handle_probe_answered(now, host, load);
+            }
+            Probed::Refused => balancer.handle_probe_refused(now, host),
+            // Its time ends there.
+            Probed::Silent => {}
+        }
+    }
+
     /// The end of a call that was picked so. For a host that is gone it says
     /// nothing.
-    pub(crate) fn report(
-        &mut self,
-        now: Moment,
-        host: HostRef,
-        end: CallEnd,
-        latency: Option<Duration>,
-    ) -> bool {
+    pub(crate) fn report(&mut self, now: Moment, host: HostRef, outcome: &Outcome) -> bool {
         let name = HostName {
             slot: host.slot,
             generation: host.generation,
         };
-        let mut outcome = Outcome::of(end);
-        outcome.latency = latency;
-        self.keeper.report(now, name, &outcome).is_ok()
+        self.tells_load |= outcome.load.is_reported();
+        self.keeper.report(now, name, outcome).is_ok()
     }
 
     /// Ends of calls since the last time: address, successes, failures, and

@@ -2,136 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests and their helpers")]
 
-use std::fmt::Write as _;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+mod common;
 
-use tempfile::TempDir;
+use std::net::SocketAddr;
+
+use common::{WAIT, World, done};
 use waystation_agent::{Agent, AgentConfig};
 use waystation_balance::{CallEnd, Load, PolicyKind};
-use waystation_base::{Moment, ServiceName};
-use waystation_client::protocol::{Answer, Code, ListedHost, Request};
-use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Socket, Source, machine_now};
-use waystation_membership::{Instance, InstanceId, LarsPair, Owner};
-use waystation_registry::instance_to_json;
-
-/// For conditions; never reached when all is well.
-const WAIT: Duration = Duration::from_secs(30);
-
-struct World {
-    folder: TempDir,
-    agent: Option<Agent>,
-    policy: PolicyKind,
-    /// Waiting on it is how a test pauses between two looks.
-    pause: (Sender<()>, Receiver<()>),
-}
-
-impl World {
-    fn new(hosts: u16) -> Self {
-        Self::with(PolicyKind::default(), hosts)
-    }
-
-    fn with(policy: PolicyKind, hosts: u16) -> Self {
-        let mut world = Self {
-            folder: tempfile::tempdir().unwrap(),
-            agent: None,
-            policy,
-            pause: channel(),
-        };
-        world.write(hosts);
-        world.start();
-        world
-    }
-
-    /// The hosts of `pay`, in the file that is the registry.
-    fn write(&self, hosts: u16) {
-        let service = ServiceName::new("pay").unwrap();
-        let mut text = String::new();
-        for n in 1..=hosts {
-            let id = InstanceId::new(&format!("pay-{n}")).unwrap();
-            let address = SocketAddr::from(([127, 0, 0, 1], 9000 + n));
-            let address = address.to_string().parse().unwrap();
-            let mut one = Instance::new(id, service.clone(), address, Owner::default());
-            one.lars = Some(LarsPair { modid: 1, cmdid: 1 });
-            writeln!(text, "{}", instance_to_json(&one)).unwrap();
-        }
-        // At once, so that no half of it is read.
-        let new = self.folder.path().join("new");
-        std::fs::write(&new, text).unwrap();
-        std::fs::rename(new, self.folder.path().join("nodes")).unwrap();
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("agent.sock")
-    }
-
-    fn start(&mut self) {
-        let file = self.folder.path().join("nodes");
-        let registry = format!("file://{}", file.display()).parse().unwrap();
-        let mut config = AgentConfig::new(self.socket(), registry, 7);
-        config.policy = self.policy;
-        config.udp.iter_mut().for_each(|at| at.set_port(0));
-        self.agent = Some(Agent::start(config).unwrap());
-        // Until it knows its routes.
-        self.until(|world| world.list().is_ok_and(|hosts| !hosts.is_empty()));
-    }
-
-    fn caller(&self) -> Caller {
-        let mut config = CallerConfig::new("pay", self.socket());
-        config.timeout = WAIT;
-        config.pause = Duration::from_millis(1);
-        Caller::new(config)
-    }
-
-    fn ask(&self, request: &Request) -> Result<Answer, Error> {
-        let mut socket = Socket::connect(&self.socket(), WAIT)?;
-        socket.ask(request).map(|(answer, _)| answer)
-    }
-
-    fn list(&self) -> Result<Vec<ListedHost>, Error> {
-        let service = "pay".to_owned();
-        match self.ask(&Request::List { service })? {
-            Answer::Listed { hosts } => Ok(hosts),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn in_flight(&self) -> u32 {
-        self.list().unwrap().iter().map(|host| host.in_flight).sum()
-    }
-
-    /// Waits for a condition.
-    fn until(&self, mut is_so: impl FnMut(&Self) -> bool) {
-        let end = machine_now() + WAIT;
-        while !is_so(self) {
-            assert!(machine_now() < end, "it did not come about");
-            let _nothing = self.pause.1.recv_timeout(Duration::from_millis(5));
-        }
-    }
-
-    fn lars(&self) -> LarsCaller {
-        let mut lars = LarsCaller::new(1, 1);
-        let agent = self.agent.as_ref().unwrap();
-        for (port, at) in lars.ports.iter_mut().zip(agent.udp_addresses()) {
-            *port = at.port();
-        }
-        lars.timeout = WAIT;
-        lars
-    }
-}
-
-fn done(caller: &mut Caller) -> SocketAddr {
-    let picked = caller.pick().unwrap();
-    caller.report(
-        &picked,
-        CallEnd::Ok,
-        Some(Duration::from_millis(1)),
-        Load::default(),
-    );
-    picked.address
-}
+use waystation_base::Moment;
+use waystation_client::protocol::{Answer, Code, Request};
+use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Source, machine_now};
 
 #[test]
 fn picks_come_from_shared_memory_and_the_agent_sees_them() {

@@ -1,22 +1,19 @@
 //! Picks and reports for one service, by the best way there is.
 
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use waystation_balance::{CallEnd, Load};
-use waystation_base::Moment;
-use waystation_segment::{AttachError, Chosen, Ledger, Miss, Picker, RouteReader};
+use waystation_membership::Address;
+use waystation_segment::{Chosen, Miss, Picker, Place, STALE_AFTER, SegmentState};
 
-use crate::clock::{machine_now, machine_now_coarse};
+use crate::attachment::{Attachment, KnownHost, Memory, Part, Shared};
+use crate::clock::{machine_now, machine_now_coarse, pause};
 use crate::error::Error;
-use crate::lars::LarsCaller;
-use crate::mapping::{Access, ForkMark, Mapping};
-use crate::protocol::{Answer, Code, End, HostRef, Request, service_hash, socket_address};
-use crate::socket::Socket;
+use crate::guard::CallGuard;
+use crate::lars::{LarsCaller, REG_INIT_PAUSE, REG_INIT_TRIES};
+use crate::protocol::{Answer, Code, HostRef, Request};
 
 /// Where the agent is, and what is asked of it.
 #[derive(Clone, Debug)]
@@ -70,16 +67,16 @@ impl Source {
 }
 
 /// A host for one call. Report its end with [`Caller::report`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PickedHost {
     /// Where to call it.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Which way the pick went.
     pub source: Source,
     /// In which attachment, for picks from a segment.
     attachment: u64,
     chosen: Option<Chosen>,
-    host: HostRef,
+    pub(crate) host: HostRef,
 }
 
 impl PickedHost {
@@ -89,44 +86,18 @@ impl PickedHost {
     }
 }
 
-type Memory = Arc<Mapping>;
-
-/// What the agent gave to this process.
-struct Attachment {
-    /// The agent takes this process for alive while it is open.
-    _socket: Socket,
-    routes: RouteReader<Memory>,
-    ledger: Ledger<Memory>,
-}
-
-/// What all callers of a service in this process share.
-struct Shared {
-    config: CallerConfig,
-    state: Mutex<State>,
-    /// Counts attachments; callers look here before each pick.
-    attachment: AtomicU64,
-    mark: Option<ForkMark>,
-}
-
-#[derive(Default)]
-struct State {
-    current: Option<Arc<Attachment>>,
-    /// For picks by socket.
-    socket: Option<Socket>,
-    tried_at: Option<Moment>,
-    socket_tried_at: Option<Moment>,
-    seeds: u64,
-}
-
 /// Picks hosts of one service.
 ///
 /// From shared memory where the agent gives it, else by its Unix socket, else by
 /// UDP; the better way is tried again by itself. Clones are for other threads:
 /// they share what the agent gave to this process. A process that was forked
-/// attaches anew. Cost of a pick from shared memory: about 30 ns, no system call.
+/// attaches anew, and what its parent picked it does not report. Cost of a pick
+/// from shared memory: about 30 ns, no system call.
 pub struct Caller {
     shared: Arc<Shared>,
-    attachment: u64,
+    number: u64,
+    /// Weak: one that is used no more must not keep an earlier one alive.
+    attachment: Weak<Attachment>,
     picker: Option<Picker<Memory, Memory>>,
     last: Option<Source>,
 }
@@ -134,16 +105,14 @@ pub struct Caller {
 impl Caller {
     /// For the service that `config` says. The agent need not be there yet.
     pub fn new(config: CallerConfig) -> Self {
+        Self::over(Arc::new(Shared::new(config)))
+    }
+
+    fn over(shared: Arc<Shared>) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                config,
-                state: Mutex::default(),
-                attachment: AtomicU64::new(0),
-                // Without it forked processes are not noticed; no kernel since
-                // 4.14 refuses it.
-                mark: ForkMark::new().ok(),
-            }),
-            attachment: 0,
+            shared,
+            number: 0,
+            attachment: Weak::new(),
             picker: None,
             last: None,
         }
@@ -154,22 +123,66 @@ impl Caller {
         self.last
     }
 
-    /// The host for the next call, which counts as sent from here on.
+    /// The service's name.
+    pub fn service(&self) -> &str {
+        &self.shared.config.service
+    }
+
+    /// The host for the next call, which counts as sent from here on. Report its
+    /// end, or use [`Caller::begin`].
     ///
     /// # Errors
     /// [`Error`] of the last way that was tried.
     #[inline]
     pub fn pick(&mut self) -> Result<PickedHost, Error> {
-        let is_child = self.shared.mark.as_ref().is_some_and(ForkMark::is_child);
-        if !is_child
-            && self.attachment == self.shared.attachment.load(Ordering::Relaxed)
+        if !self.shared.is_child()
+            && self.number == self.shared.number()
             && let Some(picker) = &mut self.picker
             && let Ok(chosen) = picker.pick(machine_now_coarse())
+            && let Some(picked) = self.picked(chosen)
         {
-            self.last = Some(Source::Segment);
-            return Ok(self.picked(chosen));
+            return Ok(picked);
         }
-        self.pick_slowly(is_child)
+        self.pick_slowly()
+    }
+
+    /// As [`Caller::pick`], but only from shared memory that this process has
+    /// already: it never waits, and never talks to the agent. `None` says to
+    /// pick on another thread, or to fall back.
+    pub fn try_pick(&mut self) -> Option<PickedHost> {
+        self.adopt()?;
+        let chosen = self.picker.as_mut()?.pick(machine_now_coarse()).ok()?;
+        self.picked(chosen)
+    }
+
+    /// As [`Caller::pick`], with a guard that reports how the call ended.
+    ///
+    /// # Errors
+    /// As [`Caller::pick`].
+    pub fn begin(&mut self) -> Result<CallGuard, Error> {
+        let picked = self.pick()?;
+        Ok(self.guard(picked))
+    }
+
+    /// As [`Caller::try_pick`], with a guard that reports how the call ended.
+    pub fn try_begin(&mut self) -> Option<CallGuard> {
+        let picked = self.try_pick()?;
+        Some(self.guard(picked))
+    }
+
+    /// Counts a call to a host that was chosen otherwise, by its key or by hand;
+    /// `None` when shared memory has no such host. It never waits.
+    pub fn begin_at(&mut self, address: &Address) -> Option<CallGuard> {
+        self.adopt()?;
+        let attachment = self.attachment.upgrade()?;
+        if is_stale(&attachment) {
+            return None;
+        }
+        let host = attachment.find(address)?;
+        attachment.ledger.handle_sent(host.chosen.slot);
+        attachment.ledger.mark(host.chosen.slot);
+        let picked = self.picked_in(host.chosen, host.address);
+        Some(self.guard(picked))
     }
 
     /// A call ended, after `latency` from its pick if it was timed; `load` is what
@@ -183,22 +196,137 @@ impl Caller {
         load: Load,
     ) {
         match (&picked.chosen, &self.picker) {
-            (Some(chosen), Some(picker)) if picked.attachment == self.attachment => {
+            // What the parent counts is the parent's.
+            (Some(_), _) if self.shared.is_child() => {}
+            (Some(chosen), Some(picker)) if picked.attachment == self.number => {
                 let latency_ns = latency.and_then(|one| u64::try_from(one.as_nanos()).ok());
                 picker.report(chosen, end, latency_ns, load);
             }
             // The agent that counted its pick has counted its end as well: it
             // knows that the ledger is gone.
             (Some(_), _) => {}
-            (None, _) => self.report_slowly(picked, end, latency),
+            (None, _) => self.shared.report(picked, end, latency, load),
         }
     }
 
-    fn picked(&self, chosen: Chosen) -> PickedHost {
+    /// Makes ready: attaches to the agent, unless that is done. It waits for the
+    /// agent.
+    ///
+    /// # Errors
+    /// [`Error`] of the agent's socket.
+    pub fn attach(&mut self) -> Result<(), Error> {
+        self.begin_anew_in_child();
+        let part = self.shared.attach()?;
+        self.take(&part)
+    }
+
+    /// The hosts that the agent knows, if this process shares its memory. The
+    /// same list as long as nothing changed. It never waits. Cost: a load while
+    /// nothing changed, else O(hosts).
+    pub fn hosts(&mut self) -> Option<Arc<[KnownHost]>> {
+        self.adopt()?;
+        let attachment = self.attachment.upgrade()?;
+        if is_stale(&attachment) {
+            return None;
+        }
+        attachment.hosts()
+    }
+
+    /// Whether a host may be picked, as the agent knows it; `None` when it knows
+    /// no such host, or is not there. It never waits. Cost: as
+    /// [`Caller::hosts`], and a look into a table.
+    pub fn may_be_picked(&mut self, address: &Address) -> Option<bool> {
+        self.adopt()?;
+        let attachment = self.attachment.upgrade()?;
+        if is_stale(&attachment) {
+            return None;
+        }
+        Some(attachment.find(address)?.may_be_picked)
+    }
+
+    /// All hosts of the service, by the best way there is, whether they may be
+    /// picked or not.
+    ///
+    /// # Errors
+    /// [`Error`] of the last way that was tried.
+    pub fn get_route(&mut self) -> Result<Vec<Address>, Error> {
+        let attached = self.attach();
+        if attached.is_ok()
+            && let Some(hosts) = self.hosts()
+        {
+            return Ok(hosts.iter().map(|host| host.address.clone()).collect());
+        }
+        let service = self.shared.config.service.clone();
+        match (
+            self.shared.ask(&Request::List { service }),
+            &self.shared.config.lars,
+        ) {
+            (Ok(Answer::Listed { hosts }), _) => {
+                let addresses = hosts.iter().map(|host| host.address.parse());
+                Ok(addresses.filter_map(Result::ok).collect())
+            }
+            (Ok(other), _) => Err(Error::BadAnswer(format!("{other:?}"))),
+            (Err(Error::Refused { code, text }), _) => Err(Error::Refused { code, text }),
+            (Err(error), None) => Err(error),
+            (Err(_), Some(lars)) => {
+                let hosts = lars.get_route()?;
+                Ok(hosts.into_iter().map(Address::from).collect())
+            }
+        }
+    }
+
+    /// Asks for the route until there is one, three times with pauses of 50 ms,
+    /// so that the first pick finds it. Returns its hosts, of which there may be
+    /// none.
+    ///
+    /// # Errors
+    /// As [`Caller::get_route`], of the last attempt.
+    pub fn reg_init(&mut self) -> Result<Vec<Address>, Error> {
+        let mut last = self.get_route();
+        for _ in 1..REG_INIT_TRIES {
+            if last.as_ref().is_ok_and(|hosts| !hosts.is_empty()) {
+                break;
+            }
+            pause(REG_INIT_PAUSE);
+            last = self.get_route();
+        }
+        last
+    }
+
+    fn guard(&self, picked: PickedHost) -> CallGuard {
+        let attachment = picked.chosen.and_then(|chosen| {
+            let attachment = self.attachment.upgrade()?;
+            Some((attachment, chosen))
+        });
+        CallGuard::new(Arc::clone(&self.shared), picked, attachment)
+    }
+
+    #[inline]
+    fn picked(&mut self, chosen: Chosen) -> Option<PickedHost> {
+        let address = match chosen.place {
+            Place::Ip(address) => Address::from(address),
+            Place::Unix(_) => {
+                let found = self.attachment.upgrade();
+                let found = found.and_then(|attachment| attachment.address(&chosen));
+                if found.is_none()
+                    && let Some(picker) = &self.picker
+                {
+                    // It left after it was chosen.
+                    picker.report(&chosen, CallEnd::Cancelled, None, Load::default());
+                }
+                found?
+            }
+        };
+        self.last = Some(Source::Segment);
+        Some(self.picked_in(chosen, address))
+    }
+
+    #[inline]
+    fn picked_in(&self, chosen: Chosen, address: Address) -> PickedHost {
         PickedHost {
-            address: chosen.address,
+            address,
             source: Source::Segment,
-            attachment: self.attachment,
+            attachment: self.number,
             chosen: Some(chosen),
             host: HostRef {
                 slot: chosen.slot,
@@ -208,10 +336,8 @@ impl Caller {
     }
 
     #[cold]
-    fn pick_slowly(&mut self, is_child: bool) -> Result<PickedHost, Error> {
-        if is_child {
-            self.begin_anew();
-        }
+    fn pick_slowly(&mut self) -> Result<PickedHost, Error> {
+        self.begin_anew_in_child();
         for _ in 0..2 {
             if let Err(error) = self.attach() {
                 if matches!(
@@ -230,8 +356,9 @@ impl Caller {
             };
             match picker.pick(machine_now()) {
                 Ok(chosen) => {
-                    self.last = Some(Source::Segment);
-                    return Ok(self.picked(chosen));
+                    if let Some(picked) = self.picked(chosen) {
+                        return Ok(picked);
+                    }
                 }
                 Err(miss @ Miss::NoHosts) => return Err(miss.into()),
                 Err(Miss::AskAgent) => break,
@@ -242,113 +369,83 @@ impl Caller {
         match (&asked, self.shared.config.lars.clone()) {
             (Err(Error::Refused { .. }) | Ok(_), _) | (_, None) => asked,
             (Err(_), Some(lars)) => {
-                let address = lars.get_host()?;
-                self.last = Some(Source::Udp);
-                Ok(PickedHost {
-                    address,
-                    source: Source::Udp,
-                    attachment: 0,
-                    chosen: None,
-                    host: HostRef {
-                        slot: 0,
-                        generation: 0,
-                    },
-                })
+                let address = lars.get_host()?.into();
+                Ok(self.picked_elsewhere(address, Source::Udp, HostRef::default()))
             }
         }
     }
 
     /// In a child: what the parent has is the parent's.
-    fn begin_anew(&mut self) {
-        let config = self.shared.config.clone();
-        // The descriptors of the copy are closed with it; memory that is mapped
-        // here stays that of the parent and is let go.
-        *self = Self::new(config);
+    fn begin_anew_in_child(&mut self) {
+        if self.shared.is_child() {
+            // The descriptors of the copy are closed with it; memory that is
+            // mapped here stays that of the parent and is let go.
+            *self = Self::new(self.shared.config.clone());
+        }
     }
 
-    /// Uses what this process has, or asks the agent for it.
-    fn attach(&mut self) -> Result<(), Error> {
-        let shared = Arc::clone(&self.shared);
-        let mut state = lock(&shared.state);
-        if state.current.is_none() {
-            may_try(&mut state.tried_at, shared.config.pause)?;
-            state.current = Some(Arc::new(attach(&shared.config)?));
-            state.tried_at = None;
-            shared.attachment.fetch_add(1, Ordering::Relaxed);
+    /// Uses what this process has, if it has anything.
+    fn adopt(&mut self) -> Option<()> {
+        if self.shared.is_child() {
+            return None;
         }
-        let now = shared.attachment.load(Ordering::Relaxed);
-        if self.picker.is_none() || self.attachment != now {
-            let Some(current) = &state.current else {
-                return Ok(());
-            };
-            let (routes, ledger) = (current.routes.clone(), current.ledger.clone());
-            state.seeds += 1;
-            let number = state.seeds.to_le_bytes();
-            let seed = machine_now().as_nanos() ^ waystation_base::hash64(&number);
-            self.picker = Some(Picker::new(routes, ledger, seed)?);
-            self.attachment = now;
+        if self.number != self.shared.number() || self.picker.is_none() {
+            let part = self.shared.present()?;
+            self.take(&part).ok()?;
         }
+        Some(())
+    }
+
+    fn take(&mut self, part: &Part) -> Result<(), Error> {
+        if self.picker.is_some() && self.number == part.number {
+            return Ok(());
+        }
+        let (routes, ledger) = (
+            part.attachment.routes.clone(),
+            part.attachment.ledger.clone(),
+        );
+        self.picker = Some(Picker::new(routes, ledger, part.seed)?);
+        self.attachment = Arc::downgrade(&part.attachment);
+        self.number = part.number;
         Ok(())
     }
 
     /// The segment is of no use any more; the next pick attaches anew.
     fn leave(&mut self) {
-        let mut state = lock(&self.shared.state);
-        if self.attachment == self.shared.attachment.load(Ordering::Relaxed) {
-            state.current = None;
-            self.shared.attachment.fetch_add(1, Ordering::Relaxed);
-        }
-        drop(state);
+        self.shared.leave(self.number);
         self.picker = None;
     }
 
     fn ask_for_pick(&mut self) -> Result<PickedHost, Error> {
         let service = self.shared.config.service.clone();
-        let answer = ask(&self.shared, &Request::Pick { service })?;
+        let answer = self.shared.ask(&Request::Pick { service })?;
         let Answer::Picked { host, address, .. } = answer else {
             return Err(Error::BadAnswer(format!("{answer:?}")));
         };
-        let address = socket_address(&address).ok_or(Error::BadAnswer(address))?;
-        self.last = Some(Source::Socket);
-        Ok(PickedHost {
+        let Ok(parsed) = address.parse() else {
+            return Err(Error::BadAnswer(address));
+        };
+        Ok(self.picked_elsewhere(parsed, Source::Socket, host))
+    }
+
+    fn picked_elsewhere(&mut self, address: Address, source: Source, host: HostRef) -> PickedHost {
+        self.last = Some(source);
+        PickedHost {
             address,
-            source: Source::Socket,
+            source,
             attachment: 0,
             chosen: None,
             host,
-        })
-    }
-
-    fn report_slowly(&self, picked: &PickedHost, end: CallEnd, latency: Option<Duration>) {
-        if picked.source == Source::Udp {
-            if let Some(lars) = &self.shared.config.lars {
-                lars.report(picked.address, end == CallEnd::Ok);
-            }
-            return;
-        }
-        let request = Request::Report {
-            service: self.shared.config.service.clone(),
-            host: picked.host,
-            end: end_of(end),
-            latency_us: latency.and_then(|one| u64::try_from(one.as_micros()).ok()),
-        };
-        let mut state = lock(&self.shared.state);
-        if let Some(socket) = &mut state.socket
-            && socket.tell(&request).is_err()
-        {
-            state.socket = None;
         }
     }
 }
 
 impl Clone for Caller {
+    /// For another thread: with its own randomness, from its first pick on.
     fn clone(&self) -> Self {
         Self {
-            shared: Arc::clone(&self.shared),
-            attachment: 0,
-            // Its own, with its own randomness, at the first pick.
-            picker: None,
             last: self.last,
+            ..Self::over(Arc::clone(&self.shared))
         }
     }
 }
@@ -362,85 +459,8 @@ impl std::fmt::Debug for Caller {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether an attempt may be made now, which then counts as made.
-fn may_try(tried_at: &mut Option<Moment>, pause: Duration) -> Result<(), Error> {
-    let now = machine_now();
-    if tried_at.is_some_and(|at| now.saturating_since(at) < pause) {
-        return Err(Error::Unreachable(std::io::ErrorKind::NotConnected.into()));
-    }
-    *tried_at = Some(now);
-    Ok(())
-}
-
-fn attach(config: &CallerConfig) -> Result<Attachment, Error> {
-    let mut socket = Socket::connect(&config.socket, config.timeout)?;
-    let request = Request::Attach {
-        service: config.service.clone(),
-    };
-    let (answer, descriptors) = socket.ask(&request)?;
-    let two: Result<[OwnedFd; 2], _> = descriptors.try_into();
-    let (Answer::Attached, Ok([routes, ledger])) = (answer, two) else {
-        return Err(Error::BadAnswer("no memory came with it".into()));
-    };
-    let map = |file: &OwnedFd, access| {
-        let mapping = Mapping::attach(file.as_fd(), access);
-        mapping.map(Arc::new).map_err(Error::Unreachable)
-    };
-    let routes = RouteReader::attach(map(&routes, Access::Read)?)?;
-    let ledger = Ledger::attach(map(&ledger, Access::Write)?)?;
-    if routes.names() != ledger.names() || routes.names().0 != service_hash(&config.service) {
-        return Err(AttachError::Mismatch.into());
-    }
-    Ok(Attachment {
-        _socket: socket,
-        routes,
-        ledger,
-    })
-}
-
-/// Asks over the connection that this process keeps for it.
-fn ask(shared: &Shared, request: &Request) -> Result<Answer, Error> {
-    let mut state = lock(&shared.state);
-    let mut socket = match state.socket.take() {
-        Some(socket) if !socket.is_closed() => socket,
-        _ => {
-            may_try(&mut state.socket_tried_at, shared.config.pause)?;
-            let socket = Socket::connect(&shared.config.socket, shared.config.timeout)?;
-            state.socket_tried_at = None;
-            socket
-        }
-    };
-    let asked = socket.ask(request);
-    if matches!(asked, Ok(_) | Err(Error::Refused { .. })) {
-        state.socket = Some(socket);
-    }
-    asked.map(|(answer, _)| answer)
-}
-
-fn end_of(end: CallEnd) -> End {
-    match end {
-        CallEnd::Ok => End::Ok,
-        CallEnd::Failed => End::Failed,
-        CallEnd::Overloaded => End::Overloaded,
-        CallEnd::Refused => End::Refused,
-        CallEnd::TimedOut => End::TimedOut,
-        CallEnd::Cancelled => End::Cancelled,
-    }
-}
-
-impl From<End> for CallEnd {
-    fn from(end: End) -> Self {
-        match end {
-            End::Ok => Self::Ok,
-            End::Failed => Self::Failed,
-            End::Overloaded => Self::Overloaded,
-            End::Refused => Self::Refused,
-            End::TimedOut => Self::TimedOut,
-            End::Cancelled => Self::Cancelled,
-        }
-    }
+/// Whether its agent has been silent for too long.
+fn is_stale(attachment: &Attachment) -> bool {
+    let silence = machine_now_coarse().saturating_since(attachment.routes.beat());
+    silence > STALE_AFTER || attachment.routes.state() == SegmentState::Retired
 }

@@ -1,5 +1,8 @@
 //! The machine's clock, which all processes on it share.
 
+use std::time::Duration;
+
+use rustix::event::poll;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use waystation_base::Moment;
 
@@ -13,6 +16,12 @@ pub fn machine_now() -> Moment {
 #[inline]
 pub fn machine_now_coarse() -> Moment {
     moment(clock_gettime(ClockId::MonotonicCoarse))
+}
+
+/// Lets the calling thread wait for so long. A signal may end it early.
+pub(crate) fn pause(time: Duration) {
+    // Of no file: only the time ends it.
+    let _nothing = poll(&mut [], Timespec::try_from(time).ok().as_ref());
 }
 
 #[inline]

@@ -10,12 +10,15 @@ use waystation_wire::lars::{
     UDP_PORTS, datagram, worker_of,
 };
 
-use crate::clock::machine_now;
+use crate::clock::{machine_now, pause};
 use crate::error::Error;
 use crate::protocol::Code;
 
 /// How often a route is asked for when a service is used first.
-const TRIES: u32 = 3;
+pub(crate) const REG_INIT_TRIES: u32 = 3;
+
+/// Between two of these.
+pub(crate) const REG_INIT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A service's numbers and where its agent listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,19 +52,13 @@ impl LarsCaller {
     /// # Errors
     /// [`Error::TimedOut`] and [`Error::Unreachable`].
     pub fn reg_init(&self) -> Result<Vec<SocketAddr>, Error> {
-        let mut last = Ok(Vec::new());
-        for _ in 0..TRIES {
-            last = self.get_route();
+        let mut last = self.get_route();
+        for _ in 1..REG_INIT_TRIES {
             if last.as_ref().is_ok_and(|hosts| !hosts.is_empty()) {
-                return last;
+                break;
             }
-            // Nothing comes here: this waits, until nothing did.
-            let nobody = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Error::Unreachable)?;
-            let pause = Duration::from_millis(50);
-            nobody
-                .set_read_timeout(Some(pause))
-                .map_err(Error::Unreachable)?;
-            let _nothing = nobody.recv(&mut [0; 1]);
+            pause(REG_INIT_PAUSE);
+            last = self.get_route();
         }
         last
     }

@@ -16,23 +16,38 @@
 //! // ... call `host.address` ...
 //! let took = machine_now().saturating_since(began);
 //! caller.report(&host, CallEnd::Ok, Some(took), Load::default());
+//!
+//! // The same with a guard, which reports in any case.
+//! let call = caller.begin()?;
+//! // ... call `call.address()` ...
+//! call.end(CallEnd::Ok, Load::default());
 //! # Ok::<(), waystation_client::Error>(())
 //! ```
 //!
-//! The crate leaves out calls themselves. [`Mapping`] and [`protocol`] are for the
+//! A [`Caller`] belongs to a thread; clones of it are for others, and a
+//! [`SharedCaller`] is for all of them.
+//!
+//! The crate leaves out calls themselves: crate `waystation-client-tower` makes
+//! them for tower's clients, `waystation-service` for its own. [`Mapping`] and [`protocol`] are for the
 //! agent, which speaks the other side.
 
+mod attachment;
 mod caller;
+mod callers;
 mod clock;
 mod error;
+mod guard;
 mod lars;
 mod mapping;
 pub mod protocol;
 mod socket;
 
+pub use attachment::KnownHost;
 pub use caller::{Caller, CallerConfig, PickedHost, Source};
+pub use callers::SharedCaller;
 pub use clock::{machine_now, machine_now_coarse};
 pub use error::Error;
+pub use guard::CallGuard;
 pub use lars::LarsCaller;
 pub use mapping::{Access, ForkMark, Mapping};
 pub use socket::{Socket, framed};

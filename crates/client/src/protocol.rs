@@ -2,9 +2,8 @@
 //! little-endian, and so many bytes of JSON, in both directions. Descriptors come
 //! with the first byte of an answer.
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
+use waystation_balance::{CallEnd, Load};
 
 /// Longest message in bytes. A longer one ends its connection.
 pub const MESSAGE_MAX: usize = 1024 * 1024;
@@ -34,6 +33,9 @@ pub enum Request {
         /// From the pick to the end.
         #[serde(default)]
         latency_us: Option<u64>,
+        /// The load that the reply told.
+        #[serde(default)]
+        load: ToldLoad,
     },
     /// How a call ended that nobody picked here, by the host's address. It is
     /// answered.
@@ -58,12 +60,39 @@ pub enum Request {
 }
 
 /// A host's place at its agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostRef {
     /// The slot.
     pub slot: u32,
     /// Which host of the slot.
     pub generation: u32,
+}
+
+/// A load, as the socket has it; nothing is told by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldLoad {
+    /// Requests that the host works on.
+    pub in_flight: u32,
+    /// The median time of its recent answers.
+    pub latency_us: u32,
+}
+
+impl From<Load> for ToldLoad {
+    fn from(load: Load) -> Self {
+        Self {
+            in_flight: load.in_flight,
+            latency_us: load.latency_us,
+        }
+    }
+}
+
+impl From<ToldLoad> for Load {
+    fn from(load: ToldLoad) -> Self {
+        Self {
+            in_flight: load.in_flight,
+            latency_us: load.latency_us,
+        }
+    }
 }
 
 /// How a call ended, as the socket has it.
@@ -188,7 +217,28 @@ pub fn service_hash(service: &str) -> u64 {
     waystation_base::hash64(service.as_bytes())
 }
 
-/// An address as a caller can use it.
-pub fn socket_address(text: &str) -> Option<SocketAddr> {
-    text.parse().ok()
+impl From<CallEnd> for End {
+    fn from(end: CallEnd) -> Self {
+        match end {
+            CallEnd::Ok => Self::Ok,
+            CallEnd::Failed => Self::Failed,
+            CallEnd::Overloaded => Self::Overloaded,
+            CallEnd::Refused => Self::Refused,
+            CallEnd::TimedOut => Self::TimedOut,
+            CallEnd::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl From<End> for CallEnd {
+    fn from(end: End) -> Self {
+        match end {
+            End::Ok => Self::Ok,
+            End::Failed => Self::Failed,
+            End::Overloaded => Self::Overloaded,
+            End::Refused => Self::Refused,
+            End::TimedOut => Self::TimedOut,
+            End::Cancelled => Self::Cancelled,
+        }
+    }
 }

@@ -57,8 +57,9 @@ pub use self::io::{
 pub use self::protocol::{Home, Protocol, Slot};
 pub use self::server::{ConnectionLimits, NetConfig, Server, ServerBuilder, StartError};
 pub use self::shard::{
-    Alarm, BlockedReport, BlockedReports, Elapsed, Label, OffloadError, Remote, RemoteError, Shard,
-    Sleep, TaskInfo, Waiting, WaitsFor, WorkGuard, current_wait, describe_task, until, waiting,
+    Alarm, BlockedReport, BlockedReports, Elapsed, Label, LoadPlace, OffloadError, Remote,
+    RemoteError, Shard, Sleep, TaskInfo, Waiting, WaitsFor, WorkGuard, current_wait, describe_task,
+    until, waiting,
 };
 pub use self::signals::{Termination, wait_for_termination};
 pub use self::split::Heartbeat;

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 
 use proptest::prelude::*;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use waystation_base::{CallId, Clock};
+use waystation_base::{CallId, Clock, MessageId};
 use waystation_net::native::{NativeProtocol, Router, Upstream, UpstreamConfig, reply};
 use waystation_net::udp::{Udp, UdpCall, UdpClient, UdpClientConfig, UdpConfig, UdpListener};
 use waystation_net::{
@@ -23,7 +23,7 @@ use waystation_net::{
     DetachedStream, Faults, Io, Label, Listener, MemoryIo, MonotonicClock, NetConfig, Outgoing,
     Server, Stream,
 };
-use waystation_wire::{Header, Kind, encode_header};
+use waystation_wire::{Flags, Header, Kind, Load, Status, encode_header};
 
 use common::{NAME, Peer, answer_to, echo_router, eventually, on, on_shard, run};
 
@@ -95,6 +95,45 @@ fn heartbeats_are_answered_while_a_handler_computes() {
     });
     let io_shard = &server.counters()[1];
     assert_eq!(io_shard.split_heartbeats.get(), 6);
+}
+
+/// A host that computed answered no probe, and whoever balanced by what hosts
+/// told knew nothing of the one that was busiest.
+#[test]
+fn probes_are_answered_while_a_handler_computes() {
+    let io = MemoryIo::new(2, Faults::default());
+    let go_on = Arc::new(AtomicBool::new(false));
+    let server = start(split(2, 1, io.clone()), computing_router(&go_on));
+    let load = Load {
+        in_flight: 3,
+        latency_us: 1500,
+    };
+    for shard in 0..2 {
+        on_shard(&server, shard, move |shard| {
+            Box::pin(async move { shard.load_place().tell(load) })
+        });
+    }
+    run(async {
+        let mut computes = Peer::new(io.dial(NAME).unwrap());
+        computes.check_echo().await;
+        computes.request(1, "test/Computes", b"").await;
+        // The name of a handler is as good as none.
+        for message in [MessageId(0), MessageId::of("test/Computes")] {
+            let probe = Header::request(message, CallId(7)).with_flags(Flags::PROBE);
+            computes.write(&encode_header(&probe)).await;
+            let (header, body) = computes.frame().await.unwrap();
+            assert_eq!((header.kind, header.call.0), (Kind::Reply, 7));
+            assert_eq!((header.message, header.status), (message, Status::Ok));
+            assert_eq!((header.load.in_flight, header.load.latency_us), (6, 1500));
+            assert!(body.is_empty());
+        }
+        go_on.store(true, Ordering::Release);
+        let answer = computes.answer().await;
+        assert_eq!(answer, Some((1, b"computed".to_vec())));
+        // Each was answered once.
+        computes.check_echo().await;
+    });
+    assert_eq!(server.counters()[2].split_heartbeats.get(), 2);
 }
 
 /// A browser's or a proxy's WebSocket pings are heartbeats, too.

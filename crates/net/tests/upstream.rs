@@ -15,7 +15,7 @@ use waystation_base::MessageId;
 use waystation_net::Address;
 use waystation_net::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_WAIT};
 use waystation_net::native::{CallError, UpstreamConfig, UpstreamState};
-use waystation_wire::{Header, Kind, Status, encode_header, encode_into};
+use waystation_wire::{Flags, Header, Kind, Load, Status, encode_header, encode_into};
 
 #[test]
 fn answers_may_come_in_any_order() {
@@ -81,6 +81,41 @@ fn a_call_that_is_overdue_is_cancelled_and_its_answer_discarded() {
             assert_eq!(last.body().await.unwrap(), "fine");
             assert_eq!(shard.counters().late_answers.get(), 2);
             assert_eq!(shard.counters().calls_failed.get(), 1);
+        })
+    });
+}
+
+#[test]
+fn a_callee_tells_its_load_to_a_probe_or_that_it_knows_none() {
+    check(|shard, io| {
+        Box::pin(async move {
+            let mut callee = Callee::listen(&io);
+            let upstream = upstream(&shard, config());
+            let until = shard.now() + SECOND;
+            let probe = || {
+                let upstream = upstream.clone();
+                tokio::task::spawn_local(async move { upstream.probe(until).await })
+            };
+            let first = probe();
+            let mut peer = callee.accept().await;
+            let second = probe();
+            let load = Load {
+                in_flight: 9,
+                latency_us: 700,
+            };
+            for status in [Status::Ok, Status::Unimplemented] {
+                let (header, body) = loop {
+                    let (header, body) = peer.frame().await.unwrap();
+                    if header.kind == Kind::Request {
+                        break (header, body);
+                    }
+                };
+                assert!(header.flags.contains(Flags::PROBE) && body.is_empty());
+                let reply = Header::reply(header.call, header.message, status).with_load(load);
+                peer.write(&encode_header(&reply)).await;
+            }
+            assert_eq!(first.await.unwrap(), Ok(Some(load)));
+            assert_eq!(second.await.unwrap(), Ok(None));
         })
     });
 }

@@ -1,7 +1,7 @@
 //! The agent's side of one service, without I/O: a balancer that learns from
 //! ledgers and writes what picks need.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use waystation_balance::limits::TIERS;
@@ -10,10 +10,11 @@ use waystation_base::Moment;
 use waystation_membership::{Address, InstanceId, Verdict, View};
 
 use crate::error::AttachError;
+use crate::layout::PATH_BYTES_MAX;
 use crate::ledger::{Added, ENDS, LedgerWatch};
-use crate::limits::{HOSTS_MAX, LEDGERS_MAX, POOL_MAX, SWEEP_MAX};
+use crate::limits::{HOSTS_MAX, LEDGERS_MAX, PATHS_MAX, POOL_MAX, SWEEP_MAX};
 use crate::memory::Memory;
-use crate::route::{Entry, Note, Route, RouteWriter, Routes, SegmentState, WARM};
+use crate::route::{Entry, Note, Place, Route, RouteWriter, Routes, SegmentState, Spill, WARM};
 use crate::tally::{HostEnds, Tally};
 
 /// How often a service in use gets a turn. Picks are made from costs that are so
@@ -41,10 +42,12 @@ pub struct KeeperCounters {
     pub ended: [u64; ENDS.len()],
     /// Calls of callers that are gone, which have no end.
     pub abandoned: u64,
+    /// How often replies told a load.
+    pub told: u64,
     /// Results for hosts that were gone.
     pub stale: u64,
-    /// Hosts that callers cannot be told of: beyond the capacity, or without an
-    /// IP address.
+    /// Hosts that callers cannot be told of: beyond the capacity, or at more
+    /// Unix sockets than [`PATHS_MAX`].
     pub left_out: u64,
 }
 
@@ -318,6 +321,7 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
             }
         }
         if load.is_reported() {
+            self.counters.told += 1;
             self.balancer.handle_told_load(now, name, load);
         }
     }
@@ -402,25 +406,29 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
         let mut routes = Routes {
             version: self.view_version,
             shares: self.balancer.tier_shares(),
+            spill: self
+                .balancer
+                .spill_rule()
+                .map_or_else(Spill::default, |(from, ratio)| Spill { from, ratio }),
             ..Routes::default()
         };
         let mut is_told = vec![false; capacity as usize];
         let mut left_out = 0;
         for entry in table.entries() {
-            match (
-                socket_address(&entry.instance.address),
-                is_told.get_mut(entry.name.slot as usize),
-            ) {
-                (Some(address), Some(is_told)) => {
-                    *is_told = true;
-                    routes.hosts.push(Route {
-                        slot: entry.name.slot,
-                        generation: entry.name.generation,
-                        address,
-                    });
-                }
-                _ => left_out += 1,
-            }
+            let Some(is_told) = is_told.get_mut(entry.name.slot as usize) else {
+                left_out += 1;
+                continue;
+            };
+            let Some(place) = place_of(&entry.instance.address, &mut routes.paths) else {
+                left_out += 1;
+                continue;
+            };
+            *is_told = true;
+            routes.hosts.push(Route {
+                slot: entry.name.slot,
+                generation: entry.name.generation,
+                place,
+            });
         }
         let candidates = &self.balancer.candidates().tiers;
         for (told, all) in routes.eligible.iter_mut().zip(candidates) {
@@ -450,14 +458,19 @@ fn entry_of(balancer: &Balancer, now: Moment, standing: &Standing, capacity: u32
         level: standing.level,
         step: standing.step,
         warm,
+        work: balancer.work(now, slot),
     })
 }
 
-/// The address that callers can be told of.
-fn socket_address(address: &Address) -> Option<SocketAddr> {
+/// The place that callers can be told of; a path is put among `paths`.
+fn place_of(address: &Address, paths: &mut Vec<Arc<str>>) -> Option<Place> {
     match address {
-        Address::V4(address) => Some(SocketAddr::V4(*address)),
-        Address::V6(address) => Some(SocketAddr::V6(*address)),
+        Address::V4(address) => Some(Place::Ip((*address).into())),
+        Address::V6(address) => Some(Place::Ip((*address).into())),
+        Address::Unix(path) if paths.len() < PATHS_MAX && path.len() <= PATH_BYTES_MAX => {
+            paths.push(Arc::clone(path));
+            u32::try_from(paths.len() - 1).ok().map(Place::Unix)
+        }
         Address::Unix(_) => None,
     }
 }

@@ -8,22 +8,36 @@ use waystation_balance::{CallEnd, Load};
 
 use crate::ledger::{Ledger, LedgerWatch, create_ledger, ledger_words};
 use crate::memory::{Word, kill, zeroed};
-use crate::route::{Entry, Route, RouteReader, RouteWriter, Routes};
+use crate::route::{Entry, Place, Route, RouteReader, RouteWriter, Routes, Spill};
 
 const CAPACITY: u32 = 4;
+
+/// Of several words, each of which tells the content.
+fn path(number: u16) -> Arc<str> {
+    format!("/{number:07}").repeat(3).into()
+}
 
 /// Contents that are told apart by every word of theirs.
 fn routes(number: u16) -> Routes {
     let route = |slot: u32| Route {
         slot,
         generation: number.into(),
-        address: SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), number),
+        place: if slot == 0 {
+            Place::Unix(0)
+        } else {
+            SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), number).into()
+        },
     };
     Routes {
         version: number.into(),
         hosts: (0..CAPACITY).map(route).collect(),
+        paths: vec![path(number)],
         eligible: [(0..CAPACITY).collect(), Vec::new(), Vec::new()],
         shares: [1.0, 0.0, 0.0],
+        spill: Spill {
+            from: number.into(),
+            ratio: 2,
+        },
     }
 }
 
@@ -35,6 +49,7 @@ fn pools(number: u16) -> [Vec<Entry>; TIERS] {
         level: number.into(),
         step: number.into(),
         warm: number.into(),
+        work: number.into(),
     };
     [0, 1, 2].map(|_| (0..3).map(entry).collect())
 }
@@ -52,6 +67,8 @@ fn seen(reader: &RouteReader<Arc<Vec<Word>>>) -> (u16, u16) {
     let expected = routes(number).hosts;
     assert!(hosts.iter().all(|(_, may_be_picked)| *may_be_picked));
     assert_eq!(hosts.iter().map(|one| one.0).collect::<Vec<_>>(), expected);
+    let socket = reader.path(0, number.into());
+    assert_eq!(socket.as_deref(), Some(&*path(number)));
     let read = reader.pools().expect("it is at rest");
     let generation = read.entries[0][0].generation;
     let pool = u16::try_from(generation).expect("it was written");

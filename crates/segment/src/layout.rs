@@ -3,7 +3,7 @@
 use waystation_balance::limits::TIERS;
 
 use crate::error::AttachError;
-use crate::limits::{HOSTS_MAX, POOL_MAX};
+use crate::limits::{HOSTS_MAX, PATHS_MAX, POOL_MAX};
 use crate::memory::{Word, get, high, low};
 
 /// Words of the header: two cache lines.
@@ -23,16 +23,20 @@ pub(crate) const POOL_SEQUENCE: usize = 11;
 pub(crate) const ROUTE_MAGIC: u64 = u64::from_le_bytes(*b"WSROUTES");
 pub(crate) const LEDGER_MAGIC: u64 = u64::from_le_bytes(*b"WSLEDGER");
 /// Of both layouts. Another number is another layout: nobody guesses.
-pub(crate) const LAYOUT_VERSION: u64 = 1;
+pub(crate) const LAYOUT_VERSION: u64 = 2;
 
 /// Words of one pool entry.
-pub(crate) const ENTRY_WORDS: usize = 3;
+pub(crate) const ENTRY_WORDS: usize = 4;
 const POOL_HEADER_WORDS: usize = 8;
 const POOL_WORDS: usize = POOL_HEADER_WORDS + TIERS * POOL_MAX * ENTRY_WORDS;
 
 /// Words of one host's address.
 pub(crate) const HOST_WORDS: usize = 4;
 const ROUTES_HEADER_WORDS: usize = 8;
+/// Words of a path: its length, and its bytes.
+pub(crate) const PATH_WORDS: usize = 16;
+/// Most bytes of a path; those of sockets are shorter.
+pub(crate) const PATH_BYTES_MAX: usize = (PATH_WORDS - 1) * size_of::<u64>();
 
 /// Where things are in a route segment of a capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +69,10 @@ impl RouteLayout {
     }
 
     const fn routes_words(self) -> usize {
-        ROUTES_HEADER_WORDS + self.hosts().div_ceil(2) + self.hosts() * HOST_WORDS
+        ROUTES_HEADER_WORDS
+            + self.hosts().div_ceil(2)
+            + self.hosts() * HOST_WORDS
+            + PATHS_MAX * PATH_WORDS
     }
 
     /// The header of the routes.
@@ -84,6 +91,11 @@ impl RouteLayout {
             + ROUTES_HEADER_WORDS
             + self.hosts().div_ceil(2)
             + slot as usize * HOST_WORDS
+    }
+
+    /// A path of a Unix socket.
+    pub(crate) const fn path(self, area: usize, at: usize) -> usize {
+        self.host(area, self.capacity) + at * PATH_WORDS
     }
 
     /// Words of the whole segment.
@@ -165,28 +177,30 @@ mod tests {
 
     /// The places stand in the format's page: another layout is another version.
     #[test]
-    fn places_are_those_of_version_1() {
-        assert_eq!(LAYOUT_VERSION, 1);
+    fn places_are_those_of_version_2() {
+        assert_eq!(LAYOUT_VERSION, 2);
         let layout = RouteLayout::new(100);
         assert_eq!(RouteLayout::pool(0), 16);
-        assert_eq!(RouteLayout::pool(1), 168);
+        assert_eq!(RouteLayout::pool(1), 216);
         assert_eq!(RouteLayout::entry(0, 0, 0), 24);
-        assert_eq!(RouteLayout::entry(1, 2, 15), 168 + 8 + 47 * 3);
-        assert_eq!(RouteLayout::note(0), 320);
-        assert_eq!(layout.routes(0), 420);
-        assert_eq!(layout.eligible(0, 0), 428);
-        assert_eq!(layout.host(0, 0), 478);
-        assert_eq!(layout.routes(1), 878);
-        assert_eq!(layout.words(), 1336);
+        assert_eq!(RouteLayout::entry(1, 2, 15), 216 + 8 + 47 * 4);
+        assert_eq!(RouteLayout::note(0), 416);
+        assert_eq!(layout.routes(0), 516);
+        assert_eq!(layout.eligible(0, 0), 524);
+        assert_eq!(layout.host(0, 0), 574);
+        assert_eq!(layout.path(0, 0), 974);
+        assert_eq!(layout.path(0, 63), 974 + 63 * 16);
+        assert_eq!(layout.routes(1), 1998);
+        assert_eq!(layout.words(), 3480);
         let ledger = LedgerLayout::new(100);
         assert_eq!(LedgerLayout::mark(64), 9);
         assert_eq!(ledger.record(0), 16);
         assert_eq!(ledger.words(), 816);
         let page = include_str!("../../../docs/formats/segments.md");
         for place in [
-            "16 | 152 × 2",
-            "320 | n",
-            "320 + n | 2 ×",
+            "16 | 200 × 2",
+            "416 | n",
+            "416 + n | 2 ×",
             "m = ceil(n / 64)",
         ] {
             assert!(page.contains(place), "the page lacks {place}");

@@ -24,7 +24,7 @@
 //! use waystation_base::{Moment, ServiceName};
 //! use waystation_membership::{Instance, InstanceId, Owner, View, ViewVersion};
 //! use waystation_segment::{
-//!     Keeper, Ledger, Picker, RouteReader, RouteWriter, Word, create_ledger, ledger_words, zeroed,
+//!     Keeper, Ledger, Picker, Place, RouteReader, RouteWriter, Word, create_ledger, ledger_words, zeroed,
 //! };
 //!
 //! // The agent makes a segment for the service's hosts ...
@@ -46,7 +46,7 @@
 //! keeper.attach(Arc::clone(&ledger))?;
 //! let mut picker = Picker::new(RouteReader::attach(routes)?, Ledger::attach(ledger)?, 3)?;
 //! let chosen = picker.pick(now)?;
-//! assert_eq!(chosen.address, "10.0.0.1:7000".parse()?);
+//! assert_eq!(chosen.place, Place::Ip("10.0.0.1:7000".parse()?));
 //! picker.report(&chosen, CallEnd::Ok, Some(1_000_000), Load::default());
 //!
 //! keeper.handle_turn(Moment::from_millis(7));
@@ -86,5 +86,7 @@ pub use keeper::{Keeper, KeeperCounters, LedgerId, TURN_EVERY, WRITE_EVERY};
 pub use ledger::{Added, ENDS, Ledger, LedgerWatch, create_ledger, ledger_words};
 pub use memory::{Memory, Word, zeroed};
 pub use picker::{Chosen, Picker, STALE_AFTER, report};
-pub use route::{Entry, Note, Route, RouteReader, RouteWriter, Routes, SegmentState, WARM};
+pub use route::{
+    Entry, Note, Place, Route, RouteReader, RouteWriter, Routes, SegmentState, Spill, WARM,
+};
 pub use tally::HostEnds;

@@ -8,6 +8,10 @@ pub const HOSTS_MAX: u32 = 65_536;
 /// would compare is left out.
 pub const POOL_MAX: usize = if cfg!(loom) { 1 } else { 16 };
 
+/// Hosts of a service at Unix sockets. The rest is left out of the segment and
+/// counted: they are all on this one machine.
+pub const PATHS_MAX: usize = if cfg!(loom) { 1 } else { 64 };
+
 /// How often a reader that was overtaken by the writer tries again; then it
 /// gives up, and its caller falls back.
 pub const RETRIES_MAX: u32 = 64;

@@ -1,6 +1,5 @@
 //! The pick, in the caller's process.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use waystation_balance::limits::TIERS;
@@ -12,7 +11,7 @@ use crate::ledger::Ledger;
 use crate::limits::{PICKS_MAX, RETRIES_MAX, WARM_UP_TRIES_MAX};
 use crate::memory::Memory;
 use crate::pool::TierPool;
-use crate::route::{RouteReader, SegmentState, Summary};
+use crate::route::{Place, RouteReader, SegmentState, Summary};
 
 /// A segment whose agent has been silent for so long is not used.
 pub const STALE_AFTER: Duration = Duration::from_secs(2);
@@ -25,9 +24,19 @@ pub struct Chosen {
     /// Which host of the slot.
     pub generation: u32,
     /// Where to call it.
-    pub address: SocketAddr,
+    pub place: Place,
     /// What decided.
     pub reason: Reason,
+}
+
+/// A host of one tier, which a farther one may replace.
+#[derive(Clone, Copy)]
+struct Candidate {
+    chosen: Chosen,
+    /// Requests on it, without this call.
+    work: u32,
+    /// Where it is in the pool, if it comes from there.
+    pooled_at: Option<usize>,
 }
 
 /// Picks hosts from a route segment and counts calls in a ledger.
@@ -126,7 +135,7 @@ impl<R: Memory, L: Memory> Picker<R, L> {
             if self.routes.contents().0 != summary.content {
                 continue;
             }
-            // Addresses are those of the routes from which they were read.
+            // Places are those of the routes from which they were read.
             let is_same = self.contents.0 == summary.content;
             for (tier, pool) in self.pools.iter_mut().enumerate() {
                 pool.fill(&pools.entries[tier][..pools.counts[tier]], is_same);
@@ -143,6 +152,38 @@ impl<R: Memory, L: Memory> Picker<R, L> {
     #[inline]
     fn choose(&mut self) -> Result<Option<Chosen>, Miss> {
         let tier = self.draw_tier()?;
+        let near = self.choose_in(tier);
+        let spill = self.summary.spill;
+        match near {
+            Some(near) if spill.asks(near.work) => Ok(Some(self.choose_beyond(tier, near))),
+            near => Ok(near.map(|near| near.chosen)),
+        }
+    }
+
+    /// The near host, or one of the next tier if that has far less to do.
+    #[cold]
+    fn choose_beyond(&mut self, tier: usize, near: Candidate) -> Chosen {
+        let mut farther = tier + 1..TIERS;
+        let Some(far_tier) = farther.find(|&tier| self.summary.counts[tier] > 0) else {
+            return near.chosen;
+        };
+        let Some(far) = self.choose_in(far_tier) else {
+            return near.chosen;
+        };
+        let (taken, (left_tier, left)) = if self.summary.spill.goes(near.work, far.work) {
+            (far.chosen, (tier, near))
+        } else {
+            (near.chosen, (far_tier, far))
+        };
+        if let Some(at) = left.pooled_at {
+            self.pools[left_tier].give_back(at);
+        }
+        taken
+    }
+
+    /// A host of one tier.
+    #[inline]
+    fn choose_in(&mut self, tier: usize) -> Option<Candidate> {
         let mut discarded = 0;
         while let Some(at) = self.pools[tier].lowest() {
             let entry = &self.pools[tier].entries[at];
@@ -152,20 +193,26 @@ impl<R: Memory, L: Memory> Picker<R, L> {
                 discarded += 1;
                 continue;
             }
-            let Some(address) = self.pools[tier].address(at, &self.routes) else {
+            let Some(place) = self.pools[tier].place(at, &self.routes) else {
                 // It left, and the pool is yet to be written anew.
                 self.pools[tier].drop_entry(at);
                 continue;
             };
+            let work = self.pools[tier].entries[at].work;
             let entry = self.pools[tier].take(at);
-            return Ok(Some(Chosen {
+            let chosen = Chosen {
                 slot: entry.slot,
                 generation: entry.generation,
-                address,
+                place,
                 reason: Reason::LowestReported,
-            }));
+            };
+            return Some(Candidate {
+                chosen,
+                work,
+                pooled_at: Some(at),
+            });
         }
-        Ok(self.choose_of_two(tier))
+        self.choose_of_two(tier)
     }
 
     /// The tier in which this call begins, one with hosts.
@@ -185,7 +232,7 @@ impl<R: Memory, L: Memory> Picker<R, L> {
 
     /// Without enough reports: the better of two drawn at random, by what
     /// callers of this machine met.
-    fn choose_of_two(&mut self, tier: usize) -> Option<Chosen> {
+    fn choose_of_two(&mut self, tier: usize) -> Option<Candidate> {
         let counts = self.summary.counts;
         let before: u32 = counts[..tier].iter().sum();
         let count = counts[tier];
@@ -208,17 +255,22 @@ impl<R: Memory, L: Memory> Picker<R, L> {
         if warm < u8::MAX && self.below(u8::MAX.into()) >= warm.into() {
             at = 1 - at;
         }
-        let (generation, address) = self.routes.host(slots[at])?;
+        let (generation, place) = self.routes.host(slots[at])?;
         self.ledger.mark(slots[at]);
-        Some(Chosen {
+        let chosen = Chosen {
             slot: slots[at],
             generation,
-            address,
+            place,
             reason: if count == 1 {
                 Reason::Only
             } else {
                 Reason::LowerOfTwo
             },
+        };
+        Some(Candidate {
+            chosen,
+            work: notes[at].in_flight,
+            pooled_at: None,
         })
     }
 

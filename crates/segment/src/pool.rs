@@ -1,12 +1,10 @@
 //! A picker's copy of the hosts that are compared, with what it sent since.
 
-use std::net::SocketAddr;
-
 use waystation_base::Rng;
 
 use crate::limits::POOL_MAX;
 use crate::memory::Memory;
-use crate::route::{Entry, RouteReader, WARM};
+use crate::route::{Entry, Place, RouteReader, WARM};
 
 /// Lanes in which the lowest is looked for side by side.
 const LANES: usize = if POOL_MAX.is_multiple_of(4) { 4 } else { 1 };
@@ -22,7 +20,8 @@ pub(crate) struct Copied {
     level: f32,
     step: f32,
     warm: u32,
-    address: Option<SocketAddr>,
+    pub(crate) work: u32,
+    place: Option<Place>,
 }
 
 impl Copied {
@@ -68,8 +67,8 @@ impl Default for TierPool {
 }
 
 impl TierPool {
-    /// Takes over what the agent wrote; addresses too if the routes are the same.
-    pub(crate) fn fill(&mut self, entries: &[Entry], with_addresses: bool) {
+    /// Takes over what the agent wrote; places too if the routes are the same.
+    pub(crate) fn fill(&mut self, entries: &[Entry], with_places: bool) {
         self.keys = [NOBODY; POOL_MAX];
         for (at, entry) in entries.iter().take(POOL_MAX).enumerate() {
             let before = &self.entries[at];
@@ -81,7 +80,8 @@ impl TierPool {
                 level: entry.level,
                 step: entry.step,
                 warm: entry.warm,
-                address: before.address.filter(|_| is_same && with_addresses),
+                work: entry.work,
+                place: before.place.filter(|_| is_same && with_places),
             };
             self.entries[at] = copied;
             self.keys[at] = copied.key(at);
@@ -111,8 +111,17 @@ impl TierPool {
     pub(crate) fn take(&mut self, at: usize) -> Copied {
         let entry = &mut self.entries[at];
         entry.level += entry.step;
+        entry.work = entry.work.saturating_add(1);
         self.keys[at] = entry.key(at);
         *entry
+    }
+
+    /// The call to the host at `at` goes elsewhere.
+    pub(crate) fn give_back(&mut self, at: usize) {
+        let entry = &mut self.entries[at];
+        entry.level -= entry.step;
+        entry.work = entry.work.saturating_sub(1);
+        self.keys[at] = entry.key(at);
     }
 
     /// Leaves the host at `at` out for now: its cost counts as if it had been
@@ -126,20 +135,16 @@ impl TierPool {
         self.keys[at] = NOBODY;
     }
 
-    /// The address of the host at `at`, if it is still the one in its slot.
+    /// The place of the host at `at`, if it is still the one in its slot.
     #[inline]
-    pub(crate) fn address<M: Memory>(
-        &mut self,
-        at: usize,
-        routes: &RouteReader<M>,
-    ) -> Option<SocketAddr> {
+    pub(crate) fn place<M: Memory>(&mut self, at: usize, routes: &RouteReader<M>) -> Option<Place> {
         let entry = &mut self.entries[at];
-        if entry.address.is_none() {
-            let (generation, address) = routes.host(entry.slot)?;
+        if entry.place.is_none() {
+            let (generation, place) = routes.host(entry.slot)?;
             if generation == entry.generation {
-                entry.address = Some(address);
+                entry.place = Some(place);
             }
         }
-        entry.address
+        entry.place
     }
 }

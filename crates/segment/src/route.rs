@@ -4,6 +4,7 @@ mod reader;
 mod writer;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use waystation_balance::limits::TIERS;
 
@@ -39,6 +40,22 @@ impl SegmentState {
     }
 }
 
+/// Where a host is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At an IP address.
+    Ip(SocketAddr),
+    /// At a Unix socket of this machine: which of the segment's paths it has, see
+    /// [`RouteReader::path`].
+    Unix(u32),
+}
+
+impl From<SocketAddr> for Place {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
+    }
+}
+
 /// A host of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -47,7 +64,7 @@ pub struct Route {
     /// Which host of the slot.
     pub generation: u32,
     /// Where to call it.
-    pub address: SocketAddr,
+    pub place: Place,
 }
 
 /// All hosts, and who of them may be picked.
@@ -57,10 +74,39 @@ pub struct Routes {
     pub version: u64,
     /// The hosts, in any order.
     pub hosts: Vec<Route>,
+    /// The paths of those at Unix sockets, at most
+    /// [`PATHS_MAX`](crate::limits::PATHS_MAX).
+    pub paths: Vec<Arc<str>>,
     /// The slots of each tier that may be picked.
     pub eligible: [Vec<u32>; TIERS],
     /// The share of calls that begins in each tier.
     pub shares: [f64; TIERS],
+    /// When a call goes to the next tier.
+    pub spill: Spill,
+}
+
+/// When a call goes to a host of the next tier: the near host has at least `from`
+/// requests, and `ratio` times as many as the far one with this call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spill {
+    /// 0 for never.
+    pub from: u32,
+    /// See above.
+    pub ratio: u32,
+}
+
+impl Spill {
+    /// Whether a host with so much work is too busy for a farther one not to be
+    /// asked.
+    #[inline]
+    pub(crate) const fn asks(self, near_work: u32) -> bool {
+        self.from > 0 && near_work >= self.from
+    }
+
+    /// Whether the far one gets the call.
+    pub(crate) const fn goes(self, near_work: u32, far_work: u32) -> bool {
+        far_work.saturating_add(1).saturating_mul(self.ratio) <= near_work
+    }
 }
 
 /// A host in the comparison that most picks make.
@@ -78,6 +124,8 @@ pub struct Entry {
     pub step: f32,
     /// The share of its calls that it gets while it warms up, of [`WARM`].
     pub warm: u32,
+    /// Requests on the host, for [`Spill`].
+    pub work: u32,
 }
 
 /// The share of a host that is warm.
@@ -115,8 +163,15 @@ impl Note {
     }
 }
 
-/// An address in three words: kind and port, then the bytes.
-pub(crate) fn pack_address(address: SocketAddr) -> (u32, [u64; 2]) {
+/// The kind of a host at a Unix socket.
+const UNIX: u32 = 1;
+
+/// A place in three words: kind and port, then the bytes, or the path's place.
+pub(crate) fn pack_place(place: Place) -> (u32, [u64; 2]) {
+    let address = match place {
+        Place::Unix(path) => return (UNIX << 16, [0, path.into()]),
+        Place::Ip(address) => address,
+    };
     let (kind, bytes) = match address.ip() {
         IpAddr::V4(ip) => (4, ip.to_ipv6_mapped().to_bits()),
         IpAddr::V6(ip) => (6, ip.to_bits()),
@@ -126,8 +181,11 @@ pub(crate) fn pack_address(address: SocketAddr) -> (u32, [u64; 2]) {
     (kind << 16 | u32::from(address.port()), halves)
 }
 
-/// The address in three words, if they are one.
-pub(crate) fn unpack_address(kind: u32, halves: [u64; 2]) -> Option<SocketAddr> {
+/// The place in three words, if they are one.
+pub(crate) fn unpack_place(kind: u32, halves: [u64; 2]) -> Option<Place> {
+    if kind >> 16 == UNIX {
+        return Some(Place::Unix(u32::try_from(halves[1]).ok()?));
+    }
     let bits = u128::from(halves[0]) << 64 | u128::from(halves[1]);
     let ip = std::net::Ipv6Addr::from_bits(bits);
     let ip = match kind >> 16 {
@@ -136,5 +194,5 @@ pub(crate) fn unpack_address(kind: u32, halves: [u64; 2]) -> Option<SocketAddr> 
         _ => return None,
     };
     let port = u16::try_from(kind & 0xffff).ok()?;
-    Some(SocketAddr::new(ip, port))
+    Some(Place::Ip(SocketAddr::new(ip, port)))
 }

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use waystation_balance::{CallEnd, Load};
 use waystation_base::Moment;
 use waystation_segment::{
-    Ledger, LedgerWatch, Miss, Picker, RouteReader, RouteWriter, SegmentState, Word, create_ledger,
-    ledger_words, zeroed,
+    Ledger, LedgerWatch, Miss, Picker, Place, RouteReader, RouteWriter, SegmentState, Word,
+    create_ledger, ledger_words, zeroed,
 };
 
 const CAPACITY: u32 = 8;
@@ -24,6 +24,8 @@ fn numbers() -> impl Strategy<Value = u64> {
         // A float that is no number, infinite or negative.
         Just(0x7fc0_0000_ff80_0000),
         Just(0x0004_1f90_0006_1f90),
+        // A host at a socket.
+        Just(0x0001_0000),
     ]
 }
 
@@ -40,7 +42,7 @@ fn segment(changes: &[(usize, u64)]) -> Vec<Word> {
 proptest! {
     #[test]
     fn a_pick_from_any_bytes_ends(
-        changes in prop::collection::vec((4..1000_usize, numbers()), 0..200),
+        changes in prop::collection::vec((4..2600_usize, numbers()), 0..200),
         now in prop_oneof![Just(0), any::<u64>()],
     ) {
         let words = segment(&changes);
@@ -53,7 +55,7 @@ proptest! {
                 Ok(chosen) => {
                     prop_assert!(chosen.slot < CAPACITY);
                     let host = reader.host(chosen.slot);
-                    prop_assert_eq!(host, Some((chosen.generation, chosen.address)));
+                    prop_assert_eq!(host, Some((chosen.generation, chosen.place)));
                     picker.report(&chosen, CallEnd::Ok, Some(1), Load::default());
                 }
                 Err(Miss::Stale | Miss::Retired | Miss::NoHosts | Miss::AskAgent | Miss::Unreadable) => {}
@@ -62,6 +64,10 @@ proptest! {
         }
         if let Some(hosts) = reader.hosts() {
             prop_assert!(hosts.len() <= CAPACITY as usize);
+            for (host, _) in hosts {
+                let path = reader.path(host.slot, host.generation);
+                prop_assert!(path.is_none() || matches!(host.place, Place::Unix(_)));
+            }
         }
     }
 
@@ -96,9 +102,9 @@ proptest! {
 #[test]
 fn another_layout_is_refused_by_its_name() {
     let words = segment(&[]);
-    words[1].store(2, Ordering::Relaxed);
+    words[1].store(3, Ordering::Relaxed);
     let error = RouteReader::attach(&words).unwrap_err();
-    assert_eq!(error.to_string(), "segment layout 2 is not known here");
+    assert_eq!(error.to_string(), "segment layout 3 is not known here");
     let short = &segment(&[])[..400];
     let error = RouteReader::attach(short).unwrap_err();
     assert!(

@@ -11,8 +11,8 @@ use loom::sync::Arc;
 use loom::thread;
 use waystation_balance::{CallEnd, Load};
 use waystation_segment::{
-    Ledger, LedgerWatch, Memory, Route, RouteReader, RouteWriter, Routes, Word, create_ledger,
-    ledger_words, zeroed,
+    Ledger, LedgerWatch, Memory, Place, Route, RouteReader, RouteWriter, Routes, Spill, Word,
+    create_ledger, ledger_words, zeroed,
 };
 
 const CAPACITY: u32 = 1;
@@ -44,10 +44,12 @@ fn routes(number: u16) -> Routes {
         hosts: vec![Route {
             slot: 0,
             generation: number.into(),
-            address: SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), number),
+            place: SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), number).into(),
         }],
+        paths: Vec::new(),
         eligible: [vec![0], Vec::new(), Vec::new()],
         shares: [1.0, 0.0, 0.0],
+        spill: Spill::default(),
     }
 }
 
@@ -60,7 +62,10 @@ fn segment() -> (Shared, RouteWriter<Shared>) {
 
 /// The generation of the one host, which must be that of its address.
 fn seen(reader: &RouteReader<Shared>) -> Option<u32> {
-    let (generation, address) = reader.host(0)?;
+    let (generation, place) = reader.host(0)?;
+    let Place::Ip(address) = place else {
+        panic!("it has no socket");
+    };
     assert_eq!(generation, u32::from(address.port()), "two contents in one");
     Some(generation)
 }

@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use waystation_balance::{
-    Balancer, BalancerConfig, CallEnd, Load, PolicyKind, Reason, WarmUpConfig,
+    Balancer, BalancerConfig, CallEnd, Load, Locality, PolicyKind, Reason, WarmUpConfig,
 };
 use waystation_base::{Moment, ServiceName};
-use waystation_membership::{Instance, InstanceId, Owner, Verdict, View, ViewVersion};
+use waystation_membership::{Instance, InstanceId, Label, Owner, Verdict, View, ViewVersion};
 use waystation_segment::{
     AttachError, Chosen, Keeper, Ledger, LedgerId, Miss, Picker, RouteReader, RouteWriter, Word,
     create_ledger, ledger_words, zeroed,
@@ -102,7 +102,7 @@ fn the_cheapest_reported_host_is_picked_until_calls_make_it_dear() {
     let chosen = picker.pick(at(1)).unwrap();
     assert_eq!((chosen.slot, chosen.reason), (1, Reason::LowestReported));
     assert_eq!(
-        Some((chosen.generation, chosen.address)),
+        Some((chosen.generation, chosen.place)),
         picker.routes().host(1)
     );
     // Calls that were just sent count, without a word from the agent.
@@ -230,6 +230,43 @@ fn a_silent_agent_and_a_moved_segment_are_told() {
     let mut asked = World::new(PolicyKind::Lars, 3, BalancerConfig::default());
     let (mut picker, _) = asked.caller(1);
     assert_eq!(picker.pick(at(1)), Err(Miss::AskAgent));
+}
+
+/// Callers that picked from shared memory stayed in their zone however busy its
+/// hosts were, while those that asked the agent went on.
+#[test]
+fn calls_go_to_the_next_zone_when_it_has_far_less_to_do() {
+    let zone = |name: &str| Some(Label::new(name).unwrap());
+    let config = BalancerConfig {
+        locality: Locality {
+            site: None,
+            zone: zone("near"),
+        },
+        warm_up: None,
+        ..BalancerConfig::default()
+    };
+    let spilled = |loads: &[(u32, u32)]| {
+        let mut world = World::new(PolicyKind::Fresh, 0, config.clone());
+        let mut all = view(0..4);
+        for (n, (_, one)) in all.instances.iter_mut().enumerate() {
+            let mut host = Instance::clone(one);
+            host.zone = zone(if n < 2 { "near" } else { "far" });
+            *one = Arc::new(host);
+        }
+        world.keeper.handle_view(at(0), &all);
+        world.probe(1, loads);
+        let (mut picker, _) = world.caller(1);
+        let chosen = picker.pick(at(1)).unwrap();
+        assert_eq!(chosen.reason, Reason::LowestReported);
+        // What was looked at in vain costs nobody anything.
+        world.keeper.handle_turn(at(2));
+        assert_eq!(world.keeper.counters().sent, 1);
+        chosen.slot >= 2
+    };
+    let near = |load: u32, far: u32| [(load, 1000), (load, 1000), (far, 1000), (far, 1000)];
+    assert!(!spilled(&near(2, 0)), "the near ones have little to do");
+    assert!(!spilled(&near(20, 15)), "the far ones have as much");
+    assert!(spilled(&near(20, 2)));
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Calls to other services.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use prost::Message;
 use waystation_base::{CallId, FencingToken, MessageId, Moment, SiteId};
-use waystation_membership::CallersWord;
+use waystation_client::CallGuard;
+use waystation_membership::{Address as Registered, CallersWord};
 use waystation_net::native::{
     Call, CallError, Router as NativeRouter, Upstream, UpstreamConfig, UpstreamEvents,
     UpstreamState,
@@ -14,6 +15,7 @@ use waystation_net::native::{
 use waystation_net::{Address, CloseReason, Conn, Label, Shard};
 use waystation_wire::{Flags, Header, Load, encode_header};
 
+use crate::agent::{self, Agent};
 use crate::ctx::Ctx;
 use crate::limits::{CALLERS_FAILURES, CALLERS_WINDOW, CALLS_AT_ONCE};
 use crate::method::Method;
@@ -29,6 +31,8 @@ struct Shared {
     /// When the last call began that ended without any sign of life since.
     silent: Cell<Option<Moment>>,
     standing: Rc<Standing>,
+    /// Who counts its calls, and under which address.
+    counted: OnceCell<(Rc<Agent>, Registered)>,
 }
 
 /// What calls and connections tell of the other side.
@@ -131,6 +135,7 @@ impl Channel {
             turns,
             silent: Cell::new(None),
             standing,
+            counted: OnceCell::new(),
         };
         Self {
             shared: Rc::new(shared),
@@ -185,6 +190,13 @@ impl Channel {
             && upstream.fault().is_none()
     }
 
+    /// Whether its last attempt to connect failed: whoever calls waits for the
+    /// next one.
+    pub(crate) fn is_away(&self) -> bool {
+        let upstream = &self.shared.upstream;
+        upstream.state() == UpstreamState::Connecting && upstream.fault().is_some()
+    }
+
     /// Takes no new calls: those that were sent end, then it closes.
     pub fn retire(&self) {
         self.shared.upstream.retire();
@@ -228,6 +240,34 @@ impl Channel {
             .or_insert_with(|| Label::of(name))
     }
 
+    /// Has the agent count its calls from here on, as calls to the host at
+    /// `address`.
+    pub(crate) fn count_by(&self, agent: &Rc<Agent>, address: &Registered) {
+        // The first one stays.
+        let _ = self.shared.counted.set((agent.clone(), address.clone()));
+    }
+
+    /// Counts a call that begins now, if somebody counts.
+    pub(crate) fn begin_counted(&self) -> Option<CallGuard> {
+        let (agent, address) = self.shared.counted.get()?;
+        agent.begin_at(address)
+    }
+
+    /// Like [`Channel::call`], counted by `call` in place of what counts
+    /// otherwise.
+    pub(crate) async fn call_counted<M: Method>(
+        &self,
+        ctx: &Ctx,
+        request: &M::Request,
+        call: Option<CallGuard>,
+    ) -> Result<M::Reply, Status> {
+        let result = self.exchange::<M>(ctx, request).await;
+        if let Some(call) = call {
+            agent::end(call, &result, self.load());
+        }
+        result
+    }
+
     /// Calls a method and waits for its answer, until the deadline of `ctx`.
     /// Dropping the future cancels the call. While [`CALLS_AT_ONCE`] of its
     /// calls are in progress it waits for its turn, callers in rotation: one
@@ -236,6 +276,15 @@ impl Channel {
     /// # Errors
     /// What the handler answered, a refusal, or why there is no answer.
     pub async fn call<M: Method>(
+        &self,
+        ctx: &Ctx,
+        request: &M::Request,
+    ) -> Result<M::Reply, Status> {
+        let call = self.begin_counted();
+        self.call_counted::<M>(ctx, request, call).await
+    }
+
+    async fn exchange<M: Method>(
         &self,
         ctx: &Ctx,
         request: &M::Request,

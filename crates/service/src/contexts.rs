@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use slab::Slab;
 use waystation_base::{Moment, Sid, SidSource};
-use waystation_net::Shard;
+use waystation_net::{LoadPlace, Shard};
 use waystation_wire::{Load, Status as Code};
 
 use crate::budget::Budget;
@@ -81,6 +81,8 @@ pub(crate) struct Contexts {
     deadline_default: Cell<Duration>,
     answers_waiting: Cell<usize>,
     requests: Cell<usize>,
+    /// Where others read what this shard has to do.
+    told: LoadPlace,
 }
 
 impl Contexts {
@@ -107,6 +109,7 @@ impl Contexts {
             deadline_default: Cell::new(DEADLINE_DEFAULT),
             answers_waiting: Cell::new(ANSWERS_WAITING_BYTES),
             requests: Cell::new(0),
+            told: shard.load_place(),
         });
         shard.set_extension(contexts.clone());
         contexts
@@ -178,13 +181,18 @@ impl Contexts {
                 format!("{own} requests of this caller are in progress, which is its share")
             }));
         }
-        self.requests.set(requests + 1);
+        self.set_requests(requests + 1);
         caller.begin_request();
         self.count(|counts| counts.started += 1);
         Ok(Admitted {
             contexts: self.clone(),
             caller,
         })
+    }
+
+    fn set_requests(&self, requests: usize) {
+        self.requests.set(requests);
+        self.told.tell(self.load());
     }
 
     pub(crate) fn requests(&self) -> usize {
@@ -244,11 +252,12 @@ impl Contexts {
         };
         if let (true, Some(took)) = (telling, took) {
             self.latency.borrow_mut().add(took);
+            self.told.tell(self.load());
         }
         self.count(change);
     }
 
-    /// What replies tell of this shard's load.
+    /// What this shard has to do. Replies tell that of all shards.
     pub(crate) fn load(&self) -> Load {
         Load {
             in_flight: u32::try_from(self.requests.get()).unwrap_or(u32::MAX),
@@ -320,7 +329,7 @@ impl Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.contexts.requests.set(self.contexts.requests.get() - 1);
+        self.contexts.set_requests(self.contexts.requests.get() - 1);
         self.caller.end_request();
     }
 }

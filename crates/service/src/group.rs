@@ -6,12 +6,14 @@ use std::rc::Rc;
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::Notify;
 use waystation_base::{Clock, hash64, rendezvous};
+use waystation_client::CallerConfig;
 use waystation_membership::{
     Address as Registered, CallersWord, Instance, InstanceId, LeaseWord, ProbeWord, State, Verdict,
     View, fuse,
 };
 use waystation_net::{Address, Label, MonotonicClock, Shard, WaitsFor, until, waiting};
 
+use crate::agent::Agent;
 use crate::channel::Channel;
 use crate::ctx::Ctx;
 use crate::limits::PROBES_AT_ONCE;
@@ -66,6 +68,7 @@ struct Shared {
     members: RefCell<Vec<Rc<Member>>>,
     connect: Connect,
     changed: Notify,
+    agent: OnceCell<Rc<Agent>>,
 }
 
 /// Several instances of one service, of which a key picks one. Clones share
@@ -204,6 +207,7 @@ impl Group {
             members: RefCell::new(members),
             connect,
             changed: Notify::new(),
+            agent: OnceCell::new(),
         };
         Self {
             shared: Rc::new(shared),
@@ -250,6 +254,32 @@ impl Group {
         updated.went = before;
         self.shared.changed.notify_waiters();
         updated
+    }
+
+    /// Has the agent of this machine count the calls to members, and heeds what
+    /// it knows: one that it leaves out, since callers of this machine or its
+    /// probes failed there, is picked as if it were suspect. Without an agent
+    /// nothing changes.
+    pub fn follow_agent(&self, shard: &Shard, config: CallerConfig) {
+        self.heed_agent(shard, config);
+    }
+
+    pub(crate) fn heed_agent(&self, shard: &Shard, config: CallerConfig) -> Rc<Agent> {
+        let agent = self.shared.agent.get_or_init(|| Agent::new(shard, config));
+        for member in self.members() {
+            if let Some(channel) = member.channel.get() {
+                self.count(&member, channel);
+            }
+        }
+        agent.clone()
+    }
+
+    /// Has the agent count the calls over a member's channel.
+    fn count(&self, member: &Member, channel: &Channel) {
+        if let (Some(agent), Some(instance)) = (self.shared.agent.get(), &*member.instance.borrow())
+        {
+            channel.count_by(agent, &instance.address);
+        }
     }
 
     /// Has every member that takes calls asked for a sign of life, again and
@@ -309,7 +339,48 @@ impl Group {
             let instance = instance.as_ref();
             (self.shared.connect)(instance.expect("a member without a channel has an instance"))
         };
-        member.channel.get_or_init(make).clone()
+        let is_new = member.channel.get().is_none();
+        let channel = member.channel.get_or_init(make).clone();
+        if is_new {
+            self.count(member, &channel);
+        }
+        channel
+    }
+
+    /// The channel to the member at an address that takes new calls.
+    pub(crate) fn channel_at(&self, address: &Registered) -> Option<Channel> {
+        let member = self.member_at(address)?;
+        Some(self.channel(&member))
+    }
+
+    /// The member for a call without a key: the one that the agent of this
+    /// machine picks ([`Group::follow_agent`]), and where no agent picks any, as
+    /// [`Group::wait`] with a key drawn at random.
+    ///
+    /// # Errors
+    /// [`Status`] `unavailable` when nobody serves until the deadline.
+    pub async fn best(&self, ctx: &Ctx) -> Result<Pick, Status> {
+        if let Some(agent) = self.shared.agent.get()
+            // Its guard goes at once: the member's channel counts its calls.
+            && let Some(call) = agent.try_begin()
+            && let Some(member) = self.member_at(call.address())
+        {
+            return Ok(Pick {
+                channel: self.channel(&member),
+                id: member.id.clone(),
+                is_home: true,
+            });
+        }
+        self.wait(ctx, &ctx.shard().random().to_le_bytes()).await
+    }
+
+    fn member_at(&self, address: &Registered) -> Option<Rc<Member>> {
+        let members = self.shared.members.borrow();
+        let is_there = |member: &&Rc<Member>| {
+            let instance = member.instance.borrow();
+            member.takes() && instance.as_ref().is_some_and(|one| one.address == *address)
+        };
+        members.iter().find(is_there).cloned()
     }
 
     /// The channels that are open. Cost: O(members).
@@ -337,8 +408,9 @@ impl Group {
         let Some(home) = home else {
             return Err(self.nobody());
         };
-        let best = all().filter_map(|member| member.rank()).min();
-        let ranked = all().filter(|member| best.is_some() && member.rank() == best);
+        let rank = |member: &Member| self.rank(member);
+        let best = all().filter_map(|member| rank(member)).min();
+        let ranked = all().filter(|member| best.is_some() && rank(member) == best);
         let picked = rendezvous(key, ranked.map(|member| (member, member.hash)));
         let Some(picked) = picked else {
             return Err(self.nobody());
@@ -350,6 +422,18 @@ impl Group {
             id: picked.id.clone(),
             is_home,
         })
+    }
+
+    /// How well a member can be reached, by what the agent knows, too.
+    fn rank(&self, member: &Member) -> Option<u8> {
+        let rank = member.rank()?;
+        let agent = self.shared.agent.get().filter(|_| rank == 0);
+        let is_left_out = agent.is_some_and(|agent| {
+            let instance = member.instance.borrow();
+            let address = instance.as_ref().map(|one| &one.address);
+            address.is_some_and(|address| agent.advises_against(address))
+        });
+        Some(rank + u8::from(is_left_out))
     }
 
     fn nobody(&self) -> Status {
@@ -402,7 +486,12 @@ impl Group {
 
 /// Where to connect to an instance.
 pub fn address_of(instance: &Instance) -> Address {
-    match &instance.address {
+    dial_address(&instance.address)
+}
+
+/// Where to connect to an address that was registered.
+pub(crate) fn dial_address(address: &Registered) -> Address {
+    match address {
         Registered::V4(at) => Address::Tcp((*at).into()),
         Registered::V6(at) => Address::Tcp((*at).into()),
         Registered::Unix(path) => Address::Unix(path.as_ref().into()),

@@ -16,6 +16,7 @@ pub(crate) struct Latency {
     next: usize,
     since_sort: u32,
     median_us: u32,
+    p95_us: u32,
 }
 
 impl Default for Latency {
@@ -26,6 +27,7 @@ impl Default for Latency {
             next: 0,
             since_sort: 0,
             median_us: 0,
+            p95_us: 0,
         }
     }
 }
@@ -42,11 +44,22 @@ impl Latency {
             let sorted = &mut sorted[..self.filled];
             sorted.sort_unstable();
             self.median_us = sorted[sorted.len() / 2];
+            self.p95_us = sorted[sorted.len() * 95 / 100];
         }
     }
 
     pub(crate) fn median_us(&self) -> u32 {
         self.median_us
+    }
+
+    /// What 95 of 100 do not exceed.
+    pub(crate) fn p95(&self) -> Duration {
+        Duration::from_micros(self.p95_us.into())
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.filled
     }
 }
 
@@ -66,5 +79,17 @@ mod tests {
             latency.add(Duration::from_millis(3));
         }
         assert_eq!(latency.median_us(), 3000);
+        assert_eq!(latency.p95(), Duration::from_millis(3));
+        for _ in 0..LATENCY_WINDOW / 8 {
+            latency.add(Duration::from_millis(50));
+        }
+        for _ in 0..REFRESH {
+            latency.add(Duration::from_millis(3));
+        }
+        assert_eq!(
+            (latency.median_us(), latency.p95()),
+            (3000, Duration::from_millis(50))
+        );
+        assert_eq!(latency.len(), LATENCY_WINDOW);
     }
 }

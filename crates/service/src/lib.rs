@@ -6,7 +6,7 @@
 //! answer: a result, a refusal, or a timeout.
 //!
 //! The crate leaves out sockets and shards (crate `net`), and where services
-//! are found (later `registry`, `client`).
+//! are found (crates `registry` and `client`).
 //!
 //! # A service
 //!
@@ -70,7 +70,8 @@
 //! # Calls to others
 //!
 //! A [`Channel`] leads to one instance of another service, a [`Group`] to
-//! several. A call takes the caller's context: it carries the request's id,
+//! several, and a [`Balanced`] to whichever of them the agent of this machine
+//! picks (`waystation-client`). A call takes the caller's context: it carries the request's id,
 //! ends with the request's deadline, and sends what is left of it along.
 //!
 //! ```
@@ -133,7 +134,9 @@
 
 mod across;
 mod admin;
+mod agent;
 mod app;
+mod balanced;
 mod budget;
 mod caller;
 mod channel;
@@ -163,6 +166,7 @@ pub use waystation_wire::Status as Code;
 
 pub use self::admin::Health;
 pub use self::app::{App, AppBuilder, AppError, Attendant};
+pub use self::balanced::{Balanced, BalancedConfig, BalancedCounters, Hedging};
 pub use self::channel::Channel;
 pub use self::contexts::ContextInfo;
 pub use self::ctx::Ctx;

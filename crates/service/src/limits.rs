@@ -102,6 +102,22 @@ pub const CALLERS_WINDOW: Duration = Duration::from_secs(10);
 /// fails. One answer, or another connection, ends that.
 pub const CALLERS_FAILURES: u32 = 3;
 
+/// Channels that a [`Balanced`](crate::Balanced) without a group keeps. Above it
+/// those of instances that may not be picked are closed.
+pub const CHANNELS_MAX: usize = 1024;
+
+/// Second calls that may be saved up for a time when many calls take long.
+/// Above it a call earns none.
+pub const HEDGE_BURST: u32 = 10;
+
+/// Answers of a method before calls of it are sent twice: nobody knows what is
+/// long before.
+pub const HEDGE_SAMPLES_MIN: usize = 32;
+
+/// Picks until one is of another instance that is not known to be away. Then there
+/// is none that is better: the last one is tried, or no second call is sent.
+pub const OTHER_PICKS: u32 = 4;
+
 /// How often an instance is probed, unless it is set otherwise.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 

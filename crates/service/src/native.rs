@@ -41,10 +41,6 @@ impl Handler for NativeGate {
             conn: conn.clone(),
             header,
         };
-        if header.flags.contains(Flags::PROBE) {
-            wire.send(&self.contexts, header.sid, Ok(Vec::new()));
-            return None;
-        }
         let left = header.deadline_left;
         let opening = Opening {
             sid: (header.sid != Sid::default()).then_some(header.sid),
@@ -73,16 +69,14 @@ impl Handler for NativeGate {
     }
 }
 
-/// Answers what has no method: probes with the load, the rest with a refusal.
+/// Refuses what has no method.
 pub(crate) struct FallbackGate {
-    contexts: Rc<Contexts>,
     label: Label,
 }
 
 impl FallbackGate {
-    pub(crate) fn new(contexts: Rc<Contexts>) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            contexts,
             label: Label::of("unknown method"),
         }
     }
@@ -91,20 +85,16 @@ impl FallbackGate {
 impl Handler for FallbackGate {
     fn handle(&self, conn: &Conn, message: Inbound<'_>) -> Started {
         let header = *message.header;
-        let answer = if header.flags.contains(Flags::PROBE) {
-            Ok(Vec::new())
-        } else {
-            conn.shard().counters().unrouted.add(1);
-            let id = header.message;
-            Err(Status::unimplemented(format!(
-                "no handler has the message id {id}"
-            )))
-        };
+        conn.shard().counters().unrouted.add(1);
+        let id = header.message;
+        let answer = Err(Status::unimplemented(format!(
+            "no handler has the message id {id}"
+        )));
         let wire = NativeWire {
             conn: conn.clone(),
             header,
         };
-        wire.send(&self.contexts, header.sid, answer);
+        wire.send(header.sid, answer);
         None
     }
 
@@ -120,7 +110,7 @@ struct NativeWire {
 }
 
 impl NativeWire {
-    fn send(&self, contexts: &Contexts, sid: Sid, answer: Answer) {
+    fn send(&self, sid: Sid, answer: Answer) {
         if self.header.kind != Kind::Request {
             return;
         }
@@ -143,7 +133,7 @@ impl NativeWire {
             .with_flags(flags)
             .with_sid(sid)
             .with_trace(self.header.trace)
-            .with_load(contexts.load());
+            .with_load(self.conn.shard().server_load());
         let sent = if code.is_ok() && !is_short(&self.conn, &body) {
             reply(&self.conn, &header, &body)
         } else {
@@ -176,15 +166,15 @@ impl Wire for NativeWire {
         }
     }
 
-    fn handle_answer(self, contexts: &Contexts, ctx: Option<&Ctx>, answer: Answer) {
+    fn handle_answer(self, _: &Contexts, ctx: Option<&Ctx>, answer: Answer) {
         let Some(ctx) = ctx else {
-            return self.send(contexts, self.header.sid, answer);
+            return self.send(self.header.sid, answer);
         };
         if let Some(calls) = self.conn.property::<Calls>() {
             calls.close(self.header.call, ctx);
         }
         if !ctx.is_cancelled() {
-            self.send(contexts, ctx.sid(), answer);
+            self.send(ctx.sid(), answer);
         }
     }
 }

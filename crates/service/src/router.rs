@@ -234,7 +234,7 @@ impl Router {
                 .route(id, gate)
                 .expect("ids are distinct keys of the table");
         }
-        native.set_fallback(Rc::new(FallbackGate::new(self.contexts)));
+        native.set_fallback(Rc::new(FallbackGate::new()));
         native.set_concurrency(self.concurrency);
         native.set_http(Rc::new(HttpGate::new(routes.clone())));
         native.set_text(Rc::new(TextGate::new(routes)));

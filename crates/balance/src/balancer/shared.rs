@@ -83,6 +83,18 @@ impl Balancer {
         self.tier_shares
     }
 
+    /// Requests on `slot` as the spill-over counts them.
+    pub fn work(&self, now: Moment, slot: u32) -> u32 {
+        self.work_on(now, slot)
+    }
+
+    /// From how much work on the near host a farther one is asked, and how many
+    /// times as much that has to be; `None` without zones.
+    pub fn spill_rule(&self) -> Option<(u32, u32)> {
+        let zones = self.config.zones?;
+        Some((zones.spill_from, zones.spill_ratio))
+    }
+
     /// The name of the policy.
     pub fn policy_name(&self) -> &'static str {
         self.policy.name()

@@ -5,11 +5,12 @@ use std::rc::Rc;
 use bytes::Bytes;
 use waystation_base::Moment;
 use waystation_wire::{
-    Assembler, Decoded, FRAME_LEN_MAX, HEADER_LEN, Header, Kind, decode, encode_header,
+    Assembler, Decoded, FRAME_LEN_MAX, Flags, HEADER_LEN, Header, Kind, decode, encode_header,
 };
 
 use super::calls::{Answer, Calls};
 use super::dispatch::dispatch;
+use super::heartbeat::probed;
 use super::router::{Inbound, Router};
 use super::unfinished::Unfinished;
 use crate::conn::{CloseReason, Conn, Input, Session, Turn};
@@ -33,7 +34,7 @@ pub(crate) struct NativeSession {
     client: Option<Box<Client>>,
     /// There while frames wait behind a handler that were looked at.
     ahead: Option<Box<Ahead>>,
-    /// Whether pings are answered before they come here.
+    /// Whether pings and probes are answered before they come here.
     pings_answered: bool,
 }
 
@@ -57,9 +58,11 @@ struct Ahead {
 }
 
 impl Ahead {
-    fn has_done(&self, kind: Kind, end: usize) -> bool {
+    fn has_done(&self, kind: Kind, is_probe: bool, end: usize) -> bool {
         match kind {
             Kind::Ping | Kind::Cancel => end <= self.urgent,
+            // Only probes are done before their turn.
+            Kind::Request => end <= self.urgent && is_probe,
             Kind::Reply => end <= self.answers,
             _ => false,
         }
@@ -85,7 +88,7 @@ impl NativeSession {
         }
     }
 
-    /// Leaves pings alone: the I/O side answers them.
+    /// Leaves pings and probes alone: the I/O side answers them.
     pub(crate) fn with_pings_answered(mut self, answered: bool) -> Self {
         self.pings_answered = answered;
         self
@@ -125,8 +128,9 @@ impl NativeSession {
             };
             let body = &rest[HEADER_LEN..header.frame_len()];
             *used += header.frame_len();
+            let is_probe = is_probe(&header) && !header.has_more();
             let ahead = self.ahead.as_ref();
-            let done = ahead.is_some_and(|ahead| ahead.has_done(header.kind, *used));
+            let done = ahead.is_some_and(|ahead| ahead.has_done(header.kind, is_probe, *used));
             if let Some(turn) = self.handle_frame(conn, &header, body, done)? {
                 return Ok((0, turn));
             }
@@ -196,6 +200,7 @@ impl NativeSession {
             return None;
         }
         match header.kind {
+            Kind::Request if is_probe(header) => self.tell_load(conn, header),
             Kind::Request | Kind::Push => {
                 return dispatch(&self.router, conn, Inbound { header, body });
             }
@@ -232,6 +237,9 @@ impl NativeSession {
     fn act_ahead(&self, conn: &Conn, ahead: &mut Ahead, header: &Header, body: &[u8], end: usize) {
         match header.kind {
             Kind::Ping => self.pong(conn, header),
+            Kind::Request if is_probe(header) && !header.has_more() => {
+                self.tell_load(conn, header);
+            }
             Kind::Cancel => self.router.control.on_cancel(conn, header.call),
             Kind::Reply if header.has_more() => ahead.pieces = true,
             Kind::Reply if !ahead.pieces && self.is_whole() => {
@@ -243,10 +251,21 @@ impl NativeSession {
     }
 
     fn pong(&self, conn: &Conn, ping: &Header) {
+        self.answer_at_once(conn, &Header::pong(ping.call));
+    }
+
+    /// Answers a probe: no handler hears of it.
+    fn tell_load(&self, conn: &Conn, probe: &Header) {
+        self.answer_at_once(conn, &probed(probe));
+    }
+
+    /// Says what this server has to do, unless the I/O side does.
+    fn answer_at_once(&self, conn: &Conn, answer: &Header) {
         if !self.pings_answered {
+            let answer = answer.with_load(conn.shard().server_load());
             // A connection that closes meanwhile counts it itself.
             let _ = conn.send_short_with(HEADER_LEN, |out| {
-                out.extend_from_slice(&encode_header(&Header::pong(ping.call)));
+                out.extend_from_slice(&encode_header(&answer));
             });
         }
     }
@@ -264,6 +283,12 @@ impl NativeSession {
     pub(crate) fn is_mid_message(&self) -> bool {
         !self.is_whole()
     }
+}
+
+/// Whether a request asks for the load only. Of one in several frames the last
+/// decides, as on the I/O side.
+const fn is_probe(header: &Header) -> bool {
+    matches!(header.kind, Kind::Request) && header.flags.contains(Flags::PROBE)
 }
 
 /// What a peer says, as far as it is worth keeping.

@@ -10,7 +10,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use waystation_base::{BackoffConfig, FencingToken, MessageId, Moment, Sid, SiteId, TraceId};
-use waystation_wire::{Flags, Header, MESSAGE_LEN_MAX, encode_header, encode_into, frames_len};
+use waystation_wire::{
+    Flags, Header, Load, MESSAGE_LEN_MAX, encode_header, encode_into, frames_len,
+};
 
 use super::calls::{Answer, CallError, Calls, Ticket};
 use super::router::Router;
@@ -270,6 +272,37 @@ impl Upstream {
     /// # Errors
     /// [`CallError`]; the answer itself may carry an error status.
     pub async fn call(&self, call: &Call, body: &[u8]) -> Result<Answer, CallError> {
+        let flags = if call.idempotent {
+            Flags::IDEMPOTENT
+        } else {
+            Flags::NONE
+        };
+        self.exchange(call, flags, body).await
+    }
+
+    /// Asks the callee what it has to do, until the deadline: it answers without
+    /// a handler. `None` from one that answers with an error, since it does not
+    /// know probes.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn probe(&self, deadline: Moment) -> Result<Option<Load>, CallError> {
+        let call = Call {
+            message: MessageId(0),
+            label: self.shared.label,
+            sid: Sid::default(),
+            trace: TraceId::default(),
+            deadline,
+            idempotent: true,
+            site: SiteId::default(),
+            fencing: FencingToken::default(),
+        };
+        let answer = self.exchange(&call, Flags::PROBE, b"").await?;
+        let is_told = answer.header.status.is_ok();
+        Ok(is_told.then_some(answer.header.load))
+    }
+
+    async fn exchange(&self, call: &Call, flags: Flags, body: &[u8]) -> Result<Answer, CallError> {
         let shard = &self.shared.shard;
         let counters = shard.counters();
         counters.calls.add(1);
@@ -283,7 +316,7 @@ impl Upstream {
             conn: None,
         };
         let exchange = async {
-            flight.send(self.writable().await?, call, body)?;
+            flight.send(self.writable().await?, call, flags, body)?;
             let answer = poll_fn(|cx| flight.ticket.poll_answer(cx));
             waiting(
                 WaitsFor {
@@ -348,13 +381,14 @@ struct Flight<'a> {
 }
 
 impl Flight<'_> {
-    fn send(&mut self, conn: Conn, call: &Call, body: &[u8]) -> Result<(), CallError> {
+    fn send(
+        &mut self,
+        conn: Conn,
+        call: &Call,
+        flags: Flags,
+        body: &[u8],
+    ) -> Result<(), CallError> {
         let left = call.deadline.saturating_since(self.shared.shard.now());
-        let flags = if call.idempotent {
-            Flags::IDEMPOTENT
-        } else {
-            Flags::NONE
-        };
         let header = Header::request(call.message, self.ticket.call())
             .with_flags(flags)
             .with_sid(call.sid)

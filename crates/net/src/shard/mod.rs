@@ -4,6 +4,7 @@
 //! threads reach it through its mailbox, by [`Remote`].
 
 mod alarm;
+mod board;
 mod label;
 mod memory;
 mod monitor;
@@ -25,8 +26,10 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use waystation_base::{Clock, ConnName, Moment, Rng, ShardId, Slots, Stale};
+use waystation_wire::Load;
 
 pub use self::alarm::Alarm;
+pub use self::board::LoadPlace;
 pub use self::label::Label;
 pub(crate) use self::memory::{Held, Memory};
 pub(crate) use self::monitor::{Beat, watch};
@@ -254,6 +257,18 @@ impl Shard {
     /// What other threads use to reach the shards of this process.
     pub fn remote(&self) -> &Remote {
         &self.inner.remote
+    }
+
+    /// Where this shard says what it has to do. Whoever serves on it keeps that
+    /// up to date: all shards together are what probes and pings are answered
+    /// with, without a handler and, in split placement, without a worker.
+    pub fn load_place(&self) -> LoadPlace {
+        LoadPlace::new(self.inner.remote.board().clone(), self.id())
+    }
+
+    /// The load of this server: that of all its shards. Cost: a load of each.
+    pub fn server_load(&self) -> Load {
+        self.inner.remote.board().sum()
     }
 
     /// The settings of the server.

@@ -9,6 +9,7 @@ use waystation_base::{ConnName, ShardId};
 use waystation_mailbox::{Sender, TrySendError};
 
 use super::Shard;
+use super::board::Board;
 use crate::io::DetachedStream;
 
 /// A connection on its way to the shard that will own it.
@@ -56,6 +57,7 @@ pub struct Remote {
     /// Shards that have work of their own: those that do not drain, or have
     /// connections or handlers left.
     working: Arc<AtomicIsize>,
+    board: Arc<Board>,
 }
 
 #[derive(Clone)]
@@ -75,6 +77,7 @@ impl Remote {
             working: Arc::new(AtomicIsize::new(
                 isize::try_from(targets.len()).unwrap_or(isize::MAX),
             )),
+            board: Arc::new(Board::new(targets.len())),
             shards: targets.into(),
             refusing: Arc::default(),
         }
@@ -182,6 +185,11 @@ impl Remote {
             return &self.refusing;
         }
         &self.shards[usize::from(shard.0)].load
+    }
+
+    /// What the shards have to do.
+    pub(crate) fn board(&self) -> &Arc<Board> {
+        &self.board
     }
 
     pub(crate) fn hooks(&self) -> &AtomicIsize {

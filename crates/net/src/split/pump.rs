@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::ReadBuf;
+use waystation_wire::Load;
 
 use super::lanes::{Outbox, TwoEnded as _};
 use super::pipe::{End, Pipe, Side};
@@ -22,7 +23,8 @@ const STEPS_PER_TURN: u32 = 16;
 /// they were read into stays here.
 const COPY_BYTES_MAX: usize = 2048;
 
-/// Answers a protocol's heartbeats where the socket is, while the connection's
+/// Answers a protocol's heartbeats, and what else asks for no handler, where the
+/// socket is, while the connection's
 /// handler computes. One instance looks at one connection's bytes, from the
 /// first.
 ///
@@ -31,9 +33,10 @@ const COPY_BYTES_MAX: usize = 2048;
 /// [`Stream::answers_heartbeats`].
 pub trait Heartbeat {
     /// Looks at the next received bytes, and appends to `answers` whole
-    /// messages that answer the heartbeats in them. They go out between two
-    /// messages of the worker. Answers how many heartbeats were answered.
-    fn look(&mut self, received: &[u8], answers: &mut Vec<u8>) -> u64;
+    /// messages that answer the heartbeats in them; `load` says what the server
+    /// has to do. They go out between two messages of the worker. Answers how
+    /// many heartbeats were answered.
+    fn look(&mut self, received: &[u8], load: &dyn Fn() -> Load, answers: &mut Vec<u8>) -> u64;
 
     /// The connection has become a WebSocket behind everything that was looked
     /// at. True when its pings (RFC 6455, 5.5.2) are answered from here on; by
@@ -259,7 +262,8 @@ impl Pump {
                 self.pipe.inbound().websocket_answered = answers;
             }
             self.received += buffer.len() as u64;
-            let answered = heartbeat.look(&buffer, &mut self.answers);
+            let load = || self.shard.server_load();
+            let answered = heartbeat.look(&buffer, &load, &mut self.answers);
             self.shard.counters().split_heartbeats.add(answered);
         }
         let mut inbound = self.pipe.inbound();

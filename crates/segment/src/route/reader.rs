@@ -1,18 +1,16 @@
 //! The caller's side of a route segment. Whatever stands there, nothing loops
 //! and nothing is read beside it.
 
-use std::net::SocketAddr;
-
 use waystation_balance::limits::TIERS;
 use waystation_base::Moment;
 
-use super::{Entry, Note, SegmentState, unpack_address};
+use super::{Entry, Note, Place, SegmentState, Spill, unpack_place};
 use crate::error::AttachError;
 use crate::layout::{
-    BEAT, OWNER, POOL_SEQUENCE, ROUTE_MAGIC, ROUTES_SEQUENCE, RouteLayout, SERVICE, STATE,
-    capacity_of,
+    BEAT, OWNER, PATH_WORDS, POOL_SEQUENCE, ROUTE_MAGIC, ROUTES_SEQUENCE, RouteLayout, SERVICE,
+    STATE, capacity_of,
 };
-use crate::limits::{POOL_MAX, RETRIES_MAX};
+use crate::limits::{PATHS_MAX, POOL_MAX, RETRIES_MAX};
 use crate::memory::{Memory, get, high, low};
 use crate::sync::{Ordering, fence};
 use crate::turns::Look;
@@ -42,6 +40,7 @@ pub(crate) struct Summary {
     /// the second.
     pub(crate) until: [u32; 2],
     pub(crate) counts: [u32; TIERS],
+    pub(crate) spill: Spill,
 }
 
 impl<M: Memory> RouteReader<M> {
@@ -103,6 +102,13 @@ impl<M: Memory> RouteReader<M> {
         Note::unpack(get(self.memory.words(), RouteLayout::note(slot)))
     }
 
+    /// A number that changes whenever the hosts, or who of them may be picked,
+    /// are written anew. Cost: a load.
+    #[inline]
+    pub fn content(&self) -> u64 {
+        self.contents().0
+    }
+
     /// The version of the view that the routes come from.
     pub fn view_version(&self) -> Option<u64> {
         self.look(|words, area, _| get(words, self.layout.routes(area)))
@@ -131,6 +137,7 @@ impl<M: Memory> RouteReader<M> {
                         level: f32::from_bits(low(cost)),
                         step: f32::from_bits(high(rest)),
                         warm: low(rest),
+                        work: high(get(words, place + 3)),
                     };
                 }
             }
@@ -144,6 +151,7 @@ impl<M: Memory> RouteReader<M> {
             let header = self.layout.routes(area);
             let (two, third) = (get(words, header + 1), get(words, header + 2));
             let until = get(words, header + 3);
+            let spill = get(words, header + 4);
             let capacity = self.layout.capacity;
             let mut left = capacity;
             let counts = [high(two), low(two), high(third)].map(|count| {
@@ -155,6 +163,10 @@ impl<M: Memory> RouteReader<M> {
                 content,
                 until: [high(until), low(until)],
                 counts,
+                spill: Spill {
+                    from: high(spill),
+                    ratio: low(spill),
+                },
             }
         })
     }
@@ -177,18 +189,46 @@ impl<M: Memory> RouteReader<M> {
         is_same.then_some(slots)
     }
 
-    /// The present host in `slot`: its generation and address; `None` when there
+    /// The path of the host in `slot`, if it is still that of this generation and
+    /// has one. Cost: an allocation.
+    pub fn path(&self, slot: u32, generation: u32) -> Option<String> {
+        if slot >= self.layout.capacity {
+            return None;
+        }
+        let words = self.look(|words, area, _| {
+            let at = self.layout.host(area, slot);
+            let halves = [get(words, at + 2), get(words, at + 3)];
+            let place = unpack_place(low(get(words, at + 1)), halves)?;
+            let Place::Unix(path) = place else {
+                return None;
+            };
+            let is_same = low(get(words, at)) == generation && (path as usize) < PATHS_MAX;
+            is_same.then(|| {
+                let from = self.layout.path(area, path as usize);
+                std::array::from_fn::<u64, PATH_WORDS, _>(|word| get(words, from + word))
+            })
+        })??;
+        let bytes: Vec<u8> = words[1..]
+            .iter()
+            .copied()
+            .flat_map(u64::to_le_bytes)
+            .collect();
+        let length = usize::try_from(words[0]).ok()?;
+        String::from_utf8(bytes.get(..length)?.to_vec()).ok()
+    }
+
+    /// The present host in `slot`: its generation and place; `None` when there
     /// is none, or the memory never came to rest.
     #[inline]
-    pub fn host(&self, slot: u32) -> Option<(u32, SocketAddr)> {
+    pub fn host(&self, slot: u32) -> Option<(u32, Place)> {
         if slot >= self.layout.capacity {
             return None;
         }
         self.look(|words, area, _| {
             let at = self.layout.host(area, slot);
             let halves = [get(words, at + 2), get(words, at + 3)];
-            let address = unpack_address(low(get(words, at + 1)), halves)?;
-            Some((low(get(words, at)), address))
+            let place = unpack_place(low(get(words, at + 1)), halves)?;
+            Some((low(get(words, at)), place))
         })?
     }
 
@@ -229,12 +269,12 @@ impl<M: Memory> RouteReader<M> {
             let host = |slot: u32| {
                 let at = self.layout.host(area, slot);
                 let halves = [get(words, at + 2), get(words, at + 3)];
-                let address = unpack_address(low(get(words, at + 1)), halves)?;
+                let place = unpack_place(low(get(words, at + 1)), halves)?;
                 let generation = low(get(words, at));
                 let route = super::Route {
                     slot,
                     generation,
-                    address,
+                    place,
                 };
                 Some((route, may_be_picked[slot as usize]))
             };

@@ -3,13 +3,13 @@
 use waystation_balance::limits::TIERS;
 use waystation_base::Moment;
 
-use super::{Entry, Note, Routes, SegmentState, pack_address};
+use super::{Entry, Note, Routes, SegmentState, pack_place};
 use crate::error::AttachError;
 use crate::layout::{
-    BEAT, CAPACITY, HOST_WORDS, LAYOUT_VERSION, MAGIC, OWNER, POOL_SEQUENCE, ROUTE_MAGIC,
-    ROUTES_SEQUENCE, RouteLayout, SERVICE, STATE, VERSION, capacity_of,
+    BEAT, CAPACITY, HOST_WORDS, LAYOUT_VERSION, MAGIC, OWNER, PATH_BYTES_MAX, POOL_SEQUENCE,
+    ROUTE_MAGIC, ROUTES_SEQUENCE, RouteLayout, SERVICE, STATE, VERSION, capacity_of,
 };
-use crate::limits::{HOSTS_MAX, POOL_MAX};
+use crate::limits::{HOSTS_MAX, PATHS_MAX, POOL_MAX};
 use crate::memory::{Memory, Word, pair, set, store};
 use crate::sync::{Ordering, fence};
 use crate::turns::Turns;
@@ -111,6 +111,11 @@ impl<M: Memory> RouteWriter<M> {
         let first = share(routes.shares[0]);
         let second = share(routes.shares[0] + routes.shares[1]);
         set(words, header + 3, pair(first, second));
+        set(
+            words,
+            header + 4,
+            pair(routes.spill.from, routes.spill.ratio),
+        );
         let mut slots = routes.eligible.iter().flatten().filter(is_known);
         let mut at = 0;
         while at < layout.capacity as usize {
@@ -129,12 +134,27 @@ impl<M: Memory> RouteWriter<M> {
                 continue;
             }
             let at = layout.host(area, host.slot);
-            let (kind, halves) = pack_address(host.address);
+            let (kind, halves) = pack_place(host.place);
             const { assert!(HOST_WORDS == 4, "a host is these words") };
             set(words, at, host.generation.into());
             set(words, at + 1, kind.into());
             set(words, at + 2, halves[0]);
             set(words, at + 3, halves[1]);
+        }
+        for (path, at) in routes.paths.iter().take(PATHS_MAX).zip(0..) {
+            let at = layout.path(area, at);
+            // One that is too long is none: it names another file.
+            let bytes = if path.len() <= PATH_BYTES_MAX {
+                path.as_bytes()
+            } else {
+                b""
+            };
+            set(words, at, bytes.len() as u64);
+            for (part, at) in bytes.chunks(size_of::<u64>()).zip(at + 1..) {
+                let mut word = [0; size_of::<u64>()];
+                word[..part.len()].copy_from_slice(part);
+                set(words, at, u64::from_le_bytes(word));
+            }
         }
         self.routes.end(&words[ROUTES_SEQUENCE]);
         left_out
@@ -158,6 +178,7 @@ impl<M: Memory> RouteWriter<M> {
                     pair(entry.unit.to_bits(), entry.level.to_bits()),
                 );
                 set(words, place + 2, pair(entry.step.to_bits(), entry.warm));
+                set(words, place + 3, pair(entry.work, 0));
             }
         }
         set(words, RouteLayout::pool(area), counts);

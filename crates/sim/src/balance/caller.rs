@@ -121,7 +121,7 @@ impl Caller {
                     slot: name.slot,
                     generation: name.generation,
                     // Not looked at.
-                    address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+                    place: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0).into(),
                     reason: Reason::Only,
                 };
                 let latency_ns = outcome

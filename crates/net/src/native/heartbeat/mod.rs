@@ -1,9 +1,10 @@
-//! Pings, answered where the socket is while the worker computes.
+//! Pings and probes, answered where the socket is while the worker computes.
 
 mod websocket;
 
-use waystation_base::CallId;
-use waystation_wire::{Decoded, HEADER_LEN, Header, Kind, decode, encode_header};
+use waystation_wire::{
+    Decoded, Flags, HEADER_LEN, Header, Kind, Load, Status, decode, encode_header,
+};
 
 pub(super) use self::websocket::PONG;
 use self::websocket::{Broken, Frames};
@@ -15,8 +16,19 @@ const BODY_LEN: std::ops::Range<usize> = 4..8;
 /// Where a header has the frame's kind.
 const KIND: usize = 2;
 
-/// Follows the frames of one connection and answers its pings. It decides by
-/// the same decoder as the worker, which leaves exactly those unanswered.
+/// Where a header has the frame's flags.
+const FLAGS: usize = 3;
+
+/// The answer to a probe, but for the load.
+pub(super) fn probed(probe: &Header) -> Header {
+    Header::reply(probe.call, probe.message, Status::Ok)
+        .with_sid(probe.sid)
+        .with_trace(probe.trace)
+}
+
+/// Follows the frames of one connection and answers its pings and probes. It
+/// decides by the same decoder as the worker, which leaves exactly those
+/// unanswered. Of a probe in several frames the last one decides, here and there.
 ///
 /// On a connection that speaks HTTP, and behind a broken frame, it answers
 /// nothing; of one that became a WebSocket it answers that protocol's pings,
@@ -27,8 +39,9 @@ pub(super) struct NativeHeartbeat {
     partial: Vec<u8>,
     /// Bytes of a body that are still to come.
     body: usize,
-    /// The ping that the body belongs to.
-    ping: Option<CallId>,
+    /// What answers the ping or probe that the body belongs to, but for the
+    /// load.
+    answer: Option<Header>,
     /// These are no native frames.
     blind: bool,
     /// The last bytes of what is no native frame: an HTTP head, perhaps.
@@ -47,13 +60,19 @@ impl NativeHeartbeat {
                 return;
             }
         };
-        if head[KIND] != Kind::Ping.code() {
+        let is_request = head[KIND] == Kind::Request.code();
+        let is_probe = is_request && head[FLAGS] & Flags::PROBE.bits() != 0;
+        if head[KIND] != Kind::Ping.code() && !is_probe {
             return;
         }
         let mut bare = *head;
         bare[BODY_LEN].fill(0);
         match decode(&bare) {
-            Ok(Decoded::Frame(header)) if !header.has_more() => self.ping = Some(header.call),
+            Ok(Decoded::Frame(header)) if header.has_more() && is_probe => {}
+            Ok(Decoded::Frame(header)) if is_probe => self.answer = Some(probed(&header)),
+            Ok(Decoded::Frame(header)) if !header.has_more() => {
+                self.answer = Some(Header::pong(header.call));
+            }
             // A ping that continues is a fault, which the worker names.
             _ => self.blind = true,
         }
@@ -79,7 +98,7 @@ impl NativeHeartbeat {
 }
 
 impl Heartbeat for NativeHeartbeat {
-    fn look(&mut self, received: &[u8], answers: &mut Vec<u8>) -> u64 {
+    fn look(&mut self, received: &[u8], load: &dyn Fn() -> Load, answers: &mut Vec<u8>) -> u64 {
         for &byte in &received[received.len().saturating_sub(4)..] {
             self.tail.rotate_left(1);
             self.tail[3] = byte;
@@ -101,8 +120,8 @@ impl Heartbeat for NativeHeartbeat {
                 rest = self.begin(rest);
             }
             let ended = self.body == 0 && !self.blind;
-            if let Some(call) = self.ping.take_if(|_| ended) {
-                answers.extend_from_slice(&encode_header(&Header::pong(call)));
+            if let Some(answer) = self.answer.take_if(|_| ended) {
+                answers.extend_from_slice(&encode_header(&answer.with_load(load())));
                 answered += 1;
             }
         }
@@ -120,7 +139,7 @@ impl Heartbeat for NativeHeartbeat {
 
 #[cfg(test)]
 mod tests {
-    use waystation_base::MessageId;
+    use waystation_base::{CallId, MessageId};
     use waystation_wire::encode_into;
 
     use super::*;
@@ -131,12 +150,17 @@ mod tests {
         frame
     }
 
+    const LOAD: Load = Load {
+        in_flight: 7,
+        latency_us: 1500,
+    };
+
     fn answers(stream: &[u8], step: usize) -> Vec<u8> {
         let mut heartbeat = NativeHeartbeat::default();
         let mut answers = Vec::new();
         let mut answered = 0;
         for part in stream.chunks(step) {
-            answered += heartbeat.look(part, &mut answers);
+            answered += heartbeat.look(part, &|| LOAD, &mut answers);
         }
         assert_eq!(answers.len() as u64, answered * HEADER_LEN as u64);
         answers
@@ -154,10 +178,13 @@ mod tests {
         stream.extend(ping(2));
         stream.extend(frame(&Header::ping(CallId(3)), b"with a body"));
         stream.extend(frame(&request, b""));
+        let probe = request.with_flags(Flags::PROBE);
+        stream.extend(frame(&probe, b"with a body"));
         let mut expected = Vec::new();
         for call in [1, 2, 3] {
-            expected.extend(encode_header(&Header::pong(CallId(call))));
+            expected.extend(encode_header(&Header::pong(CallId(call)).with_load(LOAD)));
         }
+        expected.extend(encode_header(&probed(&probe).with_load(LOAD)));
         for step in 1..=stream.len() {
             assert_eq!(answers(&stream, step), expected, "in steps of {step}");
         }
