@@ -11,6 +11,7 @@ mod gateway;
 mod idle;
 mod machine;
 mod net;
+mod pick;
 mod procfs;
 mod results;
 mod stats;
@@ -47,6 +48,11 @@ enum Benchmark {
     Net(net::Args),
     /// Results of calls into a report server and on into `MariaDB`
     Report(calls::Args),
+    /// A pick from shared memory, from another process
+    Pick(pick::Args),
+    /// The other process of `pick`
+    #[command(hide = true)]
+    PickCaller(pick::CallerArgs),
     /// Serves as a peer of one of the others
     #[command(hide = true)]
     Serve(net::serve::Args),
@@ -80,6 +86,8 @@ fn run(cli: &Cli) -> Result<()> {
         Benchmark::Idle(args) => idle::run(args),
         Benchmark::Net(args) => net::run(args),
         Benchmark::Report(args) => calls::run(args),
+        Benchmark::Pick(args) => pick::run(args),
+        Benchmark::PickCaller(args) => pick::run_caller(args),
         Benchmark::Serve(args) => net::serve::run(args),
         Benchmark::Sync(args) => sync::run(args),
         Benchmark::Timers(args) => wheel::run(args),
