@@ -341,6 +341,7 @@ impl Hub {
                 .map(std::time::Duration::from_secs),
             vitals: known.vitals.clone(),
             may_write: known.record.may_write,
+            grants: known.record.token.0,
         }
     }
 

@@ -203,6 +203,11 @@ impl HubServer {
         &self.address
     }
 
+    /// Its threads, while it runs.
+    pub fn server(&self) -> Option<&Server> {
+        self.server.as_ref()
+    }
+
     /// The log's history.
     pub fn epoch(&self) -> Epoch {
         self.epoch

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use toml::Value;
+use waystation_im::SiteName;
 
 use crate::config::{Flag, LOG_LEVELS};
 pub(crate) use discovery::{
@@ -73,6 +74,7 @@ Examples:
   waystation up --dir /var/lib/waystation --entry 0.0.0.0:7080
   waystation up --registry etcd://10.0.0.5:2379/chat
   waystation up --registry embedded --registry etcd://10.0.0.5:2379/chat
+  waystation up --sites 2
   waystation up --for 60 --no-demo")]
     Up(UpArgs),
     /// The chat example: its roles, a terminal client, a load generator
@@ -191,6 +193,10 @@ pub(crate) struct UpArgs {
     /// to move from the first to the second
     #[arg(long, value_name = "URL")]
     pub(crate) registry: Vec<String>,
+    /// Sites that keep copies of the chat, each with roles and a database of its
+    /// own; the Entry of each further one has the next port [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) sites: Option<i64>,
 }
 
 /// The directory that everything shares.
@@ -273,6 +279,7 @@ impl Cli {
             set("--console", "console", "listen", address(&up.console));
             set("--entry", "up", "entry", address(&up.entry));
             set("--registry", "up", "registry", together(&up.registry));
+            set("--sites", "up", "sites", up.sites.map(Value::Integer));
         }
         if let Command::Registry(RegistryCommand::Serve(serve)) = &self.command {
             set("--listen", "registry", "listen", address(&serve.listen));
@@ -357,9 +364,13 @@ Examples:
     Logic(RoleArgs),
     /// Run a Das: it holds the chat's data
     #[command(after_help = "\
+With --site its database is one of several copies, kept equal by way of the hub: a
+conversation is written at its home and read at each site.
+
 Examples:
-  waystation im das --dir /var/lib/waystation --registry embedded://10.0.0.5:7071 --peers 10.0.0.8:7300")]
-    Das(RoleArgs),
+  waystation im das --dir /var/lib/waystation --registry embedded://10.0.0.5:7071 --peers 10.0.0.8:7300
+  waystation im das --site b --sites a,b --hub 10.0.0.5:7072")]
+    Das(DasArgs),
     /// Send messages at a steady rate and check that each arrives once, in order
     #[command(after_help = "\
 Latencies count from the moment at which a message was to be sent. Exits with 1
@@ -397,6 +408,29 @@ pub(crate) struct RoleArgs {
     /// The address that is registered [default: the one that it listens on]
     #[arg(long, value_name = "ADDR")]
     pub(crate) advertise: Option<SocketAddr>,
+    /// Its site, where several keep copies of the chat: a name of a-z and 0-9
+    #[arg(long, value_name = "SITE", value_parser = site_name)]
+    pub(crate) site: Option<SiteName>,
+}
+
+fn site_name(text: &str) -> Result<SiteName, String> {
+    SiteName::new(text)
+}
+
+/// `im das`.
+#[derive(Debug, Args)]
+pub(crate) struct DasArgs {
+    #[command(flatten)]
+    pub(crate) role: RoleArgs,
+    /// All sites, the one that founds the chat first; the hub has it as its --first
+    #[arg(long, value_name = "SITE,…", value_delimiter = ',', value_parser = site_name, requires = "site")]
+    pub(crate) sites: Vec<SiteName>,
+    /// The hub of multi-site sync
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7072")]
+    pub(crate) hub: SocketAddr,
+    /// The database [default: DIR/chat.sqlite]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// `im entry`.
@@ -433,9 +467,10 @@ pub(crate) struct LoadArgs {
     /// Threads of the generator
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) shards: u16,
-    /// The Entry to connect to [default: `up.entry` of the configuration, 127.0.0.1:7080]
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) entry: Option<SocketAddr>,
+    /// The Entries to connect to, over which clients are spread [default: those of
+    /// `up` by the configuration, 127.0.0.1:7080]
+    #[arg(long, value_name = "ADDR,…", value_delimiter = ',')]
+    pub(crate) entry: Vec<SocketAddr>,
 }
 
 /// `im chat`.
@@ -460,7 +495,7 @@ impl ImCommand {
         match self {
             Self::Entry(args) => Some(("entry", &args.role)),
             Self::Logic(args) => Some(("logic", args)),
-            Self::Das(args) => Some(("das", args)),
+            Self::Das(args) => Some(("das", &args.role)),
             Self::Load(_) | Self::Chat(_) => None,
         }
     }
@@ -475,7 +510,10 @@ impl ImCommand {
 
     fn process_name(&self) -> String {
         match self.role() {
-            Some((role, args)) => format!("{role}-{}", args.index),
+            Some((role, args)) => match &args.site {
+                Some(site) => format!("{}-{role}-{}", site.as_str(), args.index),
+                None => format!("{role}-{}", args.index),
+            },
             None => "im".to_owned(),
         }
     }

@@ -21,7 +21,9 @@ const DESCRIPTORS_SPARE: u64 = 64;
 /// Why there is no report, or that it tells of faults.
 pub(crate) fn load(args: &LoadArgs, settings: &Config, as_json: bool) -> Result<(), Failure> {
     allow_descriptors(u64::from(args.clients) + DESCRIPTORS_SPARE)?;
-    let mut config = load::Config::new(entry(args.entry, settings).into());
+    let entries = entries(&args.entry, settings);
+    let mut config = load::Config::new(entries[0].into());
+    config.entries = entries.into_iter().map(Into::into).collect();
     config.clients = args.clients;
     config.seconds = args.seconds;
     config.rate = args.rate;
@@ -68,10 +70,22 @@ pub(crate) fn chat(args: &ChatArgs, settings: &Config) -> Result<(), Failure> {
     })
 }
 
+/// The Entries to connect to: the flag's, or those that `up` starts.
+fn entries(flag: &[SocketAddr], settings: &Config) -> Vec<SocketAddr> {
+    if flag.is_empty() {
+        let all = settings.up.entries();
+        return all.into_iter().map(reachable).collect();
+    }
+    flag.iter().copied().map(reachable).collect()
+}
+
 /// The Entry to connect to: the flag's, or the one that `up` starts. One that
 /// listens on every address of this machine is on loopback, too.
 fn entry(flag: Option<SocketAddr>, settings: &Config) -> SocketAddr {
-    let mut at = flag.unwrap_or(settings.up.entry);
+    reachable(flag.unwrap_or(settings.up.entry))
+}
+
+fn reachable(mut at: SocketAddr) -> SocketAddr {
     if at.ip().is_unspecified() {
         at.set_ip(match at.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

@@ -68,6 +68,16 @@ fn print(contexts: &[Value], as_json: bool, out: &mut dyn Write) -> io::Result<(
     table::write(out, COLUMNS, &rows)
 }
 
+/// Whether a process, such as `logic-2` or `b-logic-2`, is that one, one of that
+/// role, or one of that role at that site.
+fn is_wanted(process: &str, wanted: &str) -> bool {
+    let Some((kind, _)) = process.rsplit_once('-') else {
+        return process == wanted;
+    };
+    let role = kind.rsplit_once('-').map_or(kind, |(_, role)| role);
+    [process, kind, role].contains(&wanted)
+}
+
 /// The admin sockets below the directory that are asked for.
 fn find(config: &Config, wanted: Option<&str>) -> anyhow::Result<Vec<Endpoint>> {
     let dir = config.dir().display();
@@ -104,12 +114,7 @@ fn find(config: &Config, wanted: Option<&str>) -> anyhow::Result<Vec<Endpoint>> 
     }
     let all = roles.join(", ");
     if let Some(wanted) = wanted {
-        roles.retain(|role| {
-            role == wanted
-                || role
-                    .rsplit_once('-')
-                    .is_some_and(|(kind, _)| kind == wanted)
-        });
+        roles.retain(|role| is_wanted(role, wanted));
     }
     if roles.is_empty() {
         let wanted = wanted.unwrap_or_default();
@@ -120,4 +125,20 @@ fn find(config: &Config, wanted: Option<&str>) -> anyhow::Result<Vec<Endpoint>> 
         role,
     };
     Ok(roles.into_iter().map(endpoint).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_wanted;
+
+    #[test]
+    fn processes_are_named_by_role_by_site_or_alone() {
+        for wanted in ["b-logic-2", "b-logic", "logic"] {
+            assert!(is_wanted("b-logic-2", wanted), "{wanted}");
+        }
+        assert!(is_wanted("logic-2", "logic") && is_wanted("logic-2", "logic-2"));
+        for wanted in ["logic-2", "a-logic", "b", "2", "entry"] {
+            assert!(!is_wanted("b-logic-2", wanted), "{wanted}");
+        }
+    }
 }

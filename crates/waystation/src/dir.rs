@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::limits::SOCKET_PATH_BYTES_MAX;
 
 /// The longest name of a socket below `DIR/run`.
-const SOCKET_NAME_LONGEST: &str = "registry-1.sock";
+const SOCKET_NAME_LONGEST: &str = "b-logic-64.sock";
 
 /// How often a lock that old roles hold is tried again.
 const RETRY: Duration = Duration::from_millis(20);

@@ -10,55 +10,116 @@ use waystation_im as im;
 use waystation_net::native::Origins;
 use waystation_registry::RegistryUrl;
 
-use crate::cli::{ImCommand, RoleArgs};
+use crate::cli::{DasArgs, ImCommand, RoleArgs};
 use crate::config::Config;
 use crate::descriptors;
 use crate::dir::Sockets;
 use crate::failure::Failure;
 use crate::supervise::ChildSpec;
 
+/// Where the chat of `up` stands.
+pub(crate) struct Places<'a> {
+    /// The program that its processes run.
+    pub(crate) program: &'a Path,
+    /// Where their sockets are.
+    pub(crate) sockets: &'a Sockets,
+    /// Where the Entry of each site listens.
+    pub(crate) entries: &'a [SocketAddr],
+    /// Where the hub listens; none with one site.
+    pub(crate) hub: Option<SocketAddr>,
+    /// By which the roles find each other.
+    pub(crate) registries: &'a [RegistryUrl],
+}
+
+/// What sites of `up` are called, in their order.
+const SITES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+/// What the Entry of a site of `up` is called.
+pub(crate) fn entry_name(config: &Config, site: usize) -> String {
+    if config.up.sites > 1 {
+        return format!("{}-entry-1", SITES[site % SITES.len()]);
+    }
+    "entry-1".to_owned()
+}
+
 /// The processes of the chat example, in the order they are started: each role
 /// before those that call it. They drain in the opposite order.
-pub(crate) fn chat(
+pub(crate) fn chat(config: &Config, places: &Places<'_>) -> Vec<ChildSpec> {
+    let mut children = Vec::new();
+    if let Some(hub) = places.hub {
+        children.push(Child {
+            command: &["sync", "hub"],
+            role: "hub",
+            index: 1,
+            stage: 3,
+            site: None,
+            args: pairs([("--listen", hub.to_string()), ("--first", SITES[0].into())]),
+        });
+    }
+    let sites = SITES.iter().zip(places.entries);
+    for (site, entry) in sites {
+        let site = places.hub.is_some().then_some(*site);
+        children.extend(chat_at(config, places, site, *entry));
+    }
+    let specs = children.into_iter();
+    specs
+        .map(|child| child.spec(config, places.program, places.sockets))
+        .collect()
+}
+
+/// The chat of one site, or the only one.
+fn chat_at(
     config: &Config,
-    program: &Path,
-    sockets: &Sockets,
+    places: &Places<'_>,
+    site: Option<&'static str>,
     entry: SocketAddr,
-    registries: &[RegistryUrl],
-) -> Vec<ChildSpec> {
-    let registered = || -> Vec<OsString> {
-        let args = registries.iter();
-        let args = args.flat_map(|url| ["--registry".into(), url.to_string().into()]);
-        args.collect()
-    };
+) -> Vec<Child> {
+    let registries = places.registries.iter();
+    let registered = pairs(registries.map(|url| ("--registry", url.to_string())));
+    let mut args = registered.clone();
+    if let (Some(site), Some(hub)) = (site, places.hub) {
+        let sites = SITES[..places.entries.len()].join(",");
+        args.extend(pairs([("--sites", sites), ("--hub", hub.to_string())]));
+        // The first site goes on with what a chat of one site has left.
+        if site != SITES[0] {
+            let file = config.dir().join(site).join("chat.sqlite");
+            args.extend(["--file".into(), file.into()]);
+        }
+    }
     let das = Child {
         command: &["im", "das"],
         role: "das",
         index: 1,
         stage: 2,
-        args: registered(),
+        site,
+        args,
     };
     let logic = (1..=config.up.logic_processes).map(|index| Child {
         command: &["im", "logic"],
         role: "logic",
         index,
         stage: 1,
-        args: registered(),
+        site,
+        args: registered.clone(),
     });
-    let mut args = registered();
-    args.extend(["--listen".into(), entry.to_string().into()]);
+    let mut args = registered.clone();
+    args.extend(pairs([("--listen", entry.to_string())]));
     let entry = Child {
         command: &["im", "entry"],
         role: "entry",
         index: 1,
         stage: 0,
+        site,
         args,
     };
-    let children = std::iter::once(das)
-        .chain(logic)
-        .chain(std::iter::once(entry));
-    children
-        .map(|child| child.spec(config, program, sockets))
+    let children = std::iter::once(das).chain(logic);
+    children.chain(std::iter::once(entry)).collect()
+}
+
+fn pairs(flags: impl IntoIterator<Item = (&'static str, String)>) -> Vec<OsString> {
+    let flags = flags.into_iter();
+    flags
+        .flat_map(|(flag, value)| [flag.into(), value.into()])
         .collect()
 }
 
@@ -74,7 +135,8 @@ pub(crate) fn registry(
         role: "registry",
         index: 1,
         stage: 3,
-        args: vec!["--listen".into(), listen.to_string().into()],
+        site: None,
+        args: pairs([("--listen", listen.to_string())]),
     };
     child.spec(config, program, sockets)
 }
@@ -84,16 +146,22 @@ struct Child {
     role: &'static str,
     index: u16,
     stage: u8,
+    site: Option<&'static str>,
     args: Vec<OsString>,
 }
 
 impl Child {
     fn spec(self, config: &Config, program: &Path, sockets: &Sockets) -> ChildSpec {
-        let name = format!("{}-{}", self.role, self.index);
+        let name = match self.site {
+            Some(site) => format!("{site}-{}-{}", self.role, self.index),
+            None => format!("{}-{}", self.role, self.index),
+        };
         let mut args: Vec<OsString> = self.command.iter().map(Into::into).collect();
         args.extend(["--dir".into(), config.dir().into()]);
         if self.command[0] == "im" {
             args.extend(["--index".into(), self.index.to_string().into()]);
+            let site = self.site.map(|site| ("--site", site.to_owned()));
+            args.extend(pairs(site));
         }
         args.extend(self.args);
         args.extend(["--log".into(), config.log.level.clone().into()]);
@@ -135,7 +203,7 @@ pub(crate) fn run(command: &ImCommand, config: &Config, as_json: bool) -> Result
         ImCommand::Das(args) => im::das::run(&im::das::Config {
             role: role(
                 config,
-                args,
+                &args.role,
                 serving!(config, config.das, config.das.shards),
             )?,
             store: im::store::StoreOptions {
@@ -143,6 +211,8 @@ pub(crate) fn run(command: &ImCommand, config: &Config, as_json: bool) -> Result
                 readers: config.das.readers,
                 ..im::store::StoreOptions::default()
             },
+            file: args.file.clone(),
+            sync: sync(args)?,
         }),
         ImCommand::Logic(args) => im::logic::run(&im::logic::Config {
             role: role(
@@ -171,10 +241,27 @@ pub(crate) fn run(command: &ImCommand, config: &Config, as_json: bool) -> Result
     result.map_err(|error| Failure::Operation(error.into()))
 }
 
+/// How a Das keeps its copy, if its site is one of several.
+fn sync(args: &DasArgs) -> Result<Option<im::das::SyncConfig>, Failure> {
+    let Some(site) = &args.role.site else {
+        return Ok(None);
+    };
+    if !args.sites.contains(site) {
+        let site = site.as_str();
+        let error = anyhow!("--sites: {site}, the --site, is not among them");
+        return Err(Failure::Usage(error));
+    }
+    Ok(Some(im::das::SyncConfig {
+        hub: args.hub.into(),
+        sites: args.sites.clone(),
+    }))
+}
+
 fn role(config: &Config, args: &RoleArgs, serving: im::Serving) -> Result<im::RoleConfig, Failure> {
     Ok(im::RoleConfig {
         dir: config.dir().to_owned(),
         index: args.index,
+        site: args.site.clone(),
         discovery: im::Discovery {
             registries: config.registry.urls()?,
             peers: args.peers,

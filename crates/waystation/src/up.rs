@@ -117,28 +117,47 @@ async fn bind_console(at: SocketAddr) -> Result<(TcpListener, SocketAddr), Failu
 fn plan(config: &Config, dir: &DataDir) -> Result<(Vec<ChildSpec>, Option<String>), Failure> {
     let named = config.up.registries();
     let named = named.map_err(|error| Failure::Usage(anyhow!("up.registry: {error}")))?;
-    // Held until the other one is chosen, so that they differ.
-    let entry = config
-        .up
-        .demo
-        .then(|| free_address("entry-1", config.up.entry));
-    let entry = entry.transpose()?;
+    // Held until the others are chosen, so that they differ.
+    let mut held = Vec::new();
+    let mut entries = Vec::new();
+    let sites = if config.up.demo {
+        config.up.entries()
+    } else {
+        Vec::new()
+    };
+    for (index, at) in sites.into_iter().enumerate() {
+        let (at, listener) = free_address(&roles::entry_name(config, index), at)?;
+        entries.push(at);
+        held.push(listener);
+    }
     let program = std::env::current_exe().context("cannot find the running program")?;
     let mut specs = Vec::new();
     let mut registries = named.others;
     if named.own {
-        let (listen, _) = free_address("registry-1", config.registry.listen)?;
+        let (listen, listener) = free_address("registry-1", config.registry.listen)?;
+        held.push(listener);
         specs.push(roles::registry(config, &program, dir.sockets(), listen));
         let host = reachable(listen).to_string();
         registries.insert(0, RegistryUrl::Embedded { host });
     }
-    let Some((entry, held)) = entry else {
-        return Ok((specs, None));
-    };
+    let mut hub = None;
+    if entries.len() > 1 {
+        let (listen, listener) = free_address("hub-1", config.up.hub)?;
+        held.push(listener);
+        hub = Some(listen);
+    }
     drop(held);
-    let chat = roles::chat(config, &program, dir.sockets(), entry, &registries);
-    specs.extend(chat);
-    Ok((specs, Some(format!("http://{}/", reachable(entry)))))
+    let places = roles::Places {
+        program: &program,
+        sockets: dir.sockets(),
+        entries: &entries,
+        hub,
+        registries: &registries,
+    };
+    specs.extend(roles::chat(config, &places));
+    let first = entries.first();
+    let url = first.map(|entry| format!("http://{}/", reachable(*entry)));
+    Ok((specs, url))
 }
 
 /// Where this machine reaches who listens on `at`.

@@ -17,12 +17,21 @@ pub enum Error {
     /// The role's name or address makes no instance; the text says why.
     #[error("cannot register: {0}")]
     Instance(String),
+    /// A thread could not be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
     /// Signals could not be waited for.
     #[error("cannot wait for signals")]
     Signals(#[source] std::io::Error),
     /// The store could not be opened.
     #[error("cannot open the chat's store")]
     Store(#[from] StoreError),
+    /// The site of the chat's database could not be started.
+    #[error("cannot keep a copy of the chat")]
+    Site(#[from] waystation_sync::site::SiteError),
+    /// The client of the hub could not be started.
+    #[error("cannot ask the hub")]
+    Hub(#[from] waystation_sync::client::ClientError),
     /// A directory could not be made.
     #[error("cannot make {path}")]
     Directory {

@@ -22,7 +22,7 @@ use waystation_service::{App, Group, Health, ProbeConfig, Updated};
 use crate::error::Error;
 use crate::kept::Kept;
 use crate::rival::{Standing, standing};
-use crate::role::RoleConfig;
+use crate::role::{RoleConfig, service_at};
 use crate::standing::{LOOK as LOOK_AT_STANDINGS, Standings};
 
 /// The service that roles of a kind are instances of.
@@ -46,6 +46,7 @@ pub(crate) struct Joined {
     registries: Registries,
     /// The view of the service without which the role cannot serve.
     needs: Option<Kept>,
+    site: Option<String>,
     standings: Arc<Standings>,
     /// Why the role does not serve yet; none once it does. What becomes of the
     /// registry after that is no matter of the role's health.
@@ -63,6 +64,16 @@ pub(crate) struct Entrant<'a> {
     /// Whether all of the service must stand in one directory, whose content
     /// they share. While one of another directory serves this one does not.
     pub(crate) is_of_one_directory: bool,
+    /// What has to come true before it serves, beside what it needs of others.
+    pub(crate) after: Option<Awaited>,
+}
+
+/// Something that a role waits for before it serves.
+pub(crate) struct Awaited {
+    /// Why it does not serve yet, for people.
+    pub(crate) reason: &'static str,
+    /// Whether it has come true.
+    pub(crate) is_true: watch::Receiver<bool>,
 }
 
 /// Of roles that may be many.
@@ -88,8 +99,9 @@ impl Joined {
         name: &str,
         needs: Option<&'static str>,
     ) -> Result<Self, Error> {
-        let kept = |service| Kept::new(&role.dir, name, service_name(service));
+        let kept = |service| Kept::new(&role.dir, name, service_name(&role.registered(service)));
         Ok(Self {
+            site: role.site.as_ref().map(|site| site.as_str().to_owned()),
             registries: Registries::open(&role.discovery.registries)?,
             needs: needs.map(kept),
             standings: Arc::default(),
@@ -102,6 +114,7 @@ impl Joined {
         Follower {
             registries: self.registries.clone(),
             standings: self.standings.clone(),
+            site: self.site.clone(),
             restored: self.needs.as_ref().and_then(Kept::load),
         }
     }
@@ -214,6 +227,13 @@ impl Joined {
             // Its sender lives as long as this.
             let _ = is_found.wait_for(|is_found| *is_found).await;
         }
+        if let Some(Awaited { reason, is_true }) = &entrant.after {
+            self.set_waits_for(Some((*reason).to_owned()));
+            if is_true.clone().wait_for(|is_true| *is_true).await.is_err() {
+                // Whoever would say so is gone, so it never comes true.
+                return std::future::pending().await;
+            }
+        }
         if let Some(place) = place {
             if entrant.is_of_one_directory {
                 self.wait_for_the_directory(place, entrant).await?;
@@ -235,11 +255,12 @@ impl Joined {
         entrant: &Entrant<'_>,
     ) -> Result<(), Error> {
         let owner = node_id(&entrant.role.dir)?;
-        let what = Watch::Service(service_name(entrant.service));
+        let service = entrant.role.registered(entrant.service);
+        let what = Watch::Service(service_name(&service));
         let watching = self.registries.watch(what, WatchOptions::default())?;
         loop {
             let is_complete = watching.is_complete();
-            let view = watching.view(entrant.service);
+            let view = watching.view(&service);
             let view = view.filter(|_| is_complete);
             let standing = view.as_ref().map(|view| standing(view, &entrant.id, owner));
             let reason = match standing {
@@ -296,6 +317,11 @@ impl Joined {
     }
 }
 
+/// The service that Logics of a site are instances of.
+pub(crate) fn logics_at(site: &str) -> String {
+    service_at(LOGIC, site)
+}
+
 fn any_serves(view: &View) -> bool {
     let mut instances = view.instances.values();
     instances.any(|instance| instance.state == State::Serving)
@@ -306,18 +332,42 @@ fn any_serves(view: &View) -> bool {
 pub(crate) struct Follower {
     registries: Registries,
     standings: Arc<Standings>,
+    site: Option<String>,
     /// What was known when this process last ran.
     restored: Option<View>,
 }
 
 impl Follower {
-    /// Keeps `group` to the views of `service`, and acknowledges each once no
-    /// caller on this shard goes by an older one. `on_update` sees what changed.
-    /// `probe` says how its nodes are probed, if they are.
+    /// The site of this process, if there are several.
+    pub(crate) fn site(&self) -> Option<&str> {
+        self.site.as_deref()
+    }
+
+    /// What `service` is called at this process' site.
+    fn own(&self, service: &str) -> String {
+        let own = self.site.as_ref();
+        own.map_or_else(|| service.to_owned(), |site| service_at(service, site))
+    }
+
+    /// Keeps `group` to the views of `service` at this site, and acknowledges each
+    /// once no caller on this shard goes by an older one. `on_update` sees what
+    /// changed. `probe` says how its nodes are probed, if they are.
     pub(crate) fn follow(
         &self,
         shard: &Shard,
-        service: &'static str,
+        service: &str,
+        group: &Group,
+        probe: Option<&ProbeConfig>,
+        on_update: impl Fn(Updated) + 'static,
+    ) {
+        self.follow_named(shard, &self.own(service), group, probe, on_update);
+    }
+
+    /// As [`Follower::follow`], of a service by its whole name.
+    pub(crate) fn follow_named(
+        &self,
+        shard: &Shard,
+        service: &str,
         group: &Group,
         probe: Option<&ProbeConfig>,
         on_update: impl Fn(Updated) + 'static,
@@ -342,15 +392,17 @@ impl Follower {
             group.probe(shard, probe.clone());
         }
         let (standings, own, noted) = (self.standings.clone(), shard.clone(), group.clone());
+        let service: Arc<str> = service.into();
+        let name = service.clone();
         shard.spawn(Label::of("note standings"), async move {
             loop {
-                standings.note(service, own.id().0, &noted);
+                standings.note(&name, own.id().0, &noted);
                 own.sleep(LOOK_AT_STANDINGS).await;
             }
         });
         let group = group.clone();
         shard.spawn(Label::of("follow a service"), async move {
-            waystation_net::describe_task(service.to_owned());
+            waystation_net::describe_task(service.to_string());
             loop {
                 for change in waiting(CHANGES, watching.changes()).await {
                     on_update(group.update(&change.view, &change.kept));
@@ -372,8 +424,10 @@ impl Entrant<'_> {
             id: node_id(&self.role.dir)?,
             incarnation: u64::try_from(unix_time().as_millis()).unwrap_or(u64::MAX),
         };
-        let service = service_name(self.service);
-        let instance = Instance::new(self.id.clone(), service, address, owner);
+        let service = service_name(&self.role.registered(self.service));
+        let mut instance = Instance::new(self.id.clone(), service, address, owner);
+        let site = self.role.site.as_ref();
+        instance.site = site.and_then(|site| waystation_membership::Label::new(site.as_str()).ok());
         instance.validate().map_err(|error| {
             let error: &dyn std::error::Error = &error;
             error.source().map_or_else(|| fault(error), fault)

@@ -32,4 +32,4 @@ pub mod store;
 include!(concat!(env!("OUT_DIR"), "/_mod.rs"));
 
 pub use self::error::Error;
-pub use self::role::{Discovery, RoleConfig, Serving};
+pub use self::role::{Discovery, RoleConfig, Serving, SiteName};

@@ -26,6 +26,9 @@ pub struct RoleConfig {
     pub dir: PathBuf,
     /// Its number among the processes of its role, from 1.
     pub index: u16,
+    /// The site it stands at, where several keep copies of the chat. Roles of one
+    /// site find each other; their names in lists begin with the site's.
+    pub site: Option<SiteName>,
     /// How it finds other roles, and is found.
     pub discovery: Discovery,
     /// How it serves.
@@ -85,18 +88,58 @@ impl Default for Serving {
     }
 }
 
+/// Longest name of a site, in bytes: names of sockets begin with it.
+const SITE_NAME_BYTES_MAX: usize = 16;
+
+/// The name of a site: `a-z` and `0-9`, 1 to 16 of them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SiteName(String);
+
+impl SiteName {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub fn new(name: &str) -> Result<Self, String> {
+        let is_in_rule = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        if name.is_empty() || name.len() > SITE_NAME_BYTES_MAX || !name.bytes().all(is_in_rule) {
+            let most = SITE_NAME_BYTES_MAX;
+            return Err(format!("a site's name has 1 to {most} of a-z and 0-9"));
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl RoleConfig {
-    /// `ROLE-N`.
+    /// `ROLE-N`, or `SITE-ROLE-N`.
     pub(crate) fn name(&self, role: &str) -> String {
-        format!("{role}-{}", self.index)
+        self.numbered(role, self.index)
+    }
+
+    /// As [`RoleConfig::name`] of the process with that number.
+    pub(crate) fn numbered(&self, role: &str, index: u16) -> String {
+        match &self.site {
+            Some(site) => format!("{}-{role}-{index}", site.as_str()),
+            None => format!("{role}-{index}"),
+        }
+    }
+
+    /// The service that roles of a kind are instances of at this role's site.
+    pub(crate) fn registered(&self, service: &str) -> String {
+        match &self.site {
+            Some(site) => service_at(service, site.as_str()),
+            None => service.to_owned(),
+        }
     }
 
     fn socket(&self, role: &str, kind: &str) -> Address {
-        Address::Unix(
-            self.dir
-                .join("run")
-                .join(format!("{role}-{}.{kind}", self.index)),
-        )
+        let name = format!("{}.{kind}", self.name(role));
+        Address::Unix(self.dir.join("run").join(name))
     }
 
     /// Where the role serves other roles.
@@ -152,7 +195,13 @@ impl RoleConfig {
     }
 }
 
-fn make(path: &Path) -> Result<(), Error> {
+/// The service that roles of a kind are instances of at a site.
+pub(crate) fn service_at(service: &str, site: &str) -> String {
+    format!("{service}.{site}")
+}
+
+/// Makes a directory and those above it.
+pub(crate) fn make(path: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(path).map_err(|source| Error::Directory {
         path: path.to_owned(),
         source,

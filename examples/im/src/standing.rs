@@ -11,24 +11,27 @@ use waystation_service::{Group, Member};
 /// How often it is written down.
 pub(crate) const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
 
+/// A service and a shard that calls its nodes.
+type Place = (Arc<str>, u16);
+
 /// Nodes by service, shard and verdict.
 #[derive(Debug, Default)]
 pub(crate) struct Standings {
-    counts: Mutex<BTreeMap<(&'static str, u16), [u64; 3]>>,
+    counts: Mutex<BTreeMap<Place, [u64; 3]>>,
 }
 
 const WORDS: [&str; 3] = ["use", "suspect", "gone"];
 
 impl Standings {
     /// Writes down what a shard thinks of the nodes of a service that serve.
-    pub(crate) fn note(&self, service: &'static str, shard: u16, group: &Group) {
+    pub(crate) fn note(&self, service: &Arc<str>, shard: u16, group: &Group) {
         let mut counts = [0; 3];
         let members = group.members();
         for member in members.iter().filter(|member| member.takes()) {
             counts[place(member)] += 1;
         }
         let mut all = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert((service, shard), counts);
+        all.insert((service.clone(), shard), counts);
     }
 
     /// As metrics.

@@ -313,4 +313,6 @@ pub struct SiteStatus {
     pub vitals: Vitals,
     /// Whether it may write.
     pub may_write: bool,
+    /// How often it was given the right to write.
+    pub grants: u64,
 }

@@ -33,7 +33,7 @@ mod touches;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
-use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, Transaction, TransactionBehavior};
 use waystation_base::Seq;
 use waystation_replica::{LifeId, SiteRestored};
@@ -82,6 +82,23 @@ impl SqliteDatabase {
     pub fn skip(mut self, table: &str) -> Self {
         self.skipped.push(table.to_owned());
         self
+    }
+
+    /// Whether the copy in a file is being restored: a part of its rows is missing.
+    /// What a program reads or writes in a transaction that finds it so means
+    /// nothing. Cost: one row.
+    ///
+    /// # Errors
+    /// The file was never opened as a target, or cannot be read.
+    pub fn is_restoring(connection: &Connection) -> rusqlite::Result<bool> {
+        state::is_restoring(connection)
+    }
+
+    /// The rows that an entry's payload puts into a table: for each the values of
+    /// `columns`, in their order. Nothing of a payload that is no changes of rows,
+    /// or of a table that has not all of these columns. Cost: O(payload).
+    pub fn rows_put(payload: &[u8], table: &str, columns: &[&str]) -> Vec<Vec<Value>> {
+        changes::rows_put(payload, table, columns)
     }
 
     fn connect(&self) -> Result<Connection, AdapterError> {

@@ -82,6 +82,8 @@ pub struct SiteReport {
     pub is_differing: bool,
     /// Whether it has the right to write.
     pub may_write: bool,
+    /// How often it was given that right.
+    pub grants: u64,
     /// The last error of its applier.
     pub error: Option<String>,
 }
@@ -114,6 +116,7 @@ impl From<SiteStatus> for SiteReport {
             parked: one.vitals.parked,
             is_differing: one.vitals.is_differing,
             may_write: one.may_write,
+            grants: one.grants,
             error: one.vitals.error.map(|error| error.to_string()),
         }
     }

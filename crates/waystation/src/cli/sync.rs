@@ -147,6 +147,9 @@ pub(crate) struct HubArgs {
     /// Where sites and publishers connect
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7072")]
     pub(crate) listen: SocketAddr,
+    /// The site that others copy first, and that starts without a copy
+    #[arg(long, value_name = "SITE", default_value = "master")]
+    pub(crate) first: String,
     /// Threads that serve sites
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) shards: u16,

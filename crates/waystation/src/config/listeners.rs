@@ -11,6 +11,7 @@ const LISTENERS: &[(&str, &str)] = &[
     ("console", "listen"),
     ("up", "entry"),
     ("registry", "listen"),
+    ("up", "hub"),
     ("route", "listen"),
     ("report", "listen"),
 ];
@@ -60,6 +61,10 @@ impl Listener<'_> {
             // One that is told by its own flag runs alone.
             ("registry", _) => {
                 runs_registry() == Some(true) && self.setting.origin != Origin::Flag("--listen")
+            }
+            ("up", "hub") => {
+                let sites = values.get(&("up", "sites"));
+                sites.and_then(|setting| setting.value.as_integer()) > Some(1)
             }
             ("up", _) => {
                 let demo = values.get(&("up", "demo"));

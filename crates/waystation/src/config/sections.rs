@@ -36,6 +36,14 @@ section! {
         /// Where the chat's Entry listens (WebSocket, HTTP and native).
         entry: SocketAddr = Text("127.0.0.1:7080"), Kind::Address,
             "an address that is not loopback opens the chat to the network";
+        /// Sites that keep copies of the chat, each with an Entry, Logics, a Das and
+        /// a database of its own, with a hub between them. The Entry of each
+        /// further site has the next port after `entry`.
+        sites: u16 = Integer(1), Kind::Integer { unit: "sites", min: 1, max: 8 },
+            "with more than one, a hub and as many chats: four processes each";
+        /// Where the hub of several sites listens.
+        hub: SocketAddr = Text("127.0.0.1:7072"), Kind::Address,
+            "an address that is not loopback opens the log to the network";
         /// The registry by which the roles find each other: one that `up` runs
         /// itself, on `registry.listen`, or the URL of another. Several with
         /// spaces between them are used as one, to move between them.
@@ -83,7 +91,28 @@ impl Up {
                 self.restart_delay_min_ms, self.restart_delay_max_ms
             ));
         }
+        let ports = u32::from(self.entry.port()) + u32::from(self.sites) - 1;
+        if ports > u32::from(u16::MAX) {
+            let sites = self.sites;
+            faults.push(format!(
+                "entry: there are no {sites} ports from {} on",
+                self.entry
+            ));
+        }
         faults
+    }
+
+    /// Where the Entry of each site listens: at the port after that of the one
+    /// before it, or anywhere if that is port 0.
+    pub(crate) fn entries(&self) -> Vec<SocketAddr> {
+        let at = |site: u16| {
+            let mut at = self.entry;
+            if at.port() != 0 {
+                at.set_port(at.port().saturating_add(site));
+            }
+            at
+        };
+        (0..self.sites).map(at).collect()
     }
 
     /// Faults of a role's own `drain_ms` beside ours.

@@ -2,6 +2,7 @@
 //! faults leads to stands in `tests/config.rs` beside the texts it prints.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use proptest::collection::vec;
@@ -278,4 +279,27 @@ fn listeners_and_bounds_that_exclude_each_other_are_all_named() {
     ] {
         assert!(Config::load(sources(text)).is_ok(), "{text}");
     }
+}
+
+/// Sites whose Entries or hub have no place were found when they were started.
+#[test]
+fn each_site_has_a_port_for_its_entry() {
+    let folder = tempfile::tempdir().unwrap();
+    let sources = |text: &str| Sources {
+        file: Some(file(&folder, text.as_bytes())),
+        ..Sources::default()
+    };
+    let up = |text: &str| Config::load(sources(text)).unwrap().up;
+    let ports = |text| -> Vec<u16> { up(text).entries().iter().map(SocketAddr::port).collect() };
+    assert_eq!(ports(""), [7080]);
+    assert_eq!(ports("[up]\nsites = 3\n"), [7080, 7081, 7082]);
+    assert_eq!(ports("[up]\nsites = 2\nentry = \"127.0.0.1:0\"\n"), [0, 0]);
+    let expected = "waystation.toml:2:1: up.entry: there are no 2 ports from 127.0.0.1:65535 on";
+    let found = faults(sources("[up]\nentry = \"127.0.0.1:65535\"\nsites = 2\n"));
+    assert!(found.contains(expected), "{found}");
+    let taken = "[up]\nhub = \"127.0.0.1:7070\"\n";
+    assert!(Config::load(sources(taken)).is_ok(), "one site has no hub");
+    let expected = "waystation.toml:2:1: up.hub: 127.0.0.1:7070 is taken by console.listen";
+    let found = faults(sources(&format!("{taken}sites = 2\n")));
+    assert!(found.contains(expected), "{found}");
 }

@@ -38,15 +38,25 @@ pub(crate) struct Chat {
 /// ask for it: its port is below those for outgoing connections. A role that is
 /// killed finds it free again.
 pub(crate) fn free_address() -> String {
+    address(free_ports(1))
+}
+
+/// The first of some ports in a row for which that is true.
+fn free_ports(count: u16) -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let first = std::process::id().wrapping_mul(37);
     loop {
-        let next = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let address = format!("127.0.0.1:{}", 20_000 + next % 10_000);
-        if TcpListener::bind(&address).is_ok() {
-            return address;
+        let next = NEXT.fetch_add(count.into(), Ordering::Relaxed);
+        let next = first.wrapping_add(next) % 10_000;
+        let first = 20_000 + u16::try_from(next).unwrap();
+        if (first..first + count).all(|port| TcpListener::bind(address(port)).is_ok()) {
+            return first;
         }
     }
+}
+
+fn address(port: u16) -> String {
+    format!("127.0.0.1:{port}")
 }
 
 impl Chat {
@@ -66,6 +76,14 @@ impl Chat {
         Self::with(&lines, format!("embedded://{listen}"), prepare)
     }
 
+    /// A chat of two sites, a and b, over what `prepare` put into its directory.
+    pub(crate) fn with_sites(lines: &str, prepare: impl FnOnce(&Path)) -> Self {
+        let (listen, hub) = (free_address(), free_address());
+        let lines =
+            format!("[up]\nsites = 2\nhub = \"{hub}\"\n{lines}[registry]\nlisten = \"{listen}\"\n");
+        Self::with(&lines, format!("embedded://{listen}"), prepare)
+    }
+
     /// A chat whose roles find each other by that registry.
     pub(crate) fn joined_by(registry: &str) -> Self {
         let lines = format!("[up]\nregistry = \"{registry}\"\n");
@@ -75,7 +93,7 @@ impl Chat {
     fn with(lines: &str, registry: String, prepare: impl FnOnce(&Path)) -> Self {
         let mut chat = Self {
             dir: tempfile::tempdir().unwrap(),
-            entry: free_address(),
+            entry: address(free_ports(2)),
             registry,
             console: String::new(),
             up: None,
@@ -122,6 +140,19 @@ impl Chat {
         &self.entry
     }
 
+    /// Where the Entry of a site listens, `a` or `b`.
+    pub(crate) fn entry_at(&self, site: &str) -> String {
+        let first: u16 = self.entry.rsplit(':').next().unwrap().parse().unwrap();
+        address(first + u16::from(site == "b"))
+    }
+
+    /// Where the hub of its sites listens.
+    pub(crate) fn hub(&self) -> String {
+        let config = std::fs::read_to_string(self.config()).unwrap();
+        let line = config.lines().find(|line| line.starts_with("hub = "));
+        line.unwrap().split('"').nth(1).unwrap().to_owned()
+    }
+
     /// The address of the chat page, with what follows its `?`.
     pub(crate) fn page(&self, query: &str) -> String {
         format!("http://{}/?{query}", self.entry)
@@ -131,6 +162,11 @@ impl Chat {
     /// JSON, an error's too.
     pub(crate) fn ask(&self, method: &str, body: &Value) -> Value {
         ask(&self.entry, method, body)
+    }
+
+    /// The same of the Entry of a site.
+    pub(crate) fn ask_at(&self, site: &str, method: &str, body: &Value) -> Value {
+        ask(&self.entry_at(site), method, body)
     }
 
     /// Sends a message over HTTP. It must be new.

@@ -36,13 +36,14 @@ pub(crate) fn size() -> Size {
     }
 }
 
-/// Messages that Das has stored since it was started.
+/// Messages that Das has stored since it was started; of several sites, all
+/// together.
 pub(crate) fn stored(chat: &Chat) -> u64 {
     let page = chat.console("/metrics");
-    let mut lines = page.lines();
-    let line = lines.find(|line| line.starts_with("waystation_im_writes_total{"));
-    let value = line.and_then(|line| line.rsplit_once(' '));
-    value.map_or(0, |(_, value)| value.parse().unwrap())
+    let lines = page.lines();
+    let lines = lines.filter(|line| line.starts_with("waystation_im_writes_total{"));
+    let values = lines.filter_map(|line| line.rsplit_once(' '));
+    values.map(|(_, value)| value.parse::<u64>().unwrap()).sum()
 }
 
 /// Waits until the load has stored so many messages from now on: it runs.

@@ -2,17 +2,19 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::rc::Rc;
 
 use waystation_base::{Clock, Gate};
 use waystation_net::{MonotonicClock, WaitsFor, unix_time, waiting};
 use waystation_service::limits::{LOG_LINES, LOG_PERIOD};
 use waystation_service::{Ctx, Status};
 
+use super::arrivals::Watchers;
 use crate::im::das::Das;
 use crate::im::{
     AppendReply, AppendRequest, Conversation, ConversationsReply, GroupReply, HistoryReply,
-    MarkReadReply, Message, UserConversations, UserCreateGroup, UserGroup, UserHistory,
-    UserMarkRead, UserMembers, UserRemoveMember,
+    HomeReply, HomeRequest, MarkReadReply, Message, Pushed, UserConversations, UserCreateGroup,
+    UserGroup, UserHistory, UserMarkRead, UserMembers, UserRemoveMember, WatchRequest,
 };
 use crate::store::{
     AddMembers, Append, ConversationsQuery, CreateGroup, HistoryPage, HistoryQuery, MarkRead,
@@ -54,12 +56,18 @@ async fn read<T>(
 /// The methods over one store.
 pub(super) struct DataAccess {
     store: StoreHandle,
+    /// Who is told what arrives, where there are other sites.
+    watchers: Option<Rc<Watchers>>,
 }
 
 impl DataAccess {
-    pub(super) fn new(store: StoreHandle) -> Self {
-        Self { store }
+    pub(super) fn new(store: StoreHandle, watchers: Option<Rc<Watchers>>) -> Self {
+        Self { store, watchers }
     }
+}
+
+fn no_sites() -> Status {
+    Status::invalid_request("this chat has one site")
 }
 
 impl From<StoreError> for Status {
@@ -72,7 +80,10 @@ impl From<StoreError> for Status {
             StoreError::TooLarge { .. } => Self::too_large(text),
             StoreError::AlreadyExists { .. } => Self::conflict(text),
             StoreError::Overloaded => Self::overloaded(text),
-            StoreError::Closed => Self::unavailable(text),
+            // The home may change, and the copy comes.
+            StoreError::Closed | StoreError::OtherHome { .. } | StoreError::NotWhole => {
+                Self::unavailable(text)
+            }
             // The disk or the file is at fault, and may recover: nothing was
             // acknowledged, so it may be tried again.
             other => {
@@ -97,6 +108,23 @@ fn page_size(asked: u32, default: u32, most: usize) -> usize {
 }
 
 impl Das for DataAccess {
+    async fn home(&self, ctx: &Ctx, request: HomeRequest) -> Result<HomeReply, Status> {
+        if self.watchers.is_none() {
+            return Err(no_sites());
+        }
+        let site = read(ctx, self.store.home(request.conversation)).await?;
+        Ok(HomeReply { site })
+    }
+
+    async fn watch(&self, ctx: &Ctx, _: WatchRequest) -> Result<Pushed, Status> {
+        let watchers = self.watchers.as_ref().ok_or_else(no_sites)?;
+        let peer = ctx
+            .peer()
+            .ok_or_else(|| Status::internal("the request has no connection"))?;
+        watchers.add(&peer)?;
+        Ok(Pushed {})
+    }
+
     async fn append(&self, ctx: &Ctx, request: AppendRequest) -> Result<AppendReply, Status> {
         let append = Append {
             conversation: request.conversation,

@@ -13,8 +13,8 @@ use waystation_service::App;
 use super::handlers::DataAccess;
 use crate::im::das;
 use crate::store::{
-    ChatReader, ChatStore, ConversationState, ConversationsQuery, HistoryQuery, MessagePage,
-    StoreError, StoreHandle, StoreOptions, WriteOperation, WriteOutcome,
+    Addressees, ChatReader, ChatStore, ConversationState, ConversationsQuery, HistoryQuery,
+    MessagePage, StoreError, StoreHandle, StoreOptions, WriteOperation, WriteOutcome,
 };
 
 /// Far more than anything here takes; only a failing test waits for so long.
@@ -56,6 +56,14 @@ impl ChatReader for Nothing {
     fn members(&mut self, _: &str) -> Result<Vec<String>, StoreError> {
         Err(StoreError::Closed)
     }
+
+    fn home(&mut self, _: &str) -> Result<String, StoreError> {
+        Err(StoreError::Closed)
+    }
+
+    fn addressees(&mut self, _: i64) -> Result<Option<Addressees>, StoreError> {
+        Err(StoreError::Closed)
+    }
 }
 
 fn send(socket: &Path, head: &str, body: &str) -> UnixStream {
@@ -91,7 +99,7 @@ fn a_request_that_waits_for_the_store_says_so() {
     let app = App::builder("das-1", NetConfig::default())
         .admin(Address::Unix(admin.clone()))
         .listen(Address::Unix(rpc.clone()), move |router| {
-            das::register(router, Rc::new(DataAccess::new(store.clone())))
+            das::register(router, Rc::new(DataAccess::new(store.clone(), None)))
         })
         .start()
         .unwrap();

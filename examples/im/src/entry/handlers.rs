@@ -188,6 +188,7 @@ impl Entry for Front {
             body: request.body,
             here: false,
             members: false,
+            forwarded: false,
         };
         ctx.retry(&Retry::idempotent(), async || {
             let part = ctx.within(TRY);
@@ -240,6 +241,7 @@ impl Entry for Front {
             uid: Self::user(ctx, request.uid)?,
             conversation: request.conversation,
             seq: request.seq,
+            forwarded: false,
         };
         self.ask(ctx, &mark.conversation, async |logic, ctx| {
             logic.mark_read(ctx, &mark).await
@@ -256,6 +258,7 @@ impl Entry for Front {
             uid: Self::user(ctx, request.uid)?,
             name: request.name,
             members: request.members,
+            forwarded: false,
         };
         self.ask(ctx, &create.name, async |logic, ctx| {
             logic.create_group(ctx, &create).await
@@ -268,6 +271,7 @@ impl Entry for Front {
             uid: Self::user(ctx, request.uid)?,
             conversation: request.conversation,
             members: request.members,
+            forwarded: false,
         };
         self.ask(ctx, &add.conversation, async |logic, ctx| {
             logic.add_members(ctx, &add).await
@@ -284,6 +288,7 @@ impl Entry for Front {
             uid: Self::user(ctx, request.uid)?,
             conversation: request.conversation,
             member: request.member,
+            forwarded: false,
         };
         self.ask(ctx, &remove.conversation, async |logic, ctx| {
             logic.remove_member(ctx, &remove).await

@@ -17,7 +17,8 @@ use crate::im::client::method::PresenceChanged;
 use crate::im::link::{self, Link};
 use crate::im::logic::LogicClient;
 use crate::im::{
-    AttachRequest, Conversation, FanoutMessage, Pushed, UserConversations, UserPresence,
+    AttachRequest, Conversation, FanoutMessage, MissedRequest, Pushed, UserConversations,
+    UserPresence,
 };
 
 /// A channel to one Logic that handles what it pushes.
@@ -50,6 +51,13 @@ struct FromLogic {
 }
 
 impl Link for FromLogic {
+    async fn missed(&self, _: &Ctx, _: MissedRequest) -> Result<Pushed, Status> {
+        if let Some(state) = self.state.upgrade() {
+            look_after_loss(&state);
+        }
+        Ok(Pushed {})
+    }
+
     async fn fanout(&self, _: &Ctx, request: FanoutMessage) -> Result<Pushed, Status> {
         if let (Some(state), Some(message)) = (self.state.upgrade(), request.message) {
             state.offer(&message, &request.recipients);

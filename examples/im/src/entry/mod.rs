@@ -128,6 +128,7 @@ pub fn run(config: &Config) -> Result<(), Error> {
         address: reachable(app.server().addresses()),
         when_taken: joined::TAKE_ANOTHER_INDEX,
         is_of_one_directory: false,
+        after: None,
     };
     joined.run(app, &entrant)
 }

@@ -46,8 +46,8 @@ use crate::store::limits::BODY_BYTES_MAX;
 /// What a run does.
 #[derive(Clone)]
 pub struct Config {
-    /// The Entry.
-    pub entry: Address,
+    /// The Entries, of one site or several; clients take them in turn.
+    pub entries: Vec<Address>,
     /// Users, with a connection each; at least 2.
     pub clients: u32,
     /// How long messages are sent, in seconds.
@@ -74,7 +74,7 @@ impl Config {
     pub fn new(entry: Address) -> Self {
         let nanos = unix_time().as_nanos().to_le_bytes();
         Self {
-            entry,
+            entries: vec![entry],
             clients: 100,
             seconds: 10,
             rate: 2_000,
@@ -93,6 +93,9 @@ impl Config {
                 what: what.to_owned(),
             })
         };
+        if self.entries.is_empty() {
+            return fault("an Entry is needed");
+        }
         if self.clients < 2 {
             return fault("two clients at least are needed to talk to each other");
         }
@@ -135,10 +138,10 @@ pub enum Error {
     #[error(transparent)]
     Start(#[from] StartError),
     /// Entry is away, or did not let everyone in. Start it, or look there.
-    #[error("{entry}: {done} of {goal} are ready, and no more come: {fault}")]
+    #[error("{entries}: {done} of {goal} are ready, and no more come: {fault}")]
     NoProgress {
-        /// The Entry.
-        entry: Address,
+        /// The Entries.
+        entries: String,
         /// Logins or groups that were made.
         done: u32,
         /// How many were to be made.
@@ -202,7 +205,7 @@ pub fn run(config: &Config, stop: &Stop) -> Result<Report, Error> {
         "a run starts"
     );
     let setup = Arc::new(Setup {
-        entry: config.entry.clone(),
+        entries: config.entries.clone(),
         topology,
         body_bytes: config.body_bytes as usize,
         shards: config.shards,

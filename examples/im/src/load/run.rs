@@ -143,7 +143,7 @@ impl Crew {
             seen = faults.into_iter().flatten().next().or(seen);
             if now() >= deadline {
                 return Err(Error::NoProgress {
-                    entry: self.setup.entry.clone(),
+                    entries: self.setup.entries(),
                     done: count,
                     goal,
                     fault: seen.unwrap_or_else(|| "it does not answer".to_owned()),

@@ -24,7 +24,7 @@ use crate::im::{CreateGroupRequest, SendReply, entry};
 
 /// What all shards of a run share.
 pub(super) struct Setup {
-    pub(super) entry: Address,
+    pub(super) entries: Vec<Address>,
     pub(super) topology: Topology,
     pub(super) body_bytes: usize,
     pub(super) shards: u16,
@@ -38,6 +38,17 @@ impl Setup {
     /// The shard that a client lives on.
     pub(super) fn shard_of(&self, client: u32) -> u16 {
         u16::try_from(client % u32::from(self.shards)).unwrap_or(0)
+    }
+
+    /// The Entry that a client connects to.
+    fn entry_of(&self, client: u32) -> Address {
+        self.entries[client as usize % self.entries.len()].clone()
+    }
+
+    /// The Entries, for people.
+    pub(super) fn entries(&self) -> String {
+        let entries: Vec<_> = self.entries.iter().map(ToString::to_string).collect();
+        entries.join(", ")
     }
 
     fn place_of(&self, client: u32) -> usize {
@@ -186,7 +197,7 @@ impl Station {
 
     fn add(self: &Rc<Self>, client: u32) {
         let uid = self.setup.topology.uids[client as usize].as_str();
-        let mut config = ClientConfig::new(self.setup.entry.clone(), uid, "load");
+        let mut config = ClientConfig::new(self.setup.entry_of(client), uid, "load");
         config.sends_max = SENDS_MAX;
         let recipient = Recipient {
             station: Rc::downgrade(self),

@@ -15,9 +15,10 @@ use super::limits::PRESENCE_MAX;
 use super::others::Others;
 use super::presence::{Change, Presence};
 use super::siblings::Siblings;
+use super::sites::Sites;
 use crate::im::das::DasClient;
 use crate::im::link::method as push;
-use crate::im::logic::Logic;
+use crate::im::logic::{Logic, LogicClient};
 use crate::im::{
     AppendReply, AppendRequest, AttachReply, AttachRequest, ConversationsReply, GroupReply,
     HistoryReply, MarkReadReply, Message, PresenceReply, PresenceRequest, Pushed, SendReply,
@@ -27,24 +28,32 @@ use crate::im::{
 
 /// The rules, one instance for each shard.
 pub(super) struct Rules {
-    shard: Shard,
-    das: Group,
+    pub(super) shard: Shard,
+    pub(super) das: Group,
     others: Others,
-    siblings: Siblings,
+    pub(super) sites: Option<Sites>,
+    pub(super) siblings: Siblings,
     counts: Arc<Counts>,
     /// Of all shards, so that each can tell every Entry.
-    presence: RefCell<Presence>,
+    pub(super) presence: RefCell<Presence>,
     /// Messages of one conversation are stored and fanned out one after
     /// another, so that they leave in the order of their numbers.
     conversations: Locks<String>,
 }
 
 impl Rules {
-    pub(super) fn new(shard: &Shard, das: Group, others: Others, counts: &Arc<Counts>) -> Self {
+    pub(super) fn new(
+        shard: &Shard,
+        das: Group,
+        others: Others,
+        sites: Option<Sites>,
+        counts: &Arc<Counts>,
+    ) -> Self {
         Self {
             shard: shard.clone(),
             das,
             others,
+            sites,
             siblings: Siblings::new(shard, counts.clone()),
             counts: counts.clone(),
             presence: RefCell::default(),
@@ -132,7 +141,7 @@ impl Rules {
 
     /// Gives a stored message to every Entry that has a member on it, as fast
     /// as they take it.
-    async fn fan_out(&self, ctx: &Ctx, message: Message, members: &[String]) {
+    pub(super) async fn fan_out(&self, ctx: &Ctx, message: Message, members: &[String]) {
         let routes = self.presence.borrow().route(members.iter());
         fan_out(ctx, &self.siblings, &Arc::new(message), routes).await;
     }
@@ -183,7 +192,7 @@ impl Rules {
     }
 
     /// The Das: all Logics go to the same one.
-    async fn das(&self, ctx: &Ctx) -> Result<DasClient, Status> {
+    pub(super) async fn das(&self, ctx: &Ctx) -> Result<DasClient, Status> {
         let pick = self.das.wait(ctx, b"").await?;
         Ok(DasClient::new(pick.channel))
     }
@@ -233,7 +242,8 @@ impl Rules {
             client_id: request.client_id,
             body: request.body,
         };
-        let stored = self.append(ctx, &append).await?;
+        let stored = self.append(ctx, &append).await;
+        let stored = self.settled(&append.conversation, stored)?;
         ctx.set_state("fanning out");
         let message = if stored.duplicate {
             // It is fanned out again, since the Logic that stored it may have
@@ -290,6 +300,20 @@ impl Logic for Rules {
     }
 
     async fn send(&self, ctx: &Ctx, request: UserSend) -> Result<SendReply, Status> {
+        let away = self.away(ctx, &request.conversation, request.forwarded);
+        if let Some(away) = away.await? {
+            let conversation = &request.conversation;
+            let asked = away.ask(ctx, conversation, async |pick, ctx| {
+                let request = UserSend {
+                    here: !pick.is_home,
+                    members: false,
+                    forwarded: true,
+                    ..request.clone()
+                };
+                LogicClient::new(pick.channel).send(ctx, &request).await
+            });
+            return self.settled(conversation, asked.await);
+        }
         if let Some(answer) = self.others.relay(ctx, &request).await {
             return self.tell_own(ctx, &request, answer?).await;
         }
@@ -327,10 +351,24 @@ impl Logic for Rules {
     }
 
     async fn mark_read(&self, ctx: &Ctx, request: UserMarkRead) -> Result<MarkReadReply, Status> {
-        ctx.retry(&Retry::idempotent(), async || {
+        let away = self.away(ctx, &request.conversation, request.forwarded);
+        if let Some(away) = away.await? {
+            let request = UserMarkRead {
+                forwarded: true,
+                ..request
+            };
+            let asked = away.ask(ctx, &request.conversation, async |pick, ctx| {
+                LogicClient::new(pick.channel)
+                    .mark_read(ctx, &request)
+                    .await
+            });
+            return self.settled(&request.conversation, asked.await);
+        }
+        let retry = Retry::idempotent();
+        let written = ctx.retry(&retry, async || {
             self.das(ctx).await?.mark_read(ctx, &request).await
-        })
-        .await
+        });
+        self.settled(&request.conversation, written.await)
     }
 
     async fn create_group(
@@ -338,17 +376,46 @@ impl Logic for Rules {
         ctx: &Ctx,
         request: UserCreateGroup,
     ) -> Result<GroupReply, Status> {
-        ctx.retry(&Retry::idempotent(), async || {
+        let conversation = format!("g:{}", request.name);
+        let away = self.away(ctx, &conversation, request.forwarded);
+        if let Some(away) = away.await? {
+            let request = UserCreateGroup {
+                forwarded: true,
+                ..request
+            };
+            let asked = away.ask(ctx, &conversation, async |pick, ctx| {
+                LogicClient::new(pick.channel)
+                    .create_group(ctx, &request)
+                    .await
+            });
+            return self.settled(&conversation, asked.await);
+        }
+        let retry = Retry::idempotent();
+        let written = ctx.retry(&retry, async || {
             self.das(ctx).await?.create_group(ctx, &request).await
-        })
-        .await
+        });
+        self.settled(&conversation, written.await)
     }
 
     async fn add_members(&self, ctx: &Ctx, request: UserMembers) -> Result<GroupReply, Status> {
-        ctx.retry(&Retry::idempotent(), async || {
+        let away = self.away(ctx, &request.conversation, request.forwarded);
+        if let Some(away) = away.await? {
+            let request = UserMembers {
+                forwarded: true,
+                ..request
+            };
+            let asked = away.ask(ctx, &request.conversation, async |pick, ctx| {
+                LogicClient::new(pick.channel)
+                    .add_members(ctx, &request)
+                    .await
+            });
+            return self.settled(&request.conversation, asked.await);
+        }
+        let retry = Retry::idempotent();
+        let written = ctx.retry(&retry, async || {
             self.das(ctx).await?.add_members(ctx, &request).await
-        })
-        .await
+        });
+        self.settled(&request.conversation, written.await)
     }
 
     async fn remove_member(
@@ -356,10 +423,24 @@ impl Logic for Rules {
         ctx: &Ctx,
         request: UserRemoveMember,
     ) -> Result<GroupReply, Status> {
-        ctx.retry(&Retry::idempotent(), async || {
+        let away = self.away(ctx, &request.conversation, request.forwarded);
+        if let Some(away) = away.await? {
+            let request = UserRemoveMember {
+                forwarded: true,
+                ..request
+            };
+            let asked = away.ask(ctx, &request.conversation, async |pick, ctx| {
+                LogicClient::new(pick.channel)
+                    .remove_member(ctx, &request)
+                    .await
+            });
+            return self.settled(&request.conversation, asked.await);
+        }
+        let retry = Retry::idempotent();
+        let written = ctx.retry(&retry, async || {
             self.das(ctx).await?.remove_member(ctx, &request).await
-        })
-        .await
+        });
+        self.settled(&request.conversation, written.await)
     }
 
     async fn members(&self, ctx: &Ctx, request: UserGroup) -> Result<GroupReply, Status> {

@@ -24,3 +24,17 @@ pub(super) const RELAY: Duration = Duration::from_secs(1);
 /// it is told; then its connections to Entries, and those of who told it, are
 /// made anew, which brings back what was lost.
 pub(super) const START_OVER_PAUSE: Duration = Duration::from_millis(20);
+
+/// Time for a Logic of another site to answer before another try, or three quarters
+/// of what is left: so the reason why it did not gets to who asked.
+pub(super) const ANOTHER_SITE: Duration = Duration::from_secs(2);
+
+/// Conversations of which a Logic keeps where they are written. With one more it
+/// begins anew, and asks Das again.
+pub(super) const HOMES_KEPT: usize = 100_000;
+
+/// Time for Das to note that it is to tell what arrives. Then it is asked again.
+pub(super) const WATCH: Duration = Duration::from_secs(5);
+
+/// The pause before that.
+pub(super) const WATCH_PAUSE: Duration = Duration::from_secs(1);

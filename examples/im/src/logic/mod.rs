@@ -18,7 +18,17 @@
 //! mailbox. Who is where all shards know: the one that an Entry is connected to
 //! hears it and tells the others, and Entry's request is answered when all go by
 //! it. A message goes to the shards of the connections that it is for.
+//!
+//! # Other sites
+//!
+//! Where several sites keep copies of the chat, a conversation is written at its
+//! home. What changes one with another home is passed on to a Logic there, which
+//! knows it by Das; what only reads is read here. Users here are told of a message
+//! once it is in the copy, and never before: Das says so, and Entry finds what it
+//! asks for. So an answer may be there a moment before the message is. Das tells one
+//! shard, which tells the others.
 
+mod arrivals;
 mod counts;
 mod fanout;
 mod handlers;
@@ -26,20 +36,24 @@ mod limits;
 mod others;
 mod presence;
 mod siblings;
+mod sites;
 
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use waystation_base::ShardId;
 use waystation_membership::Instance;
-use waystation_net::CloseReason;
-use waystation_service::{App, Channel, Group, Peer, address_of};
+use waystation_net::{CloseReason, Shard};
+use waystation_service::{App, Channel, Group, Peer, ProbeConfig, address_of};
 
+use self::arrivals::das_channel;
 use self::counts::Counts;
 use self::handlers::Rules;
 use self::others::Others;
+use self::sites::Sites;
 use crate::error::Error;
 use crate::im::logic;
-use crate::joined::{self, Entrant, Joined, instance_id};
+use crate::joined::{self, Entrant, Follower, Joined, instance_id};
 use crate::role::RoleConfig;
 
 /// Settings of a Logic.
@@ -70,17 +84,13 @@ pub fn run(config: &Config) -> Result<(), Error> {
         .metrics(joined.metrics())
         .metrics(Arc::new(move |page| counted.show(page)))
         .on_shard(move |shard| {
-            let connect = {
-                let shard = shard.clone();
-                move |instance: &Instance| Channel::new(&shard, address_of(instance))
-            };
-            let das = Group::following(joined::DAS, connect.clone());
-            let logics = Group::following(joined::LOGIC, connect);
-            let (das_probe, logic_probe) = (&probes.das_probe, &probes.logic_probe);
-            follower.follow(shard, joined::DAS, &das, das_probe.as_ref(), |_| {});
-            follower.follow(shard, joined::LOGIC, &logics, logic_probe.as_ref(), |_| {});
+            let sites = Sites::new(shard, &follower, probes.logic_probe.as_ref());
+            let logics = Group::following(joined::LOGIC, connect(shard));
+            let logic_probe = probes.logic_probe.as_ref();
+            follower.follow(shard, joined::LOGIC, &logics, logic_probe, |_| {});
             let others = Others::new(own.clone(), logics, counts.clone());
-            shard.set_extension(Rc::new(Rules::new(shard, das, others, &counts)));
+            let parts = (others, sites, counts.clone());
+            start(shard, &follower, probes.das_probe.as_ref(), parts);
         })
         .listen(role.service("logic"), move |router| {
             limits.limit_within(router);
@@ -100,6 +110,40 @@ pub fn run(config: &Config) -> Result<(), Error> {
         address: app.server().addresses()[0].clone(),
         when_taken: joined::TAKE_ANOTHER_INDEX,
         is_of_one_directory: false,
+        after: None,
     };
     joined.run(app, &entrant)
+}
+
+fn connect(shard: &Shard) -> impl Fn(&Instance) -> Channel + 'static {
+    let shard = shard.clone();
+    move |instance| Channel::new(&shard, address_of(instance))
+}
+
+/// Makes the shard's rules, which follow Das. Where there are other sites, Das is told
+/// at once that it is to tell what they write.
+fn start(
+    shard: &Shard,
+    follower: &Follower,
+    probe: Option<&ProbeConfig>,
+    (others, sites, counts): (Others, Option<Sites>, Arc<Counts>),
+) {
+    let watches = sites.is_some() && shard.id() == ShardId(0);
+    let rules = Rc::new_cyclic(|rules: &Weak<Rules>| {
+        let das = if watches {
+            let (shard, rules) = (shard.clone(), rules.clone());
+            Group::following(joined::DAS, move |instance| {
+                das_channel(&shard, &rules, instance)
+            })
+        } else {
+            Group::following(joined::DAS, connect(shard))
+        };
+        Rules::new(shard, das, others, sites, &counts)
+    });
+    let (das, opened) = (rules.das_group().clone(), rules.das_group().clone());
+    follower.follow(shard, joined::DAS, &das, probe, move |updated| {
+        let came = updated.came.iter().filter(|_| watches);
+        came.for_each(|member| drop(opened.channel(member)));
+    });
+    shard.set_extension(rules);
 }

@@ -55,6 +55,23 @@ pub enum StoreError {
         /// The name that is taken.
         conversation: String,
     },
+    /// Another site writes this conversation; here is a copy. Nothing was written.
+    #[error("the home of {conversation} is site {home}")]
+    OtherHome {
+        /// Which.
+        conversation: String,
+        /// The site.
+        home: String,
+    },
+    /// This site's copy has not come yet, or not all of it. Nothing was done.
+    #[error("this site's copy of the chat is not whole yet")]
+    NotWhole,
+    /// Several sites have copies of the store, and it was opened for none of them.
+    #[error("the store belongs to site {name}, of several: open it for that one")]
+    OfSites {
+        /// The first site.
+        name: String,
+    },
     /// The storage below failed. Whether the operation took effect is unknown: do it
     /// again with the same client message id, which cannot write it twice.
     #[error("the storage failed")]

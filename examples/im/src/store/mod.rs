@@ -56,10 +56,18 @@
 //!
 //! | table | row | key |
 //! |---|---|---|
-//! | `conversation` | id, name, last number | id; name unique |
+//! | `conversation` | id, name, last number, home | id; name unique |
 //! | `founding` | creator and first members of a group | conversation |
 //! | `member` | first visible number, read mark | conversation, uid; uid + name unique |
 //! | `message` | time, sender, client message id, body | conversation, number; conversation + sender + client message id unique |
+//!
+//! | `site` | number and name of each site that keeps a copy | number; name unique |
+//! | `birth` | which site makes conversations whose names hash to a slot | slot |
+//!
+//! Where several sites keep copies, each conversation is written at its home only,
+//! whatever is asked of another site: the operation is refused there, and says where
+//! the home is. A store without sites has neither rows in the last two tables nor
+//! another home than 0.
 //!
 //! `application_id` in the header is "WIMS"; `user_version` is the schema's version.
 //! Opening brings older versions up to date and refuses newer ones.
@@ -77,8 +85,9 @@ pub use error::{SharedError, StoreError};
 pub use handle::{StoreCounters, StoreHandle, StoreOptions};
 pub use name::{ConversationName, check_uid, direct_conversation, group_conversation};
 pub use operation::{
-    AddMembers, Append, Appended, ChatReader, ChatStore, ConversationState, ConversationsQuery,
-    CreateGroup, GroupCreated, HistoryPage, HistoryQuery, MarkRead, MemberRemoved, MembersAdded,
-    MessagePage, ReadMarked, RemoveMember, StoredMessage, WriteOperation, WriteOutcome,
+    AddMembers, Addressees, Append, Appended, ChatReader, ChatStore, ConversationState,
+    ConversationsQuery, CreateGroup, GroupCreated, HistoryPage, HistoryQuery, MarkRead,
+    MemberRemoved, MembersAdded, MessagePage, ReadMarked, RemoveMember, StoredMessage,
+    WriteOperation, WriteOutcome,
 };
-pub use sqlite::SqliteStore;
+pub use sqlite::{SITES_MAX, SqliteStore, StoreSite};

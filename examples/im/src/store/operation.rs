@@ -47,6 +47,29 @@ pub trait ChatReader: Send {
     /// [`StoreError::NoSuchConversation`], [`StoreError::InvalidName`],
     /// [`StoreError::Storage`].
     fn members(&mut self, conversation: &str) -> Result<Vec<String>, StoreError>;
+
+    /// The site at which a conversation is written, or would be if it existed, where
+    /// several sites keep copies. O(1).
+    ///
+    /// # Errors
+    /// [`StoreError::NotWhole`], [`StoreError::InvalidName`], [`StoreError::Storage`].
+    fn home(&mut self, conversation: &str) -> Result<String, StoreError>;
+
+    /// Whom messages of the conversation with this id are for; none for an id that
+    /// nothing has. O(members).
+    ///
+    /// # Errors
+    /// [`StoreError::NotWhole`], [`StoreError::Storage`].
+    fn addressees(&mut self, id: i64) -> Result<Option<Addressees>, StoreError>;
+}
+
+/// Whom messages of a conversation are for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addressees {
+    /// Its name.
+    pub conversation: String,
+    /// Its members, in byte order.
+    pub members: Vec<String>,
 }
 
 /// One write; each variant is answered by the [`WriteOutcome`] of the same place.

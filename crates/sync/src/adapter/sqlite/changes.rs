@@ -1,7 +1,7 @@
 //! Changes of rows as the payload of an entry, and the rows of a chunk: the bytes of
 //! `docs/formats/sync-changes.md`.
 
-use rusqlite::types::ValueRef;
+use rusqlite::types::{Value, ValueRef};
 
 /// The first byte. A statement begins with a letter, a blank or a comment.
 pub(super) const KIND: u8 = 1;
@@ -188,6 +188,29 @@ impl<'p> Changes<'p> {
     }
 }
 
+/// The values of some columns of each row that a payload puts into a table.
+pub(super) fn rows_put(payload: &[u8], table: &str, columns: &[&str]) -> Vec<Vec<Value>> {
+    let Some(mut changes) = Changes::read(payload) else {
+        return Vec::new();
+    };
+    let places_in = |shape: &Shape| {
+        let place = |name: &&str| shape.columns.iter().position(|one| one == name);
+        let places = columns.iter().map(place).collect::<Option<Vec<_>>>();
+        places.filter(|_| shape.name == table)
+    };
+    let places: Vec<Option<Vec<usize>>> = changes.shapes.iter().map(places_in).collect();
+    let mut rows = Vec::new();
+    while let Ok(Some(change)) = changes.next() {
+        if let Change::Put { table, row } = change
+            && let Some(places) = &places[table]
+        {
+            let values = places.iter().map(|place| Value::try_from(row[*place]));
+            rows.extend(values.collect::<Result<Vec<_>, _>>().ok());
+        }
+    }
+    rows
+}
+
 /// Bytes that are no changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a payload of changes makes no sense")]
@@ -327,6 +350,18 @@ mod tests {
         let key = vec![ValueRef::Real(0.5)];
         assert_eq!(changes.next(), Ok(Some(Change::Delete { table: 0, key })));
         assert_eq!(all(&payload), Ok(5));
+    }
+
+    #[test]
+    fn rows_are_found_by_table_and_columns() {
+        let payload = payload();
+        let Shape { name, columns, .. } = shape();
+        let last: Vec<&str> = columns.iter().rev().map(String::as_str).collect();
+        let row = vec![Value::Text("x".to_owned()), Value::Integer(-1)];
+        assert_eq!(rows_put(&payload, &name, &last)[0], row);
+        assert!(rows_put(&payload, "another", &last).is_empty());
+        assert!(rows_put(&payload, &name, &["absent"]).is_empty());
+        assert!(rows_put(b"INSERT INTO t VALUES (1)", &name, &last).is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use waystation_base::{Epoch, Seq, SiteId};
 use waystation_replica::{Ahead, Cursor, Holding, LifeId, Position, Restoring};
 
@@ -158,6 +158,14 @@ impl State {
         ])?;
         Ok(())
     }
+}
+
+/// Whether a part of the copy is missing.
+pub(super) fn is_restoring(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT kind FROM _waystation_state WHERE id = 0";
+    let mut statement = connection.prepare_cached(sql)?;
+    let kind = statement.query_row([], |row| row.get::<_, i64>(0));
+    Ok(kind.optional()? == Some(RESTORING))
 }
 
 fn unsigned(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {

@@ -20,9 +20,9 @@ use super::limits::{
     WRITE_QUEUE_OPERATIONS_MAX,
 };
 use super::operation::{
-    AddMembers, Append, Appended, ChatReader, ChatStore, ConversationState, ConversationsQuery,
-    CreateGroup, GroupCreated, HistoryQuery, MarkRead, MemberRemoved, MembersAdded, MessagePage,
-    ReadMarked, RemoveMember, WriteOperation, WriteOutcome,
+    AddMembers, Addressees, Append, Appended, ChatReader, ChatStore, ConversationState,
+    ConversationsQuery, CreateGroup, GroupCreated, HistoryQuery, MarkRead, MemberRemoved,
+    MembersAdded, MessagePage, ReadMarked, RemoveMember, WriteOperation, WriteOutcome,
 };
 use super::sqlite::SqliteStore;
 pub use counters::StoreCounters;
@@ -220,6 +220,22 @@ impl StoreHandle {
     /// Those, and [`StoreError::Overloaded`], [`StoreError::Closed`].
     pub async fn members(&self, conversation: String) -> Result<Vec<String>, StoreError> {
         self.read(move |reader| reader.members(&conversation)).await
+    }
+
+    /// As [`ChatReader::home`], on a reader thread.
+    ///
+    /// # Errors
+    /// Those, and [`StoreError::Overloaded`], [`StoreError::Closed`].
+    pub async fn home(&self, conversation: String) -> Result<String, StoreError> {
+        self.read(move |reader| reader.home(&conversation)).await
+    }
+
+    /// As [`ChatReader::addressees`], on a reader thread.
+    ///
+    /// # Errors
+    /// Those, and [`StoreError::Overloaded`], [`StoreError::Closed`].
+    pub async fn addressees(&self, id: i64) -> Result<Option<Addressees>, StoreError> {
+        self.read(move |reader| reader.addressees(id)).await
     }
 
     /// The counters now.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::check_access;
+use super::home::Writer;
 use super::read::members_of;
 use super::rooms::{Conversation, check_place_for, find, insert_conversation, insert_member};
 use crate::store::error::StoreError;
@@ -15,11 +16,13 @@ use crate::store::operation::{
 
 pub(super) fn create(
     connection: &Connection,
+    writer: Writer,
     create: &CreateGroup,
 ) -> Result<GroupCreated, StoreError> {
     let (conversation, members) = create.validate()?;
     let founders = members.iter().copied().collect::<Vec<_>>().join(",");
     if let Some(existing) = find(connection, &conversation)? {
+        writer.check_home(connection, &conversation, existing.home)?;
         if !was_founded_by(connection, existing.id, &create.creator, &founders)? {
             return Err(StoreError::AlreadyExists { conversation });
         }
@@ -29,10 +32,11 @@ pub(super) fn create(
             members: members_of(connection, existing.id)?,
         });
     }
+    writer.check_birth(connection, &conversation)?;
     for uid in &members {
         check_place_for(connection, uid)?;
     }
-    let group = insert_conversation(connection, &conversation)?;
+    let group = insert_conversation(connection, writer, &conversation)?;
     connection
         .prepare_cached(
             "INSERT INTO founding (conversation_id, creator, members) VALUES (?1, ?2, ?3)",
@@ -50,10 +54,11 @@ pub(super) fn create(
 
 pub(super) fn add_members(
     connection: &Connection,
+    writer: Writer,
     add: &AddMembers,
 ) -> Result<MembersAdded, StoreError> {
     let wanted = add.validate()?;
-    let (group, before) = group_of(connection, &add.conversation, &add.actor)?;
+    let (group, before) = group_of(connection, writer, &add.conversation, &add.actor)?;
     let before = before.into_iter().collect::<BTreeSet<_>>();
     let added: Vec<String> = wanted
         .into_iter()
@@ -78,10 +83,11 @@ pub(super) fn add_members(
 
 pub(super) fn remove_member(
     connection: &Connection,
+    writer: Writer,
     remove: &RemoveMember,
 ) -> Result<MemberRemoved, StoreError> {
     remove.validate()?;
-    let (group, mut members) = group_of(connection, &remove.conversation, &remove.actor)?;
+    let (group, mut members) = group_of(connection, writer, &remove.conversation, &remove.actor)?;
     let removed = connection
         .prepare_cached("DELETE FROM member WHERE conversation_id = ?1 AND uid = ?2")?
         .execute(params![group.id, remove.uid])?
@@ -90,15 +96,19 @@ pub(super) fn remove_member(
     Ok(MemberRemoved { removed, members })
 }
 
-/// The group and its members, if `actor` is one of them.
+/// The group and its members, if `actor` is one of them and its home is here.
 fn group_of(
     connection: &Connection,
+    writer: Writer,
     conversation: &str,
     actor: &str,
 ) -> Result<(Conversation, Vec<String>), StoreError> {
     check_access(conversation, actor)?;
-    let group = find(connection, conversation)?
-        .ok_or_else(|| StoreError::no_such_conversation(conversation))?;
+    let Some(group) = find(connection, conversation)? else {
+        writer.check_birth(connection, conversation)?;
+        return Err(StoreError::no_such_conversation(conversation));
+    };
+    writer.check_home(connection, conversation, group.home)?;
     let members = members_of(connection, group.id)?;
     if members.iter().any(|uid| uid == actor) {
         return Ok((group, members));

@@ -6,6 +6,7 @@
 
 mod append;
 mod group;
+mod home;
 mod read;
 mod rooms;
 mod schema;
@@ -17,6 +18,8 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use super::error::StoreError;
 use super::name::{ConversationName, check_uid};
 use super::operation::{ChatReader, ChatStore, WriteOperation, WriteOutcome};
+use home::Writer;
+pub use home::{SITES_MAX, StoreSite};
 use read::SqliteReader;
 use rooms::Rooms;
 #[cfg(test)]
@@ -27,6 +30,7 @@ pub(super) use schema::open_reader as open_reader_connection;
 pub struct SqliteStore {
     path: PathBuf,
     connection: Connection,
+    site: Option<StoreSite>,
 }
 
 /// What one attempt at a batch puts around each operation.
@@ -50,9 +54,27 @@ impl SqliteStore {
     /// [`StoreError::NewerSchema`]; otherwise [`StoreError::Storage`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let connection = schema::open_writer(path)?;
+        home::check_alone(&connection)?;
         Ok(Self {
             path: path.to_owned(),
             connection,
+            site: None,
+        })
+    }
+
+    /// Opens a file as [`SqliteStore::open`] does, for one of several sites that
+    /// keep copies of it. The first site founds the store; any other one can do
+    /// nothing before its copy has come.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub fn open_at(path: &Path, site: StoreSite) -> Result<Self, StoreError> {
+        let mut connection = schema::open_writer(path)?;
+        home::found(&mut connection, &site)?;
+        Ok(Self {
+            path: path.to_owned(),
+            connection,
+            site: Some(site),
         })
     }
 
@@ -66,14 +88,18 @@ impl SqliteStore {
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut results = Vec::with_capacity(batch.len());
-        let mut rooms = Rooms::default();
+        let writer = match &self.site {
+            None => Writer::ALONE,
+            Some(site) => Writer::of(&transaction, site)?,
+        };
+        let mut rooms = Rooms::new(writer);
         for operation in batch {
             results.push(match isolation {
                 Isolation::None => match apply(&transaction, &mut rooms, operation) {
                     Err(failed @ StoreError::Storage(_)) => return Err(failed),
                     result => result,
                 },
-                Isolation::Savepoints => apply_alone(&mut transaction, operation)?,
+                Isolation::Savepoints => apply_alone(&mut transaction, writer, operation)?,
             });
         }
         rooms.write_back(&transaction)?;
@@ -106,7 +132,7 @@ impl ChatStore for SqliteStore {
 
     fn reader(&self) -> Result<Box<dyn ChatReader>, StoreError> {
         let connection = schema::open_reader(&self.path)?;
-        Ok(Box::new(SqliteReader::new(connection)))
+        Ok(Box::new(SqliteReader::new(connection, self.site.is_some())))
     }
 }
 
@@ -124,15 +150,17 @@ fn apply(
         WriteOperation::CreateGroup(operation) => {
             // Needs no write-back: it only adds, or reads members, who are the same
             // in the file.
-            group::create(connection, operation).map(WriteOutcome::GroupCreated)
+            group::create(connection, rooms.writer(), operation).map(WriteOutcome::GroupCreated)
         }
         WriteOperation::AddMembers(operation) => {
             rooms.write_back(connection)?;
-            group::add_members(connection, operation).map(WriteOutcome::MembersAdded)
+            group::add_members(connection, rooms.writer(), operation)
+                .map(WriteOutcome::MembersAdded)
         }
         WriteOperation::RemoveMember(operation) => {
             rooms.write_back(connection)?;
-            group::remove_member(connection, operation).map(WriteOutcome::MemberRemoved)
+            group::remove_member(connection, rooms.writer(), operation)
+                .map(WriteOutcome::MemberRemoved)
         }
         WriteOperation::MarkRead(operation) => {
             append::mark_read(connection, rooms, operation).map(WriteOutcome::ReadMarked)
@@ -144,10 +172,11 @@ fn apply(
 /// the outer error says that the whole transaction is gone.
 fn apply_alone(
     transaction: &mut Transaction<'_>,
+    writer: Writer,
     operation: &WriteOperation,
 ) -> Result<Result<WriteOutcome, StoreError>, StoreError> {
     let savepoint = transaction.savepoint()?;
-    let mut rooms = Rooms::default();
+    let mut rooms = Rooms::new(writer);
     let result = apply(&savepoint, &mut rooms, operation)
         .and_then(|outcome| rooms.write_back(&savepoint).map(|()| outcome));
     if let Err(failed @ StoreError::Storage(_)) = &result {

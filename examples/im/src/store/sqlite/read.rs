@@ -1,25 +1,40 @@
 //! Reading, on a connection of its own.
 
-use rusqlite::{Connection, OptionalExtension as _, Params, params};
+use rusqlite::{Connection, OptionalExtension as _, Params, Transaction, params};
 
+use super::home::{check_whole, home_of};
 use super::rooms::find;
 use super::{check_access, to_integer, to_number};
 use crate::store::error::StoreError;
 use crate::store::limits::{CONVERSATIONS_PAGE_MAX, HISTORY_PAGE_BYTES, HISTORY_PAGE_MAX};
 use crate::store::name::{ConversationName, check_uid};
 use crate::store::operation::{
-    ChatReader, ConversationState, ConversationsQuery, HistoryPage, HistoryQuery, MessagePage,
-    StoredMessage,
+    Addressees, ChatReader, ConversationState, ConversationsQuery, HistoryPage, HistoryQuery,
+    MessagePage, StoredMessage,
 };
 
 /// Reads a `SQLite` file while another connection writes to it.
 pub(super) struct SqliteReader {
     connection: Connection,
+    /// It is a copy, of which a part may be missing.
+    has_sites: bool,
 }
 
 impl SqliteReader {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self { connection }
+    pub(super) fn new(connection: Connection, has_sites: bool) -> Self {
+        Self {
+            connection,
+            has_sites,
+        }
+    }
+
+    /// Begins to read one consistent state, of a copy that is whole.
+    fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
+        let transaction = self.connection.transaction()?;
+        if self.has_sites {
+            check_whole(&transaction)?;
+        }
+        Ok(transaction)
     }
 }
 
@@ -32,7 +47,8 @@ impl ChatReader for SqliteReader {
         let after = query.after.as_deref();
         after.map(ConversationName::parse).transpose()?;
         StoreError::check_size("page in conversations", query.limit, CONVERSATIONS_PAGE_MAX)?;
-        let mut statement = self.connection.prepare_cached(
+        let transaction = self.begin()?;
+        let mut statement = transaction.prepare_cached(
             "SELECT member.conversation, last_seq, read_seq, joined_seq
              FROM member INDEXED BY member_by_uid JOIN conversation ON id = conversation_id
              WHERE uid = ?1 AND member.conversation > ?2
@@ -56,7 +72,7 @@ impl ChatReader for SqliteReader {
         StoreError::check_size("page in messages", query.limit, HISTORY_PAGE_MAX)?;
         check_access(&query.conversation, &query.uid)?;
         // One transaction, so that membership and messages are of the same moment.
-        let transaction = self.connection.transaction()?;
+        let transaction = self.begin()?;
         let conversation = find(&transaction, &query.conversation)?
             .ok_or_else(|| StoreError::no_such_conversation(&query.conversation))?;
         let joined_seq = joined_seq(&transaction, conversation.id, &query.uid)?
@@ -94,10 +110,31 @@ impl ChatReader for SqliteReader {
 
     fn members(&mut self, conversation: &str) -> Result<Vec<String>, StoreError> {
         ConversationName::parse(conversation)?;
-        let transaction = self.connection.transaction()?;
+        let transaction = self.begin()?;
         let found = find(&transaction, conversation)?
             .ok_or_else(|| StoreError::no_such_conversation(conversation))?;
         members_of(&transaction, found.id)
+    }
+
+    fn home(&mut self, conversation: &str) -> Result<String, StoreError> {
+        ConversationName::parse(conversation)?;
+        let transaction = self.begin()?;
+        home_of(&transaction, conversation)
+    }
+
+    fn addressees(&mut self, id: i64) -> Result<Option<Addressees>, StoreError> {
+        let transaction = self.begin()?;
+        let mut statement =
+            transaction.prepare_cached("SELECT name FROM conversation WHERE id = ?1")?;
+        let name = statement.query_row([id], |row| row.get(0)).optional()?;
+        let Some(conversation) = name else {
+            return Ok(None);
+        };
+        let members = members_of(&transaction, id)?;
+        Ok(Some(Addressees {
+            conversation,
+            members,
+        }))
     }
 }
 

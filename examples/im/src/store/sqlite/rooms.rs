@@ -11,14 +11,15 @@ use std::collections::btree_map::Entry;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::home::Writer;
 use super::{to_integer, to_number};
 use crate::store::error::StoreError;
 use crate::store::limits::CONVERSATIONS_MAX;
 use crate::store::name::ConversationName;
 
 /// Conversations by name; sorted, so that the same batch writes in the same order.
-#[derive(Default)]
 pub(super) struct Rooms {
+    writer: Writer,
     rooms: BTreeMap<String, Room>,
 }
 
@@ -41,13 +42,28 @@ struct Member {
 pub(super) struct Conversation {
     pub(super) id: i64,
     pub(super) last_seq: u64,
+    /// The number of the site that writes it.
+    pub(super) home: i64,
 }
 
 impl Rooms {
-    /// A conversation that exists.
+    /// None yet, for whoever writes in the transaction at hand.
+    pub(super) fn new(writer: Writer) -> Self {
+        Self {
+            writer,
+            rooms: BTreeMap::new(),
+        }
+    }
+
+    /// Who writes.
+    pub(super) fn writer(&self) -> Writer {
+        self.writer
+    }
+
+    /// A conversation that exists and may be written here.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchConversation`].
+    /// [`StoreError::NoSuchConversation`], [`StoreError::OtherHome`].
     pub(super) fn existing(
         &mut self,
         connection: &Connection,
@@ -55,17 +71,22 @@ impl Rooms {
     ) -> Result<&mut Room, StoreError> {
         match self.rooms.entry(name.to_owned()) {
             Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(unknown) => match find(connection, name)? {
-                Some(found) => Ok(unknown.insert(Room::load(connection, &found)?)),
-                None => Err(StoreError::no_such_conversation(name)),
-            },
+            Entry::Vacant(unknown) => {
+                let Some(found) = find(connection, name)? else {
+                    self.writer.check_birth(connection, name)?;
+                    return Err(StoreError::no_such_conversation(name));
+                };
+                self.writer.check_home(connection, name, found.home)?;
+                Ok(unknown.insert(Room::load(connection, &found)?))
+            }
         }
     }
 
     /// A conversation to write to; a direct one exists from its first message.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchConversation`] for a group that was not created.
+    /// [`StoreError::NoSuchConversation`] for a group that was not created;
+    /// [`StoreError::OtherHome`].
     pub(super) fn for_append(
         &mut self,
         connection: &Connection,
@@ -79,8 +100,11 @@ impl Rooms {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(unknown) => {
                 let conversation = match find(connection, name)? {
-                    Some(found) => found,
-                    None => create_direct(connection, name, [first, second])?,
+                    Some(found) => {
+                        self.writer.check_home(connection, name, found.home)?;
+                        found
+                    }
+                    None => create_direct(connection, self.writer, name, [first, second])?,
                 };
                 Ok(unknown.insert(Room::load(connection, &conversation)?))
             }
@@ -175,26 +199,36 @@ pub(super) fn find(
     name: &str,
 ) -> Result<Option<Conversation>, StoreError> {
     let mut statement =
-        connection.prepare_cached("SELECT id, last_seq FROM conversation WHERE name = ?1")?;
+        connection.prepare_cached("SELECT id, last_seq, home FROM conversation WHERE name = ?1")?;
     let found = statement.query_row([name], |row| {
         Ok(Conversation {
             id: row.get(0)?,
             last_seq: to_number(row, 1)?,
+            home: row.get(2)?,
         })
     });
     Ok(found.optional()?)
 }
 
-/// Adds a conversation; the name must be free.
+/// Adds a conversation, whose home is here; the name must be free.
+///
+/// # Errors
+/// [`StoreError::OtherHome`] if another site is to make it.
 pub(super) fn insert_conversation(
     connection: &Connection,
+    writer: Writer,
     name: &str,
 ) -> Result<Conversation, StoreError> {
-    let mut statement =
-        connection.prepare_cached("INSERT INTO conversation (name, last_seq) VALUES (?1, 0)")?;
+    writer.check_birth(connection, name)?;
+    let ([below, above], home) = (writer.ids(), writer.number());
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO conversation (id, name, last_seq, home)
+         SELECT coalesce(max(id), ?2) + 1, ?1, 0, ?4 FROM conversation WHERE id > ?2 AND id < ?3",
+    )?;
     Ok(Conversation {
-        id: statement.insert([name])?,
+        id: statement.insert(params![name, below, above, home])?,
         last_seq: 0,
+        home,
     })
 }
 
@@ -234,13 +268,15 @@ pub(super) fn insert_member(
 
 fn create_direct(
     connection: &Connection,
+    writer: Writer,
     name: &str,
     [first, second]: [&str; 2],
 ) -> Result<Conversation, StoreError> {
+    writer.check_birth(connection, name)?;
     for uid in [first, second] {
         check_place_for(connection, uid)?;
     }
-    let created = insert_conversation(connection, name)?;
+    let created = insert_conversation(connection, writer, name)?;
     insert_member(connection, &created, name, first)?;
     if second != first {
         insert_member(connection, &created, name, second)?;

@@ -17,7 +17,7 @@ const APPLICATION_ID: i64 = 0x5749_4d53;
 
 /// `MIGRATIONS[v]` leads from version v to v + 1; the version is `user_version`.
 /// A released entry never changes; a new version is a new entry.
-const MIGRATIONS: [&str; 1] = [VERSION_1];
+const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
 
 /// The indices, and what each is for:
 ///
@@ -64,6 +64,20 @@ CREATE TABLE message (
     PRIMARY KEY (conversation_id, seq)
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX message_once ON message (conversation_id, sender, client_id);
+";
+
+/// Several sites keep copies: see `home`. All that is there is of the site with
+/// number 0, which is the first one.
+const VERSION_2: &str = "
+ALTER TABLE conversation ADD COLUMN home INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE site (
+    number INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+CREATE TABLE birth (
+    slot INTEGER PRIMARY KEY,
+    home INTEGER NOT NULL
+) STRICT;
 ";
 
 /// Opens the file for writing; makes or upgrades it. Nothing is changed in a file

@@ -8,7 +8,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::*;
-use crate::store::{Appended, ChatReader, ChatStore, MessagePage, StoreHandle, StoreOptions};
+use crate::store::{
+    Addressees, Appended, ChatReader, ChatStore, MessagePage, StoreHandle, StoreOptions,
+};
 
 /// Far more than anything here takes; only a failing test waits for so long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -116,6 +118,14 @@ impl ChatReader for NoReader {
 
     fn members(&mut self, conversation: &str) -> Result<Vec<String>, StoreError> {
         Ok(vec![conversation.to_owned()])
+    }
+
+    fn home(&mut self, _: &str) -> Result<String, StoreError> {
+        Err(StoreError::NotWhole)
+    }
+
+    fn addressees(&mut self, _: i64) -> Result<Option<Addressees>, StoreError> {
+        Ok(None)
     }
 }
 

@@ -4,6 +4,7 @@ mod batch;
 mod crash;
 mod groups;
 mod handle;
+mod home;
 mod messages;
 mod model;
 mod open;

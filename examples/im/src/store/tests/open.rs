@@ -27,7 +27,7 @@ fn commits_are_synced() {
     assert_eq!(pragma("journal_mode"), "wal");
     assert_eq!(pragma("synchronous"), "2");
     assert_eq!(pragma("busy_timeout"), "5000");
-    assert_eq!(pragma("user_version"), "1");
+    assert_eq!(pragma("user_version"), "2");
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn a_newer_version_is_named_and_left_alone() {
         error,
         StoreError::NewerSchema {
             found: 7,
-            supported: 1,
+            supported: 2,
             ..
         }
     ));
@@ -61,7 +61,7 @@ fn a_newer_version_is_named_and_left_alone() {
     );
     chat.store
         .connection()
-        .pragma_update(None, "user_version", 1)
+        .pragma_update(None, "user_version", 2)
         .unwrap();
     SqliteStore::open(&chat.file()).unwrap();
 }

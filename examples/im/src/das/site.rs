@@ -1,0 +1,276 @@
+//! A Das as one of several sites that keep copies of the chat: what it writes goes
+//! to all others by way of the hub, and what they write arrives here.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+
+use serde::de::IgnoredAny;
+use tokio::sync::{broadcast, watch};
+use waystation_base::Seq;
+use waystation_net::Address;
+use waystation_replica::{
+    ApplyBatch, Holding, LifeId, SiteConfig, SiteName as CopyName, StoreChunk, Verdict,
+};
+use waystation_sync::adapter::{
+    Adapter, AdapterError, Apply, ApplyError, Audited, Kind, Opened, Snapshot, SqliteDatabase,
+};
+use waystation_sync::client::{ClientError, HubClient};
+use waystation_sync::hub::Operation;
+use waystation_sync::site::{SiteError, SiteOptions, SiteServer};
+
+use super::arrivals::{Arrival, Row};
+use super::limits::{ARRIVALS_KEPT, HUB_WAIT, LOOK};
+use crate::error::Error;
+use crate::role::SiteName;
+
+/// How a Das keeps its copy equal to those of other sites.
+#[derive(Debug, Clone)]
+pub struct SyncConfig {
+    /// Where the hub listens.
+    pub hub: Address,
+    /// All sites; the first one founds the chat, and the hub knows it as its first.
+    pub sites: Vec<SiteName>,
+}
+
+/// A running site. It stops when it is dropped.
+pub(super) struct Site {
+    arrivals: broadcast::Sender<Arrival>,
+    is_whole: watch::Receiver<bool>,
+    stop: Option<Sender<()>>,
+    keeper: Option<JoinHandle<()>>,
+    _lock: File,
+}
+
+/// Holds the file for this site alone: a second Das would be a second site of the
+/// same name. The system lets go of it when the process ends, however it does.
+fn lock(file: &Path) -> Result<File, Error> {
+    let path = file.with_extension("site-lock");
+    let fault = |source| Error::Directory {
+        path: path.clone(),
+        source,
+    };
+    let lock = File::create(&path).map_err(fault)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            let file = file.display();
+            let text = format!("another das keeps {file} for its site: stop that one first");
+            Err(Error::Client(text))
+        }
+        Err(TryLockError::Error(source)) => Err(fault(source)),
+    }
+}
+
+impl Site {
+    /// Opens a chat's file, which has been made, as the copy of `name`, and begins
+    /// to sync. The hub need not be there.
+    ///
+    /// # Errors
+    /// The file cannot be synced, or a thread cannot be started.
+    pub(super) fn start(name: &SiteName, config: &SyncConfig, file: &Path) -> Result<Self, Error> {
+        let lock = lock(file)?;
+        let (arrivals, _) = broadcast::channel(ARRIVALS_KEPT);
+        let adapter = Watched {
+            database: SqliteDatabase::new(file).captured(),
+            arrivals: arrivals.clone(),
+        };
+        let core = CopyName::new(name.as_str());
+        let core = core.map_err(|error| Error::Instance(error.to_string()))?;
+        let options = SiteOptions::new(config.hub.clone(), SiteConfig::new(core));
+        let server = SiteServer::start(options, Arc::new(adapter))?;
+        let hub = HubClient::start(config.hub.clone())?;
+        let (whole, is_whole) = watch::channel(false);
+        let (stop, stopped) = channel();
+        let keeper = Keeper {
+            name: name.as_str().to_owned(),
+            is_founder: config.sites.first() == Some(name),
+            server,
+            hub,
+            whole,
+        };
+        let thread = std::thread::Builder::new().name("chat site".to_owned());
+        let keeper = thread.spawn(move || keeper.run(&stopped));
+        Ok(Self {
+            arrivals,
+            is_whole,
+            stop: Some(stop),
+            keeper: Some(keeper.map_err(Error::Thread)?),
+            _lock: lock,
+        })
+    }
+
+    /// Whether the copy has ever been whole; then it can be read and written,
+    /// whether the hub is there or not.
+    pub(super) fn is_whole(&self) -> watch::Receiver<bool> {
+        self.is_whole.clone()
+    }
+
+    /// What arrives from other sites, from now on.
+    pub(super) fn arrivals(&self) -> broadcast::Sender<Arrival> {
+        self.arrivals.clone()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(keeper) = self.keeper.take() {
+            // It has told of its own panic.
+            let _ = keeper.join();
+        }
+    }
+}
+
+/// Holds the site, and does for it what an operator would: gives it the right to
+/// write when it is new.
+struct Keeper {
+    name: String,
+    is_founder: bool,
+    server: SiteServer,
+    hub: HubClient,
+    whole: watch::Sender<bool>,
+}
+
+impl Keeper {
+    fn run(self, stopped: &Receiver<()>) {
+        while !self.is_settled() {
+            match stopped.recv_timeout(LOOK) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return self.server.stop(),
+            }
+        }
+        let Self { server, hub, .. } = self;
+        drop(hub);
+        // Nothing is ever sent: it ends with the sender.
+        let _ = stopped.recv();
+        server.stop();
+    }
+
+    /// Whether the copy is whole and may be written at the hub, for all that has to
+    /// be done here.
+    fn is_settled(&self) -> bool {
+        self.look();
+        if !*self.whole.borrow() {
+            return false;
+        }
+        self.seek_right().unwrap_or_else(|error| {
+            tracing::debug!(%error, "the hub was not asked for the right to write");
+            false
+        })
+    }
+
+    /// The founder's copy is what all others begin with.
+    fn look(&self) {
+        if *self.whole.borrow() {
+            return;
+        }
+        let is_whole = self.is_founder
+            || match self.server.view() {
+                Ok(view) => matches!(view.holding, Holding::At { .. }),
+                Err(SiteError::Lane) => false,
+                Err(error) => {
+                    tracing::warn!(%error, "the site does not answer");
+                    false
+                }
+            };
+        if is_whole {
+            self.whole.send_replace(true);
+        }
+    }
+
+    /// Has the site allowed to write, unless that was ever done: a right that was
+    /// taken away is not taken back.
+    fn seek_right(&self) -> Result<bool, ClientError> {
+        let status = self.hub.status(HUB_WAIT)?;
+        let own = status.sites.iter().find(|site| site.name == self.name);
+        match own {
+            Some(site) if site.grants > 0 => Ok(true),
+            Some(_) => {
+                let site = self.name.clone();
+                let grant = Operation::Grant { site };
+                let _: IgnoredAny = self.hub.operate(grant, HUB_WAIT)?;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+}
+
+/// A chat's file, which tells what other sites wrote once that is in it.
+struct Watched {
+    database: SqliteDatabase,
+    arrivals: broadcast::Sender<Arrival>,
+}
+
+impl Adapter for Watched {
+    fn kind(&self) -> Kind {
+        self.database.kind()
+    }
+
+    fn open(&self, life: LifeId) -> Result<Opened, AdapterError> {
+        let mut opened = self.database.open(life)?;
+        opened.apply = Box::new(WatchedApply {
+            apply: opened.apply,
+            arrivals: self.arrivals.clone(),
+        });
+        Ok(opened)
+    }
+
+    fn open_snapshot(&self) -> Result<Box<dyn Snapshot>, AdapterError> {
+        self.database.open_snapshot()
+    }
+}
+
+struct WatchedApply {
+    apply: Box<dyn Apply>,
+    arrivals: broadcast::Sender<Arrival>,
+}
+
+impl WatchedApply {
+    fn tell(&self, arrival: Arrival) {
+        // Nobody may listen yet; who begins to looks for what is there.
+        let _ = self.arrivals.send(arrival);
+    }
+}
+
+impl Apply for WatchedApply {
+    fn apply(&mut self, batch: &ApplyBatch) -> Result<(), ApplyError> {
+        self.apply.apply(batch)?;
+        let applied = batch.entries.iter();
+        let applied = applied.filter(|(_, verdict)| *verdict == Verdict::Apply);
+        let rows: Vec<Row> = applied
+            .flat_map(|(entry, _)| Row::all(&entry.payload))
+            .collect();
+        if !rows.is_empty() {
+            self.tell(Arrival::Messages(rows.into()));
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, store: &StoreChunk, life: LifeId) -> Result<(), ApplyError> {
+        self.apply.store(store, life)?;
+        self.tell(Arrival::Anything);
+        Ok(())
+    }
+
+    fn give_up(&mut self, life: LifeId) -> Result<(), ApplyError> {
+        self.apply.give_up(life)
+    }
+
+    fn replay(&mut self, seq: Seq) -> Result<(), ApplyError> {
+        self.apply.replay(seq)?;
+        self.tell(Arrival::Anything);
+        Ok(())
+    }
+
+    fn audit(&mut self) -> Result<Vec<Audited>, AdapterError> {
+        self.apply.audit()
+    }
+
+    fn set_repaired(&mut self) -> Result<(), AdapterError> {
+        self.apply.set_repaired()
+    }
+}
