@@ -28,6 +28,11 @@ pub(crate) struct Component {
 /// All components that a test may need.
 pub(crate) const COMPONENTS: &[Component] = &[
     Component {
+        name: "cc",
+        programs: &["cc", "gcc"],
+        debian_packages: &["gcc", "libc6-dev"],
+    },
+    Component {
         name: "chromium",
         programs: &["chromium", "chromium-browser", "google-chrome"],
         // Without a font the pictures that the page test takes show no text.
@@ -55,6 +60,11 @@ pub(crate) const COMPONENTS: &[Component] = &[
         // What is wanted is the database beside it, which nobody here wrote.
         programs: &["projinfo"],
         debian_packages: &["proj-bin", "proj-data"],
+    },
+    Component {
+        name: "python",
+        programs: &["python3"],
+        debian_packages: &["python3"],
     },
     Component {
         name: "redis",
