@@ -10,10 +10,10 @@ use std::sync::Mutex;
 
 use waystation_base::hash64;
 use waystation_client::machine_now;
-use waystation_membership::Watch;
+use waystation_membership::{View, Watch};
 use waystation_net::udp::{Udp, UdpConfig, UdpListener};
 use waystation_net::{Address, Label, NetConfig, Server, Shard};
-use waystation_registry::{Acks, Client, Registry as _, WatchOptions, Watching};
+use waystation_registry::{Acks, Client, Registry as _, RegistryUrl, WatchOptions, Watching};
 use waystation_segment::TURN_EVERY;
 
 use crate::config::{AgentConfig, ReportTo};
@@ -21,7 +21,7 @@ use crate::desk::Desk;
 use crate::error::Error;
 use crate::limits::{IDLE_TURN, PROBE_LINKS_LOOK};
 use crate::probes::Prober;
-use crate::{reports, unix};
+use crate::{lars_source, reports, routes, unix};
 
 /// A running agent: one thread, and one for the registry's client. Dropping it
 /// ends both; callers go on by what they know, for a while.
@@ -29,7 +29,7 @@ pub struct Agent {
     server: Option<Server>,
     udp: Vec<SocketAddr>,
     socket: PathBuf,
-    registry: Client,
+    registry: Option<Client>,
 }
 
 impl Agent {
@@ -42,12 +42,11 @@ impl Agent {
             path: config.socket.clone(),
             source,
         })?;
-        let registry = Client::open(&config.registry)?;
-        let options = WatchOptions {
-            acks: Acks::ByCaller,
-            ..WatchOptions::default()
+        let registry = match config.lars_route {
+            None => Some(Client::open(&config.registry)?),
+            Some(_) => None,
         };
-        let watching = registry.watch(Watch::Prefix("".into()), options)?;
+        let source = Source::open(&config, registry.as_ref())?;
         let net = NetConfig {
             seed: config.seed,
             ..NetConfig::default()
@@ -66,14 +65,20 @@ impl Agent {
         // too.
         let owner = hash64(&machine_now().as_nanos().to_le_bytes())
             ^ hash64(&std::process::id().to_le_bytes());
-        let parts = Mutex::new(Some((config, listener, watching)));
+        let parts = Mutex::new(Some((config, listener, source)));
         let mut builder = Server::builder(net).on_shard(move |shard| {
             let parts = parts.lock().ok().and_then(|mut parts| parts.take());
-            if let Some((config, listener, watching)) = parts {
+            if let Some((config, listener, source)) = parts {
+                let copy = config.copy.clone();
                 let report = config.report.clone();
                 let desk = Rc::new(RefCell::new(Desk::new(config, owner)));
                 shard.set_extension(Rc::clone(&desk));
-                start(shard, &desk, listener, watching, report);
+                if let Some(path) = copy {
+                    let copying = routes::copy(shard.clone(), Rc::clone(&desk), path);
+                    shard.spawn(Label::of("route copy"), copying);
+                }
+                source.start(shard, &desk);
+                start(shard, &desk, listener, report);
             }
         });
         for socket in sockets {
@@ -84,7 +89,7 @@ impl Agent {
                     let Some(desk) = &desk else { return };
                     let mut out = out.borrow_mut();
                     let mut desk = desk.borrow_mut();
-                    desk.pairs.handle(machine_now(), bytes, &mut out);
+                    desk.handle_datagram(machine_now(), bytes, &mut out);
                     if !out.is_empty() {
                         // A full queue is counted by the socket.
                         let _dropped = socket.send(from, &out);
@@ -118,7 +123,9 @@ impl Agent {
     fn end(&mut self) {
         if let Some(server) = self.server.take() {
             server.drain();
-            self.registry.close_and_wait();
+            if let Some(registry) = &self.registry {
+                registry.close_and_wait();
+            }
             // A new agent may have replaced it already; then it has its own.
             if UnixStream::connect(&self.socket).is_err() {
                 let _gone = std::fs::remove_file(&self.socket);
@@ -147,11 +154,65 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// What is known of hosts comes from here.
+enum Source {
+    /// A route server, and the copy of what it had.
+    Routes(Client, Vec<View>),
+    /// A route server of Lars, and the copy of what it had.
+    Lars(SocketAddr, Vec<View>),
+    /// A registry, all of it.
+    Whole(Watching),
+}
+
+impl Source {
+    fn open(config: &AgentConfig, registry: Option<&Client>) -> Result<Self, Error> {
+        let copy = config.copy.as_deref();
+        let restored = copy.map(routes::read_copy).unwrap_or_default();
+        let registry = match (config.lars_route, registry) {
+            (None, Some(registry)) => registry,
+            (Some(at), _) => return Ok(Self::Lars(at, restored)),
+            (None, None) => unreachable!("without a route server of Lars there is a client"),
+        };
+        if matches!(config.registry, RegistryUrl::Route { .. }) {
+            return Ok(Self::Routes(registry.clone(), restored));
+        }
+        let options = WatchOptions {
+            acks: Acks::ByCaller,
+            restored,
+            ..WatchOptions::default()
+        };
+        let watching = registry.watch(Watch::Prefix("".into()), options)?;
+        Ok(Self::Whole(watching))
+    }
+
+    fn start(self, shard: &Shard, desk: &Rc<RefCell<Desk>>) {
+        let watching = match self {
+            Self::Routes(client, restored) => return routes::start(shard, desk, client, restored),
+            Self::Lars(at, restored) => return lars_source::start(shard, desk, at, restored),
+            Self::Whole(watching) => Rc::new(watching),
+        };
+        desk.borrow_mut().set_whole(Rc::clone(&watching));
+        let (inner, its) = (shard.clone(), Rc::clone(desk));
+        shard.spawn(Label::of("routes"), async move {
+            loop {
+                let changes = tokio::select! {
+                    () = inner.drain_begun() => return,
+                    changes = watching.changes() => changes,
+                };
+                for change in changes {
+                    its.borrow_mut().handle_view(machine_now(), &change.view);
+                    // Callers see it in their segments from here on.
+                    watching.acknowledge(&change.view.service, change.view.at);
+                }
+            }
+        });
+    }
+}
+
 fn start(
     shard: &Shard,
     desk: &Rc<RefCell<Desk>>,
     listener: UnixListener,
-    watching: Watching,
     report: Option<ReportTo>,
 ) {
     let (inner, its) = (shard.clone(), Rc::clone(desk));
@@ -159,20 +220,6 @@ fn start(
         match tokio::net::UnixListener::from_std(listener) {
             Ok(listener) => unix::accept(inner, listener, its).await,
             Err(error) => tracing::error!(%error, "the socket could not join its thread"),
-        }
-    });
-    let (inner, its) = (shard.clone(), Rc::clone(desk));
-    shard.spawn(Label::of("routes"), async move {
-        loop {
-            let changes = tokio::select! {
-                () = inner.drain_begun() => return,
-                changes = watching.changes() => changes,
-            };
-            for change in changes {
-                its.borrow_mut().handle_view(machine_now(), &change.view);
-                // Callers see it in their segments from here on.
-                watching.acknowledge(&change.view.service, change.view.at);
-            }
         }
     });
     if let Some(to) = report {

@@ -18,8 +18,14 @@ pub struct AgentConfig {
     /// Where callers of Lars ask; none leaves them out. The first is for pairs
     /// whose sum is divisible by three. Default: ports 8888 to 8890 of loopback.
     pub udp: Vec<SocketAddr>,
-    /// Where routes come from.
+    /// Where routes come from: a route server, which is asked for what somebody
+    /// here uses, or a registry, which tells all it has.
     pub registry: RegistryUrl,
+    /// A route server of Lars that pairs come from, in place of `registry`.
+    pub lars_route: Option<SocketAddr>,
+    /// Where a copy of what is known is kept, for a start without the source;
+    /// `None` keeps none.
+    pub copy: Option<PathBuf>,
     /// How hosts are chosen. Callers pick from shared memory by `fresh` and
     /// `p2c`; other policies they ask the agent for.
     pub policy: PolicyKind,
@@ -72,6 +78,8 @@ impl AgentConfig {
                 .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
                 .to_vec(),
             registry,
+            lars_route: None,
+            copy: None,
             policy: PolicyKind::default(),
             balancer: BalancerConfig::default(),
             lars: LarsConfig::default(),

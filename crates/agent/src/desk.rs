@@ -3,20 +3,23 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use waystation_balance::{HostName, Outcome};
 use waystation_base::{Moment, ServiceName};
 use waystation_client::protocol::{Answer, Code, Request};
-use waystation_membership::View;
+use waystation_membership::{LarsPair, View};
+use waystation_registry::Watching;
 use waystation_segment::LedgerId;
 
 use crate::config::AgentConfig;
 use crate::lars::Pairs;
-use crate::limits::{PROBES_PER_TURN, SERVICES_MAX};
+use crate::limits::{FORGET_AFTER, FORGET_UNKNOWN_AFTER, PROBES_PER_TURN, SERVICES_MAX};
 use crate::probes::{Due, Probed, Probes};
 use crate::reports::Totals;
+use crate::routes::{Asking, Origin};
 use crate::service::Service;
 
 /// What a connection holds of a service: it ends with it.
@@ -31,6 +34,9 @@ pub(crate) struct Reply {
     /// Nothing for a request without an answer.
     pub(crate) answer: Option<Answer>,
     pub(crate) files: Vec<OwnedFd>,
+    /// Whether the route was asked for just now, so that another answer may be
+    /// due in a moment.
+    pub(crate) is_early: bool,
 }
 
 impl Reply {
@@ -38,6 +44,16 @@ impl Reply {
         Self {
             answer: Some(answer),
             files: Vec::new(),
+            is_early: false,
+        }
+    }
+
+    /// Nothing is answered.
+    fn none() -> Self {
+        Self {
+            answer: None,
+            files: Vec::new(),
+            is_early: false,
         }
     }
 
@@ -56,6 +72,10 @@ pub(crate) struct Desk {
     services: BTreeMap<ServiceName, Service>,
     pub(crate) pairs: Pairs,
     pub(crate) totals: Totals,
+    /// What is asked for, of a source that is asked for each service.
+    asking: Asking,
+    /// The watch of a source that tells all it has.
+    whole: Option<Rc<Watching>>,
     stale_reports: u64,
 }
 
@@ -69,14 +89,78 @@ impl Desk {
             services: BTreeMap::new(),
             pairs,
             totals: Totals::new(owner),
+            asking: Asking::default(),
+            whole: None,
             stale_reports: 0,
+        }
+    }
+
+    /// The source tells all that it has, by this watch.
+    pub(crate) fn set_whole(&mut self, watching: Rc<Watching>) {
+        self.whole = Some(watching);
+    }
+
+    pub(crate) fn asking(&self) -> &Asking {
+        &self.asking
+    }
+
+    pub(crate) fn asking_mut(&mut self) -> &mut Asking {
+        &mut self.asking
+    }
+
+    /// Somebody here wants a service. False when there is no room for another.
+    pub(crate) fn want(&mut self, now: Moment, service: &ServiceName) -> bool {
+        self.whole.is_some() || self.asking.want(now, service)
+    }
+
+    /// All that is known.
+    pub(crate) fn views(&self) -> impl Iterator<Item = &Arc<View>> {
+        self.views.values()
+    }
+
+    /// Forgets a service that nobody here wants any more; whether it did.
+    pub(crate) fn forget_unwanted(&mut self, now: Moment, service: &ServiceName) -> bool {
+        let view = self.views.get(service);
+        let after = if view.is_some_and(|view| !view.instances.is_empty()) {
+            FORGET_AFTER
+        } else {
+            FORGET_UNKNOWN_AFTER
+        };
+        let is_used = self.services.contains_key(service);
+        if is_used || !self.asking.is_unwanted(now, service, after) {
+            return false;
+        }
+        self.asking.forget(service);
+        self.views.remove(service);
+        self.pairs.forget(service);
+        true
+    }
+
+    fn origin(&self, service: &ServiceName) -> String {
+        let whole = self.whole.as_deref().map(Origin::of);
+        let origin = whole.or_else(|| self.asking.origin(service));
+        origin.unwrap_or(Origin::Disk).word().to_owned()
+    }
+
+    /// A datagram of a caller of Lars; the answer is in `out`.
+    pub(crate) fn handle_datagram(&mut self, now: Moment, bytes: &[u8], out: &mut Vec<u8>) {
+        let wanted = self.pairs.handle(now, bytes, out);
+        if let Some(pair) = wanted
+            && self.whole.is_none()
+        {
+            // Without room it is asked for again with the next question.
+            let _ = self.asking.want(now, &pair.service());
         }
     }
 
     /// A view came. Once this returns callers see it.
     pub(crate) fn handle_view(&mut self, now: Moment, view: &Arc<View>) {
         self.views.insert(view.service.clone(), Arc::clone(view));
-        self.pairs.handle_view(now, view);
+        // A route server shows all hosts of a pair as a service of its own.
+        if self.whole.is_some() || LarsPair::of_service(&view.service).is_some() {
+            self.pairs.handle_view(now, view);
+        }
+        self.asking.handle_view();
         if let Some(service) = self.services.get_mut(&view.service) {
             service.handle_view(now, view);
         }
@@ -163,12 +247,16 @@ impl Desk {
             Ok(found) => found,
             Err(_) if matches!(request, Request::Report { .. }) => {
                 self.stale_reports += 1;
+                return Reply::none();
+            }
+            Err((code, text)) => {
+                let is_early = code == Code::NoSuchService && self.is_early(name);
+                let refused = Reply::refused(code, text);
                 return Reply {
-                    answer: None,
-                    files: Vec::new(),
+                    is_early,
+                    ..refused
                 };
             }
-            Err((code, text)) => return Reply::refused(code, text),
         };
         match request {
             Request::Attach { .. } => match service.attach(now) {
@@ -178,8 +266,8 @@ impl Desk {
                         ledger,
                     });
                     Reply {
-                        answer: Some(Answer::Attached),
                         files: files.into(),
+                        ..Reply::of(Answer::Attached)
                     }
                 }
                 Err(error) => Reply::refused(Code::Busy, no_memory(&error)),
@@ -198,10 +286,7 @@ impl Desk {
                 if !service.report(now, host, &outcome) {
                     self.stale_reports += 1;
                 }
-                Reply {
-                    answer: None,
-                    files: Vec::new(),
-                }
+                Reply::none()
             }
             Request::ReportAddress { address, end, .. } => {
                 let host = service.find(&address);
@@ -211,8 +296,13 @@ impl Desk {
                 let text = format!("{name} has no host at {address}");
                 Reply::refused(Code::NoHosts, text)
             }
-            Request::List { .. } => Reply::of(service.list()),
-            Request::Explain { .. } => Reply::of(service.explain(now)),
+            asked @ (Request::List { .. } | Request::Explain { .. }) => {
+                let answer = match asked {
+                    Request::List { .. } => service.list(),
+                    _ => service.explain(now),
+                };
+                Reply::of(answer.from(self.origin(&name)))
+            }
         }
     }
 
@@ -225,6 +315,11 @@ impl Desk {
         }
     }
 
+    /// Whether nothing was heard of a service yet that is being asked for.
+    fn is_early(&self, name: &str) -> bool {
+        self.whole.is_none() && !self.views.contains_key(name)
+    }
+
     /// The service of this name, kept from now on.
     fn service(
         &mut self,
@@ -232,8 +327,14 @@ impl Desk {
         name: &str,
     ) -> Result<(ServiceName, &mut Service), (Code, String)> {
         let name = ServiceName::new(name).map_err(|error| (Code::BadRequest, error.to_string()))?;
+        if !self.want(now, &name) {
+            return Err((Code::Busy, "too many services are asked for".to_owned()));
+        }
         if !self.services.contains_key(&name) {
-            let Some(view) = self.views.get(&name) else {
+            let view = self.views.get(&name);
+            // A route server tells of a service that it does not know as well.
+            let is_some = |view: &&Arc<View>| self.whole.is_some() || !view.instances.is_empty();
+            let Some(view) = view.filter(is_some) else {
                 let text = format!("nobody offers {name}, as far as known yet");
                 return Err((Code::NoSuchService, text));
             };

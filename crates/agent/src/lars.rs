@@ -13,6 +13,7 @@ use waystation_wire::lars::{
     Message, ReportRequest, RetCode, datagram,
 };
 
+use crate::limits::ROUTE_LOOK;
 use crate::reports::LarsTotals;
 
 /// What was counted.
@@ -39,6 +40,8 @@ struct Pair {
     hosts: Vec<HostInfo>,
     /// Where the next answer with a part of the hosts begins.
     turn: usize,
+    /// When it was last said that somebody wants it.
+    told_at: Moment,
 }
 
 /// All pairs that the registry has, and the answers to callers.
@@ -75,7 +78,10 @@ impl Pairs {
             self.by_pair.remove(&before);
         }
         // Without instances the pair stays known: its service has no hosts.
-        let Some(pair) = pair.or(before) else { return };
+        let own = LarsPair::of_service(&view.service);
+        let Some(pair) = pair.or(before).or(own) else {
+            return;
+        };
         self.of_service.insert(view.service.clone(), pair);
         let mut told = View::empty(view.service.clone(), view.at);
         for (id, instance) in &view.instances {
@@ -95,6 +101,7 @@ impl Pairs {
             names: HashMap::new(),
             hosts: Vec::new(),
             turn: 0,
+            told_at: now,
         });
         one.balancer.handle_view(now, &told);
         one.names.clear();
@@ -118,26 +125,57 @@ impl Pairs {
         }
     }
 
-    /// The answer to a datagram, in `out`; nothing for one that has none.
-    pub(crate) fn handle(&mut self, now: Moment, bytes: &[u8], out: &mut Vec<u8>) {
+    /// Nothing is known of a service any more.
+    pub(crate) fn forget(&mut self, service: &ServiceName) {
+        if let Some(pair) = self.of_service.remove(service) {
+            self.by_pair.remove(&pair);
+        }
+    }
+
+    /// The pair of a question, if nothing is known of it, or nobody was told for
+    /// a while that somebody wants it.
+    fn wanted(&mut self, now: Moment, pair: LarsPair) -> Option<LarsPair> {
+        let Some(known) = self.by_pair.get_mut(&pair) else {
+            return Some(pair);
+        };
+        if now.saturating_since(known.told_at) < ROUTE_LOOK {
+            return None;
+        }
+        known.told_at = now;
+        Some(pair)
+    }
+
+    /// The answer to a datagram, in `out`; nothing for one that has none. A pair
+    /// that is to be asked for is given back.
+    pub(crate) fn handle(
+        &mut self,
+        now: Moment,
+        bytes: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Option<LarsPair> {
         out.clear();
         let frame = datagram(bytes).ok();
         let message = frame.and_then(|frame| Message::parse(frame.id, frame.body).ok());
-        let answer = match message {
-            Some(Message::GetHostRequest(ask)) => self.get_host(now, ask),
+        let (pair, answer) = match message {
+            Some(Message::GetHostRequest(ask)) => {
+                (pair_of(ask.modid, ask.cmdid), self.get_host(now, ask))
+            }
             Some(Message::ReportRequest(report)) => {
                 self.report(now, &report);
-                return;
+                return None;
             }
-            Some(Message::ApiGetRouteRequest(ask)) => self.get_route(ask),
+            Some(Message::ApiGetRouteRequest(ask)) => {
+                (pair_of(ask.modid, ask.cmdid), self.get_route(ask))
+            }
             _ => {
                 self.counters.dropped += 1;
-                return;
+                return None;
             }
         };
         if answer.encode_into(out).is_err() {
             self.counters.dropped += 1;
         }
+        self.wanted(now, pair)
     }
 
     fn get_host(&mut self, now: Moment, ask: GetHostRequest) -> Message {

@@ -9,14 +9,19 @@
 //! agent is killed callers go on for two seconds by their segments, then fall
 //! back, and attach to the next agent by themselves.
 //!
+//! Of a route server (`route://HOST:PORT`) it watches what somebody here uses, asks
+//! for what it does not know, and forgets what nobody wants any more; so it does of
+//! a route server of Lars, for pairs; of a registry it watches all. What it knows is
+//! kept on disk, so that it answers when it starts while its source is away, and says
+//! so.
+//!
 //! It tells a report server how calls ended ([`ReportTo`]): natively what its own
 //! callers counted, and by Lars' protocol what callers of Lars reported. What it
 //! tells are running totals, so that neither a lost connection nor a report server
 //! that is down loses a count.
 //!
 //! Hosts tell what they have to do in the replies that callers get, and to the
-//! probes that the agent sends while a policy wants them ([`Probes`]). It leaves
-//! out the route server.
+//! probes that the agent sends while a policy wants them ([`Probes`]).
 //!
 //! ```no_run
 //! use waystation_agent::{Agent, AgentConfig};
@@ -35,8 +40,10 @@ mod config;
 mod desk;
 mod error;
 mod lars;
+mod lars_source;
 mod probes;
 mod reports;
+mod routes;
 mod service;
 mod unix;
 

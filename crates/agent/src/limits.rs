@@ -16,6 +16,35 @@ pub const SERVICES_MAX: usize = 4096;
 /// After so long without a caller a service is kept no longer.
 pub const FORGET_AFTER: Duration = Duration::from_mins(10);
 
+/// Services that a route server is asked for at a time. One more is refused, or
+/// answered as unknown, until one is forgotten.
+pub const ROUTES_MAX: usize = 8192;
+
+/// After so long without anybody who wants it a service is not asked for any
+/// more that has no hosts.
+pub const FORGET_UNKNOWN_AFTER: Duration = Duration::from_mins(1);
+
+/// How often it is looked whether a service is still wanted.
+pub const ROUTE_LOOK: Duration = Duration::from_secs(5);
+
+/// How often a route is asked for again although it is kept up to date: what was
+/// lost against all promises is noticed so.
+pub const REFRESH_EVERY: Duration = Duration::from_mins(1);
+
+/// How long a caller waits for the first word of a service that was not asked
+/// for before. Then it is told that nobody is known to offer it.
+pub const FIRST_WORD_WAIT: Duration = Duration::from_millis(300);
+
+/// How long a route server of Lars may take to be reached, or to take a question.
+/// Then the connection is given up.
+pub const LARS_WAIT: Duration = Duration::from_secs(5);
+
+/// Longest pause between two attempts to reach a route server of Lars.
+pub const LARS_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How often the copy on disk is brought up to date.
+pub const COPY_EVERY: Duration = Duration::from_secs(5);
+
 /// How long an answer waits for a caller that does not read. Then its connection
 /// is closed.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(5);

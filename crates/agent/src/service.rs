@@ -230,6 +230,7 @@ impl Service {
         });
         Answer::Listed {
             hosts: hosts.collect(),
+            origin: String::new(),
         }
     }
 
@@ -269,6 +270,7 @@ impl Service {
             unavailable: told.unavailable,
             is_panic: balancer.is_panic(),
             candidates: candidates.collect(),
+            origin: String::new(),
         }
     }
 }

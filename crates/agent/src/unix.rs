@@ -14,7 +14,7 @@ use waystation_client::{framed, machine_now};
 use waystation_net::{Label, Shard, until};
 
 use crate::desk::{Desk, Held, Reply};
-use crate::limits::{ANSWER_WAIT, CONNECTIONS_MAX, REQUEST_MAX};
+use crate::limits::{ANSWER_WAIT, CONNECTIONS_MAX, FIRST_WORD_WAIT, REQUEST_MAX};
 
 /// Takes connections until the agent drains.
 pub(crate) async fn accept(shard: Shard, listener: UnixListener, desk: Rc<RefCell<Desk>>) {
@@ -77,16 +77,33 @@ impl Caller {
                 let request = serde_json::from_slice::<Request>(&received[4..4 + length]);
                 received.drain(..4 + length);
                 let reply = match request {
-                    Ok(request) => {
-                        let mut desk = self.desk.borrow_mut();
-                        desk.handle(machine_now(), request, &mut self.held)
-                    }
+                    Ok(request) => self.handle(shard, &request).await,
                     Err(error) => Reply::refused(Code::BadRequest, error.to_string()),
                 };
                 self.answer(shard, reply).await?;
             }
             if !self.read(&mut received).await? {
                 return Ok(());
+            }
+        }
+    }
+
+    /// The answer to a request: that to the first one about a service waits until
+    /// something was heard of that.
+    async fn handle(&mut self, shard: &Shard, request: &Request) -> Reply {
+        let deadline = shard.now() + FIRST_WORD_WAIT;
+        let arrived = self.desk.borrow().asking().arrived();
+        loop {
+            let view = arrived.notified();
+            tokio::pin!(view);
+            // From here on no view is missed.
+            view.as_mut().enable();
+            let reply = {
+                let mut desk = self.desk.borrow_mut();
+                desk.handle(machine_now(), request.clone(), &mut self.held)
+            };
+            if !reply.is_early || until(shard, deadline, view).await.is_err() {
+                return reply;
             }
         }
     }

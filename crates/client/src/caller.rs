@@ -261,7 +261,7 @@ impl Caller {
             self.shared.ask(&Request::List { service }),
             &self.shared.config.lars,
         ) {
-            (Ok(Answer::Listed { hosts }), _) => {
+            (Ok(Answer::Listed { hosts, .. }), _) => {
                 let addresses = hosts.iter().map(|host| host.address.parse());
                 Ok(addresses.filter_map(Result::ok).collect())
             }

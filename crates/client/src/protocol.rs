@@ -129,6 +129,10 @@ pub enum Answer {
     Listed {
         /// They.
         hosts: Vec<ListedHost>,
+        /// Where they come from: `live`, `kept` from before the source was lost,
+        /// or `disk` while it has not answered since the agent's start.
+        #[serde(default)]
+        origin: String,
     },
     /// Why.
     Explained {
@@ -144,6 +148,9 @@ pub enum Answer {
         is_panic: bool,
         /// Who was compared.
         candidates: Vec<Candidate>,
+        /// Where the hosts come from, as in [`Answer::Listed`].
+        #[serde(default)]
+        origin: String,
     },
     /// It is not done, and why.
     Refused {
@@ -152,6 +159,17 @@ pub enum Answer {
         /// A text for people.
         text: String,
     },
+}
+
+impl Answer {
+    /// The same about hosts that come from there.
+    #[must_use]
+    pub fn from(mut self, from: String) -> Self {
+        if let Self::Listed { origin, .. } | Self::Explained { origin, .. } = &mut self {
+            *origin = from;
+        }
+        self
+    }
 }
 
 /// Why the agent refuses.

@@ -48,6 +48,8 @@ pub struct Directory {
     service_of: BTreeMap<InstanceId, ServiceName>,
     services: BTreeMap<ServiceName, Service>,
     subscribers: BTreeMap<SubscriberId, Subscriber>,
+    /// Those of them that watch a prefix: a new service may be theirs.
+    of_prefixes: BTreeSet<SubscriberId>,
     /// Subscribers that are waited for, by the end of the wait.
     lost: BTreeSet<(Moment, SubscriberId)>,
     drains: Drains,
@@ -70,6 +72,7 @@ impl Directory {
             service_of: BTreeMap::new(),
             services: BTreeMap::new(),
             subscribers: BTreeMap::new(),
+            of_prefixes: BTreeSet::new(),
             lost: BTreeSet::new(),
             drains: Drains::default(),
             settles_at: Moment::ZERO,
@@ -171,6 +174,32 @@ impl Directory {
         self.save(instance.clone(), lease.ttl);
         self.put(instance);
         Ok(granted)
+    }
+
+    /// Shows an instance that has no lease here: who places it says when it is
+    /// gone, by [`Directory::handle_displace`]. It is not stored.
+    ///
+    /// # Errors
+    /// The instance is not valid, or there is no room for its service.
+    pub fn handle_place(&mut self, now: Moment, instance: Instance) -> Result<(), Refusal> {
+        self.enter(now);
+        instance.validate().map_err(Refusal::Instance)?;
+        let is_new_service = !self.services.contains_key(&instance.service);
+        if is_new_service && self.services.len() >= SERVICES_MAX {
+            return Err(Refusal::ServicesFull);
+        }
+        let before = self.service_of.get(&instance.id);
+        if before.is_some_and(|before| *before != instance.service) {
+            self.unlist(&instance.id, Removal::Deregistered);
+        }
+        self.put(instance);
+        Ok(())
+    }
+
+    /// Takes away what [`Directory::handle_place`] showed, for this reason.
+    pub fn handle_displace(&mut self, now: Moment, id: &InstanceId, why: Removal) {
+        self.enter(now);
+        self.unlist(id, why);
     }
 
     /// Renews a lease.

@@ -442,3 +442,77 @@ fn what_a_subscriber_holds_from_before_is_answered_by_an_empty_view() {
     // And the record is not kept.
     assert_eq!(directory.services().count(), 0);
 }
+
+#[test]
+fn what_is_placed_is_shown_until_it_is_displaced_and_is_never_stored() {
+    let mut directory = directory();
+    for (subscriber, watch) in [(ALICE, watch()), (BOB, Watch::Prefix("".into()))] {
+        directory
+            .handle_subscribe(seconds(0), subscriber, &watch, None)
+            .unwrap();
+    }
+    deliver(&mut directory, seconds(0), ALICE);
+    directory
+        .handle_place(seconds(0), instance("a", 1))
+        .unwrap();
+    directory
+        .handle_place(seconds(0), instance("b", 1))
+        .unwrap();
+    // It has no lease that could end.
+    directory.handle_timeout(seconds(10_000));
+    let told = outputs(&mut directory);
+    let is_push = |output: &Output| matches!(output, Output::Push { .. });
+    assert!(told.iter().all(is_push), "{told:?}");
+    assert_eq!(told.len(), 2, "two changes are one version for each");
+    assert_eq!(directory.view("logic").unwrap().instances.len(), 2);
+    // Placed into another service it is in that one only.
+    let mut moved = instance("a", 1);
+    moved.service = "das".parse().unwrap();
+    directory.handle_place(seconds(1), moved).unwrap();
+    directory.handle_displace(seconds(1), &id("b"), Removal::Unknown);
+    let told = outputs(&mut directory);
+    assert!(told.iter().all(is_push), "{told:?}");
+    assert_eq!(directory.view("logic").unwrap().instances.len(), 0);
+    assert_eq!(directory.view("das").unwrap().instances.len(), 1);
+    let mut bad = instance("c", 1);
+    bad.weight = u32::MAX;
+    let refused = directory.handle_place(seconds(1), bad);
+    assert!(matches!(refused, Err(Refusal::Instance(_))));
+}
+
+/// Each new service looked at every subscriber, and each subscriber that left at
+/// every service.
+#[test]
+fn subscribers_of_names_and_of_prefixes_come_and_go_alike() {
+    let mut directory = directory();
+    for number in 0..100 {
+        let name: ServiceName = format!("s{number}").parse().unwrap();
+        let subscriber = SubscriberId(100 + number);
+        directory
+            .handle_subscribe(seconds(0), subscriber, &Watch::Service(name), None)
+            .unwrap();
+    }
+    let prefix = Watch::Prefix("s1".into());
+    directory
+        .handle_subscribe(seconds(0), ALICE, &prefix, None)
+        .unwrap();
+    outputs(&mut directory);
+    let mut one = instance("a", 1);
+    one.service = "s1x".parse().unwrap();
+    directory.handle_place(seconds(0), one).unwrap();
+    assert_eq!(deliver(&mut directory, seconds(0), ALICE).len(), 1);
+    let held = directory.holders("s17").count();
+    assert_eq!(held, 2, "by its name and by its prefix");
+    assert_eq!(directory.holders("s27").count(), 1);
+    for number in 0..100 {
+        directory.handle_unsubscribe(seconds(1), SubscriberId(100 + number));
+    }
+    outputs(&mut directory);
+    directory.handle_unsubscribe(seconds(1), ALICE);
+    let left: Vec<&str> = directory.services().map(ServiceName::as_str).collect();
+    assert_eq!(
+        left,
+        ["s1x"],
+        "records without instances went with their watchers"
+    );
+}

@@ -167,6 +167,17 @@ impl Follower {
         }
     }
 
+    /// Asks the source for whole views of what is held, although nothing is known
+    /// to be missing. Ignored while disconnected.
+    pub fn handle_refresh(&mut self) {
+        if self.is_connected {
+            let all: Vec<ServiceName> = self.services.keys().cloned().collect();
+            for service in all {
+                self.resync(&service);
+            }
+        }
+    }
+
     /// The source can be talked to. It is suspect for a while.
     pub fn handle_connected(&mut self, now: Moment) {
         self.is_connected = true;

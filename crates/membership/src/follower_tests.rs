@@ -55,6 +55,29 @@ fn a_lost_source_changes_nothing_and_a_cold_start_has_the_view_of_before() {
     assert_eq!(names(&cold), ["a"]);
 }
 
+#[test]
+fn a_refresh_asks_for_the_whole_and_changes_nothing_meanwhile() {
+    let mut follower = settled(&["a", "b"]);
+    follower.handle_refresh();
+    follower.handle_refresh();
+    let asked = outputs(&mut follower);
+    assert!(
+        matches!(&asked[..], [FollowerOutput::Resync { .. }]),
+        "{asked:?}"
+    );
+    assert_eq!(names(&follower), ["a", "b"]);
+    // The same version again, and a delta that comes before it.
+    push(&mut follower, seconds(1), view(1, 1, &["a", "b"]));
+    assert_eq!(names(&follower), ["a", "b"]);
+    follower.handle_disconnected();
+    follower.handle_refresh();
+    assert!(
+        !outputs(&mut follower)
+            .iter()
+            .any(|one| matches!(one, FollowerOutput::Resync { .. }))
+    );
+}
+
 /// A registry that restarted empty, or was emptied by hand.
 #[test]
 fn an_empty_source_is_doubted_and_believed_when_it_insists() {

@@ -1,6 +1,8 @@
 //! What a node says about itself.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 use thiserror::Error;
 use waystation_base::{FencingToken, ServiceName};
@@ -16,6 +18,66 @@ pub struct LarsPair {
     pub modid: i32,
     /// The command within it.
     pub cmdid: i32,
+}
+
+impl LarsPair {
+    /// The service that is the pair itself, `lars.MODID.CMDID`: all hosts of the
+    /// pair, whatever other service they are copies of.
+    ///
+    /// ```
+    /// use waystation_membership::LarsPair;
+    ///
+    /// let pair = LarsPair { modid: -5, cmdid: 7 };
+    /// assert_eq!(pair.service().as_str(), "lars.-5.7");
+    /// assert_eq!(LarsPair::of_service(&pair.service()), Some(pair));
+    /// ```
+    pub fn service(self) -> ServiceName {
+        let name = format!("lars.{}.{}", self.modid, self.cmdid);
+        ServiceName::new(&name).expect("numbers and dots are a name")
+    }
+
+    /// The pair that a service is, if it is one.
+    pub fn of_service(service: &ServiceName) -> Option<Self> {
+        let (modid, cmdid) = service.as_str().strip_prefix("lars.")?.split_once('.')?;
+        let pair = Self {
+            modid: modid.parse().ok()?,
+            cmdid: cmdid.parse().ok()?,
+        };
+        // `lars.+1.01` is another name.
+        (pair.service() == *service).then_some(pair)
+    }
+}
+
+impl fmt::Display for LarsPair {
+    /// `MODID/CMDID`, as in `-5/7`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.modid, self.cmdid)
+    }
+}
+
+/// Why a text is not a pair of Lars.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{text:?} is not MODID/CMDID, two numbers of 32 bits")]
+pub struct LarsPairError {
+    /// The first 64 characters of the text.
+    pub text: String,
+}
+
+impl FromStr for LarsPair {
+    type Err = LarsPairError;
+
+    fn from_str(text: &str) -> Result<Self, LarsPairError> {
+        let parse = || {
+            let (modid, cmdid) = text.split_once('/')?;
+            Some(Self {
+                modid: modid.parse().ok()?,
+                cmdid: cmdid.parse().ok()?,
+            })
+        };
+        parse().ok_or_else(|| LarsPairError {
+            text: text.chars().take(64).collect(),
+        })
+    }
 }
 
 /// Whether an instance takes requests.
@@ -249,6 +311,27 @@ mod tests {
             refuse(&nameless),
             InstanceError::MetadataKey { .. }
         ));
+    }
+
+    #[test]
+    fn pairs_print_as_they_parse_and_are_services() {
+        let pair: LarsPair = "-5/7".parse().unwrap();
+        assert_eq!(pair.to_string(), "-5/7");
+        for text in ["5", "5/", "/7", "5/7/9", "5/4294967296", "a/b"] {
+            assert!(text.parse::<LarsPair>().is_err(), "{text}");
+        }
+        for name in [
+            "lars.+1.2",
+            "lars.1.02",
+            "lars.1",
+            "lars.1.2.3",
+            "pay",
+            "lars..",
+        ] {
+            let service = ServiceName::new(name);
+            let pair = service.ok().and_then(|name| LarsPair::of_service(&name));
+            assert_eq!(pair, None, "{name}");
+        }
     }
 
     #[test]

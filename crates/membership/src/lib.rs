@@ -79,7 +79,7 @@ pub use directory::{
 pub use follower::{DropReason, Follower, FollowerConfig, FollowerOutput};
 pub use health::{CallersWord, LeaseWord, ProbeWord, Verdict, fuse};
 pub use ids::{InstanceId, Label, Owner, OwnerId, SubscriberId, TextError};
-pub use instance::{Instance, InstanceError, LarsPair, Lifetime, State, Update};
+pub use instance::{Instance, InstanceError, LarsPair, LarsPairError, Lifetime, State, Update};
 pub use lease::{GrantError, HolderError, Lease, Leases, epoch_of};
 pub use registration::{Attempt, Command, Registration, RegistrationConfig, Renewal};
 pub use view::{ApplyError, Removal, View, ViewAck, ViewDelta, ViewVersion};

@@ -34,10 +34,11 @@ pub const LEASES_MAX: usize = 100_000;
 
 /// Most services of one directory, watched ones without instances included. One
 /// more is refused.
-pub const SERVICES_MAX: usize = 10_000;
+pub const SERVICES_MAX: usize = 100_000;
 
-/// Most subscribers of one directory. One more is refused.
-pub const SUBSCRIBERS_MAX: usize = 10_000;
+/// Most subscribers of one directory. One more is refused. An agent has one for
+/// each service that its machine uses.
+pub const SUBSCRIBERS_MAX: usize = 200_000;
 
 /// Most watches of one subscriber. One more is refused.
 pub const WATCHES_MAX: usize = 256;
@@ -59,7 +60,7 @@ pub const TOKEN_COUNTER_BITS: u32 = 40;
 
 /// Most services that one follower holds. Views of further ones are dropped and
 /// told.
-pub const FOLLOWED_SERVICES_MAX: usize = 10_000;
+pub const FOLLOWED_SERVICES_MAX: usize = 100_000;
 
 /// Most instances in one view. A source that sends more is told to be at fault,
 /// and its view is dropped.

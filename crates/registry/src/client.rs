@@ -42,6 +42,7 @@ struct Shared {
 #[derive(Debug, Clone)]
 enum Source {
     Embedded(std::net::SocketAddr),
+    Route(std::net::SocketAddr),
     Etcd {
         members: Vec<std::net::SocketAddr>,
         prefix: String,
@@ -208,6 +209,7 @@ impl Source {
     fn of(url: &RegistryUrl) -> Result<Self, Error> {
         match url {
             RegistryUrl::Embedded { host } => find(host).map(Self::Embedded),
+            RegistryUrl::Route { host } => find(host).map(Self::Route),
             RegistryUrl::Etcd { hosts, prefix } => {
                 let members: Result<Vec<_>, Error> = hosts.iter().map(|host| find(host)).collect();
                 let (members, prefix) = (members?, prefix.clone());
@@ -238,14 +240,15 @@ impl Source {
     }
 
     fn takes_registrations(&self) -> bool {
-        !matches!(self, Self::File(_))
+        !matches!(self, Self::File(_) | Self::Route(_))
     }
 
     fn start(self, shard: &Shard, hub: &Arc<Hub>) {
         let events = Events::default();
         let backend: Rc<dyn Backend> = match self {
-            Self::Embedded(address) => {
-                Rc::new(EmbeddedBackend::new(shard, &address.into(), events.clone()))
+            Self::Embedded(address) | Self::Route(address) => {
+                let (url, events) = (hub.url.as_str(), events.clone());
+                Rc::new(EmbeddedBackend::new(shard, url, &address.into(), events))
             }
             Self::Etcd { members, prefix } => {
                 let members = members.into_iter().map(Into::into).collect();

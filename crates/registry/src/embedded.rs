@@ -13,6 +13,8 @@ mod journal;
 mod proto;
 mod server;
 mod state;
+mod views;
 
 pub(crate) use backend::EmbeddedBackend;
 pub use server::{EmbeddedConfig, EmbeddedServer};
+pub use views::{Views, ViewsHome};

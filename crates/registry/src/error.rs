@@ -38,10 +38,11 @@ pub enum Error {
     /// The instance is not valid: correct it.
     #[error(transparent)]
     Instance(#[from] InstanceError),
-    /// A static list takes no registrations.
-    #[error("{url} is a static list: instances are added by editing it")]
+    /// A static list and a route server take no registrations: edit the list, add
+    /// a route, or register with a registry.
+    #[error("{url} takes no registrations")]
     ReadOnly {
-        /// The list.
+        /// The list or server.
         url: String,
     },
     /// Several registries are to be used as one, and this one stands there twice.

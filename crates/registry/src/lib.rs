@@ -7,6 +7,7 @@
 //! | URL | what it is |
 //! |---|---|
 //! | `embedded://HOST:PORT` | `waystation registry serve`, or an [`EmbeddedServer`] of one's own |
+//! | `route://HOST:PORT` | a route server, which shows what registries and its store have |
 //! | `etcd://HOST:PORT,…/PREFIX` | keys under a prefix of etcd, attached to leases |
 //! | `zookeeper://HOST:PORT,…/ROOT` | nodes under a root of `ZooKeeper`, tied to sessions |
 //! | `file://PATH` | a static list of instances, read again whenever it changes |
@@ -89,7 +90,7 @@ mod zookeeper;
 
 pub use client::Client;
 pub use combined::Combined;
-pub use embedded::{EmbeddedConfig, EmbeddedServer};
+pub use embedded::{EmbeddedConfig, EmbeddedServer, Views, ViewsHome};
 pub use error::{AskError, Error, ServeError};
 pub use handle::{Draining, Listing, Registered, RegistrationStatus, Watching};
 pub use place::Place;
@@ -98,5 +99,7 @@ pub use registry::{
     Acks, Change, Holder, ListedService, RegistrationOptions, Registry, Session, SessionState,
     WatchOptions,
 };
-pub use text::{InstanceTextError, instance_from_json, instance_to_json};
+pub use text::{
+    InstanceTextError, instance_from_json, instance_to_json, view_from_json, view_to_json,
+};
 pub use url::{RegistryUrl, UrlError};

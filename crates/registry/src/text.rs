@@ -4,13 +4,15 @@
 //! nodes of a shared registry, and what the command line prints.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use thiserror::Error;
-use waystation_base::{FencingToken, ServiceName, ServiceNameError};
+use waystation_base::{Epoch, FencingToken, ServiceName, ServiceNameError};
 use waystation_membership::{
     Address, AddressError, Instance, InstanceError, InstanceId, Label, LarsPair, Lifetime, Owner,
-    OwnerId, State, TextError,
+    OwnerId, State, TextError, View, ViewVersion,
 };
 
 /// Why a text is not an instance.
@@ -47,6 +49,12 @@ pub enum InstanceTextError {
     /// Nobody can connect to the address.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// An instance in a view is one of another service.
+    #[error("instance {id} is one of another service")]
+    Astray {
+        /// The instance.
+        id: InstanceId,
+    },
     /// Another rule is broken.
     #[error(transparent)]
     Instance(#[from] InstanceError),
@@ -189,6 +197,66 @@ pub fn instance_from_json(text: &str) -> Result<Instance, InstanceTextError> {
     Ok(instance)
 }
 
+/// A view as one line of JSON: its service, its version, its instances.
+///
+/// ```
+/// use waystation_registry::{view_from_json, view_to_json};
+///
+/// let line = r#"{"service":"a","epoch":3,"number":17,"instances":[]}"#;
+/// let view = view_from_json(line).unwrap();
+/// assert_eq!(view.at.to_string(), "3.17");
+/// assert_eq!(view_to_json(&view), line);
+/// ```
+pub fn view_to_json(view: &View) -> String {
+    let instances = view.instances.values().map(|one| {
+        let text = instance_to_json(one);
+        RawValue::from_string(text).expect("it is JSON")
+    });
+    let form = ViewForm {
+        service: view.service.to_string(),
+        epoch: view.at.epoch.0,
+        number: view.at.number,
+        instances: instances.collect(),
+    };
+    serde_json::to_string(&form).expect("texts and numbers are JSON")
+}
+
+/// The view that `text` describes, checked.
+///
+/// # Errors
+/// Names the first fault; an instance of another service is one.
+pub fn view_from_json(text: &str) -> Result<View, InstanceTextError> {
+    let form: ViewForm = serde_json::from_str(text)?;
+    let service = ServiceName::new(&form.service).map_err(|source| InstanceTextError::Service {
+        text: shorten(&form.service),
+        source,
+    })?;
+    let at = ViewVersion {
+        epoch: Epoch(form.epoch),
+        number: form.number,
+    };
+    let mut view = View::empty(service, at);
+    for text in form.instances {
+        let instance = instance_from_json(text.get())?;
+        if instance.service != view.service {
+            let id = instance.id;
+            return Err(InstanceTextError::Astray { id });
+        }
+        view.instances
+            .insert(instance.id.clone(), Arc::new(instance));
+    }
+    Ok(view)
+}
+
+/// The JSON form of a view.
+#[derive(Serialize, Deserialize)]
+struct ViewForm {
+    service: String,
+    epoch: u64,
+    number: u64,
+    instances: Vec<Box<RawValue>>,
+}
+
 fn label(field: &'static str, text: Option<String>) -> Result<Option<Label>, InstanceTextError> {
     let Some(text) = text else { return Ok(None) };
     let label = Label::new(&text).map_err(|source| fault(field, &text, source))?;
@@ -228,6 +296,23 @@ mod tests {
         let text = instance_to_json(&instance);
         assert_eq!(instance_from_json(&text).unwrap(), instance);
         assert!(!text.contains('\n'));
+    }
+
+    #[test]
+    fn a_view_survives_and_one_with_a_stray_instance_is_refused() {
+        let instance = full_instance();
+        let at = ViewVersion {
+            epoch: Epoch(3),
+            number: 1,
+        };
+        let mut view = View::empty(instance.service.clone(), at);
+        view.instances
+            .insert(instance.id.clone(), Arc::new(instance));
+        let text = view_to_json(&view);
+        assert_eq!(view_from_json(&text).unwrap(), view);
+        view.service = "another".parse().unwrap();
+        let stray = view_from_json(&view_to_json(&view)).unwrap_err();
+        assert!(matches!(stray, InstanceTextError::Astray { .. }));
     }
 
     #[test]

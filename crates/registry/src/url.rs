@@ -9,8 +9,8 @@ use thiserror::Error;
 
 use crate::limits::PREFIX_BYTES_MAX;
 
-/// Where a registry is, as `embedded://HOST:PORT`, `etcd://HOST:PORT,…/PREFIX`,
-/// `zookeeper://HOST:PORT,…/ROOT` or `file://PATH`.
+/// Where a registry is, as `embedded://HOST:PORT`, `route://HOST:PORT`,
+/// `etcd://HOST:PORT,…/PREFIX`, `zookeeper://HOST:PORT,…/ROOT` or `file://PATH`.
 ///
 /// ```
 /// use waystation_registry::RegistryUrl;
@@ -24,6 +24,12 @@ use crate::limits::PREFIX_BYTES_MAX;
 pub enum RegistryUrl {
     /// An embedded registry: `waystation registry serve`.
     Embedded {
+        /// Its host, a name or an address, and its port.
+        host: String,
+    },
+    /// A route server: `waystation route serve`. It shows what registries and
+    /// its store have, and registers nothing.
+    Route {
         /// Its host, a name or an address, and its port.
         host: String,
     },
@@ -60,15 +66,15 @@ pub enum RegistryUrl {
 pub enum UrlError {
     /// The scheme is none that this version knows.
     #[error(
-        "`{text}` is not embedded://HOST:PORT, etcd://HOST:PORT,…/PREFIX, \
+        "`{text}` is not embedded://HOST:PORT, route://HOST:PORT, etcd://HOST:PORT,…/PREFIX, \
          zookeeper://HOST:PORT,…/ROOT or file://PATH"
     )]
     Scheme {
         /// The whole text.
         text: String,
     },
-    /// What follows `embedded://` is not a host and a port.
-    #[error("`{text}`: an embedded registry is at HOST:PORT")]
+    /// What follows `embedded://` or `route://` is not a host and a port.
+    #[error("`{text}`: an embedded registry or route server is at HOST:PORT")]
     HostPort {
         /// The whole text.
         text: String,
@@ -107,7 +113,13 @@ pub enum UrlError {
 }
 
 /// What URLs of registries begin with.
-const SCHEMES: [&str; 4] = ["embedded://", "etcd://", "zookeeper://", "file://"];
+const SCHEMES: [&str; 5] = [
+    "embedded://",
+    "route://",
+    "etcd://",
+    "zookeeper://",
+    "file://",
+];
 
 impl RegistryUrl {
     /// Several URLs with spaces between them; a path may have spaces too.
@@ -161,6 +173,14 @@ impl FromStr for RegistryUrl {
                 host: host.to_owned(),
             });
         }
+        if let Some(host) = text.strip_prefix("route://") {
+            if !is_host_and_port(host) {
+                return Err(UrlError::HostPort { text: whole() });
+            }
+            return Ok(Self::Route {
+                host: host.to_owned(),
+            });
+        }
         if let Some(rest) = text.strip_prefix("etcd://") {
             let Some((hosts, prefix)) = hosts_and_prefix(rest) else {
                 return Err(UrlError::Etcd { text: whole() });
@@ -200,6 +220,7 @@ impl fmt::Display for RegistryUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded { host } => write!(f, "embedded://{host}"),
+            Self::Route { host } => write!(f, "route://{host}"),
             Self::Etcd { hosts, prefix } => write!(f, "etcd://{}/{prefix}", hosts.join(",")),
             Self::ZooKeeper {
                 hosts,
@@ -267,6 +288,7 @@ mod tests {
             "embedded://127.0.0.1:7071",
             "embedded://[::1]:7071",
             "embedded://registry.local:1",
+            "route://10.0.0.1:7778",
             "etcd://127.0.0.1:2379,[::1]:2379,etcd-3:2379/way/station",
             "zookeeper://127.0.0.1:2181,zk-2:2181/way/station",
             "zookeeper://127.0.0.1:2181/w?digest=/etc/way/zk",
@@ -321,6 +343,7 @@ mod tests {
             "embedded://a:0",
             "embedded://a:1/x",
             "embedded://:1",
+            "route://a",
         ] {
             assert!(matches!(refuse(text), UrlError::HostPort { .. }), "{text}");
         }

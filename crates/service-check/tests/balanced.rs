@@ -154,7 +154,7 @@ impl World {
         let service = "hosts".to_owned();
         let mut socket = Socket::connect(&self.socket(), PATIENCE).unwrap();
         match socket.ask(&Request::List { service }).unwrap().0 {
-            Answer::Listed { hosts } => hosts,
+            Answer::Listed { hosts, .. } => hosts,
             other => panic!("{other:?}"),
         }
     }

@@ -10,7 +10,7 @@
 //! is sent when the *thread* that started the process ends, and each test has
 //! a thread of its own.
 //!
-//! [`MariaDb`] is a server for tests that need one.
+//! [`MariaDb`] and [`Postgres`] are servers for tests that need one.
 //!
 //! What it leaves out: processes that those start, unless they stay in their
 //! group, which `process_group` of [`CommandExt`] makes.
@@ -29,12 +29,14 @@
 
 mod component;
 mod mariadb;
+mod postgres;
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 pub use mariadb::MariaDb;
+pub use postgres::Postgres;
 
 /// Reads one line, which says that all is well. At the end of the pipe without
 /// it: kills the group that the process leads, and the process. Signals that a

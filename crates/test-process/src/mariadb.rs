@@ -103,6 +103,9 @@ impl MariaDb {
             .args(["--no-defaults", "--user=root", "--skip-test-db"])
             .args(["--auth-root-authentication-method=normal"])
             .arg(format!("--datadir={}", self.data().display()))
+            // A server that starts removes what looks like its own from the
+            // folder for temporary tables: each has one of its own.
+            .env("TMPDIR", self.folder.path())
             .stdin(Stdio::null())
             .output()
             .expect("mariadb-install-db runs");
@@ -122,6 +125,7 @@ impl MariaDb {
             .arg(format!("--log-error={}", at("log")))
             .args(["--skip-name-resolve", "--innodb-buffer-pool-size=64M"])
             .args(&self.settings)
+            .env("TMPDIR", self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -3,6 +3,7 @@
 mod discovery;
 mod hosts;
 mod report;
+mod routes;
 mod sync;
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ pub(crate) use discovery::{
 };
 pub(crate) use hosts::{AgentArgs, HostCommand, HostEnd, RateArgs, SimulateArgs};
 pub(crate) use report::{ReportCommand, ReportServeArgs, ReportShowArgs};
+pub(crate) use routes::{RouteAskArgs, RouteCommand, RouteKeyArgs, RouteListArgs, RouteServeArgs};
 pub(crate) use sync::{
     HubArg, HubArgs, LocalEntryArgs, LocalSiteArgs, PolicyArg, PublishArgs, ReplayArgs, SiteArgs,
     SiteRunArgs, SyncCommand, VerifyArgs,
@@ -106,6 +108,16 @@ Examples:
   waystation node drain pay-1"
     )]
     Node(NodeCommand),
+    /// Routes: which hosts serve what; the route server
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  waystation route serve
+  waystation route add pay 10.0.0.1:7000 --lars 1/1
+  waystation route list pay"
+    )]
+    Route(RouteCommand),
     /// Multi-site sync: one ordered stream of writes into every room's database
     #[command(
         subcommand,
@@ -123,6 +135,8 @@ end it with 0; callers go on by what they know and find the next agent.
 
 Examples:
   waystation agent
+  waystation agent --route 10.0.0.5:7778
+  waystation agent --route 10.0.0.6:7778 --route-protocol lars
   waystation agent --registry file:///etc/waystation/nodes.jsonl --udp-port 8888")]
     Agent(AgentArgs),
     /// Hosts as this machine's agent knows them: get, list, report, simulate, rate
@@ -284,17 +298,27 @@ impl Cli {
         if let Command::Registry(RegistryCommand::Serve(serve)) = &self.command {
             set("--listen", "registry", "listen", address(&serve.listen));
         }
+        if let Command::Agent(args) = &self.command {
+            set("--route", "agent", "route", address(&args.route));
+            let protocol = text(&args.route_protocol);
+            set("--route-protocol", "agent", "route_protocol", protocol);
+            set("--report", "agent", "report", address(&args.report));
+        }
+        if let Command::Route(RouteCommand::Serve(serve)) = &self.command {
+            set("--listen", "route", "listen", address(&serve.listen));
+            set("--store", "route", "store", text(&serve.store));
+        }
         if let Command::Report(ReportCommand::Serve(serve)) = &self.command {
             set("--listen", "report", "listen", address(&serve.listen));
             set("--store", "report", "store", text(&serve.store));
-        }
-        if let Command::Agent(args) = &self.command {
-            set("--report", "agent", "report", address(&args.report));
         }
         let urls = match &self.command {
             Command::Node(node) => node.registries(),
             Command::Im(command) => command.registries(),
             Command::Agent(args) => args.registry.as_slice(),
+            Command::Route(command) => command
+                .serve()
+                .map_or(&[][..], |args| args.registry.as_slice()),
             _ => &[],
         };
         set("--registry", "registry", "url", together(urls));
@@ -312,6 +336,7 @@ impl Cli {
             {
                 "error"
             }
+            Command::Route(ref route) if self.log.is_none() && route.serve().is_none() => "error",
             Command::Sync(ref sync) if self.log.is_none() && !sync.is_server() => "error",
             Command::Report(ref report) if self.log.is_none() && !report.is_server() => "error",
             _ => configured,
@@ -324,6 +349,7 @@ impl Cli {
             Command::Up(_) => "up".to_owned(),
             Command::Im(command) => command.process_name(),
             Command::Registry(_) => "registry".to_owned(),
+            Command::Route(command) if command.serve().is_some() => "route".to_owned(),
             Command::Sync(sync) => sync.process_name(),
             Command::Agent(_) => "agent".to_owned(),
             Command::Report(report) if report.is_server() => "report".to_owned(),
@@ -339,6 +365,7 @@ impl Command {
             Self::Ctx(ctx) => Some(&ctx.dir),
             Self::Im(command) => command.dir(),
             Self::Registry(command) => Some(command.dir()),
+            Self::Route(command) => command.serve().map(|args| &args.dir),
             Self::Sync(command) => command.dir(),
             Self::Agent(args) => Some(&args.dir),
             Self::Host(command) => Some(&command.agent().dir),

@@ -30,9 +30,8 @@ const WAIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// The socket, a port or the registry cannot be used.
 pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<(), Failure> {
-    let Ok([url]) = <[RegistryUrl; 1]>::try_from(config.registry.urls()?) else {
-        return Err(Failure::Usage(anyhow!("registry.url: an agent uses one")));
-    };
+    let url = source(config)?;
+    let is_of_lars = config.agent.route_protocol == "lars";
     let socket = socket_path(args.socket.as_deref(), config);
     if let Some(folder) = socket.parent() {
         std::fs::create_dir_all(folder)
@@ -44,6 +43,8 @@ pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<
     let mut settings = AgentConfig::new(&socket, url, seed);
     settings.lars = config.lars.rules();
     settings.report = Some(ReportTo::new(config.agent.report));
+    settings.lars_route = is_of_lars.then_some(config.agent.route);
+    settings.copy = Some(config.dir().join("agent/routes.jsonl"));
     if let Some(first) = args.udp_port {
         for (at, step) in settings.udp.iter_mut().zip(0..) {
             // Port 0 is any free one, for each of them.
@@ -62,6 +63,18 @@ pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<
     tracing::info!(signal, "stopping");
     agent.drain();
     Ok(())
+}
+
+/// The route server where one is configured, else the registry.
+fn source(config: &Config) -> Result<RegistryUrl, Failure> {
+    if config.is_set("agent", "route") {
+        let host = config.agent.route.to_string();
+        return Ok(RegistryUrl::Route { host });
+    }
+    let Ok([url]) = <[RegistryUrl; 1]>::try_from(config.registry.urls()?) else {
+        return Err(Failure::Usage(anyhow!("registry.url: an agent uses one")));
+    };
+    Ok(url)
 }
 
 fn print_ready(agent: &Agent, as_json: bool) -> io::Result<()> {
@@ -109,7 +122,8 @@ pub(crate) fn run(command: &HostCommand, config: &Config, as_json: bool) -> Resu
         HostCommand::List(args) => {
             let service = args.service.clone();
             match ask(&socket, &Request::List { service })? {
-                Answer::Listed { hosts } => {
+                Answer::Listed { hosts, origin } => {
+                    warn_of(&origin);
                     Ok(list(&hosts, as_json, &mut out).context("cannot print")?)
                 }
                 other => Err(strange(&other)),
@@ -218,8 +232,10 @@ fn explain(answer: Answer, as_json: bool, out: &mut dyn Write) -> Result<(), Fai
         unavailable,
         is_panic,
         candidates,
+        origin,
     } = answer
     {
+        warn_of(&origin);
         let panic = if is_panic {
             ", all are used: panic"
         } else {
@@ -235,6 +251,17 @@ fn explain(answer: Answer, as_json: bool, out: &mut dyn Write) -> Result<(), Fai
         return Err(strange(&answer));
     };
     Ok(printed.context("cannot print")?)
+}
+
+/// Says where hosts come from, unless it is where they should.
+fn warn_of(origin: &str) {
+    let why = match origin {
+        "kept" => "the source of routes is lost; hosts are those it had last",
+        "disk" => "the source of routes has not answered; hosts are those of the copy on disk",
+        _ => return,
+    };
+    // Without standard error there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{why}");
 }
 
 fn rows(candidates: &[Candidate]) -> Vec<[String; 4]> {

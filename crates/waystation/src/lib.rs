@@ -22,6 +22,7 @@ mod node;
 mod registry;
 mod report;
 mod roles;
+mod route;
 mod supervise;
 mod sync;
 mod table;
@@ -89,6 +90,10 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Node(command) => {
             drop(out);
             node::run(command, &config, cli.json)
+        }
+        Command::Route(command) => {
+            drop(out);
+            route::run(command, &config, cli.json)
         }
         Command::Sync(command) => {
             drop(out);

@@ -13,7 +13,7 @@ use waystation_base::ServiceName;
 use waystation_membership::{Instance, Label, State, View, ViewVersion, Watch};
 use waystation_registry::{Registries, Registry, RegistryUrl};
 
-use crate::cli::NodeCommand;
+use crate::cli::{ListArgs, NodeCommand};
 use crate::config::Config;
 use crate::failure::Failure;
 
@@ -29,6 +29,14 @@ pub(crate) fn run(command: &NodeCommand, config: &Config, as_json: bool) -> Resu
         NodeCommand::Watch(args) => watch::run(args, &urls, as_json),
         NodeCommand::Drain(args) => drain::run(args, &urls, as_json),
     }
+}
+
+/// Prints what changes there until the process is ended.
+///
+/// # Errors
+/// Output that nobody takes, or a watch that is refused.
+pub(crate) fn watch(args: &ListArgs, urls: &[RegistryUrl], as_json: bool) -> Result<(), Failure> {
+    watch::run(args, urls, as_json)
 }
 
 /// The registry, or several as one.

@@ -210,7 +210,7 @@ fn what_the_registry_prints_is_a_registry() {
     ]);
     assert_eq!(register.status.code(), Some(2));
     assert!(
-        stderr(&register).contains("is a static list"),
+        stderr(&register).contains("takes no registrations"),
         "{}",
         stderr(&register)
     );

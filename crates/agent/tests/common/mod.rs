@@ -125,7 +125,7 @@ impl World {
     pub fn list(&self) -> Result<Vec<ListedHost>, Error> {
         let service = "pay".to_owned();
         match self.ask(&Request::List { service })? {
-            Answer::Listed { hosts } => Ok(hosts),
+            Answer::Listed { hosts, .. } => Ok(hosts),
             other => panic!("{other:?}"),
         }
     }

@@ -85,11 +85,13 @@ impl Directory {
     /// The service's record; a new one is watched by whoever watches its prefix.
     pub(super) fn service_mut(&mut self, name: &ServiceName) -> &mut Service {
         let at = self.version;
-        let subscribers = &self.subscribers;
+        // Who watches just this service has made its record.
+        let (subscribers, of_prefixes) = (&self.subscribers, &self.of_prefixes);
         self.services.entry(name.clone()).or_insert_with(|| {
             let mut service = Service::new(View::empty(name.clone(), at));
-            for (id, one) in subscribers {
-                if one.watches.iter().any(|watch| watch.covers(name)) {
+            for id in of_prefixes {
+                let one = subscribers.get(id);
+                if one.is_some_and(|one| one.watches.iter().any(|watch| watch.covers(name))) {
                     service.watch(*id);
                 }
             }
@@ -104,16 +106,24 @@ impl Directory {
         self.leave(id, why);
     }
 
-    /// Takes an instance out of its service's next view.
+    /// Takes an instance out of its service's next view, and out of the store.
     pub(super) fn leave(&mut self, id: &InstanceId, why: Removal) {
+        if self.unlist(id, why) {
+            self.outputs.push_back(Output::Erase { id: id.clone() });
+        }
+    }
+
+    /// Takes an instance out of its service's next view; false when it is in
+    /// none.
+    pub(super) fn unlist(&mut self, id: &InstanceId, why: Removal) -> bool {
         let Some(name) = self.service_of.remove(id) else {
-            return;
+            return false;
         };
         if let Some(service) = self.services.get_mut(&name) {
             service.take(id, why);
             self.dirty.insert(name);
         }
-        self.outputs.push_back(Output::Erase { id: id.clone() });
+        true
     }
 
     /// Publishes a service's changes, if it has any, to whoever watches it.
@@ -132,7 +142,7 @@ impl Directory {
         let at = service.view().at;
         self.drains
             .published(at, |id| self.service_of.get(id) == Some(name));
-        if service.is_settled_empty() && !is_named(&self.subscribers, name) {
+        if service.is_settled_empty() && !is_named(&self.subscribers, name, service) {
             self.services.remove(name);
         }
         self.advance_drains(self.called_at);

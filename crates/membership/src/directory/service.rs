@@ -87,6 +87,11 @@ impl Service {
         self.watchers.remove(&subscriber);
     }
 
+    /// Who watches it, by its name or by a prefix.
+    pub(super) fn watchers(&self) -> impl Iterator<Item = &SubscriberId> {
+        self.watchers.keys()
+    }
+
     /// Forgets what was on its way to the watcher; it gets the whole view next.
     pub(super) fn resync(&mut self, subscriber: SubscriberId) {
         if let Some(watcher) = self.watchers.get_mut(&subscriber) {

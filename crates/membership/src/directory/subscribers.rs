@@ -1,11 +1,13 @@
 //! Who watches what, who has acknowledged what, and who is waited for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use waystation_base::{Moment, ServiceName};
 
 use super::Directory;
 use super::message::{SubscribeError, Watch};
+use super::service::Service;
 use crate::ids::SubscriberId;
 use crate::limits::{SERVICES_MAX, SUBSCRIBERS_MAX, WATCHES_MAX};
 use crate::view::{ViewAck, ViewVersion};
@@ -59,12 +61,13 @@ impl Directory {
             self.lost.remove(&(until, subscriber));
         }
         entry.watches.insert(watch.clone());
-        for (name, service) in &mut self.services {
-            if watch.covers(name) {
-                service.watch(subscriber);
-                self.dirty.insert(name.clone());
-            }
+        if matches!(watch, Watch::Prefix(_)) {
+            self.of_prefixes.insert(subscriber);
         }
+        for_each_watched(&mut self.services, watch, |name, service| {
+            service.watch(subscriber);
+            self.dirty.insert(name.clone());
+        });
         Ok(())
     }
 
@@ -104,8 +107,10 @@ impl Directory {
                 self.lost.remove(&(before, subscriber));
             }
             self.lost.insert((until, subscriber));
-            for service in self.services.values_mut() {
-                service.resync(subscriber);
+            for watch in &entry.watches {
+                for_each_watched(&mut self.services, watch, |_, service| {
+                    service.resync(subscriber);
+                });
             }
         }
     }
@@ -119,20 +124,54 @@ impl Directory {
         if let Some(until) = entry.lost_until {
             self.lost.remove(&(until, subscriber));
         }
-        let subscribers = &self.subscribers;
-        self.services.retain(|name, service| {
-            service.unwatch(subscriber);
-            !service.is_settled_empty() || is_named(subscribers, name)
-        });
+        self.of_prefixes.remove(&subscriber);
+        let mut unwanted = Vec::new();
+        for watch in &entry.watches {
+            for_each_watched(&mut self.services, watch, |name, service| {
+                service.unwatch(subscriber);
+                if service.is_settled_empty() && !is_named(&self.subscribers, name, service) {
+                    unwanted.push(name.clone());
+                }
+            });
+        }
+        for name in unwanted {
+            self.services.remove(&name);
+        }
         self.advance_drains(now);
     }
 }
 
-/// Whether somebody watches just this service. Cost: O(subscribers).
+/// Whether somebody watches just this service. Cost: O(its watchers).
 pub(super) fn is_named(
     subscribers: &BTreeMap<SubscriberId, Subscriber>,
     name: &ServiceName,
+    service: &Service,
 ) -> bool {
     let watch = Watch::Service(name.clone());
-    subscribers.values().any(|one| one.watches.contains(&watch))
+    let mut watchers = service.watchers().filter_map(|id| subscribers.get(id));
+    watchers.any(|one| one.watches.contains(&watch))
+}
+
+/// Calls `each` with what a watch covers. Cost: O(that · log services).
+fn for_each_watched(
+    services: &mut BTreeMap<ServiceName, Service>,
+    watch: &Watch,
+    mut each: impl FnMut(&ServiceName, &mut Service),
+) {
+    match watch {
+        Watch::Service(name) => {
+            if let Some(service) = services.get_mut(name) {
+                each(name, service);
+            }
+        }
+        Watch::Prefix(prefix) => {
+            let from = (Bound::Included(&**prefix), Bound::Unbounded);
+            for (name, service) in services.range_mut::<str, _>(from) {
+                if !name.as_str().starts_with(&**prefix) {
+                    break;
+                }
+                each(name, service);
+            }
+        }
+    }
 }

@@ -72,3 +72,37 @@ pub trait Session {
         false
     }
 }
+
+impl<S: Session + ?Sized> Session for Box<S> {
+    fn handle_input(&mut self, conn: &Conn, input: &mut Input) -> Result<Turn, CloseReason> {
+        (**self).handle_input(conn, input)
+    }
+
+    fn look_ahead(&mut self, conn: &Conn, received: &[u8]) {
+        (**self).look_ahead(conn, received);
+    }
+
+    fn handle_drain(&mut self, conn: &Conn) {
+        (**self).handle_drain(conn);
+    }
+
+    fn handle_end(&mut self, conn: &Conn, reason: CloseReason) {
+        (**self).handle_end(conn, reason);
+    }
+
+    fn has_reader(&self) -> bool {
+        (**self).has_reader()
+    }
+
+    fn held_len(&self) -> usize {
+        (**self).held_len()
+    }
+
+    fn unfinished_since(&self) -> Option<Moment> {
+        (**self).unfinished_since()
+    }
+
+    fn is_mid_message(&self) -> bool {
+        (**self).is_mid_message()
+    }
+}

@@ -1,5 +1,5 @@
 //! The native protocol on a listener: the first byte decides between native
-//! frames, HTTP and nothing we know.
+//! frames, HTTP and what else the router may serve.
 
 use std::rc::Rc;
 
@@ -50,7 +50,7 @@ impl Protocol for NativeProtocol {
                     return transport.run(&mut session).await;
                 }
                 FirstByte::Http => Box::pin(serve_http(&self.router, slot)).await,
-                FirstByte::Lars => Err(CloseReason::UnknownProtocol),
+                FirstByte::Lars => Box::pin(serve_foreign(&self.router, slot)).await,
             };
             match served {
                 Ok(reason) | Err(reason) => reason,
@@ -126,6 +126,15 @@ async fn first_byte(slot: &mut Slot) -> Result<FirstByte, CloseReason> {
             Filled::Bytes | Filled::Drain => {}
         }
     }
+}
+
+/// What is neither native nor HTTP, by whatever the router has for it.
+async fn serve_foreign(router: &Rc<Router>, slot: &mut Slot) -> Result<CloseReason, CloseReason> {
+    let make = router.foreign.as_ref();
+    let make = make.ok_or(CloseReason::UnknownProtocol)?;
+    slot.conn().set_framing(Framing::Raw);
+    let mut session = make(slot.conn());
+    Ok(slot.transport()?.run(&mut session).await)
 }
 
 async fn serve_http(router: &Rc<Router>, slot: &mut Slot) -> Result<CloseReason, CloseReason> {

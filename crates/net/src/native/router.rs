@@ -9,7 +9,7 @@ use waystation_wire::{Header, MESSAGE_LEN_MAX, Status, encode_into, frames_len};
 
 use super::http::HttpHandler;
 use super::upgrade::Origins;
-use crate::conn::{CloseReason, Conn, SendError};
+use crate::conn::{CloseReason, Conn, SendError, Session};
 use crate::limits::HANDLERS_PER_CONNECTION;
 use crate::protocol::Home;
 use crate::shard::Label;
@@ -77,6 +77,9 @@ pub trait Control: 'static {
 struct NoControl;
 impl Control for NoControl {}
 
+/// Makes what serves a connection that is neither native nor HTTP.
+type Foreign = Rc<dyn Fn(&Conn) -> Box<dyn Session>>;
+
 /// Decides a connection's shard by its first bytes.
 type HomeRule = Rc<dyn Fn(&[u8]) -> Home>;
 
@@ -102,6 +105,7 @@ pub struct Router {
     pub(crate) origins: Origins,
     pub(crate) control: Rc<dyn Control>,
     pub(crate) home: Option<HomeRule>,
+    pub(crate) foreign: Option<Foreign>,
     pub(crate) concurrency: u32,
 }
 
@@ -116,6 +120,7 @@ impl Default for Router {
             origins: Origins::Same,
             control: Rc::new(NoControl),
             home: None,
+            foreign: None,
             concurrency: 1,
         }
     }
@@ -176,6 +181,13 @@ impl Router {
     /// Decides connections' shards by their first bytes.
     pub fn set_home(&mut self, home: impl Fn(&[u8]) -> Home + 'static) {
         self.home = Some(Rc::new(home));
+    }
+
+    /// Serves connections whose first byte begins neither a native frame nor
+    /// HTTP, such as those of Lars: `make` gives what serves each. Without it
+    /// they are closed.
+    pub fn set_foreign(&mut self, make: impl Fn(&Conn) -> Box<dyn Session> + 'static) {
+        self.foreign = Some(Rc::new(make));
     }
 
     /// How many messages of one connection are handled at once. With more

@@ -77,6 +77,9 @@ impl Watches {
                 core,
             }
         });
+        if wish.refresh {
+            following.core.handle_refresh();
+        }
         following.settle(backend);
         for (service, at) in wish.acks {
             let subscriber = slot.subscriber;

@@ -1,4 +1,5 @@
-//! The client's side of the embedded registry.
+//! The client's side of the embedded registry, and of a route server, which
+//! shows views as that does.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use crate::error::AskError;
 use crate::limits::{CALL_WAIT, CALLS_MAX, CONNECT_PAUSE_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_WAIT};
 use crate::registry::{Holder, ListedService};
 
-/// The backend of `embedded://HOST:PORT`.
+/// The backend of `embedded://HOST:PORT` and `route://HOST:PORT`.
 pub(crate) struct EmbeddedBackend {
     link: Link,
 }
@@ -53,7 +54,7 @@ impl UpstreamEvents for Hooks {
 }
 
 impl EmbeddedBackend {
-    pub(crate) fn new(shard: &Shard, address: &Address, events: Events) -> Self {
+    pub(crate) fn new(shard: &Shard, url: &str, address: &Address, events: Events) -> Self {
         let config = UpstreamConfig {
             in_flight_max: CALLS_MAX,
             connect_wait: Duration::from_secs(1),
@@ -75,7 +76,7 @@ impl EmbeddedBackend {
             shard: shard.clone(),
             upstream: Upstream::with_events(shard, config, router, hooks),
             events,
-            url: format!("embedded://{address}").into(),
+            url: url.into(),
         };
         Self { link }
     }

@@ -181,16 +181,8 @@ impl Control for Closing {
     }
 }
 
-/// A handler of the registry.
-type Run = fn(&Registry, &Conn, Inbound<'_>) -> Result<(), Malformed>;
-
-const ROUTES: &[(&str, MessageId, Run)] = &[
-    ("registry register", id::REGISTER, register),
-    ("registry renew", id::RENEW, renew),
-    ("registry update", id::UPDATE, update),
-    ("registry drain", id::DRAIN, drain),
-    ("registry idle", id::IDLE, idle),
-    ("registry deregister", id::DEREGISTER, deregister),
+/// What concerns subscribers and listings.
+pub(super) const VIEW_ROUTES: &[(&str, MessageId, Run)] = &[
     ("registry list", id::LIST, list),
     ("registry subscribe", id::SUBSCRIBE, subscribe),
     ("registry resync", id::RESYNC, resync),
@@ -198,9 +190,35 @@ const ROUTES: &[(&str, MessageId, Run)] = &[
     ("registry unsubscribe", id::UNSUBSCRIBE, unsubscribe),
 ];
 
+/// A handler of the registry.
+pub(super) type Run = fn(&Registry, &Conn, Inbound<'_>) -> Result<(), Malformed>;
+
+/// What concerns leases.
+const LEASE_ROUTES: &[(&str, MessageId, Run)] = &[
+    ("registry register", id::REGISTER, register),
+    ("registry renew", id::RENEW, renew),
+    ("registry update", id::UPDATE, update),
+    ("registry drain", id::DRAIN, drain),
+    ("registry idle", id::IDLE, idle),
+    ("registry deregister", id::DEREGISTER, deregister),
+];
+
 fn router(registry: &Rc<Registry>) -> Router {
     let mut router = Router::new();
-    for &(name, message, run) in ROUTES {
+    put_routes(registry, &mut router, LEASE_ROUTES);
+    put_routes(registry, &mut router, VIEW_ROUTES);
+    router.set_control(Rc::new(Closing(Rc::clone(registry))));
+    router.set_concurrency(REQUESTS_PER_CONNECTION);
+    router
+}
+
+/// Has the router serve these by this registry.
+pub(super) fn put_routes(
+    registry: &Rc<Registry>,
+    router: &mut Router,
+    routes: &[(&str, MessageId, Run)],
+) {
+    for &(name, message, run) in routes {
         let registry = Rc::clone(registry);
         let handler = FnHandler::new(name, move |conn, inbound| {
             serve(&registry, conn, inbound, run);
@@ -208,9 +226,6 @@ fn router(registry: &Rc<Registry>) -> Router {
         let routed = router.route(message, handler);
         routed.expect("message ids of one service differ");
     }
-    router.set_control(Rc::new(Closing(Rc::clone(registry))));
-    router.set_concurrency(REQUESTS_PER_CONNECTION);
-    router
 }
 
 fn serve(registry: &Registry, conn: &Conn, inbound: Inbound<'_>, run: Run) {

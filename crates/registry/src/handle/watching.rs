@@ -28,6 +28,7 @@ pub(crate) struct Shown {
 #[derive(Debug, Default)]
 pub(crate) struct WatchWish {
     pub(crate) acks: BTreeMap<ServiceName, ViewVersion>,
+    pub(crate) refresh: bool,
     pub(crate) dropped: bool,
     pub(crate) is_queued: bool,
 }
@@ -149,6 +150,12 @@ impl Watching {
         self.wish(|wish| {
             wish.acks.insert(service.clone(), at);
         });
+    }
+
+    /// Has the registry tell all of it again, although nothing is known to be
+    /// missing. Of several registries that are used as one it changes nothing.
+    pub fn refresh(&self) {
+        self.wish(|wish| wish.refresh = true);
     }
 
     /// Waits for changes, and takes them: the latest view of each service that

@@ -19,9 +19,17 @@ pub(crate) struct AgentArgs {
     /// [default: 8888]
     #[arg(long, value_name = "PORT")]
     pub(crate) udp_port: Option<u16>,
-    /// Where routes come from [default: `embedded://127.0.0.1:7071`]
-    #[arg(long, value_name = "URL")]
+    /// The registry that hosts come from [default: `embedded://127.0.0.1:7071`]
+    #[arg(long, value_name = "URL", conflicts_with = "route")]
     pub(crate) registry: Option<String>,
+    /// The route server that hosts come from, in place of a registry
+    /// [default: `agent.route`, where that is set]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) route: Option<SocketAddr>,
+    /// What the route server speaks: `native`, or `lars` for one of Lars, which
+    /// knows pairs only [default: native]
+    #[arg(long, value_name = "PROTOCOL")]
+    pub(crate) route_protocol: Option<String>,
     /// The report server, which is told how calls ended [default: 127.0.0.1:7779]
     #[arg(long, value_name = "ADDR")]
     pub(crate) report: Option<SocketAddr>,

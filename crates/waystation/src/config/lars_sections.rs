@@ -9,15 +9,18 @@ use waystation_report::Retention;
 
 use super::field::{Kind, section};
 
+/// What a route server may speak.
+const ROUTE_PROTOCOLS: &[&str] = &["native", "lars"];
+
 section! {
     /// The route server, `waystation route serve`: which hosts serve what.
     struct Route as "route" {
         /// Where agents ask, by Lars' protocol and natively.
         listen: SocketAddr = Text("127.0.0.1:7778"), Kind::Address,
             "an address that is not loopback shows routes to the network";
-        /// Threads that serve.
+        /// Threads that serve: one knows the routes, the others move bytes for it.
         shards: u16 = Integer(1), Kind::Integer { unit: "threads", min: 1, max: 256 },
-            "a thread";
+            "a thread, and from the second on a hand-off for each batch of messages";
         /// Connections at a time; one more is told so and closed.
         connections_max: usize = Integer(16_384), Kind::Integer { unit: "connections", min: 1, max: 1_000_000 },
             "a file descriptor and some KiB each";
@@ -25,6 +28,24 @@ section! {
         /// `postgres://…`; empty for a file below `up.dir`.
         store: String = Text(""), Kind::Url,
             "none";
+        /// How often a store that cannot notify is asked whether it changed.
+        poll_ms: u64 = Integer(1_000), Kind::Integer { unit: "ms", min: 10, max: 3_600_000 },
+            "changes by others are seen later; a lower value asks the database more often";
+        /// How often all of the store is read, whatever it says.
+        reload_ms: u64 = Integer(8_000), Kind::Integer { unit: "ms", min: 100, max: 3_600_000 },
+            "changes by writers that tell nobody are seen later; a lower value reads more often";
+    }
+}
+
+impl Route {
+    /// [`Self::poll_ms`] as a duration.
+    pub(crate) fn poll(&self) -> Duration {
+        Duration::from_millis(self.poll_ms)
+    }
+
+    /// [`Self::reload_ms`] as a duration.
+    pub(crate) fn reload(&self) -> Duration {
+        Duration::from_millis(self.reload_ms)
     }
 }
 
@@ -75,6 +96,10 @@ section! {
     struct Agent as "agent" {
         /// The route server.
         route: SocketAddr = Text("127.0.0.1:7778"), Kind::Address,
+            "none";
+        /// What it speaks: `native`, or `lars` for a route server of Lars, which
+        /// knows pairs only.
+        route_protocol: String = Text("native"), Kind::Choice(ROUTE_PROTOCOLS),
             "none";
         /// The report server.
         report: SocketAddr = Text("127.0.0.1:7779"), Kind::Address,

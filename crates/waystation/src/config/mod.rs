@@ -113,6 +113,8 @@ pub(crate) struct Config {
     pub(crate) logic: Logic,
     /// `[das]`.
     pub(crate) das: Das,
+    /// `[route]`.
+    pub(crate) route: Route,
     /// `[report]`.
     pub(crate) report: Report,
     /// `[agent]`.
@@ -164,8 +166,7 @@ impl Config {
         }
         listeners::check(&values, &mut faults);
         if let Some(net) = &net {
-            let low = values.get(&(Net::SECTION.name, "output_low_water_bytes"));
-            let low_is_set = low.is_some_and(|low| low.origin != Origin::Default);
+            let low_is_set = is_set(&values, Net::SECTION.name, "output_low_water_bytes");
             let found = net.validate(low_is_set);
             place_faults(Net::SECTION.name, found, &values, &mut faults);
         }
@@ -181,7 +182,7 @@ impl Config {
                 Some(entry),
                 Some(logic),
                 Some(das),
-                Some((report, agent, lars)),
+                Some((route, report, agent, lars)),
                 Some(log),
             ) if faults.is_empty() => Ok(Self {
                 up,
@@ -192,6 +193,7 @@ impl Config {
                 entry,
                 logic,
                 das,
+                route,
                 report,
                 agent,
                 lars,
@@ -213,6 +215,11 @@ impl Config {
         Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
     }
 
+    /// Whether somebody has set a field.
+    pub(crate) fn is_set(&self, section: &'static str, key: &'static str) -> bool {
+        is_set(&self.values, section, key)
+    }
+
     /// The directory of `up`.
     pub(crate) fn dir(&self) -> &Path {
         &self.up.dir
@@ -232,12 +239,19 @@ fn defaults() -> Values {
     fields.collect()
 }
 
+/// Whether somebody has set a field.
+fn is_set(values: &Values, section: &'static str, key: &'static str) -> bool {
+    let setting = values.get(&(section, key));
+    setting.is_some_and(|setting| setting.origin != Origin::Default)
+}
+
 /// The sections of the parts that take over from Lars.
-fn lars_parts(values: &Values, faults: &mut Vec<Fault>) -> Option<(Report, Agent, Lars)> {
+fn lars_parts(values: &Values, faults: &mut Vec<Fault>) -> Option<(Route, Report, Agent, Lars)> {
+    let route = typed(&Route::SECTION, values, faults);
     let report = typed(&Report::SECTION, values, faults);
     let agent = typed(&Agent::SECTION, values, faults);
     let lars = typed(&Lars::SECTION, values, faults);
-    Some((report?, agent?, lars?))
+    Some((route?, report?, agent?, lars?))
 }
 
 fn apply_flags(flags: Vec<Flag>, values: &mut Values, faults: &mut Vec<Fault>) {

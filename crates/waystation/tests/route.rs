@@ -1,0 +1,196 @@
+//! `waystation route` and an agent behind it, as a user runs them.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+
+mod common;
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+
+use common::{run, stderr, stdout, waystation};
+use waystation_test_process::Watchdog;
+
+/// A process that says when it is ready.
+struct Running {
+    child: Child,
+    ready: String,
+    /// It ends with this process, whatever ends that.
+    _watchdog: Watchdog,
+}
+
+impl Running {
+    fn start(args: &[&str]) -> Self {
+        let mut child = waystation(args).stdout(Stdio::piped()).spawn().unwrap();
+        let watchdog = Watchdog::over(&child);
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        let ready = line
+            .strip_prefix("ready ")
+            .map(str::trim)
+            .map(str::to_owned);
+        Self {
+            child,
+            ready: ready.unwrap_or_else(|| panic!("expected the ready line, got {line:?}")),
+            _watchdog: watchdog,
+        }
+    }
+
+    /// Ends it as an operator does; its exit code.
+    fn stop(mut self) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        let kill = std::process::Command::new("kill").arg(&pid).status();
+        assert!(kill.unwrap().success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+struct World {
+    folder: tempfile::TempDir,
+    server: Running,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().to_str().unwrap();
+        let listen = ["--listen", "127.0.0.1:0", "--no-registry"];
+        let server = Running::start(&[&["route", "serve", "--dir", dir], &listen[..]].concat());
+        Self { folder, server }
+    }
+
+    fn at(&self) -> &str {
+        self.server.ready.strip_prefix("route://").unwrap()
+    }
+
+    /// Runs `waystation route`: its exit code, and what it printed.
+    fn route(&self, args: &[&str]) -> (Option<i32>, String) {
+        let output = run(&[&["route"], args, &["--server", self.at()]].concat());
+        let text = if output.status.success() {
+            stdout(&output)
+        } else {
+            stderr(&output)
+        };
+        (output.status.code(), text)
+    }
+}
+
+#[test]
+fn routes_are_added_listed_changed_and_removed() {
+    let world = World::new();
+    let add = [
+        "add",
+        "pay",
+        "10.0.0.1:7000",
+        "--lars",
+        "-5/7",
+        "--weight",
+        "50",
+    ];
+    let more = ["--zone", "hel-1", "--meta", "rack=7"];
+    assert_eq!(
+        world.route(&[&add[..], &more].concat()),
+        (Some(0), String::new())
+    );
+    assert_eq!(world.route(&["add", "1/1", "10.0.0.2:80"]).0, Some(0));
+    assert_eq!(world.route(&["add", "pay", "[fd00::1]:80"]).0, Some(0));
+    let (_, list) = world.route(&["list"]);
+    let rows: Vec<Vec<&str>> = list
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows[0][..3], ["service", "address", "lars"]);
+    assert_eq!(
+        rows[1],
+        ["lars.1.1", "10.0.0.2:80", "1/1", "100", "serving", "store"]
+    );
+    let first = [
+        "pay",
+        "10.0.0.1:7000",
+        "-5/7",
+        "50",
+        "serving",
+        "hel-1",
+        "store",
+        "rack=7",
+    ];
+    assert_eq!(rows[2], first);
+    let (_, json) = world.route(&["list", "-5/7", "--json"]);
+    assert_eq!(json, "", "its hosts have a name");
+    assert_eq!(
+        world
+            .route(&["set", "pay", "10.0.0.1:7000", "--zone", "", "--weight", "0"])
+            .0,
+        Some(0)
+    );
+    let (_, json) = world.route(&["list", "pay", "--json"]);
+    let line = json.lines().find(|line| line.contains("10.0.0.1")).unwrap();
+    assert!(
+        line.contains("\"weight\":0") && !line.contains("zone"),
+        "{line}"
+    );
+    assert_eq!(world.route(&["remove", "pay", "10.0.0.1:7000"]).0, Some(0));
+    let (code, text) = world.route(&["remove", "pay", "10.0.0.1:7000"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("pay has no route to 10.0.0.1:7000"), "{text}");
+    for wrong in [["add", "pay", "host:80"], ["add", "Pay", "10.0.0.1:80"]] {
+        assert_eq!(world.route(&wrong).0, Some(2));
+    }
+    let (_, status) = world.route(&["status"]);
+    assert!(status.contains("routes.db (live)"), "{status}");
+    assert!(status.contains("routes    2"), "{status}");
+    assert_eq!(world.server.stop(), Some(0));
+}
+
+#[test]
+fn what_nobody_answers_and_what_makes_no_sense_is_told() {
+    let output = run(&["route", "list", "--server", "127.0.0.1:1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(
+        text.contains("no answer from the route server at 127.0.0.1:1"),
+        "{text}"
+    );
+    let output = run(&[
+        "route",
+        "serve",
+        "--store",
+        "oracle://x",
+        "--listen",
+        "127.0.0.1:0",
+    ]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("route.store: a store is sqlite://PATH"));
+}
+
+#[test]
+fn an_agent_behind_a_route_server_serves_its_callers() {
+    let world = World::new();
+    assert_eq!(world.route(&["add", "pay", "127.0.0.1:9001"]).0, Some(0));
+    let dir = world.folder.path().to_str().unwrap();
+    let args = [
+        "agent",
+        "--dir",
+        dir,
+        "--udp-port",
+        "0",
+        "--route",
+        world.at(),
+    ];
+    let agent = Running::start(&args);
+    // Each look starts a process; the first one waits for the route.
+    let got = (0..1000).map(|_| run(&["host", "get", "pay", "--dir", dir]));
+    let got = got
+        .into_iter()
+        .find(|output| output.status.success())
+        .unwrap();
+    assert_eq!(stdout(&got), "127.0.0.1:9001\n");
+    assert_eq!(agent.stop(), Some(0));
+}
