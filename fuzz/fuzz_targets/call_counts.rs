@@ -13,7 +13,12 @@ fuzz_target!(|body: &[u8]| {
     assert!(counts.caller.len() <= NAME_LEN_MAX);
     for service in &counts.services {
         assert!(service.service.len() <= NAME_LEN_MAX);
-        assert!(service.hosts.iter().all(|one| one.host.len() <= NAME_LEN_MAX));
+        assert!(
+            service
+                .hosts
+                .iter()
+                .all(|one| one.host.len() <= NAME_LEN_MAX)
+        );
     }
     let mut again = Vec::new();
     counts.encode_into(&mut again);
