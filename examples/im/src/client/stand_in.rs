@@ -24,8 +24,9 @@ use crate::store::{ConversationName, check_uid};
 pub(crate) enum Mischief {
     #[default]
     None,
-    /// Every third send is stored, but its connection is cut before the
-    /// answer. This keeps the contract.
+    /// Every third send that is new is stored, but its connection is cut before
+    /// the answer. This keeps the contract. When it comes again it is answered:
+    /// of three sends on one connection the same one would be cut for ever.
     CutBeforeAnswer,
     /// Every third send is refused as unavailable. This keeps the contract.
     RefuseSome,
@@ -359,7 +360,7 @@ impl entry::Entry for Service {
         if new {
             self.fan_out(&request.conversation, seq);
         }
-        if third && self.is_due(Mischief::CutBeforeAnswer) {
+        if third && new && self.is_due(Mischief::CutBeforeAnswer) {
             self.script.lock().unwrap().committed += 1;
             ctx.conn().unwrap().close(CloseReason::Local);
         }
