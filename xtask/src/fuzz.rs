@@ -1,9 +1,8 @@
 //! `cargo xtask fuzz`: every fuzz target for some time, one after another, and what came of it as a
 //! results file.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::io;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -76,35 +75,58 @@ pub(crate) fn is_available() -> bool {
 /// # Errors
 /// The manifest cannot be read, or a program cannot be started.
 pub(crate) fn run_all(seconds: u32) -> Result<Vec<Report>> {
-    let manifest = fs::read_to_string(environment::root().join(tidy::FUZZ_MANIFEST))
-        .with_context(|| format!("cannot read {}", tidy::FUZZ_MANIFEST))?;
     let mut reports = Vec::new();
-    for target in tidy::fuzz_targets(&manifest)? {
-        eprintln!("==> fuzz {} for {seconds} s", target.name);
-        reports.push(run_one(&target.name, seconds)?);
+    for target in targets()? {
+        reports.push(run_one(&target, seconds)?);
     }
     Ok(reports)
 }
 
-/// `cargo xtask fuzz`: runs all targets and writes the results file; true when nothing was found.
+/// `cargo xtask fuzz`: runs the targets that are named, or all, and writes the results file after
+/// each; true when nothing was found. A row stays until its target runs again.
 ///
 /// # Errors
-/// As [`run_all`]; a tool is missing; the file cannot be written.
-pub(crate) fn run(seconds: u32) -> Result<bool> {
+/// A name is no target; a tool is missing; a program cannot be started; the file cannot be read or
+/// written.
+pub(crate) fn run(seconds: u32, names: &[String]) -> Result<bool> {
     if !is_available() {
         bail!("a tool is missing");
     }
-    let facts = facts(seconds);
-    let reports = run_all(seconds)?;
-    let text = results(&facts, &reports);
+    let all = targets()?;
+    if let Some(unknown) = names.iter().find(|name| !all.contains(name)) {
+        bail!("no fuzz target {unknown:?}: there are {}", all.join(", "));
+    }
     let path = environment::root().join(RESULTS);
-    fs::write(&path, &text).with_context(|| format!("cannot write {RESULTS}"))?;
-    println!("{text}");
-    Ok(reports.iter().all(Report::is_clean))
+    let mut is_clean = true;
+    for target in all
+        .iter()
+        .filter(|target| names.is_empty() || names.contains(target))
+    {
+        let circumstances = Circumstances::here();
+        let report = run_one(target, seconds)?;
+        is_clean &= report.is_clean();
+        let earlier = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            read => read.with_context(|| format!("cannot read {RESULTS}"))?,
+        };
+        let text = results(&all, &earlier, &report, &circumstances);
+        fs::write(&path, &text).with_context(|| format!("cannot write {RESULTS}"))?;
+        println!("{}", row(&report, &circumstances));
+    }
+    Ok(is_clean)
+}
+
+/// The names of all targets, in the manifest's order.
+fn targets() -> Result<Vec<String>> {
+    let manifest = fs::read_to_string(environment::root().join(tidy::FUZZ_MANIFEST))
+        .with_context(|| format!("cannot read {}", tidy::FUZZ_MANIFEST))?;
+    let targets = tidy::fuzz_targets(&manifest)?;
+    Ok(targets.into_iter().map(|target| target.name).collect())
 }
 
 /// Runs one target from its committed seeds; what it finds joins a corpus that is not committed.
 fn run_one(name: &str, seconds: u32) -> Result<Report> {
+    eprintln!("==> fuzz {name} for {seconds} s");
     let (corpus, seeds) = (format!("fuzz/corpus/{name}"), format!("fuzz/seeds/{name}"));
     let root = environment::root();
     fs::create_dir_all(root.join(&corpus)).with_context(|| format!("cannot make {corpus}"))?;
@@ -135,63 +157,84 @@ fn nightly() -> Command {
     command
 }
 
-fn facts(seconds: u32) -> Vec<(&'static str, String)> {
-    let said = |program: &str, arguments: &[&str]| {
-        let output = Command::new(program)
-            .args(arguments)
-            .current_dir(environment::root())
-            .output();
-        let text = output.ok().filter(|output| output.status.success());
-        text.map_or_else(
-            || "unknown".to_owned(),
-            |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        )
-    };
-    let cpu = fs::read_to_string(Path::new("/proc/cpuinfo")).unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
-    let model = model.map_or("unknown", |text| text.trim_start_matches(['\t', ' ', ':']));
-    vec![
-        ("command", format!("`cargo xtask fuzz --seconds {seconds}`")),
-        ("date", said("date", &["-u", "+%Y-%m-%d %H:%M UTC"])),
-        (
-            "revision",
-            said("git", &["rev-parse", "--short=12", "HEAD"]),
-        ),
-        ("CPU", model.to_owned()),
-        (
-            "compiler",
-            said("rustup", &["run", "nightly", "rustc", "--version"]),
-        ),
-    ]
+/// Where and when a target ran.
+struct Circumstances {
+    date: String,
+    revision: String,
+    compiler: String,
 }
 
-/// The results file.
-fn results(facts: &[(&str, String)], reports: &[Report]) -> String {
+impl Circumstances {
+    fn here() -> Self {
+        let said = |program: &str, arguments: &[&str]| {
+            let output = Command::new(program)
+                .args(arguments)
+                .current_dir(environment::root())
+                .output();
+            let text = output.ok().filter(|output| output.status.success());
+            text.map_or_else(
+                || "unknown".to_owned(),
+                |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+            )
+        };
+        let compiler = said("rustup", &["run", "nightly", "rustc", "--version"]);
+        Self {
+            date: said("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
+            revision: said("git", &["rev-parse", "--short=12", "HEAD"]),
+            compiler: compiler.split(" (").next().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+/// A target's line of the table.
+fn row(report: &Report, circumstances: &Circumstances) -> String {
+    let findings = if report.is_clean() {
+        "none".to_owned()
+    } else {
+        report.findings.join("; ")
+    };
+    format!(
+        "| `{}` | {} | {} | {} | {} | {findings} | {} | {} | {} |",
+        report.target,
+        report.runs,
+        report.seconds,
+        report.corpus,
+        report.edges,
+        circumstances.date,
+        circumstances.revision,
+        circumstances.compiler,
+    )
+}
+
+/// The results file with the new row, and those of the file before for all other targets there are.
+fn results(
+    all: &[String],
+    earlier: &str,
+    report: &Report,
+    circumstances: &Circumstances,
+) -> String {
     let mut text = String::from(
         "# `cargo xtask fuzz`\n\nEvery decoder of outside bytes, and every core that is driven by lists \
-         of operations, under\nlibFuzzer and the address sanitizer: one target after another, on one \
-         core. The targets and what\neach asserts stand in `fuzz/README.md`. The last run is below; it \
-         replaces the one before.\n\n| fact | value |\n| --- | --- |\n",
+         of operations, under\nlibFuzzer and the address sanitizer: one target after another, each on \
+         one core, at the lowest\npriority beside other work. The targets and what each asserts stand \
+         in `fuzz/README.md`. A row is\nthe last run of its target.\n\n\
+         | target | runs | seconds | inputs in the corpus | edges reached | findings | date | revision \
+         | compiler |\n| --- | ---: | ---: | ---: | ---: | --- | --- | --- | --- |\n",
     );
-    // Writing to a string does not fail.
-    for (name, value) in facts {
-        let _ = writeln!(text, "| {name} | {value} |");
-    }
-    text.push_str(
-        "\n| target | runs | seconds | inputs in the corpus | edges reached | findings |\n\
-         | --- | ---: | ---: | ---: | ---: | --- |\n",
-    );
-    for report in reports {
-        let findings = if report.is_clean() {
-            "none".to_owned()
+    for target in all {
+        let head = format!("| `{target}` |");
+        let line = if *target == report.target {
+            Some(row(report, circumstances))
         } else {
-            report.findings.join("; ")
+            let mut lines = earlier.lines();
+            lines
+                .find(|line| line.starts_with(&head))
+                .map(str::to_owned)
         };
-        let _ = writeln!(
-            text,
-            "| `{}` | {} | {} | {} | {} | {findings} |",
-            report.target, report.runs, report.seconds, report.corpus, report.edges
-        );
+        if let Some(line) = line {
+            text.push_str(&line);
+            text.push('\n');
+        }
     }
     text
 }
@@ -199,6 +242,14 @@ fn results(facts: &[(&str, String)], reports: &[Report]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn circumstances() -> Circumstances {
+        Circumstances {
+            date: "today".to_owned(),
+            revision: "abc".to_owned(),
+            compiler: "rustc 1".to_owned(),
+        }
+    }
 
     fn report(lines: &[&str]) -> Report {
         let mut report = Report::of("walk");
@@ -219,18 +270,26 @@ mod tests {
         let figures = (clean.runs, clean.seconds, clean.corpus, clean.edges);
         assert_eq!(figures, (900, 61, 7, 21));
         assert!(clean.is_clean());
-        let text = results(&[("date", "today".to_owned())], &[clean]);
-        assert!(
-            text.ends_with("| `walk` | 900 | 61 | 7 | 21 | none |\n"),
-            "{text}"
+        assert_eq!(
+            row(&clean, &circumstances()),
+            "| `walk` | 900 | 61 | 7 | 21 | none | today | abc | rustc 1 |"
         );
-        assert!(text.contains("| date | today |"), "{text}");
+    }
+
+    #[test]
+    fn a_row_stays_until_its_target_runs_again() {
+        let all = ["first", "walk", "last"].map(str::to_owned);
+        let earlier = "# head\n| `gone` | 1 |\n| `walk` | old |\n| `last` | kept |\n";
+        let text = results(&all, earlier, &Report::of("walk"), &circumstances());
+        assert!(text.ends_with("rustc 1 |\n| `last` | kept |\n"), "{text}");
+        assert!(!text.contains("old") && !text.contains("gone"), "{text}");
     }
 
     #[test]
     fn a_finding_is_named() {
         let found = report(&["SUMMARY: libFuzzer: deadly signal"]);
         assert!(!found.is_clean());
-        assert!(results(&[], &[found]).ends_with("| libFuzzer: deadly signal |\n"));
+        let row = row(&found, &circumstances());
+        assert!(row.contains("| libFuzzer: deadly signal |"), "{row}");
     }
 }

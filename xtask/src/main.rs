@@ -71,12 +71,17 @@ enum Task {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Run each fuzz target, one after another, and write `bench/results/fuzz.md`.
-    #[command(after_help = "Example:\n  cargo xtask fuzz --seconds 600")]
+    /// Run fuzz targets, one after another, and write `bench/results/fuzz.md`.
+    #[command(
+        after_help = "Examples:\n  cargo xtask fuzz --seconds 600\n  cargo xtask fuzz lars_frames sync_messages"
+    )]
     Fuzz {
         /// How long each runs; needs the nightly toolchain and cargo-fuzz.
         #[arg(long, default_value_t = 600)]
         seconds: u32,
+        /// The targets; all when none is named.
+        #[arg(value_name = "TARGET")]
+        targets: Vec<String>,
     },
     /// Run one simulation in the release profile.
     #[command(
@@ -97,7 +102,7 @@ fn main() -> ExitCode {
         Task::Test { long, filters } => test::run(long, &filters),
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Crash { arguments } => crash::run(&arguments),
-        Task::Fuzz { seconds } => fuzz::run(seconds),
+        Task::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Task::Sim { arguments } => sim::run(&arguments),
     };
     match result {

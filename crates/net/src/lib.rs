@@ -61,5 +61,5 @@ pub use self::shard::{
     RemoteError, Shard, Sleep, TaskInfo, Waiting, WaitsFor, WorkGuard, current_wait, describe_task,
     until, waiting,
 };
-pub use self::signals::{Termination, wait_for_termination};
+pub use self::signals::Termination;
 pub use self::split::Heartbeat;

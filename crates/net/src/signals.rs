@@ -38,8 +38,8 @@ impl Termination {
     }
 
     /// Blocks the calling thread until one arrives, and names it. Call it
-    /// from a thread that runs no shard.
-    pub fn wait(mut self) -> &'static str {
+    /// from a thread that runs no shard, and again for the next one.
+    pub fn wait(&mut self) -> &'static str {
         self.runtime.block_on(async {
             tokio::select! {
                 _ = self.terminate.recv() => "SIGTERM",
@@ -47,13 +47,4 @@ impl Termination {
             }
         })
     }
-}
-
-/// Blocks the calling thread until SIGTERM or SIGINT arrives, and names it.
-/// Call it from a thread that runs no shard.
-///
-/// # Errors
-/// What the system answers when handlers cannot be installed.
-pub fn wait_for_termination() -> io::Result<&'static str> {
-    Ok(Termination::catch()?.wait())
 }

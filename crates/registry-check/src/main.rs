@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use waystation_membership::{DirectoryConfig, Instance, Owner, OwnerId, RegistrationConfig};
+use waystation_net::Termination;
 use waystation_registry::{Client, EmbeddedConfig, EmbeddedServer, RegistrationOptions, Registry};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -35,15 +36,17 @@ fn serve(dir: &str, address: &str) -> Outcome {
         drain_ack_max: Duration::from_mins(1),
         ..DirectoryConfig::default()
     };
+    let mut signals = Termination::catch()?;
     let server = EmbeddedServer::start(config)?;
     println!("ready {}", server.address());
-    waystation_net::wait_for_termination()?;
+    signals.wait();
     server.drain();
     Ok(())
 }
 
 /// A node that is registered until it is killed.
 fn node(url: &str, service: &str, id: &str, address: &str, ttl_ms: &str) -> Outcome {
+    let mut signals = Termination::catch()?;
     let client = Client::open(&url.parse()?)?;
     let owner = Owner {
         id: OwnerId(u128::from(std::process::id())),
@@ -58,6 +61,6 @@ fn node(url: &str, service: &str, id: &str, address: &str, ttl_ms: &str) -> Outc
     let status = registered.wait_until(Duration::from_secs(30), |status| status.is_registered);
     let status = status.ok_or("not registered in time")?;
     println!("ready {}", status.instance.token);
-    waystation_net::wait_for_termination()?;
+    signals.wait();
     Ok(())
 }

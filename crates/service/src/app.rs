@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
-use waystation_net::{Address, NetConfig, Server, ServerBuilder, Shard, StartError};
+use waystation_net::{Address, NetConfig, Server, ServerBuilder, Shard, StartError, Termination};
 
 use crate::admin::{Admin, Health, Process};
 use crate::metrics::Source;
@@ -28,9 +28,6 @@ pub enum AppError {
         /// Why.
         source: io::Error,
     },
-    /// Signals could not be waited for.
-    #[error("cannot wait for signals")]
-    Signals(#[source] io::Error),
 }
 
 /// Collects what a process serves. See [`App::builder`].
@@ -181,15 +178,13 @@ impl App {
         &self.server
     }
 
-    /// Serves until SIGTERM or SIGINT, then drains.
-    ///
-    /// # Errors
-    /// [`AppError::Signals`].
-    pub fn run(self) -> Result<(), AppError> {
-        let signal = waystation_net::wait_for_termination().map_err(AppError::Signals)?;
+    /// Serves until SIGTERM or SIGINT, then drains. The signals are caught
+    /// before anyone is told that this process is ready: one that comes right
+    /// behind that must not kill it.
+    pub fn run(self, mut signals: Termination) {
+        let signal = signals.wait();
         tracing::info!(role = self.end.0.name, signal, "draining");
         self.drain();
-        Ok(())
     }
 
     /// Drains and ends: `/healthz` says so, hooks of the drain run, peers are

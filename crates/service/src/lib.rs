@@ -44,7 +44,7 @@
 //!     .listen("127.0.0.1:0".parse()?, |router| router.method::<Shout, _>(shout))
 //!     .start()?;
 //! println!("curl -d '{{\"text\":\"hi\"}}' http://{}/demo.Echo/Shout", app.server().addresses()[0]);
-//! app.drain(); // or `app.run()?`, until SIGTERM
+//! app.drain(); // or `app.run(signals)`, until SIGTERM
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

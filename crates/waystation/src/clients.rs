@@ -11,6 +11,7 @@ use waystation_im::{chat, load};
 use crate::cli::{ChatArgs, LoadArgs};
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::serving;
 
 /// Descriptors that a process needs beside its connections.
 const DESCRIPTORS_SPARE: u64 = 64;
@@ -116,15 +117,14 @@ fn allow_descriptors(needed: u64) -> Result<(), Failure> {
 /// The first signal lets the run settle and report; the second ends it.
 fn stop_on_signal(stop: &load::Stop) -> Result<(), Failure> {
     let stop = stop.clone();
+    let mut signals = serving::catch_signals()?;
     let wait = move || {
-        if waystation_net::wait_for_termination().is_ok() {
-            // Without standard error there is nobody to tell.
-            let _ = writeln!(io::stderr(), "stopping; once more ends at once");
-            stop.request();
-        }
-        if waystation_net::wait_for_termination().is_ok() {
-            std::process::exit(130);
-        }
+        signals.wait();
+        // Without standard error there is nobody to tell.
+        let _ = writeln!(io::stderr(), "stopping; once more ends at once");
+        stop.request();
+        signals.wait();
+        std::process::exit(130);
     };
     let thread = std::thread::Builder::new().name("signals".to_owned());
     thread

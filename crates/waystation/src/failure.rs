@@ -39,9 +39,25 @@ impl fmt::Display for Failure {
         match self {
             // Faults bring their own layout, one a line.
             Self::Usage(error) if error.is::<Faults>() => write!(formatter, "{error}"),
-            Self::Usage(error) | Self::Operation(error) => write!(formatter, "error: {error:#}"),
+            Self::Usage(error) | Self::Operation(error) => {
+                write!(formatter, "error: {}", with_causes(error))
+            }
         }
     }
+}
+
+/// The error and its causes, each once: some errors say their cause themselves, for those who print
+/// only them.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 impl From<anyhow::Error> for Failure {
@@ -53,5 +69,21 @@ impl From<anyhow::Error> for Failure {
 impl From<Faults> for Failure {
     fn from(faults: Faults) -> Self {
         Self::Usage(faults.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        // "agent cannot be reached: No such file (os error 2): No such file (os error 2)"
+        let says_it = anyhow!("gone").context("agent cannot be reached: gone");
+        let failure = Failure::Operation(says_it.context("cannot pick"));
+        let text = failure.to_string();
+        assert_eq!(text, "error: cannot pick: agent cannot be reached: gone");
     }
 }

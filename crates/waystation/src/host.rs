@@ -14,13 +14,13 @@ use waystation_base::hash64;
 use waystation_client::protocol::{Answer, Candidate, End, ListedHost, Request};
 use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Socket};
 use waystation_membership::LarsPair;
-use waystation_net::{Termination, unix_time};
+use waystation_net::unix_time;
 use waystation_registry::RegistryUrl;
 
 use crate::cli::{AgentArgs, HostCommand, HostEnd};
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::table;
+use crate::{serving, table};
 
 /// How long the agent's answer is waited for.
 const WAIT: Duration = Duration::from_secs(5);
@@ -55,12 +55,12 @@ pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<
             });
         }
     }
-    let termination =
-        Termination::catch().map_err(|error| anyhow!("cannot wait for signals: {error}"))?;
+    let signals = serving::catch_signals()?;
     let agent = Agent::start(settings).map_err(|error| Failure::Operation(error.into()))?;
-    print_ready(&agent, as_json).context("cannot print")?;
-    let signal = termination.wait();
-    tracing::info!(signal, "stopping");
+    let udp = agent.udp_addresses().iter().map(ToString::to_string);
+    let url = format!("unix:{}", agent.socket().display());
+    serving::say_ready(&url, &[("udp", udp.collect())], as_json);
+    serving::wait(signals);
     agent.drain();
     Ok(())
 }
@@ -75,22 +75,6 @@ fn source(config: &Config) -> Result<RegistryUrl, Failure> {
         return Err(Failure::Usage(anyhow!("registry.url: an agent uses one")));
     };
     Ok(url)
-}
-
-fn print_ready(agent: &Agent, as_json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    let url = format!("unix:{}", agent.socket().display());
-    if as_json {
-        let udp: Vec<String> = agent
-            .udp_addresses()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        writeln!(out, "{}", json!({ "ready": url, "udp": udp }))?;
-    } else {
-        writeln!(out, "ready {url}")?;
-    }
-    out.flush()
 }
 
 fn socket_path(given: Option<&Path>, config: &Config) -> PathBuf {

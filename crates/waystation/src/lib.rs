@@ -23,6 +23,7 @@ mod registry;
 mod report;
 mod roles;
 mod route;
+mod serving;
 mod supervise;
 mod sync;
 mod table;

@@ -5,18 +5,16 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use serde::Serialize;
-use waystation_net::{Address, Termination, unix_time};
+use waystation_net::unix_time;
 use waystation_report::{
     CallRow, HistoryQuery, HistoryRow, ReportConfig, ReportServer, StoreUrl, ask_calls, ask_history,
 };
-use waystation_service::Attendant;
 
 use crate::cli::{ReportCommand, ReportServeArgs, ReportShowArgs};
 use crate::config::Config;
 use crate::descriptors;
-use crate::dir::Sockets;
 use crate::failure::Failure;
-use crate::table;
+use crate::{serving, table};
 
 /// For how long an answer is waited for.
 const WAIT: Duration = Duration::from_secs(10);
@@ -48,44 +46,16 @@ fn serve(_: &ReportServeArgs, config: &Config, as_json: bool) -> Result<(), Fail
     settings.connections_max = section.connections_max;
     settings.flush = Duration::from_millis(section.flush_ms);
     settings.retention = section.retention();
-    // Before it says that it is ready: a signal right after must not kill it.
-    let termination =
-        Termination::catch().map_err(|error| anyhow!("cannot wait for signals: {error}"))?;
     let server =
         ReportServer::start(&settings).map_err(|error| Failure::Operation(error.into()))?;
-    let attendant = attend(config, &server)?;
-    // Whoever started this may have closed its end; that is no reason to stop.
-    if let Err(error) = print_ready(&server, as_json) {
-        tracing::warn!("cannot say ready: {error}");
-    }
-    let signal = termination.wait();
-    tracing::info!(signal, "stopping");
+    let signals = serving::catch_signals()?;
+    let net = server.server().context("the server has ended")?;
+    let attendant = serving::attend(config, "report-1", net)?;
+    serving::say_ready(&server.address().to_string(), &[], as_json);
+    serving::wait(signals);
     drop(attendant);
     server.drain();
     Ok(())
-}
-
-/// Health, metrics and tasks on `DIR/run/report-1.sock`, as of every role.
-fn attend(config: &Config, server: &ReportServer) -> Result<Attendant, Failure> {
-    let sockets = Sockets::of(config.dir());
-    let run = sockets.run();
-    std::fs::create_dir_all(run).with_context(|| format!("cannot make {}", run.display()))?;
-    let address = Address::Unix(sockets.admin("report-1"));
-    let net = server.server().context("the server has ended")?;
-    let attendant = Attendant::start("report-1", net, address);
-    attendant.map_err(|error| Failure::Operation(error.into()))
-}
-
-fn print_ready(server: &ReportServer, as_json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    let address = server.address();
-    if as_json {
-        let line = serde_json::json!({ "ready": address.to_string() });
-        writeln!(out, "{line}")?;
-    } else {
-        writeln!(out, "ready {address}")?;
-    }
-    out.flush()
 }
 
 fn show(args: &ReportShowArgs, as_json: bool) -> Result<(), Failure> {

@@ -7,22 +7,20 @@ use std::net::SocketAddr;
 use anyhow::{Context, anyhow};
 use waystation_base::hash64;
 use waystation_membership::LarsPair;
-use waystation_net::{Address, unix_time};
+use waystation_net::unix_time;
 use waystation_registry::RegistryUrl;
 use waystation_route::{
     AdminClient, AdminError, ListedRoute, PatchForm, RouteConfig, RouteForm, RouteServer,
     StatusReport, StoreUrl,
 };
-use waystation_service::Attendant;
 
 use crate::cli::{
     ListArgs, RegistriesArg, RouteAskArgs, RouteCommand, RouteKeyArgs, RouteListArgs,
     RouteServeArgs,
 };
 use crate::config::Config;
-use crate::dir::Sockets;
 use crate::failure::Failure;
-use crate::{node, table};
+use crate::{node, serving, table};
 
 /// Runs one of `waystation route`'s commands.
 ///
@@ -128,38 +126,13 @@ fn serve(args: &RouteServeArgs, config: &Config, as_json: bool) -> Result<(), Fa
     settings.seed = hash64(&now) ^ u64::from(std::process::id());
     tracing::info!(seed = settings.seed, "randomness starts here");
     let server = RouteServer::start(settings).map_err(|error| Failure::Operation(error.into()))?;
-    let attendant = attend(config, &server)?;
-    let url = format!("route://{}", server.address());
-    // Whoever started this may have closed its end; that is no reason to stop.
-    if let Err(error) = print_ready(&url, as_json) {
-        tracing::warn!("cannot say ready: {error}");
-    }
-    let signal = waystation_net::wait_for_termination()
-        .map_err(|error| anyhow!("cannot wait for signals: {error}"))?;
-    tracing::info!(signal, "stopping");
+    let signals = serving::catch_signals()?;
+    let attendant = serving::attend(config, "route-1", server.server())?;
+    serving::say_ready(&format!("route://{}", server.address()), &[], as_json);
+    serving::wait(signals);
     drop(attendant);
     server.drain();
     Ok(())
-}
-
-/// Health, metrics and tasks on `DIR/run/route-1.sock`, as of every role.
-fn attend(config: &Config, server: &RouteServer) -> Result<Attendant, Failure> {
-    let sockets = Sockets::of(config.dir());
-    let run = sockets.run();
-    std::fs::create_dir_all(run).with_context(|| format!("cannot make {}", run.display()))?;
-    let address = Address::Unix(sockets.admin("route-1"));
-    let attendant = Attendant::start("route-1", server.server(), address);
-    attendant.map_err(|error| Failure::Operation(error.into()))
-}
-
-fn print_ready(url: &str, as_json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    if as_json {
-        writeln!(out, "{}", serde_json::json!({ "ready": url }))?;
-    } else {
-        writeln!(out, "ready {url}")?;
-    }
-    out.flush()
 }
 
 /// Watches it as a registry is watched.

@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     // From here on SIGTERM does not kill, it drains.
-    let termination = Termination::catch()?;
+    let mut termination = Termination::catch()?;
     let upstream = FifoConfig {
         connections: args.connections.into(),
         ..FifoConfig::new(args.upstream.clone())

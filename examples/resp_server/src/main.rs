@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     // From here on SIGTERM does not kill, it drains.
-    let termination = Termination::catch()?;
+    let mut termination = Termination::catch()?;
     let memory = args.memory as usize * 1024 * 1024;
     // One shard, so that all clients see the same keys: a shard shares nothing
     // with another. The closure runs on the shard's own thread.

@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use serde_json::json;
 use waystation_base::hash64;
 use waystation_membership::{DrainStep, Instance, InstanceId, Owner, OwnerId, RegistrationConfig};
-use waystation_net::unix_time;
+use waystation_net::{Termination, unix_time};
 use waystation_registry::{
     Error, Registered, RegistrationOptions, RegistrationStatus, RegistryUrl, SessionState,
 };
@@ -18,6 +18,7 @@ use super::{LOOK, Opened, open};
 use crate::cli::RegisterArgs;
 use crate::failure::Failure;
 use crate::limits::{DRAIN_ACK_WAIT, DRAIN_END_WAIT};
+use crate::serving;
 
 /// What ends the wait.
 enum End {
@@ -47,10 +48,11 @@ pub(super) fn run(args: &RegisterArgs, urls: &[RegistryUrl], as_json: bool) -> R
         Error::Instance(_) | Error::ReadOnly { .. } => Failure::Usage(error.into()),
         error => Failure::Operation(error.into()),
     })?);
+    let signals = serving::catch_signals()?;
     let (ends, end) = mpsc::channel();
     start_thread("signals", {
         let ends = ends.clone();
-        move || wait_for_signals(&ends)
+        move || wait_for_signals(signals, &ends)
     })?;
     start_thread("status", {
         let registered = Arc::downgrade(&registered);
@@ -71,14 +73,12 @@ fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), 
 }
 
 /// The first signal drains; the second ends the process.
-fn wait_for_signals(ends: &Sender<End>) {
-    if waystation_net::wait_for_termination().is_ok() {
-        // Whoever waits may have ended by itself.
-        let _ = ends.send(End::Signal);
-    }
-    if waystation_net::wait_for_termination().is_ok() {
-        std::process::exit(130);
-    }
+fn wait_for_signals(mut signals: Termination, ends: &Sender<End>) {
+    signals.wait();
+    // Whoever waits may have ended by itself.
+    let _ = ends.send(End::Signal);
+    signals.wait();
+    std::process::exit(130);
 }
 
 /// Waits until every subscriber has acknowledged, and then until the node is

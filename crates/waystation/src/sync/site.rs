@@ -4,8 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use anyhow::{Context, anyhow};
-use waystation_net::Termination;
+use anyhow::Context;
 use waystation_replica::{Donor, Policy, SiteConfig, SiteName};
 use waystation_sync::adapter::{Adapter, HandlerTarget, HttpHandler, SqliteDatabase};
 use waystation_sync::site::{SiteOptions, SiteServer};
@@ -14,6 +13,7 @@ use super::{control, progress};
 use crate::cli::{PolicyArg, SiteRunArgs};
 use crate::config::{Config, Fault, Faults, Origin};
 use crate::failure::Failure;
+use crate::serving;
 
 /// Runs a site until a signal ends it.
 ///
@@ -21,8 +21,7 @@ use crate::failure::Failure;
 /// All faults of the call at once; or the database cannot be opened or synced.
 pub(super) fn run(args: &SiteRunArgs, config: &Config, as_json: bool) -> Result<(), Failure> {
     let (options, target) = check(args, config)?;
-    let signals =
-        Termination::catch().map_err(|error| anyhow!("cannot wait for signals: {error}"))?;
+    let signals = serving::catch_signals()?;
     let operators = control::listen(config, &args.name)?;
     let adapter: Arc<dyn Adapter> = match target {
         Target::Database(database) => Arc::new(database),
@@ -41,8 +40,7 @@ pub(super) fn run(args: &SiteRunArgs, config: &Config, as_json: bool) -> Result<
         let report = move || progress::report(server, args, as_json, &stopped);
         let spawned = reporter.spawn_scoped(scope, report);
         spawned.context("cannot start a thread")?;
-        let signal = signals.wait();
-        tracing::info!(signal, "stopping");
+        serving::wait(signals);
         drop(stop);
         Ok::<(), Failure>(())
     })?;
