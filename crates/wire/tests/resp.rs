@@ -193,7 +193,9 @@ fn resp3_types_are_read() {
     );
 }
 
-/// A length with a sign or an overflow was trusted and overran the buffer.
+/// A length with a sign or an overflow was trusted and overran the buffer. One
+/// with a zero in front was read, and handed on to a server that takes none:
+/// whoever sent it ended the connection that all clients of a proxy shared.
 #[test]
 fn lengths_are_plain_numbers() {
     for bytes in [
@@ -203,9 +205,20 @@ fn lengths_are_plain_numbers() {
         "$\r\n",
         "*9999999999999999999\r\n",
         "%-1\r\n",
+        "$00\r\n\r\n",
+        "$01\r\na\r\n",
+        "$012\r\nabcdefghijkl\r\n",
+        "*01\r\n$1\r\na\r\n",
+        "*1\r\n$01\r\na\r\n",
     ] {
         assert_eq!(fault(bytes.as_bytes()), RespError::BadLength, "{bytes:?}");
+        if bytes.starts_with('*') {
+            let read = Command::read(&mut Scanner::new(), bytes.as_bytes(), &limits());
+            assert_eq!(read, Err(RespError::BadLength), "{bytes:?}");
+        }
     }
+    let empty = Scanner::new().scan(b"$0\r\n\r\n", &limits());
+    assert_eq!(empty, Ok(Scan::Complete(6)));
     assert_eq!(fault(b"$3\r\nabcd\r\n"), RespError::BadEnd);
     assert_eq!(fault(b"+ok\n"), RespError::BadEnd);
     assert_eq!(fault(b"\x01"), RespError::UnknownType(1));

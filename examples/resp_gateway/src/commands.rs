@@ -109,11 +109,11 @@ impl Commands {
     /// Whether a command of this name may share a connection. Letters may be
     /// of either case.
     pub(crate) fn may_pass(&mut self, name: &[u8]) -> bool {
-        if name == &self.last[..self.last_len] {
-            return true;
-        }
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return false;
+        }
+        if name == &self.last[..self.last_len] {
+            return true;
         }
         let shared = SHARED
             .iter()
@@ -140,9 +140,12 @@ mod tests {
         }
     }
 
+    /// A name without a letter passed as the first: it is what "no last one"
+    /// looks like.
     #[test]
     fn what_concerns_the_connection_does_not() {
         let mut commands = Commands::new();
+        assert!(!commands.may_pass(b""));
         assert!(commands.may_pass(b"GET"));
         for name in [
             "",

@@ -147,6 +147,42 @@ fn needs_redis_what_is_no_request_is_told_why_after_the_answers() {
     assert_eq!(behind, Some(expected));
 }
 
+/// A client whose lengths the gateway read and the server did not ended the
+/// connection to the server, and with it the requests of all others there.
+#[test]
+fn needs_redis_a_client_cannot_end_the_connection_of_the_others() {
+    let Some(program) = redis::program() else {
+        return;
+    };
+    let redis = Redis::start(&program);
+    let gateway = Program::start(&redis);
+    let mut beside = [gateway.connect(), gateway.connect()];
+    for round in 1..=5 {
+        for bad in [
+            "*01\r\n$4\r\nPING\r\n",
+            "*1\r\n$04\r\nPING\r\n",
+            "*1\r\n$00004\r\nPING\r\n",
+            "*2\r\n$3\r\nGET\r\n$-1\r\n",
+        ] {
+            // Each of the two connections to the server would have its turn.
+            for _ in 0..2 {
+                let answer = gateway.exchange(bad);
+                assert!(
+                    answer.starts_with("-ERR Protocol error: a RESP "),
+                    "{answer}"
+                );
+            }
+        }
+        let answer = gateway.exchange("*1\r\n$0\r\n\r\n");
+        assert_eq!(answer, "-ERR the gateway does not relay ``\r\n");
+        for (index, stream) in beside.iter_mut().enumerate() {
+            stream.write_all(b"INCR n\r\n").unwrap();
+            let expected = format!(":{}\r\n", 2 * round - 1 + index);
+            assert_eq!(read(stream, expected.len()), expected);
+        }
+    }
+}
+
 #[test]
 fn needs_redis_a_killed_server_is_told_of_and_found_again() {
     let Some(program) = redis::program() else {

@@ -33,7 +33,7 @@ pub enum RespError {
     /// A value begins with a byte that is no type.
     #[error("{0:#04x} begins no RESP value")]
     UnknownType(u8),
-    /// A length or count is no number, negative, or has leading junk.
+    /// A length or count is no number, negative, or has leading junk or zeros.
     #[error("a RESP length is no number")]
     BadLength,
     /// A number, boolean or double is none.
@@ -332,7 +332,7 @@ fn short_head(input: &[u8]) -> Option<(usize, &[u8])> {
         [b'$', one @ b'0'..=b'9', b'\r', b'\n', rest @ ..] => Some((usize::from(one - b'0'), rest)),
         [
             b'$',
-            ten @ b'0'..=b'9',
+            ten @ b'1'..=b'9',
             one @ b'0'..=b'9',
             b'\r',
             b'\n',
@@ -347,6 +347,9 @@ fn longer_head(input: &[u8]) -> Option<(usize, &[u8])> {
     let [b'$', rest @ ..] = input else {
         return None;
     };
+    if let [b'0', ..] = rest {
+        return None;
+    }
     let mut value = 0;
     for (place, &byte) in rest.iter().take(7).enumerate() {
         match byte {
@@ -362,12 +365,13 @@ fn longer_head(input: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 /// A length; `None` for -1, which is the null of RESP2. Digits only, no sign
-/// and no space, at most 18 of them.
+/// and no space, at most 18 of them. No zero stands before others: Redis takes
+/// none, and closes the connection of a proxy that hands one on.
 pub(super) fn length(digits: &[u8]) -> Result<Option<u64>, RespError> {
     if digits == b"-1" {
         return Ok(None);
     }
-    if digits.is_empty() || digits.len() > 18 {
+    if digits.is_empty() || digits.len() > 18 || matches!(digits, [b'0', _, ..]) {
         return Err(RespError::BadLength);
     }
     let mut value = 0_u64;
