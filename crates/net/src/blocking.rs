@@ -23,7 +23,8 @@ use crate::shard::{Label, Remote, RemoteError, Shard, until};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BlockingError {
-    /// The deadline passed. What was asked is cancelled.
+    /// The deadline passed. What was asked is cancelled; what had not begun
+    /// never does.
     #[error("no answer from shard {0} before the deadline")]
     Timeout(ShardId),
     /// Too much was asked of the shard and has not begun.
@@ -55,9 +56,36 @@ pub enum BlockingCallError<E> {
 /// Why a shard did not finish what it was asked.
 enum Unfinished {
     Elapsed,
+    Panicked,
+    Ended,
 }
 
-type Reply<T> = wait::SyncSender<Result<T, Unfinished>>;
+/// The shard's end of a wait. Where it is lost, the wait ends too.
+struct Reply<T>(Option<wait::SyncSender<Result<T, Unfinished>>>);
+
+impl<T> Reply<T> {
+    fn give(mut self, result: Result<T, Unfinished>) {
+        self.send(result);
+    }
+
+    fn send(&mut self, result: Result<T, Unfinished>) {
+        if let Some(sender) = self.0.take() {
+            // A caller that gave up waits no more.
+            let _ = sender.try_send(result);
+        }
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        // The task was dropped: by a panic, or with its shard.
+        self.send(Err(if std::thread::panicking() {
+            Unfinished::Panicked
+        } else {
+            Unfinished::Ended
+        }));
+    }
+}
 
 /// A wait of the calling thread.
 struct Waiting<T> {
@@ -77,7 +105,7 @@ impl<T> Waiting<T> {
             deadline: MonotonicClock.now() + within,
             answer,
         };
-        Ok((waiting, reply))
+        Ok((waiting, Reply(Some(reply))))
     }
 
     fn wait(self) -> Result<T, BlockingError> {
@@ -89,17 +117,27 @@ impl<T> Waiting<T> {
             Ok(Err(Unfinished::Elapsed)) | Err(wait::RecvTimeoutError::Timeout) => {
                 Err(BlockingError::Timeout(self.shard))
             }
-            // Its task was dropped: by a panic, or with the shard.
-            Err(wait::RecvTimeoutError::Disconnected) => Err(BlockingError::Panicked(self.shard)),
+            Ok(Err(Unfinished::Panicked)) => Err(BlockingError::Panicked(self.shard)),
+            Ok(Err(Unfinished::Ended)) | Err(wait::RecvTimeoutError::Disconnected) => {
+                Err(BlockingError::Ended(self.shard))
+            }
         }
     }
 }
 
-/// Runs what was asked, until its deadline, and answers.
-async fn answer<T>(shard: Shard, deadline: Moment, job: impl Future<Output = T>, reply: Reply<T>) {
-    let result = until(&shard, deadline, job).await;
-    // A caller that gave up waits no more.
-    let _ = reply.try_send(result.map_err(|_| Unfinished::Elapsed));
+/// Runs what was asked, until its deadline, and answers. Behind the deadline it
+/// does not begin: nobody waits for it any more.
+async fn answer<T, F: Future<Output = T>>(
+    shard: Shard,
+    deadline: Moment,
+    job: impl FnOnce(&Shard) -> F,
+    reply: Reply<T>,
+) {
+    if shard.now() >= deadline {
+        return reply.give(Err(Unfinished::Elapsed));
+    }
+    let result = until(&shard, deadline, job(&shard)).await;
+    reply.give(result.map_err(|_| Unfinished::Elapsed));
 }
 
 fn unsent(error: RemoteError) -> BlockingError {
@@ -128,11 +166,8 @@ impl Remote {
         let (waiting, reply) = Waiting::begin(shard, within)?;
         let deadline = waiting.deadline;
         let start = move |shard: &Shard| {
-            let job = job(shard);
-            shard.spawn(
-                Label::of("asked"),
-                answer(shard.clone(), deadline, job, reply),
-            );
+            let answer = answer(shard.clone(), deadline, job, reply);
+            shard.spawn(Label::of("asked"), answer);
         };
         self.run_on(shard, start).map_err(unsent)?;
         waiting.wait()
@@ -213,12 +248,8 @@ impl<C: 'static> Blocking<C> {
         let (waiting, reply) = Waiting::begin(self.shard, within)?;
         let deadline = waiting.deadline;
         let job: Job<C> = Box::new(move |shard, client| {
-            Box::pin(answer(
-                shard.clone(),
-                deadline,
-                job(client, deadline),
-                reply,
-            ))
+            let job = move |_: &Shard| job(client, deadline);
+            Box::pin(answer(shard.clone(), deadline, job, reply))
         });
         self.jobs.try_send(job).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => BlockingError::Overloaded(self.shard),

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use common::{Memory, NAME, Notes, Setup, WAIT, echo_router, eventually, figures, on};
+use futures_util::future::LocalBoxFuture;
 use waystation_base::{Clock, FencingToken, MessageId, ShardId, Sid, SiteId, TraceId};
 use waystation_net::fifo::{Fifo, FifoCall, FifoConfig, RespCodec};
 use waystation_net::native::{Call, CallError, Upstream, UpstreamConfig};
@@ -131,6 +132,70 @@ fn what_misses_its_deadline_is_dropped_on_its_shard() {
     });
     assert_eq!(answer, Err(BlockingError::Timeout(SHARD)));
     eventually("it is dropped", || notes.count("dropped") == 1);
+}
+
+/// A shard that was stuck began, once it was not, what its callers had been
+/// told was cancelled.
+#[test]
+fn what_has_missed_its_deadline_never_begins() {
+    let memory = start();
+    let remote = memory.server.remote().clone();
+    let client = Blocking::start(&remote, SHARD, WAIT, |_| ()).unwrap();
+    let (release, stuck) = mpsc::channel::<()>();
+    remote
+        .run_on(SHARD, move |_| {
+            let _ = stuck.recv_timeout(WAIT);
+        })
+        .unwrap();
+    let notes = Notes::default();
+    let (asked, run) = (notes.clone(), notes.clone());
+    let answer = remote.ask(SHARD, SHORT, move |_| {
+        asked.add("asked");
+        Box::pin(async {})
+    });
+    assert_eq!(answer, Err(BlockingError::Timeout(SHARD)));
+    let answer = client.run(SHORT, move |_, _| {
+        run.add("run");
+        Box::pin(async {})
+    });
+    assert_eq!(answer, Err(BlockingError::Timeout(SHARD)));
+    drop(release);
+    // Both are started in the order in which they were asked.
+    assert_eq!(remote.ask(SHARD, WAIT, |_| Box::pin(async { 7 })), Ok(7));
+    assert_eq!(client.run(WAIT, |_, _| Box::pin(async { 8 })), Ok(8));
+    assert!(notes.list().is_empty(), "{:?}", notes.list());
+}
+
+/// A function that panicked before it had made its future ended the client for
+/// everyone.
+#[test]
+fn a_panic_ends_one_call_and_not_the_client() {
+    let memory = start();
+    let client = Blocking::start(memory.server.remote(), SHARD, WAIT, |_| 5).unwrap();
+    let panics = client.run(WAIT, |_, _| -> LocalBoxFuture<'static, ()> {
+        panic!("a fault in what was asked")
+    });
+    assert_eq!(panics, Err(BlockingError::Panicked(SHARD)));
+    let answer = client.run(WAIT, |client, _| Box::pin(async move { *client }));
+    assert_eq!(answer, Ok(5));
+}
+
+/// A drain was reported as a panic to those who waited.
+#[test]
+fn who_waits_while_the_shard_ends_is_told_so() {
+    let memory = start();
+    let remote = memory.server.remote().clone();
+    let (begun, begins) = mpsc::channel();
+    let waits = std::thread::spawn(move || {
+        remote.ask(SHARD, WAIT, move |shard| {
+            let _ = begun.send(());
+            let shard = shard.clone();
+            Box::pin(async move { shard.sleep(WAIT).await })
+        })
+    });
+    begins.recv_timeout(WAIT).unwrap();
+    memory.server.drain();
+    assert_eq!(waits.join().unwrap(), Err(BlockingError::Ended(SHARD)));
 }
 
 /// A shard that blocked on itself never served anyone again.
