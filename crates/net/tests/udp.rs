@@ -145,6 +145,52 @@ fn calls_that_are_sent_again_survive_a_bad_network() {
     assert!(server.counters()[0].late_answers.get() > 0);
 }
 
+/// A second try that found the queue full ended the call, though the answer to
+/// the first was on its way.
+#[test]
+fn a_try_that_finds_no_room_leaves_the_one_before_standing() {
+    let io = MemoryIo::new(7, Faults::default());
+    let config = NetConfig {
+        io: Arc::new(io),
+        ..NetConfig::default()
+    };
+    let address = Address::Memory(NAME.into());
+    let listener = UdpListener::bind(&config, &address, UdpConfig::default()).unwrap();
+    let server = common::builder(config, true)
+        .serve_udp(listener, |_| {
+            |socket: &Udp, from: &Address, datagram: &[u8]| {
+                let (socket, from, answer) = (socket.clone(), from.clone(), datagram.to_vec());
+                let shard = socket.shard().clone();
+                let later = shard.sleep(3 * SECOND / 2);
+                shard.spawn(Label::of("answer"), async move {
+                    later.await;
+                    socket.send(&from, &answer).unwrap();
+                });
+            }
+        })
+        .start()
+        .unwrap();
+    on_shard(&server, 0, |shard| {
+        Box::pin(async move {
+            let mut config = UdpClientConfig::new(Address::Memory(NAME.into()));
+            config.socket.queue_bytes = 1000;
+            let client = UdpClient::new(&shard, &config, key_of).unwrap();
+            let (twice, once) = (call(&shard, 2 * SECOND, 2), call(&shard, 2 * SECOND, 1));
+            // Both go on when the second try is due, this one first.
+            let second_try = shard.sleep(SECOND);
+            let fills = async {
+                second_try.await;
+                client.call(1, &[1; 990], &once).await
+            };
+            let key = 2_u64.to_le_bytes();
+            let tries = client.call(2, &key, &twice);
+            let (_, answer) = futures_util::future::join(fills, tries).await;
+            assert_eq!(answer.unwrap(), key.as_slice());
+        })
+    });
+    assert_eq!(server.counters()[0].udp_dropped.get(), 1);
+}
+
 #[test]
 fn what_passes_a_bound_is_refused() {
     let (_, server) = memory(7, Faults::default(), UdpConfig::default());

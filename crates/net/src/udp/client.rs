@@ -187,7 +187,11 @@ impl UdpClient {
         }
         let pause = left / tries;
         for attempt in 1..=tries {
-            self.inner.socket.queue(None, request)?;
+            match self.inner.socket.queue(None, request) {
+                // The one before may still be answered.
+                Err(UdpError::Full(_)) if attempt > 1 => {}
+                queued => queued?,
+            }
             let until_then = if attempt == tries {
                 call.deadline
             } else {
