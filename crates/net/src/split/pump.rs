@@ -161,11 +161,15 @@ impl Pump {
         let whole = outbound.whole;
         outbound.whole_wanted = !whole && !self.answers.is_empty();
         let waits = std::mem::take(&mut outbound.full);
+        let shut = outbound.shut;
         drop(outbound);
         if waits {
             self.outbox.tell(&self.pipe, Side::Worker);
         }
-        if whole {
+        if shut {
+            // Nothing follows the worker's last word.
+            self.answers.clear();
+        } else if whole {
             self.writing.append(&mut self.answers);
         }
     }
