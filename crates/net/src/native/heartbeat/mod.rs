@@ -6,8 +6,8 @@ use waystation_wire::{
     Decoded, Flags, HEADER_LEN, Header, Kind, Load, Status, decode, encode_header,
 };
 
+use self::websocket::Frames;
 pub(super) use self::websocket::PONG;
-use self::websocket::{Broken, Frames};
 use crate::split::Heartbeat;
 
 /// Where a header has the length of its body: `docs/formats/native-frame.md`.
@@ -103,14 +103,14 @@ impl Heartbeat for NativeHeartbeat {
             self.tail.rotate_left(1);
             self.tail[3] = byte;
         }
+        let mut answered = 0;
         if let Some(frames) = &mut self.websocket {
-            return frames.look(received, answers).unwrap_or_else(|Broken| {
+            if frames.look(received, answers, &mut answered).is_err() {
                 self.websocket = None;
-                0
-            });
+            }
+            return answered;
         }
         let mut rest = received;
-        let mut answered = 0;
         while !rest.is_empty() && !self.blind {
             if self.body > 0 {
                 let step = self.body.min(rest.len());
