@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use common::callee::{self, Callee, asked};
+use common::callee::{self, Callee, Running, asked};
 use common::{
     Memory, NAME, Notes, Peer, Setup, answer_to, builder, call, closed, echo_router, eventually,
     on, on_shard, request,
 };
 use futures_util::future::LocalBoxFuture;
 use waystation_base::MessageId;
+use waystation_net::limits::{IDLE, KEEPALIVE_WAIT};
 use waystation_net::native::{Router, Upstream, reply};
 use waystation_net::{
     Address, CloseReason, ConnectionLimits, Faults, MemoryIo, NetConfig, OutputLevel, Protocol,
@@ -141,12 +142,18 @@ fn a_paused_connection_is_not_read_and_not_idle() {
             peer.request(1, "test/Pause", b"").await;
             peer.answer().await.unwrap();
             peer.request(2, "test/Echo", b"later").await;
-            let pause = shard.now() + 10 * waystation_net::limits::IDLE;
+            let pause = shard.now() + 10 * IDLE;
             assert!(until(&shard, pause, peer.read()).await.is_err());
             let [conn] = <[_; 1]>::try_from(shard.connections()).unwrap();
             assert!(conn.is_reading_paused());
             conn.resume_reading();
             assert_eq!(peer.answer().await, Some((2, b"later".to_vec())));
+            // The silence of a peer to which nobody listened is no silence.
+            conn.pause_reading();
+            shard.sleep(10 * IDLE).await;
+            conn.resume_reading();
+            shard.sleep(IDLE / 2).await;
+            peer.check_echo().await;
         })
     });
     assert_eq!(closed(&server, "idle"), 0);
@@ -221,6 +228,36 @@ fn an_answer_that_a_handler_waits_for_is_read_in_spite_of_the_limit() {
             assert_eq!(notes.list()[..2], ["work", "answered true"]);
             drop(upstream);
             caller.take();
+        })
+    });
+}
+
+/// A caller waited in vain for an answer on a connection that someone had
+/// paused; and the callee, to which nobody listened, was taken for dead.
+#[test]
+fn an_answer_that_a_caller_waits_for_is_read_in_spite_of_a_pause() {
+    callee::check(|shard, io| {
+        Box::pin(async move {
+            let mut callee = Callee::listen(&io);
+            let upstream = callee::upstream(&shard, callee::config());
+            let conn = upstream.up().await.unwrap();
+            let mut peer = callee.accept().await;
+            conn.pause_reading();
+            for body in ["one", "two"] {
+                let call = Running::start(&shard, &upstream, body, SECOND);
+                let (id, _) = asked(&mut peer).await;
+                callee::answer(&mut peer, id, b"read").await;
+                assert_eq!(call.body().await.unwrap(), "read");
+                // Nothing else wakes its task for the next one.
+                shard.sleep(10 * KEEPALIVE_WAIT + SECOND).await;
+                assert!(conn.is_open());
+            }
+            conn.resume_reading();
+            shard.sleep(KEEPALIVE_WAIT / 2).await;
+            assert!(
+                conn.is_open(),
+                "its silence counts from the end of the pause"
+            );
         })
     });
 }

@@ -117,10 +117,13 @@ impl Conn {
             let waker = driver.as_ref().unwrap_or(Waker::noop());
             self.write_output(&mut Context::from_waker(waker))
         });
-        if !matches!(
+        let is_done = matches!(
             written.map(|written| written.all),
             Some(Poll::Ready(Ok(())))
-        ) {
+        );
+        // What was sent may be a question, whose answer is read in spite of a
+        // pause.
+        if !is_done || self.is_reading_paused() {
             self.wake_driver();
         }
     }

@@ -202,7 +202,7 @@ impl Conn {
         self.shared.opened
     }
 
-    /// When bytes were last received on it.
+    /// When bytes were last received on it, or a pause of reading ended.
     pub fn received(&self) -> Moment {
         self.shared.received.get()
     }

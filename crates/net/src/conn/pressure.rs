@@ -80,12 +80,12 @@ impl Conn {
     }
 
     /// Stops reading from the peer, for as long as nobody waits for more of
-    /// what it sends: a message that has begun is read to its end, a handler
-    /// that awaits an answer on this very connection gets it, and so does a
+    /// what it sends: a message that has begun is read to its end, whoever
+    /// awaits an answer on this very connection gets it, and so does a
     /// protocol that calls [`Transport::fill`](super::Transport::fill). The
-    /// idle limit does not count meanwhile. The end of the peer is seen only
-    /// when reading goes on. While a connection speaks HTTP it is read in any
-    /// case.
+    /// idle limit and an upstream's signs of life do not count meanwhile. The
+    /// end of the peer is seen only when reading goes on. While a connection
+    /// speaks HTTP it is read in any case.
     pub fn pause_reading(&self) {
         self.shared.reading_paused.set(true);
     }
@@ -93,6 +93,8 @@ impl Conn {
     /// Reads again.
     pub fn resume_reading(&self) {
         if self.shared.reading_paused.replace(false) {
+            // Its silence counts from here on: before, we did not listen.
+            self.set_received(self.shard().now());
             self.wake_driver();
         }
     }

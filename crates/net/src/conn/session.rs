@@ -48,8 +48,8 @@ pub trait Session {
         let _ = (conn, reason);
     }
 
-    /// Whether someone waits for more of what this peer sends although its
-    /// handler is busy, such as for the answer to a call on this connection.
+    /// Whether someone waits for more of what this peer sends, though it be
+    /// paused or its handler busy, such as for the answer to a call on it.
     /// It overrides the bound on input that waits and a pause of reading:
     /// otherwise both would wait for ever.
     fn has_reader(&self) -> bool {
@@ -69,6 +69,12 @@ pub trait Session {
 
     /// Whether a message has begun and is incomplete outside `input`.
     fn is_mid_message(&self) -> bool {
+        false
+    }
+
+    /// Whether it sees itself to how long a message takes that has begun:
+    /// [`frame_wait`](crate::ConnectionLimits::frame_wait) does not hold then.
+    fn times_messages(&self) -> bool {
         false
     }
 }
@@ -104,5 +110,9 @@ impl<S: Session + ?Sized> Session for Box<S> {
 
     fn is_mid_message(&self) -> bool {
         (**self).is_mid_message()
+    }
+
+    fn times_messages(&self) -> bool {
+        (**self).times_messages()
     }
 }

@@ -31,6 +31,7 @@ enum Stage {
 struct Between {
     held: usize,
     mid_message: bool,
+    times_messages: bool,
     unfinished_since: Option<Moment>,
 }
 
@@ -39,6 +40,7 @@ impl Between {
         Self {
             held: session.held_len(),
             mid_message: session.is_mid_message(),
+            times_messages: session.times_messages(),
             unfinished_since: session.unfinished_since(),
         }
     }
@@ -59,11 +61,14 @@ impl Transport {
                         stage = Stage::Turn;
                         ended
                     }
-                    _ => ready!(self.poll_stage(cx, &mut stage)).map(|drain| {
-                        if drain {
-                            session.handle_drain(&self.conn);
-                        }
-                    }),
+                    _ => {
+                        let reader = self.conn.is_reading_paused() && session.has_reader();
+                        ready!(self.poll_stage(cx, &mut stage, reader)).map(|drain| {
+                            if drain {
+                                session.handle_drain(&self.conn);
+                            }
+                        })
+                    }
                 };
                 if let Err(reason) = went_on {
                     break reason;
@@ -140,24 +145,27 @@ impl Transport {
             self.rest_rare();
             return Ok(false);
         }
-        if progressed || self.partial.get().is_none() {
+        if between.times_messages {
+            self.partial = Since::NEVER;
+        } else if progressed || self.partial.get().is_none() {
             self.partial = Since(self.shard().now());
         }
         self.check_held()?;
         Ok(true)
     }
 
-    /// Goes on at a stage without a session. True when the session is to be
-    /// told of a drain.
+    /// Goes on at a stage without a session, which is read in spite of a pause
+    /// where it has a `reader`. True when the session is to be told of a drain.
     fn poll_stage(
         &mut self,
         cx: &mut Context<'_>,
         stage: &mut Stage,
+        reader: bool,
     ) -> Poll<Result<bool, CloseReason>> {
         let next = match stage {
             Stage::Turn | Stage::Handler(_) => return Poll::Ready(Ok(false)),
             Stage::Input { partial } => {
-                let filled = self.poll_fill(cx, *partial);
+                let filled = self.poll_fill(cx, *partial || reader);
                 match ready!(note_wait(WaitsFor::plain("input"), filled))? {
                     Filled::Bytes => Stage::Turn,
                     Filled::Drain => {

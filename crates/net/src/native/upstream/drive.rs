@@ -166,6 +166,10 @@ async fn keep_alive(shared: &Shared, conn: &Conn) -> CloseReason {
     let config = &shared.config;
     loop {
         shared.shard.sleep(config.keepalive_interval).await;
+        if conn.is_reading_paused() {
+            // It is we who do not listen.
+            continue;
+        }
         let quiet = shared.shard.now().saturating_since(conn.received());
         if quiet >= config.keepalive_wait {
             return CloseReason::Keepalive;
