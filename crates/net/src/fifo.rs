@@ -21,16 +21,14 @@ mod session;
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use waystation_base::{BackoffConfig, Moment};
 
 pub use self::lane::{FifoLane, FifoSink};
-use self::link::{Link, State};
+use self::link::{Link, Place, State};
 pub use self::resp::RespCodec;
-use crate::counters::Counters;
 use crate::io::Address;
 use crate::limits;
 use crate::shard::{Label, Shard, Waiters, WaitsFor, until, waiting};
@@ -113,9 +111,13 @@ pub enum FifoError {
     /// sent.
     #[error("{0} requests are in flight or waiting already")]
     Overloaded(usize),
-    /// No connection was made before the deadline. Nothing was sent.
-    #[error("not connected before the deadline")]
+    /// No connection was made before the deadline, or the request does not
+    /// wait for one. Nothing was sent.
+    #[error("there is no connection to the server")]
     NotConnected,
+    /// The deadline had passed already. Nothing was sent.
+    #[error("the deadline had passed before the request began")]
+    Expired,
     /// The deadline passed after the request was sent. Its answer will be
     /// read and discarded.
     #[error("no answer before the deadline")]
@@ -232,15 +234,20 @@ impl<C: FifoCodec> Fifo<C> {
     ///
     /// # Errors
     /// [`FifoError`]. What the server answers, errors included, is an answer.
+    ///
+    /// # Panics
+    /// When the request is empty.
     pub async fn call(&self, request: &[u8], call: &FifoCall) -> Result<C::Answer, FifoError> {
         let shard = &self.shared.shard;
-        let counters = shard.counters();
-        counters.calls.add(1);
-        let _flight = Flight::start(counters);
+        let flight = Flight::start(shard);
         let sent = Cell::new(false);
         let exchange = async {
             loop {
                 let link = self.link().await?;
+                if shard.now() >= call.deadline {
+                    // It came too late: nothing is sent that nobody waits for.
+                    std::future::pending::<()>().await;
+                }
                 let place = link.send(request)?;
                 sent.set(true);
                 let result = place.answer(call.label).await;
@@ -250,18 +257,17 @@ impl<C: FifoCodec> Fifo<C> {
                 }
             }
         };
-        let result = until(shard, call.deadline, exchange).await;
-        let result = result.unwrap_or_else(|_| {
-            Err(if sent.get() {
-                FifoError::Timeout
-            } else {
-                FifoError::NotConnected
-            })
-        });
-        if result.is_err() {
-            counters.calls_failed.add(1);
-        }
-        result
+        let result = flight.until(call.deadline, exchange).await;
+        flight.ended(match result {
+            Ok(result) => result.map_err(|error| match error {
+                // Sent once it was, whatever became of the next try.
+                _ if sent.get() => FifoError::OutcomeUnknown,
+                unsent => unsent,
+            }),
+            Err(error @ FifoError::Expired) => Err(error),
+            Err(_) if sent.get() => Err(FifoError::Timeout),
+            Err(_) => Err(FifoError::NotConnected),
+        })
     }
 
     /// The connection with the fewest requests in flight; waits for one.
@@ -342,19 +348,40 @@ impl<C: FifoCodec> Fifo<C> {
     }
 }
 
-/// Counts one call in flight, however it ends.
-struct Flight(Arc<Counters>);
+/// Counts one call, and that it is in flight, however it ends.
+struct Flight<'a>(&'a Shard);
 
-impl Flight {
-    fn start(counters: &Arc<Counters>) -> Self {
-        counters.calls_in_flight.add(1);
-        Self(counters.clone())
+impl<'a> Flight<'a> {
+    fn start(shard: &'a Shard) -> Self {
+        shard.counters().calls.add(1);
+        shard.counters().calls_in_flight.add(1);
+        Self(shard)
+    }
+
+    /// Awaits the exchange until the deadline; does not begin it behind that.
+    async fn until<T>(
+        &self,
+        deadline: Moment,
+        exchange: impl Future<Output = T>,
+    ) -> Result<T, FifoError> {
+        if self.0.now() >= deadline {
+            return Err(FifoError::Expired);
+        }
+        let result = until(self.0, deadline, exchange).await;
+        result.map_err(|_| FifoError::Timeout)
+    }
+
+    fn ended<T>(&self, result: Result<T, FifoError>) -> Result<T, FifoError> {
+        if result.is_err() {
+            self.0.counters().calls_failed.add(1);
+        }
+        result
     }
 }
 
-impl Drop for Flight {
+impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        self.0.calls_in_flight.sub(1);
+        self.0.counters().calls_in_flight.sub(1);
     }
 }
 
@@ -395,19 +422,32 @@ impl<A: 'static> Lease<A> {
     ///
     /// # Errors
     /// [`FifoError`].
+    ///
+    /// # Panics
+    /// When the request is empty.
     pub async fn call(&self, request: &[u8], call: &FifoCall) -> Result<A, FifoError> {
-        let place = self.link.send(request)?;
-        let answer = until(&self.shard, call.deadline, place.answer(call.label)).await;
-        answer.unwrap_or(Err(FifoError::Timeout))
+        self.answer_to(call, || self.link.send(request)).await
     }
 
     /// Waits for one more answer than requests were sent, such as a message
-    /// of a subscription.
+    /// of a subscription. Who gives up takes no message along: the next one
+    /// has it. When the connection is lost, what had come is still there.
     ///
     /// # Errors
     /// [`FifoError`].
     pub async fn next(&self, call: &FifoCall) -> Result<A, FifoError> {
-        self.call(&[], call).await
+        self.answer_to(call, || self.link.listen()).await
+    }
+
+    async fn answer_to(
+        &self,
+        call: &FifoCall,
+        take_place: impl FnOnce() -> Result<Place<A>, FifoError>,
+    ) -> Result<A, FifoError> {
+        let flight = Flight::start(&self.shard);
+        let exchange = async { take_place()?.answer(call.label).await };
+        let answer = flight.until(call.deadline, exchange).await;
+        flight.ended(answer.flatten())
     }
 }
 

@@ -183,6 +183,10 @@ pub const FIFO_STALL: Duration = Duration::from_secs(10);
 /// subscription, before someone waits for them. Above it the lease is closed.
 pub const FIFO_SPARE_MAX: usize = 4096;
 
+/// Bytes of such answers; one finds room in any case. Above it the lease is
+/// closed.
+pub const FIFO_SPARE_BYTES: usize = 16 * 1024 * 1024;
+
 /// Bytes that fit a UDP datagram over IPv4. A larger one is refused.
 pub const UDP_PAYLOAD_MAX: usize = 65_507;
 

@@ -273,6 +273,20 @@ fn a_lease_has_a_connection_of_its_own() {
 /// which give up: everyone who waits gets the answer to his own question.
 #[test]
 fn everyone_gets_his_own_answer_over_bad_pipes() {
+    own_answers_over_bad_pipes(&Setup::paused);
+}
+
+/// The same where the client's sockets are on another thread.
+#[test]
+fn everyone_gets_his_own_answer_in_split_placement() {
+    own_answers_over_bad_pipes(&|| {
+        let mut setup = Setup::default();
+        setup.config.io_shards = 1;
+        setup
+    });
+}
+
+fn own_answers_over_bad_pipes(setup: &dyn Fn() -> Setup) {
     for seed in 0..30 {
         let faults = Faults {
             short: 0.4,
@@ -282,7 +296,7 @@ fn everyone_gets_his_own_answer_over_bad_pipes() {
         let setup = Setup {
             faults,
             seed,
-            ..Setup::paused()
+            ..setup()
         };
         let memory = check_with(setup, move |shard, io| {
             Box::pin(async move {

@@ -45,6 +45,9 @@ impl<C: FifoCodec> FifoLane<C> {
     /// # Errors
     /// [`FifoError::NotConnected`], [`FifoError::Overloaded`] and
     /// [`FifoError::Closed`]. Nothing was sent then, and the sink hears nothing.
+    ///
+    /// # Panics
+    /// When there are bytes and no request, or requests and no byte.
     pub fn relay(
         &self,
         requests: &[u8],

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use waystation_base::Moment;
 
 use super::{FifoError, FifoSink};
+use crate::limits::FIFO_SPARE_BYTES;
 
 enum Seat<A> {
     Free,
@@ -15,14 +16,16 @@ enum Seat<A> {
     Waiting(Option<Waker>),
     /// Its answer has not come, and its caller is gone.
     Abandoned,
-    /// Its answer has come, or will not.
-    Done(Result<A, FifoError>),
+    /// Its answer has come, of so many bytes, or will not.
+    Done(Result<A, FifoError>, usize),
 }
 
 /// Who is next in line.
 enum Place {
     /// A caller that waits by itself.
     Seat(usize),
+    /// One that waits for an answer to no request.
+    Unasked(usize),
     /// Requests that were relayed together and are answered to one sink.
     Batch(Batch),
 }
@@ -73,8 +76,9 @@ pub(super) struct Line<A> {
     order: VecDeque<(Place, Moment)>,
     /// Requests in `order`.
     waiting: usize,
-    /// Answers that came unasked, where that is allowed.
-    spare: VecDeque<A>,
+    /// Answers that came unasked, where that is allowed, each with its bytes.
+    spare: VecDeque<(A, usize)>,
+    spare_bytes: usize,
     spare_max: usize,
     most: usize,
     failed: bool,
@@ -103,6 +107,7 @@ impl<A> Line<A> {
             order: VecDeque::new(),
             waiting: 0,
             spare: VecDeque::new(),
+            spare_bytes: 0,
             spare_max,
             most: most.max(1),
             failed: false,
@@ -147,10 +152,20 @@ impl<A> Line<A> {
 
     /// Takes a place for the next answer that comes, or came, unasked.
     pub(super) fn push_unasked(&mut self, now: Moment) -> Result<usize, FifoError> {
-        match self.spare.pop_front() {
-            Some(answer) => Ok(self.seat(Seat::Done(Ok(answer)))),
-            None => self.push(now),
+        if let Some((answer, bytes)) = self.spare.pop_front() {
+            self.spare_bytes -= bytes;
+            return Ok(self.seat(Seat::Done(Ok(answer), bytes)));
         }
+        self.admit(1)?;
+        let seat = self.seat(Seat::Waiting(None));
+        self.order.push_back((Place::Unasked(seat), now));
+        self.waiting += 1;
+        Ok(seat)
+    }
+
+    /// Whether an answer came unasked that nobody has.
+    pub(super) fn has_spare(&self) -> bool {
+        !self.spare.is_empty()
     }
 
     fn seat(&mut self, taken: Seat<A>) -> usize {
@@ -170,7 +185,7 @@ impl<A> Line<A> {
                 Seat::Abandoned => Next::Gone,
                 _ => Next::Caller,
             },
-            None => Next::Caller,
+            Some((Place::Unasked(_), _)) | None => Next::Caller,
         }
     }
 
@@ -206,18 +221,21 @@ impl<A> Line<A> {
         }
     }
 
-    /// An answer was read: it belongs to the caller that is next in line. The
-    /// waker is of the caller that now has it.
-    pub(super) fn answer(&mut self, answer: A) -> (Answered, Option<Waker>) {
-        let Some((Place::Seat(seat), _)) = self.order.pop_front() else {
-            if self.spare.len() >= self.spare_max {
+    /// An answer of so many bytes was read: it belongs to the caller that is
+    /// next in line. The waker is of the caller that now has it.
+    pub(super) fn answer(&mut self, answer: A, bytes: usize) -> (Answered, Option<Waker>) {
+        let Some((Place::Seat(seat) | Place::Unasked(seat), _)) = self.order.pop_front() else {
+            // One finds room in any case.
+            let fits = self.spare.is_empty() || self.spare_bytes + bytes <= FIFO_SPARE_BYTES;
+            if self.spare.len() >= self.spare_max || !fits {
                 return (Answered::Unasked, None);
             }
-            self.spare.push_back(answer);
+            self.spare.push_back((answer, bytes));
+            self.spare_bytes += bytes;
             return (Answered::Kept, None);
         };
         self.waiting -= 1;
-        let old = std::mem::replace(&mut self.seats[seat], Seat::Done(Ok(answer)));
+        let old = std::mem::replace(&mut self.seats[seat], Seat::Done(Ok(answer), bytes));
         if let Seat::Waiting(waker) = old {
             return (Answered::Taken, waker);
         }
@@ -246,11 +264,11 @@ impl<A> Line<A> {
                 }
                 Poll::Pending
             }
-            Seat::Done(_) => {
+            Seat::Done(..) => {
                 let done = std::mem::replace(&mut self.seats[seat], Seat::Free);
                 self.free.push(seat);
                 match done {
-                    Seat::Done(result) => Poll::Ready(result),
+                    Seat::Done(result, _) => Poll::Ready(result),
                     _ => unreachable!("it was done a moment ago"),
                 }
             }
@@ -263,12 +281,56 @@ impl<A> Line<A> {
     pub(super) fn leave(&mut self, seat: usize) {
         match &self.seats[seat] {
             Seat::Waiting(_) => self.seats[seat] = Seat::Abandoned,
-            Seat::Done(_) => {
+            Seat::Done(..) => {
                 self.seats[seat] = Seat::Free;
                 self.free.push(seat);
             }
             Seat::Free | Seat::Abandoned => unreachable!("a caller owns its seat"),
         }
+    }
+
+    /// Whoever waited for an answer that comes unasked goes away. Nothing was
+    /// written for its place, which goes too, and an answer that it has and
+    /// did not see is the next one's. The waker is of the caller that now has
+    /// it.
+    pub(super) fn leave_unasked(&mut self, seat: usize) -> Option<Waker> {
+        let left = std::mem::replace(&mut self.seats[seat], Seat::Free);
+        self.free.push(seat);
+        match left {
+            Seat::Waiting(_) => {
+                self.take_unasked(|other| other == seat);
+                None
+            }
+            Seat::Done(Ok(answer), bytes) => {
+                if let Some(next) = self.take_unasked(|_| true) {
+                    let now = Seat::Done(Ok(answer), bytes);
+                    return match std::mem::replace(&mut self.seats[next], now) {
+                        Seat::Waiting(waker) => waker,
+                        _ => unreachable!("it stood in line"),
+                    };
+                }
+                // It was within the bounds when it came.
+                self.spare.push_front((answer, bytes));
+                self.spare_bytes += bytes;
+                None
+            }
+            Seat::Done(Err(_), _) => None,
+            Seat::Free | Seat::Abandoned => unreachable!("a caller owns its seat"),
+        }
+    }
+
+    /// Takes the first place like that out of the order.
+    fn take_unasked(&mut self, wanted: impl Fn(usize) -> bool) -> Option<usize> {
+        let is_wanted = |(place, _): &(Place, Moment)| match place {
+            Place::Unasked(seat) => wanted(*seat),
+            _ => false,
+        };
+        let index = self.order.iter().position(is_wanted)?;
+        let Some((Place::Unasked(seat), _)) = self.order.remove(index) else {
+            unreachable!("it was there a moment ago");
+        };
+        self.waiting -= 1;
+        Some(seat)
     }
 
     /// The connection is lost: no place is left. Who waited must be told.
@@ -278,13 +340,13 @@ impl<A> Line<A> {
         let mut failed = Failed::default();
         for (place, _) in std::mem::take(&mut self.order) {
             let seat = match place {
-                Place::Seat(seat) => seat,
+                Place::Seat(seat) | Place::Unasked(seat) => seat,
                 Place::Batch(batch) => {
                     failed.batches.push(batch);
                     continue;
                 }
             };
-            match std::mem::replace(&mut self.seats[seat], Seat::Done(Err(error))) {
+            match std::mem::replace(&mut self.seats[seat], Seat::Done(Err(error), 0)) {
                 Seat::Waiting(waker) => failed.wakers.extend(waker),
                 _ => self.leave(seat),
             }
@@ -294,126 +356,4 @@ impl<A> Line<A> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn poll(line: &mut Line<u32>, seat: usize) -> Poll<Result<u32, FifoError>> {
-        line.poll_seat(seat, &Context::from_waker(Waker::noop()))
-    }
-
-    /// A caller that gave up took its place in the queue along, and everyone
-    /// behind it got the answer of the one before.
-    #[test]
-    fn a_place_lives_until_its_answer_is_read() {
-        let mut line = Line::new(8, 0);
-        let first = line.push(Moment::ZERO).unwrap();
-        let second = line.push(Moment::ZERO).unwrap();
-        line.leave(first);
-        assert_eq!(line.len(), 2);
-        assert_eq!(line.answer(1).0, Answered::Discarded);
-        assert!(poll(&mut line, second).is_pending());
-        assert_eq!(line.answer(2).0, Answered::Taken);
-        assert_eq!(poll(&mut line, second), Poll::Ready(Ok(2)));
-        assert_eq!(line.answer(3).0, Answered::Unasked);
-    }
-
-    #[test]
-    fn a_lost_connection_fails_everyone_and_takes_nobody_more() {
-        let mut line = Line::<u32>::new(2, 0);
-        let first = line.push(Moment::ZERO).unwrap();
-        let second = line.push(Moment::ZERO).unwrap();
-        assert_eq!(line.push(Moment::ZERO), Err(FifoError::Overloaded(2)));
-        line.leave(second);
-        line.fail(FifoError::OutcomeUnknown);
-        assert_eq!(
-            poll(&mut line, first),
-            Poll::Ready(Err(FifoError::OutcomeUnknown))
-        );
-        assert_eq!(line.push(Moment::ZERO), Err(FifoError::NotConnected));
-        assert_eq!((line.len(), line.free.len()), (0, 2));
-    }
-
-    /// A message of a subscription that came before it was waited for was
-    /// taken for a fault.
-    #[test]
-    fn answers_that_come_unasked_wait_where_that_is_allowed() {
-        let mut line = Line::new(8, 1);
-        assert_eq!(line.answer(1).0, Answered::Kept);
-        assert_eq!(line.answer(2).0, Answered::Unasked);
-        let seat = line.push_unasked(Moment::ZERO).unwrap();
-        assert_eq!(poll(&mut line, seat), Poll::Ready(Ok(1)));
-        let seat = line.push_unasked(Moment::ZERO).unwrap();
-        assert!(poll(&mut line, seat).is_pending());
-        assert_eq!(line.answer(3).0, Answered::Taken);
-        assert_eq!(poll(&mut line, seat), Poll::Ready(Ok(3)));
-    }
-
-    #[derive(Debug, Clone)]
-    enum Operation {
-        Push,
-        Answer,
-        Leave(prop::sample::Index),
-        Take(prop::sample::Index),
-    }
-
-    fn operations() -> impl Strategy<Value = Operation> {
-        prop_oneof![
-            3 => Just(Operation::Push),
-            3 => Just(Operation::Answer),
-            1 => any::<prop::sample::Index>().prop_map(Operation::Leave),
-            2 => any::<prop::sample::Index>().prop_map(Operation::Take),
-        ]
-    }
-
-    proptest! {
-        /// Whoever leaves whenever, the n-th answer belongs to the n-th
-        /// request, and every seat comes back.
-        #[test]
-        fn answers_match_requests(list in prop::collection::vec(operations(), 0..200)) {
-            let mut line = Line::new(64, 0);
-            let (mut asked, mut answered) = (0_u32, 0_u32);
-            let mut held: Vec<(usize, u32)> = Vec::new();
-            for operation in list {
-                match operation {
-                    Operation::Push => if let Ok(seat) = line.push(Moment::ZERO) {
-                        held.push((seat, asked));
-                        asked += 1;
-                    },
-                    Operation::Answer => {
-                        let became = line.answer(answered).0;
-                        if asked == answered {
-                            prop_assert_eq!(became, Answered::Unasked);
-                        } else {
-                            let wanted = held.iter().any(|(_, number)| *number == answered);
-                            let expected = if wanted { Answered::Taken } else { Answered::Discarded };
-                            prop_assert_eq!(became, expected);
-                            answered += 1;
-                        }
-                    }
-                    Operation::Leave(index) => if !held.is_empty() {
-                        let (seat, _) = held.swap_remove(index.index(held.len()));
-                        line.leave(seat);
-                    },
-                    Operation::Take(index) => if !held.is_empty() {
-                        let place = index.index(held.len());
-                        let (seat, number) = held[place];
-                        match poll(&mut line, seat) {
-                            Poll::Ready(result) => {
-                                prop_assert_eq!(result, Ok(number));
-                                held.swap_remove(place);
-                            }
-                            Poll::Pending => prop_assert!(number >= answered),
-                        }
-                    },
-                }
-            }
-            line.fail(FifoError::OutcomeUnknown);
-            for (seat, number) in held {
-                let expected = if number < answered { Ok(number) } else { Err(FifoError::OutcomeUnknown) };
-                prop_assert_eq!(poll(&mut line, seat), Poll::Ready(expected));
-            }
-            prop_assert_eq!(line.free.len(), line.seats.len());
-        }
-    }
-}
+mod tests;

@@ -38,6 +38,9 @@ pub(super) struct Link<A> {
     shard: Shard,
     state: Cell<State>,
     current: RefCell<Option<(Conn, Lines<A>)>>,
+    /// The line of a connection that is lost, with answers that came unasked
+    /// and that nobody has.
+    last: RefCell<Option<Lines<A>>>,
     /// Who waits for the state to change.
     changed: Rc<Waiters>,
     /// Waits for a request to be in flight: the stall clock.
@@ -81,6 +84,7 @@ impl<A: 'static> Link<A> {
             shard: shard.clone(),
             state: Cell::new(State::Connecting),
             current: RefCell::new(None),
+            last: RefCell::new(None),
             changed,
             asked: Waiters::default(),
         });
@@ -122,25 +126,34 @@ impl<A> Link<A> {
         current.as_ref().is_some_and(|(conn, _)| conn.is_behind())
     }
 
-    /// Writes a request and takes its place: one step. An empty request only
-    /// takes a place, for an answer that comes unasked.
+    /// Writes a request and takes its place: one step.
+    ///
+    /// # Panics
+    /// When it is empty: what answers nothing would have a place.
     pub(super) fn send(&self, request: &[u8]) -> Result<Place<A>, FifoError> {
-        let (line, seat) = self.write(request, 1, |line| {
-            let now = self.shard.now();
-            if request.is_empty() {
-                line.push_unasked(now)
-            } else {
-                line.push(now)
-            }
-        })?;
-        Ok(Place {
-            line,
-            seat,
-            left: false,
-        })
+        assert!(!request.is_empty(), "a request has bytes");
+        let push = |line: &mut Line<A>| line.push(self.shard.now());
+        let (line, seat) = self.write(request, 1, push)?;
+        Ok(Place::new(line, seat, true))
+    }
+
+    /// Takes a place for an answer that comes, or came, unasked; also when the
+    /// connection is lost, for those that came before.
+    pub(super) fn listen(&self) -> Result<Place<A>, FifoError> {
+        let now = self.shard.now();
+        let last = self.last.borrow().clone();
+        if let Some(line) = last.filter(|line| line.borrow().has_spare()) {
+            let seat = line.borrow_mut().push_unasked(now)?;
+            return Ok(Place::new(line, seat, false));
+        }
+        let (line, seat) = self.write(&[], 1, |line| line.push_unasked(now))?;
+        Ok(Place::new(line, seat, false))
     }
 
     /// Writes requests and takes their places: one step.
+    ///
+    /// # Panics
+    /// When there are bytes and no request, or requests and no byte.
     pub(super) fn relay(
         &self,
         requests: &[u8],
@@ -148,6 +161,7 @@ impl<A> Link<A> {
         sink: &Rc<dyn FifoSink>,
         first: u64,
     ) -> Result<(), FifoError> {
+        assert!((count == 0) == requests.is_empty(), "a request has bytes");
         let batch = Batch {
             sink: sink.clone(),
             first,
@@ -214,14 +228,26 @@ impl<A> Link<A> {
     }
 }
 
-/// One request's place. Dropping it leaves the place in the order.
+/// One request's place. Dropping it leaves the place in the order; a place
+/// without a request goes.
 pub(super) struct Place<A> {
     line: Lines<A>,
     seat: usize,
+    /// A request was written for it.
+    asked: bool,
     left: bool,
 }
 
 impl<A> Place<A> {
+    fn new(line: Lines<A>, seat: usize, asked: bool) -> Self {
+        Self {
+            line,
+            seat,
+            asked,
+            left: false,
+        }
+    }
+
     /// Waits for the answer.
     pub(super) async fn answer(mut self, label: Label) -> Result<A, FifoError> {
         let answer = poll_fn(|cx| self.line.borrow_mut().poll_seat(self.seat, cx));
@@ -240,8 +266,15 @@ impl<A> Place<A> {
 
 impl<A> Drop for Place<A> {
     fn drop(&mut self) {
-        if !self.left {
-            self.line.borrow_mut().leave(self.seat);
+        if self.left {
+            return;
+        }
+        if self.asked {
+            return self.line.borrow_mut().leave(self.seat);
+        }
+        let next = self.line.borrow_mut().leave_unasked(self.seat);
+        if let Some(next) = next {
+            next.wake();
         }
     }
 }
@@ -326,6 +359,9 @@ impl<A> Connected<'_, A> {
     fn fail(&self) {
         self.link.current.replace(None);
         let failed = self.line.borrow_mut().fail(FifoError::OutcomeUnknown);
+        if self.line.borrow().has_spare() {
+            self.link.last.replace(Some(self.line.clone()));
+        }
         for waker in failed.wakers {
             waker.wake();
         }

@@ -108,8 +108,9 @@ impl<C: FifoCodec> FifoSession<C> {
         counters: &Counters,
         answer: &[u8],
     ) -> Result<(), CloseReason> {
+        let bytes = answer.len();
         let answer = self.codec.read(answer).map_err(CloseReason::Protocol)?;
-        let (became, waker) = line.borrow_mut().answer(answer);
+        let (became, waker) = line.borrow_mut().answer(answer, bytes);
         match became {
             Answered::Taken | Answered::Kept => {}
             Answered::Discarded => counters.late_answers.add(1),
@@ -150,8 +151,9 @@ impl<C: FifoCodec> Session for FifoSession<C> {
         }
     }
 
-    fn is_mid_message(&self) -> bool {
-        // The stall timeout looks after answers that are incomplete.
-        false
+    fn times_messages(&self) -> bool {
+        // The stall timeout looks after answers that are incomplete, and on a
+        // lease its user's deadlines.
+        true
     }
 }
