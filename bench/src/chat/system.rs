@@ -92,6 +92,7 @@ impl System {
         }
         let mut child = command
             .args(["up", "--console", "127.0.0.1:0", "--log", "warn"])
+            .args(["--sites", "1"])
             .args(["--entry", &entry.to_string()])
             .env("WAYSTATION_REGISTRY__LISTEN", "127.0.0.1:0")
             .args(["--for", &RUN_SECONDS_MAX.to_string()])

@@ -76,7 +76,7 @@ Examples:
   waystation up --dir /var/lib/waystation --entry 0.0.0.0:7080
   waystation up --registry etcd://10.0.0.5:2379/chat
   waystation up --registry embedded --registry etcd://10.0.0.5:2379/chat
-  waystation up --sites 2
+  waystation up --sites 1
   waystation up --for 60 --no-demo")]
     Up(UpArgs),
     /// The chat example: its roles, a terminal client, a load generator
@@ -208,7 +208,7 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) registry: Vec<String>,
     /// Sites that keep copies of the chat, each with roles and a database of its
-    /// own; the Entry of each further one has the next port [default: 1]
+    /// own; the Entry of each further one has the next port [default: 2]
     #[arg(long, value_name = "N")]
     pub(crate) sites: Option<i64>,
 }

@@ -57,6 +57,10 @@ impl Listener<'_> {
             let registries = values.get(&("up", "registry"))?.value.as_str()?;
             registries.parse().ok().map(|found: UpRegistries| found.own)
         };
+        let runs_chat = || {
+            let demo = values.get(&("up", "demo"));
+            demo.and_then(|setting| setting.value.as_bool()) != Some(false)
+        };
         match self.name {
             // One that is told by its own flag runs alone.
             ("registry", _) => {
@@ -64,12 +68,10 @@ impl Listener<'_> {
             }
             ("up", "hub") => {
                 let sites = values.get(&("up", "sites"));
-                sites.and_then(|setting| setting.value.as_integer()) > Some(1)
+                let sites = sites.and_then(|setting| setting.value.as_integer());
+                runs_chat() && sites > Some(1)
             }
-            ("up", _) => {
-                let demo = values.get(&("up", "demo"));
-                demo.and_then(|setting| setting.value.as_bool()) != Some(false)
-            }
+            ("up", _) => runs_chat(),
             _ => true,
         }
     }

@@ -32,14 +32,14 @@ section! {
         /// Whether the chat example is started. Without it a registry that `up`
         /// runs itself runs alone.
         demo: bool = Bool(true), Kind::Bool,
-            "five processes";
+            "ten processes: four at each of two sites, a hub and a registry";
         /// Where the chat's Entry listens (WebSocket, HTTP and native).
         entry: SocketAddr = Text("127.0.0.1:7080"), Kind::Address,
             "an address that is not loopback opens the chat to the network";
         /// Sites that keep copies of the chat, each with an Entry, Logics, a Das and
         /// a database of its own, with a hub between them. The Entry of each
         /// further site has the next port after `entry`.
-        sites: u16 = Integer(1), Kind::Integer { unit: "sites", min: 1, max: 8 },
+        sites: u16 = Integer(2), Kind::Integer { unit: "sites", min: 1, max: 8 },
             "with more than one, a hub and as many chats: four processes each";
         /// Where the hub of several sites listens.
         hub: SocketAddr = Text("127.0.0.1:7072"), Kind::Address,

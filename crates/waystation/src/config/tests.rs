@@ -291,15 +291,22 @@ fn each_site_has_a_port_for_its_entry() {
     };
     let up = |text: &str| Config::load(sources(text)).unwrap().up;
     let ports = |text| -> Vec<u16> { up(text).entries().iter().map(SocketAddr::port).collect() };
-    assert_eq!(ports(""), [7080]);
+    assert_eq!(ports(""), [7080, 7081]);
+    assert_eq!(ports("[up]\nsites = 1\n"), [7080]);
     assert_eq!(ports("[up]\nsites = 3\n"), [7080, 7081, 7082]);
     assert_eq!(ports("[up]\nsites = 2\nentry = \"127.0.0.1:0\"\n"), [0, 0]);
     let expected = "waystation.toml:2:1: up.entry: there are no 2 ports from 127.0.0.1:65535 on";
     let found = faults(sources("[up]\nentry = \"127.0.0.1:65535\"\nsites = 2\n"));
     assert!(found.contains(expected), "{found}");
     let taken = "[up]\nhub = \"127.0.0.1:7070\"\n";
-    assert!(Config::load(sources(taken)).is_ok(), "one site has no hub");
+    let alone = format!("{taken}sites = 1\n");
+    assert!(Config::load(sources(&alone)).is_ok(), "one site has no hub");
+    let alone = format!("{taken}demo = false\n");
+    assert!(
+        Config::load(sources(&alone)).is_ok(),
+        "nor do they without a chat"
+    );
     let expected = "waystation.toml:2:1: up.hub: 127.0.0.1:7070 is taken by console.listen";
-    let found = faults(sources(&format!("{taken}sites = 2\n")));
+    let found = faults(sources(taken));
     assert!(found.contains(expected), "{found}");
 }

@@ -28,6 +28,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// `waystation up` with the chat.
 pub(crate) struct Chat {
     dir: TempDir,
+    /// How many sites; two if nothing is said.
+    sites: Option<&'static str>,
     entry: String,
     registry: String,
     console: String,
@@ -64,7 +66,7 @@ impl Chat {
         Self::configured("")
     }
 
-    /// A chat with these lines of configuration.
+    /// A chat of one site with these lines of configuration.
     pub(crate) fn configured(lines: &str) -> Self {
         Self::prepared(lines, |_| {})
     }
@@ -73,26 +75,31 @@ impl Chat {
     pub(crate) fn prepared(lines: &str, prepare: impl FnOnce(&Path)) -> Self {
         let listen = free_address();
         let lines = format!("{lines}[registry]\nlisten = \"{listen}\"\n");
-        Self::with(&lines, format!("embedded://{listen}"), prepare)
+        Self::with(Some("1"), &lines, format!("embedded://{listen}"), prepare)
     }
 
     /// A chat of two sites, a and b, over what `prepare` put into its directory.
     pub(crate) fn with_sites(lines: &str, prepare: impl FnOnce(&Path)) -> Self {
         let (listen, hub) = (free_address(), free_address());
-        let lines =
-            format!("[up]\nsites = 2\nhub = \"{hub}\"\n{lines}[registry]\nlisten = \"{listen}\"\n");
-        Self::with(&lines, format!("embedded://{listen}"), prepare)
+        let lines = format!("[up]\nhub = \"{hub}\"\n{lines}[registry]\nlisten = \"{listen}\"\n");
+        Self::with(None, &lines, format!("embedded://{listen}"), prepare)
     }
 
     /// A chat whose roles find each other by that registry.
     pub(crate) fn joined_by(registry: &str) -> Self {
         let lines = format!("[up]\nregistry = \"{registry}\"\n");
-        Self::with(&lines, registry.to_owned(), |_| {})
+        Self::with(Some("1"), &lines, registry.to_owned(), |_| {})
     }
 
-    fn with(lines: &str, registry: String, prepare: impl FnOnce(&Path)) -> Self {
+    fn with(
+        sites: Option<&'static str>,
+        lines: &str,
+        registry: String,
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
         let mut chat = Self {
             dir: tempfile::tempdir().unwrap(),
+            sites,
             entry: address(free_ports(2)),
             registry,
             console: String::new(),
@@ -111,7 +118,7 @@ impl Chat {
     /// Starts `up` (again) on the chat's directory.
     pub(crate) fn start_up(&mut self) {
         let (dir, config) = (self.dir.path().to_str().unwrap(), self.config());
-        let mut up = Up::start(&[
+        let mut args = vec![
             "--dir",
             dir,
             "--config",
@@ -120,7 +127,9 @@ impl Chat {
             &self.entry,
             "--console",
             "127.0.0.1:0",
-        ]);
+        ];
+        args.extend(self.sites.iter().flat_map(|sites| ["--sites", sites]));
+        let mut up = Up::start(&args);
         self.console = up.ready();
         self.up = Some(up);
     }

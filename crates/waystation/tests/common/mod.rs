@@ -27,8 +27,9 @@ pub(crate) fn waystation(args: &[&str]) -> Command {
         }
     }
     if args.first() == Some(&"up") && !args.contains(&"--config") {
-        // Beside others, whose registries have the default port.
+        // Beside others, whose registries have the default port, and whose hubs do.
         command.env("WAYSTATION_REGISTRY__LISTEN", "127.0.0.1:0");
+        command.env("WAYSTATION_UP__HUB", "127.0.0.1:0");
     }
     command.stdin(Stdio::null());
     command
