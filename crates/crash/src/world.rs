@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use waystation_base::Rng;
 use waystation_sync::client::HubClient;
-use waystation_sync::hub::{Operation, SiteProof, StatusReport};
+use waystation_sync::hub::{Operation, StatusReport};
 
 use crate::load::Load;
 use crate::place::{Place, Role, now, pause};
@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// How long one question to the hub may take; it may be dead.
 const ASK: Duration = Duration::from_millis(400);
+
+/// Sites with a copy each.
+const COPIES: usize = 4;
 
 const HUB: usize = 0;
 const MASTER: usize = 1;
@@ -161,7 +164,7 @@ impl<'o> World<'o> {
             self.begin_copy();
             self.kill_one()?;
             if number.is_multiple_of(KILLS_PER_PROOF) || number == self.options.kills {
-                self.prove(true)?;
+                self.prove()?;
                 let copies = self.report.copies;
                 let written = writer.done();
                 tell(&format!(
@@ -205,9 +208,8 @@ impl<'o> World<'o> {
     }
 
     /// All sites become live, and prove at one sequence that they are equal, while
-    /// writes go on. Under load the master is ahead of the log whenever a write of
-    /// its own is on its way, and then counts once the load has stopped.
-    fn prove(&mut self, is_loaded: bool) -> Result<()> {
+    /// writes go on.
+    fn prove(&mut self) -> Result<()> {
         self.wait_until("all sites are live again", |world| Ok(world.are_all_live()))?;
         let mut last = String::new();
         let proven = self.wait_until("all copies are proven equal", |world| {
@@ -218,12 +220,7 @@ impl<'o> World<'o> {
                     if let Some(site) = differs {
                         bail!("copies differ at {}: {site:?}", proof.at);
                     }
-                    let is_proven = |one: &SiteProof| {
-                        one.result == "equal" || (is_loaded && one.result == "ahead")
-                    };
-                    let equal = proof.sites.iter().filter(|one| one.result == "equal");
-                    let is_enough = equal.count() >= if is_loaded { 3 } else { 4 };
-                    Ok(is_enough && proof.sites.iter().all(is_proven))
+                    Ok(proof.is_equal && proof.sites.len() == COPIES)
                 }
                 Err(error) => {
                     last = error.to_string();
@@ -255,7 +252,7 @@ impl<'o> World<'o> {
         if arrived.is_err() {
             return Err(last.context("all files are to be equal in the end"));
         }
-        self.prove(false)?;
+        self.prove()?;
         self.compare_files(published).map(drop)
     }
 

@@ -508,6 +508,16 @@ impl Site {
         }
     }
 
+    /// Captured writes up to this number are durable in the log, as the hub said.
+    pub fn published(&self) -> u64 {
+        self.outbox.published_through()
+    }
+
+    /// The number of the last captured write that was heard of.
+    pub fn captured(&self) -> u64 {
+        self.outbox.last_captured()
+    }
+
     fn send(&mut self, message: ToHub) {
         if matches!(self.link, Link::Greeting | Link::Up) {
             self.outputs.push_back(SiteOutput::Send(message));

@@ -133,7 +133,20 @@ impl Attendant {
         server: &Server,
         address: Address,
     ) -> Result<Self, AppError> {
-        let process = Arc::new(Process::of(server, name.into(), Vec::new(), Vec::new()));
+        Self::with_metrics(name, server, address, Vec::new())
+    }
+
+    /// As [`Attendant::start`], with metrics beside those of the framework.
+    ///
+    /// # Errors
+    /// [`AppError::Admin`] when the address cannot be bound.
+    pub fn with_metrics(
+        name: impl Into<String>,
+        server: &Server,
+        address: Address,
+        sources: Vec<Source>,
+    ) -> Result<Self, AppError> {
+        let process = Arc::new(Process::of(server, name.into(), sources, Vec::new()));
         let admin = Admin::start(&address, process.clone());
         Ok(Self {
             _mark: DrainMark(process),

@@ -49,7 +49,9 @@ use waystation_replica::{
 pub use handler::{Delivery, Handler, HandlerError, HandlerTarget, HttpHandler, UrlError};
 pub use hash::{RangeHash, RangeHasher, ends_range};
 pub use memory::{MemoryChange, MemoryDatabase, MemoryFaults};
-pub use sqlite::SqliteDatabase;
+pub use sqlite::{SqliteDatabase, Stage};
+#[doc(hidden)]
+pub use sqlite::{changes_again, key_again};
 
 /// Why a target cannot do what it was asked.
 #[derive(Debug, Error)]
@@ -201,6 +203,28 @@ pub trait Apply: Send {
     /// # Errors
     /// It cannot be stored.
     fn set_repaired(&mut self) -> Result<(), AdapterError>;
+
+    /// Keeps everybody else from writing until [`Apply::release`], for a proof of
+    /// equality: the copy then equals others once what was captured has come back
+    /// through the log. Other calls of this lane go on. The number of the last
+    /// captured write; none if nothing is captured, or nobody can be kept out.
+    ///
+    /// # Errors
+    /// Nobody is kept out.
+    fn hold(&mut self) -> Result<Option<u64>, AdapterError> {
+        Ok(None)
+    }
+
+    /// Lets others write again. Nothing happens unless they were kept out.
+    fn release(&mut self) {}
+
+    /// A snapshot, opened while others are kept out; none if they are not.
+    ///
+    /// # Errors
+    /// As [`Adapter::open_snapshot`].
+    fn open_held(&mut self) -> Result<Option<Box<dyn Snapshot>>, AdapterError> {
+        Ok(None)
+    }
 }
 
 /// An entry that was not applied when its turn came.

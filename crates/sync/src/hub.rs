@@ -6,6 +6,7 @@
 //! bounded mailboxes. The log is written on a thread of its own, one batch at a
 //! time, while the next one gathers.
 
+mod board;
 mod desk;
 mod home;
 mod http;
@@ -34,7 +35,7 @@ use waystation_net::{
     Address, ConnectionLimits, Label, MonotonicClock, NetConfig, Server, Shard, StartError,
     unix_time,
 };
-use waystation_replica::{Hub, HubConfig, HubRestored, SessionConfig};
+use waystation_replica::{HubConfig, HubRestored, SessionConfig};
 
 use crate::limits::{DESK_LETTERS_MAX, OUTPUT_BYTES_MAX, SHARD_BYTES_MAX, SHARD_LETTERS_MAX};
 use crate::log::{Folder, Log, LogConfig, LogError, LogStore, random};
@@ -47,6 +48,7 @@ use writer::Writer;
 
 pub(crate) use session_task::write_message;
 
+pub use board::Board;
 pub use operate::{Operation, SiteReport, StatusReport, TrimReport};
 pub use proofs::{ProofReport, SiteProof};
 
@@ -112,21 +114,22 @@ pub struct HubServer {
     writer: Option<JoinHandle<()>>,
     address: Address,
     epoch: Epoch,
+    board: Board,
 }
 
 /// What the desk begins with.
 struct DeskStart {
     restored: HubRestored,
     lane: desk::WriterLane,
-    letters: Receiver<ToDesk>,
     outgoing: Vec<Outgoing>,
     config: HubConfig,
     homes: Arc<Homes>,
+    board: Board,
 }
 
 /// What the shards begin with; each takes its part.
 struct Start {
-    desk: Option<DeskStart>,
+    desk: Option<(DeskStart, Receiver<ToDesk>)>,
     shards: Vec<Option<Receiver<ToShard>>>,
 }
 
@@ -189,8 +192,10 @@ impl HubServer {
             results,
             trim,
         };
-        let server = serve(options, restored, lane, &tail)?;
+        let board = Board::default();
+        let server = serve(options, restored, lane, &tail, board.clone())?;
         Ok(Self {
+            board,
             address: server.addresses()[0].clone(),
             server: Some(server),
             writer: Some(writer),
@@ -206,6 +211,11 @@ impl HubServer {
     /// Its threads, while it runs.
     pub fn server(&self) -> Option<&Server> {
         self.server.as_ref()
+    }
+
+    /// How it and its sites fare.
+    pub fn board(&self) -> &Board {
+        &self.board
     }
 
     /// The log's history.
@@ -269,20 +279,22 @@ fn serve(
     restored: HubRestored,
     lane: desk::WriterLane,
     tail: &Arc<Tail>,
+    board: Board,
 ) -> Result<Server, HubError> {
     let net = net_of(options);
     let (to_desk, letters) = mailbox::<ToDesk>(DESK_LETTERS_MAX);
     let (outgoing, incoming) = mailboxes(net.shards);
     let homes = Arc::new(Homes::default());
+    let desk = DeskStart {
+        restored,
+        lane,
+        outgoing,
+        config: options.hub.clone(),
+        homes: Arc::clone(&homes),
+        board,
+    };
     let start = Mutex::new(Start {
-        desk: Some(DeskStart {
-            restored,
-            lane,
-            letters,
-            outgoing,
-            config: options.hub.clone(),
-            homes: Arc::clone(&homes),
-        }),
+        desk: Some((desk, letters)),
         shards: incoming,
     });
     let session = options.session.clone();
@@ -319,18 +331,10 @@ impl Start {
             shard.spawn(Label::of("sync letters"), reading);
         }
         if at == 0
-            && let Some(start) = self.desk.take()
+            && let Some((start, letters)) = self.desk.take()
         {
-            let core = Hub::new(shard.now(), start.restored, start.config.clone());
-            let desk = Desk::new(
-                shard,
-                core,
-                start.config,
-                start.lane,
-                start.outgoing,
-                start.homes,
-            );
-            shard.spawn(Label::of("sync desk"), desk.run(start.letters));
+            let desk = Desk::new(shard, start);
+            shard.spawn(Label::of("sync desk"), desk.run(letters));
         }
     }
 }

@@ -7,7 +7,7 @@
 //!   [`statement`] what it may be asked to run.
 //! * [`codec`] turns messages into bytes (`docs/formats/sync-wire.md`).
 //! * [`hub`] serves sites and publishers, [`site`] keeps one copy, [`client`]
-//!   publishes.
+//!   publishes, [`control`] is where operators ask a site on their machine.
 //!
 //! The crate leaves out the protocol (`waystation-replica`). A call of the log that
 //! syncs blocks until the disk has answered, so it belongs on a thread of its own.
@@ -34,6 +34,7 @@
 pub mod adapter;
 pub mod client;
 pub mod codec;
+pub mod control;
 pub mod hub;
 pub mod limits;
 

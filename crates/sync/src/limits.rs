@@ -98,6 +98,21 @@ pub const ERASE_ROWS_MAX: i64 = 10_000;
 /// target counts as not available, and is asked again.
 pub const BUSY_WAIT: Duration = Duration::from_secs(5);
 
+/// Longest time that the lane of captured writes waits for the lock: the hub may be
+/// waiting for what it is asked to read next. It tries again at its next look.
+pub const CAPTURE_BUSY_WAIT: Duration = Duration::from_millis(20);
+
+/// Longest time that a proof of equality keeps others from writing to a site's
+/// database. Then the proof goes on without that, and may find that site ahead.
+pub const PROOF_HOLD_MAX: Duration = Duration::from_secs(2);
+
+/// Captured writes that may still have to be published when others are kept from
+/// writing for a proof. With more the proof waits.
+pub const PROOF_BACKLOG_MAX: u64 = 8;
+
+/// How often a proof is begun again because a site was ahead. Then it says so.
+pub const PROOF_TRIES_MAX: u32 = 8;
+
 /// Prepared statements that a connection to a `SQLite` file keeps. The least
 /// recently used one goes.
 pub const STATEMENTS_CACHED: usize = 512;
@@ -116,3 +131,18 @@ pub const HANDLER_ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Entries that are delivered to a handler before its position is stored, and that
 /// come again after a crash.
 pub const HANDLER_BATCH_ENTRIES_MAX: usize = 32;
+
+/// How long a site waits for an operator's question, or to be rid of its answer.
+/// Others wait meanwhile.
+pub const CONTROL_WAIT: Duration = Duration::from_secs(2);
+
+/// How long an operator waits for a site: a call of its database may block for
+/// ten seconds, and another operator may be before this one.
+pub const CONTROL_ANSWER_WAIT: Duration = Duration::from_secs(30);
+
+/// Bytes of an operator's question. What is cut there makes no sense and is
+/// refused.
+pub const CONTROL_QUESTION_BYTES_MAX: u64 = 4096;
+
+/// Entries of the audited list that are told. Of more the oldest are left out.
+pub const AUDIT_SHOWN_MAX: usize = 10_000;

@@ -9,14 +9,17 @@ mod capture_lane;
 mod events;
 mod lane;
 mod link;
+mod load;
 mod perform;
 mod proof;
+mod still;
 mod task;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::sync::oneshot;
 use waystation_base::Seq;
 use waystation_net::{Address, BlockingError, Label, NetConfig, Server, Shard, StartError};
 use waystation_replica::{LifeId, ReplayRefusal, SiteConfig, SiteEvent, SiteView, Verdict};
@@ -160,12 +163,21 @@ impl SiteServer {
         self.ask(move |task| task.site.handle_replay(seq))
     }
 
-    /// Has the site join anew; what it has counts for nothing.
+    /// Has the site join anew; what it has counts for nothing. Blocks until the target
+    /// knows that: what is written to it from then on does not get lost unseen.
+    ///
+    /// # Errors
+    /// It did not answer in time; it goes on trying.
+    pub fn rejoin(&self) -> Result<(), SiteError> {
+        self.ask_later(|task, answer| task.rejoin(Some(answer)))
+    }
+
+    /// As [`SiteServer::rejoin`], without waiting for the target.
     ///
     /// # Errors
     /// It did not answer in time.
-    pub fn rejoin(&self) -> Result<(), SiteError> {
-        self.ask(SiteTask::rejoin)
+    pub fn begin_rejoin(&self) -> Result<(), SiteError> {
+        self.ask(|task| task.rejoin(None))
     }
 
     /// The audited list of skipped and parked entries.
@@ -202,6 +214,17 @@ impl SiteServer {
         &self,
         question: impl FnOnce(&mut SiteTask) -> T + Send + 'static,
     ) -> Result<T, SiteError> {
+        self.ask_later(move |task, answer| {
+            // Whoever asked may have given up.
+            let _ = answer.send(question(task));
+        })
+    }
+
+    /// As [`SiteServer::ask`], when the answer may come after the question.
+    fn ask_later<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut SiteTask, oneshot::Sender<T>) + Send + 'static,
+    ) -> Result<T, SiteError> {
         let server = self.server.as_ref().ok_or(SiteError::Lane)?;
         let answer =
             server
@@ -209,11 +232,8 @@ impl SiteServer {
                 .ask(waystation_base::ShardId(0), ADAPTER_WAIT_MAX, |shard| {
                     let inbox = shard.extension::<Inbox>();
                     Box::pin(async move {
-                        let (answer, waiter) = tokio::sync::oneshot::channel();
-                        let ask = move |task: &mut SiteTask| {
-                            // Whoever asked may have given up.
-                            let _ = answer.send(question(task));
-                        };
+                        let (answer, waiter) = oneshot::channel();
+                        let ask = move |task: &mut SiteTask| question(task, answer);
                         inbox?.push(Event::Ask(Box::new(ask)));
                         waiter.await.ok()
                     })

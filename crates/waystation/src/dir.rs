@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::limits::SOCKET_PATH_BYTES_MAX;
 
 /// The longest name of a socket below `DIR/run`.
-const SOCKET_NAME_LONGEST: &str = "b-logic-64.sock";
+const SOCKET_NAME_LONGEST: &str = "sync-site-a.control";
 
 /// How often a lock that old roles hold is tried again.
 const RETRY: Duration = Duration::from_millis(20);
@@ -224,7 +224,7 @@ impl DataDir {
             let path = entry.map_err(|source| fault("list", source))?.path();
             if path
                 .extension()
-                .is_some_and(|end| end == "sock" || end == "rpc")
+                .is_some_and(|end| ["sock", "rpc", "control"].iter().any(|one| end == *one))
             {
                 remove_socket(&path)?;
             }

@@ -72,20 +72,5 @@ pub(crate) const DESCRIPTORS_OF_UP: u64 = 48;
 /// Connections that the console takes however few descriptors there are.
 pub(crate) const CONSOLE_CONNECTIONS_MIN: usize = 4;
 
-/// How long a site waits for an operator's question, or to be rid of its answer.
-/// Others wait meanwhile.
-pub(crate) const CONTROL_WAIT: Duration = Duration::from_secs(2);
-
-/// How long an operator waits for a site: a call of its database may block for
-/// ten seconds, and another operator may be before this one.
-pub(crate) const CONTROL_ANSWER_WAIT: Duration = Duration::from_secs(30);
-
-/// Bytes of an operator's question. What is cut there makes no sense and is
-/// refused.
-pub(crate) const CONTROL_QUESTION_BYTES_MAX: u64 = 4096;
-
-/// Entries of the audited list that are told. Of more the oldest are left out.
-pub(crate) const AUDIT_SHOWN_MAX: usize = 10_000;
-
 /// Pause between two looks at whether a parked entry was applied.
 pub(crate) const REPLAY_LOOK: Duration = Duration::from_millis(50);

@@ -6,6 +6,7 @@ use anyhow::{Context, anyhow};
 use serde_json::{Map, Value};
 use waystation_net::{Address, Server, Termination};
 use waystation_service::Attendant;
+use waystation_service::metrics::Source;
 
 use crate::config::Config;
 use crate::dir::Sockets;
@@ -26,10 +27,23 @@ pub(crate) fn catch_signals() -> Result<Termination, Failure> {
 /// # Errors
 /// The folder or the socket cannot be used.
 pub(crate) fn attend(config: &Config, role: &str, server: &Server) -> Result<Attendant, Failure> {
+    attend_with(config, role, server, Vec::new())
+}
+
+/// As [`attend`], with metrics of the role's own.
+///
+/// # Errors
+/// As [`attend`].
+pub(crate) fn attend_with(
+    config: &Config,
+    role: &str,
+    server: &Server,
+    sources: Vec<Source>,
+) -> Result<Attendant, Failure> {
     let sockets = Sockets::of(config.dir());
     let run = sockets.run();
     std::fs::create_dir_all(run).with_context(|| format!("cannot make {}", run.display()))?;
-    let attendant = Attendant::start(role, server, Address::Unix(sockets.admin(role)));
+    let attendant = Attendant::with_metrics(role, server, Address::Unix(sockets.admin(role)), sources);
     attendant.map_err(|error| Failure::Operation(error.into()))
 }
 

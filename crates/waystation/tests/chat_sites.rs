@@ -191,6 +191,44 @@ fn nothing_acknowledged_is_lost_when_any_process_of_two_sites_is_killed() {
     verify(&chat);
 }
 
+/// The sites of `up` had nobody whom operators could ask, and how far a copy was
+/// behind was known to the hub alone.
+#[test]
+fn operators_ask_the_sites_of_a_chat() {
+    let chat = Chat::with_sites("", |_| {});
+    befriend(&chat);
+    let dir = chat.dir().to_str().unwrap();
+    for site in ["a", "b"] {
+        let audit = run(&["sync", "audit", site, "--dir", dir, "--json"]);
+        assert!(audit.status.success(), "{}", stderr(&audit));
+        assert_eq!(stdout(&audit), "");
+        let name = format!("site=\"{site}\"");
+        look_until("the console tells that nothing is missing there", || {
+            let page = chat.console("/metrics");
+            let mut lines = page.lines();
+            lines.any(|line| {
+                line.starts_with("waystation_sync_site_lag_entries{")
+                    && line.contains(&name)
+                    && line.ends_with(" 0")
+            })
+        });
+    }
+    let friend = friend_at(&chat, "b");
+    let rejoined = run(&["sync", "rejoin", "b", "--dir", dir]);
+    assert!(rejoined.status.success(), "{}", stderr(&rejoined));
+    look_until("the copy was taken anew, and is written to", || {
+        send(&chat, "b", "ada", &friend, "again")["seq"].is_string()
+    });
+    // A new copy has no rights of the old one: what it writes waits for that.
+    let granted = run(&["sync", "grant", "b", "--hub", &chat.hub()]);
+    assert!(granted.status.success(), "{}", stderr(&granted));
+    let conversation = format!("d:ada:{friend}");
+    look_until("what was written then has come", || {
+        read(&chat, "a", "ada", &conversation).len() == 2
+    });
+    verify(&chat);
+}
+
 #[test]
 fn a_site_serves_its_own_conversations_while_the_hub_is_away() {
     let chat = Chat::with_sites(NOBODY_COMES_BACK, |_| {});

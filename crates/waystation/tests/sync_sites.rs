@@ -98,6 +98,16 @@ fn wait_for_more(from: &Connection, to: &Connection) {
     wait_until("more is written and arrives", || count(to) > there);
 }
 
+/// Both sites are proven equal.
+fn verify(place: &Place) {
+    let proof = run(&["sync", "verify", "--hub", &place.hub, "--json"]);
+    let said = stdout(&proof);
+    assert!(proof.status.success(), "{said}{}", stderr(&proof));
+    let proof: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(proof["is_equal"], true);
+    assert_eq!(proof["sites"].as_array().unwrap().len(), 2);
+}
+
 /// A room was brought up from another by hand, while nothing was written, and
 /// whatever died in between left the two apart.
 #[test]
@@ -123,14 +133,12 @@ fn a_site_joins_under_load_and_kills_leave_the_copies_equal() {
     let master = place.site("master", &["--capture"]);
     wait_for_more(&app, &copy);
 
+    // While it is written to, and once nothing more comes.
+    verify(&place);
     let rounds = writer.stop();
     wait_until("all of it has arrived", || count(&copy) == rounds);
     assert_eq!(dump(&copy), dump(&app));
-    let proof = run(&["sync", "verify", "--hub", &place.hub, "--json"]);
-    assert!(proof.status.success(), "{}", stderr(&proof));
-    let proof: serde_json::Value = serde_json::from_str(&stdout(&proof)).unwrap();
-    assert_eq!(proof["is_equal"], true);
-    assert_eq!(proof["sites"].as_array().unwrap().len(), 2);
+    verify(&place);
     assert_eq!(second.end("TERM"), Some(0));
     assert_eq!(master.end("TERM"), Some(0));
     assert_eq!(hub.end("TERM"), Some(0));

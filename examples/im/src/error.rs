@@ -29,6 +29,9 @@ pub enum Error {
     /// The site of the chat's database could not be started.
     #[error("cannot keep a copy of the chat")]
     Site(#[from] waystation_sync::site::SiteError),
+    /// Operators would have no place to ask the site of the chat's database.
+    #[error(transparent)]
+    Control(#[from] waystation_sync::control::ControlError),
     /// The client of the hub could not be started.
     #[error("cannot ask the hub")]
     Hub(#[from] waystation_sync::client::ClientError),

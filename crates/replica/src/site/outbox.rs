@@ -79,6 +79,16 @@ impl Outbox {
         self.token
     }
 
+    /// What the hub has.
+    pub(super) fn published_through(&self) -> u64 {
+        self.published
+    }
+
+    /// What the copy has captured.
+    pub(super) fn last_captured(&self) -> u64 {
+        self.captured
+    }
+
     /// The hub tells the token, and what it has.
     pub(super) fn connected(&mut self, token: Option<FencingToken>, source: u64) {
         self.is_connected = true;

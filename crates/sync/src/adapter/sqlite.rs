@@ -10,6 +10,11 @@
 //! connection: what they did is captured where they ran. So what is applied is
 //! never captured again either.
 //!
+//! For a proof of equality programs that write wait for some milliseconds, until the
+//! log has what they wrote before: a moment at which the file says nothing else than
+//! the log. One that waits for nothing (`busy_timeout`) is told that it is locked, as
+//! by any other writer.
+//!
 //! The file is put into WAL mode, and stays in it. An entry whose payload is not one
 //! of captured changes is taken for SQL text: see
 //! [`Adapter`] for what that costs in safety.
@@ -17,6 +22,7 @@
 mod apply;
 mod capture;
 mod changes;
+mod hold;
 mod keys;
 pub(super) mod lists;
 mod outbox;
@@ -36,7 +42,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, Transaction, TransactionBehavior};
 use waystation_base::Seq;
-use waystation_replica::{LifeId, SiteRestored};
+use waystation_replica::{Cursor, LifeId, SiteRestored};
 
 use self::apply::{Plans, SqliteApply, is_transient};
 use self::capture::SqliteCapture;
@@ -49,6 +55,19 @@ use self::statement::Guard;
 use self::touches::Uniques;
 use super::{Adapter, AdapterError, Capture, Kind, Opened, Snapshot};
 use crate::limits::{BUSY_WAIT, STATEMENTS_CACHED};
+
+/// What the rows of a file are to its site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The hub knows of no copy here yet. A site that founds a stream begins with
+    /// these rows; at any other one a copy from there takes their place.
+    Own,
+    /// A part of the copy is missing, or it was given up and the next one has not
+    /// come. What is read means nothing, and what is written is lost.
+    Partial,
+    /// A copy at a position.
+    Whole,
+}
 
 /// A `SQLite` file as a target.
 #[derive(Clone, Debug)]
@@ -84,14 +103,14 @@ impl SqliteDatabase {
         self
     }
 
-    /// Whether the copy in a file is being restored: a part of its rows is missing.
-    /// What a program reads or writes in a transaction that finds it so means
-    /// nothing. Cost: one row.
+    /// What the rows of a file are to its site, in the transaction at hand. A program
+    /// that keeps its data there must ask in each transaction in which it writes.
+    /// Cost: one row.
     ///
     /// # Errors
     /// The file was never opened as a target, or cannot be read.
-    pub fn is_restoring(connection: &Connection) -> rusqlite::Result<bool> {
-        state::is_restoring(connection)
+    pub fn stage(connection: &Connection) -> rusqlite::Result<Stage> {
+        state::stage(connection)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
     }
 
     /// The rows that an entry's payload puts into a table: for each the values of
@@ -182,20 +201,19 @@ impl Adapter for SqliteDatabase {
         };
         let capture = if self.is_captured {
             let skipped = self.skipped.clone();
-            let capture = SqliteCapture::new(self.connect()?, place.clone(), skipped);
+            let capture = SqliteCapture::new(self.connect()?, place.clone(), skipped)?;
             Some(Box::new(capture) as Box<dyn Capture>)
         } else {
             None
         };
         let apply = Box::new(SqliteApply {
+            target: self.clone(),
             connection,
             guard,
-            skipped: self.skipped.clone(),
-            is_captured: self.is_captured,
             state,
             place,
-            uniques: self.uniques.clone(),
             plans: Plans::default(),
+            is_held: false,
         });
         Ok(Opened {
             restored,
@@ -222,6 +240,22 @@ impl Adapter for SqliteDatabase {
         snapshot.set_captured((numbered.number > returned).then_some(numbered.number));
         Ok(Box::new(snapshot))
     }
+}
+
+/// A payload of changes as it is written after it was read; none if it is none. For
+/// fuzzing.
+#[doc(hidden)]
+pub fn changes_again(payload: &[u8]) -> Option<Vec<u8>> {
+    changes::again(payload)
+}
+
+/// A key as it is written after it was read; none if it is none. For fuzzing.
+#[doc(hidden)]
+pub fn key_again(key: &[u8]) -> Option<Vec<u8>> {
+    let place = keys::decode(&Cursor::new(key))?;
+    let mut again = keys::encode(&place.table, place.key.iter().map(ValueRef::from));
+    again.extend(place.is_after.then_some(0));
+    Some(again)
 }
 
 /// A condition on a table's key: `sign` compares, and its values are the

@@ -19,8 +19,9 @@ pub(super) const KIND: u8 = 64;
 pub struct Proof {
     /// The proof's number at this hub.
     pub proof: u64,
-    /// The sequence.
-    pub at: Seq,
+    /// The sequence. None first: the site shall hold still, so that a sequence can be
+    /// found at which the copy has no write that the log has not.
+    pub at: Option<Seq>,
 }
 
 /// A site answers a proof.
@@ -49,18 +50,25 @@ pub enum ProofSaid {
     Failed(Arc<str>),
     /// There are no rows: nothing to compare.
     NoRows,
+    /// It holds still.
+    Still {
+        /// Whether it keeps writers out, and the log has what they wrote. A site
+        /// that captures nothing has none to keep out, and one that may not publish
+        /// cannot.
+        is_held: bool,
+    },
 }
 
 pub(super) fn put(out: &mut Vec<u8>, proof: &Proof) {
     out.push(KIND);
     put_u64(out, proof.proof);
-    put_u64(out, proof.at.0);
+    put_option(out, proof.at, |out, at| put_u64(out, at.0));
 }
 
 pub(super) fn take(reader: &mut Reader) -> Option<Proof> {
     Some(Proof {
         proof: reader.u64()?,
-        at: reader.seq()?,
+        at: take_option(reader, Reader::seq)?,
     })
 }
 
@@ -87,6 +95,7 @@ pub(super) fn put_answer(out: &mut Vec<u8>, answer: &ProofAnswer) {
             put_text(out, error);
         }
         ProofSaid::NoRows => out.push(3),
+        ProofSaid::Still { is_held } => out.extend([4, u8::from(*is_held)]),
     }
 }
 
@@ -110,6 +119,9 @@ pub(super) fn take_answer(reader: &mut Reader) -> Option<ProofAnswer> {
         },
         2 => ProofSaid::Failed(take_text(reader)?),
         3 => ProofSaid::NoRows,
+        4 => ProofSaid::Still {
+            is_held: reader.flag()?,
+        },
         _ => return None,
     };
     Some(ProofAnswer { proof, said })

@@ -156,6 +156,7 @@ fn answers() -> Vec<FromSite> {
         done,
         failed,
         ProofSaid::NoRows,
+        ProofSaid::Still { is_held: true },
     ] {
         all.push(FromSite::Proof(ProofAnswer { proof: 6, said }));
     }
@@ -307,8 +308,9 @@ fn from_hub() -> Vec<FromHub> {
     let refused = |refusal| ToSite::PublishRefused { refusal };
     all.extend(publish_refusals().into_iter().map(refused));
     let mut all: Vec<FromHub> = all.into_iter().map(FromHub::Core).collect();
-    let at = Seq(4);
-    all.push(FromHub::Proof(Proof { proof: 3, at }));
+    for at in [None, Some(Seq(4))] {
+        all.push(FromHub::Proof(Proof { proof: 3, at }));
+    }
     all
 }
 

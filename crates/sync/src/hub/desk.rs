@@ -11,6 +11,8 @@ use waystation_mailbox::Receiver;
 use waystation_net::Shard;
 use waystation_replica::{Batch, Hub, HubConfig, HubEvent, HubOutput, Report, ToHub};
 
+use super::DeskStart;
+use super::board::{self, Board};
 use super::home::Homes;
 use super::letters::{Done, Outgoing, Ticket, ToDesk, ToShard};
 use super::proofs::Proofs;
@@ -35,27 +37,25 @@ pub(super) struct Desk {
     pub(super) admitted: BTreeMap<ConnName, SiteId>,
     pub(super) proofs: Proofs,
     homes: Arc<Homes>,
+    board: Board,
+    /// The board is written next at this moment.
+    board_at: Moment,
     is_flushed: bool,
 }
 
 impl Desk {
-    pub(super) fn new(
-        shard: &Shard,
-        hub: Hub,
-        config: HubConfig,
-        writer: WriterLane,
-        shards: Vec<Outgoing>,
-        homes: Arc<Homes>,
-    ) -> Self {
+    pub(super) fn new(shard: &Shard, start: DeskStart) -> Self {
         Self {
             shard: shard.clone(),
-            hub,
-            config,
-            writer,
-            shards,
+            hub: Hub::new(shard.now(), start.restored, start.config.clone()),
+            config: start.config,
+            writer: start.lane,
+            shards: start.outgoing,
             admitted: BTreeMap::new(),
             proofs: Proofs::default(),
-            homes,
+            homes: start.homes,
+            board: start.board,
+            board_at: shard.now(),
             is_flushed: true,
         }
     }
@@ -89,7 +89,7 @@ impl Desk {
         let again = (!self.is_flushed).then_some(now + FLUSH_AGAIN);
         let wakes = [self.hub.poll_timeout(), again, self.proofs.deadline()];
         let next = wakes.into_iter().flatten().min();
-        next.unwrap_or(now + Duration::from_secs(1))
+        next.unwrap_or(self.board_at).min(self.board_at)
     }
 
     /// Does what is due, and sends what there is to send.
@@ -101,8 +101,10 @@ impl Desk {
         while let Some(output) = self.hub.poll_output() {
             self.perform(output);
         }
-        for (ticket, report) in self.proofs.expire(now) {
-            self.answer(ticket, &report);
+        self.advance_proofs(now);
+        if self.board_at <= now {
+            self.board_at = now + board::EVERY;
+            self.board.write(self.status(now));
         }
         self.is_flushed = true;
         for one in &mut self.shards {
@@ -143,11 +145,7 @@ impl Desk {
                 self.hub.handle_publish(now, ticket.number(), publish);
             }
             ToDesk::Operate(ticket, operation) => self.operate(ticket, operation),
-            ToDesk::Proof(conn, answer) => {
-                for (ticket, report) in self.proofs.take(conn, answer) {
-                    self.answer(ticket, &report);
-                }
-            }
+            ToDesk::Proof(conn, answer) => self.proofs.take(conn, answer),
         }
     }
 

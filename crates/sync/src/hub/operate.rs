@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use waystation_base::Moment;
 use waystation_replica::{ApplyState, Phase, SiteName, SiteStatus};
 
 use super::desk::Desk;
@@ -141,15 +142,7 @@ impl Desk {
     pub(super) fn operate(&mut self, ticket: Ticket, operation: Operation) {
         let now = self.shard.now();
         match operation {
-            Operation::Status => {
-                let report = StatusReport {
-                    epoch: self.hub.epoch().0,
-                    start: self.hub.start().0,
-                    end: self.hub.end().0,
-                    sites: self.hub.status(now).into_iter().map(Into::into).collect(),
-                };
-                self.answer(ticket, &report);
-            }
+            Operation::Status => self.answer(ticket, &self.status(now)),
             Operation::Verify { wait_ms } => self.verify(ticket, wait_ms),
             Operation::Trim => {
                 let through = self.hub.handle_trim(now).0;
@@ -171,6 +164,15 @@ impl Desk {
                     desk.hub.handle_forget(now, site)
                 });
             }
+        }
+    }
+
+    pub(super) fn status(&self, now: Moment) -> StatusReport {
+        StatusReport {
+            epoch: self.hub.epoch().0,
+            start: self.hub.start().0,
+            end: self.hub.end().0,
+            sites: self.hub.status(now).into_iter().map(Into::into).collect(),
         }
     }
 

@@ -1,19 +1,27 @@
 //! Proofs of equality: every live site hashes its copy at one sequence, and the
 //! hub compares.
+//!
+//! A copy whose writes are captured is ahead of the log most of the time while
+//! programs write to it. So all sites are first asked to hold still: such a site keeps
+//! writers out until the log has what they wrote. The log's end at the moment at which
+//! the last site holds still is the sequence. Where a write comes in between all the
+//! same, the proof is begun again.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use waystation_base::{ConnName, Moment};
+use waystation_base::{ConnName, Moment, Seq};
 use waystation_replica::{Phase, Position};
 
 use super::desk::Desk;
 use super::letters::{Ticket, ToShard};
 use crate::adapter::RangeHash;
 use crate::codec::{Proof, ProofAnswer, ProofSaid};
-use crate::limits::{DIFFERENCES_MAX, PROOF_RANGES_MAX, PROOF_WAIT_MAX, PROOFS_MAX};
+use crate::limits::{
+    DIFFERENCES_MAX, PROOF_RANGES_MAX, PROOF_TRIES_MAX, PROOF_WAIT_MAX, PROOFS_MAX,
+};
 
 /// What a proof found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,8 +43,8 @@ pub struct SiteProof {
     /// Its name.
     pub site: String,
     /// `equal` or `differs`, compared with the first site that has hashes; `ahead`
-    /// if it holds captured writes that are not in the log yet; `no rows` for a
-    /// handler; `failed`.
+    /// if it holds captured writes that are not in the log, since it may not publish
+    /// or writers were not to be kept out; `no rows` for a handler; `failed`.
     pub result: String,
     /// Its rows.
     pub rows: u64,
@@ -52,6 +60,8 @@ const NO_ROWS: &str = "no rows";
 /// One site's part.
 struct Part {
     name: String,
+    /// It holds still; whether it keeps writers out.
+    still: Option<bool>,
     ranges: Vec<RangeHash>,
     end: Option<End>,
 }
@@ -67,9 +77,31 @@ enum End {
 
 struct Running {
     ticket: Ticket,
-    at: Position,
+    /// The sequence, once all sites hold still.
+    at: Option<Position>,
     deadline: Moment,
+    /// How often it was begun.
+    tries: u32,
     parts: BTreeMap<ConnName, Part>,
+}
+
+impl Running {
+    /// Whether to begin again: a site was ahead although it kept writers out.
+    fn is_in_vain(&self) -> bool {
+        let is_ahead =
+            |part: &Part| matches!(part.end, Some(End::Whole(Some(_)))) && part.still == Some(true);
+        self.tries < PROOF_TRIES_MAX && self.parts.values().any(is_ahead)
+    }
+
+    fn is_done(&self) -> bool {
+        self.parts.values().all(|part| part.end.is_some())
+    }
+
+    /// Whether it is time to name the sequence.
+    fn is_still(&self) -> bool {
+        let is_still = |part: &Part| part.still.is_some() || part.end.is_some();
+        self.at.is_none() && self.parts.values().all(is_still)
+    }
 }
 
 /// Proofs under way.
@@ -94,38 +126,30 @@ impl Proofs {
         }
     }
 
-    /// A site answers; the reports that are complete with it.
-    pub(super) fn take(
-        &mut self,
-        conn: ConnName,
-        answer: ProofAnswer,
-    ) -> Vec<(Ticket, ProofReport)> {
+    /// A site answers.
+    pub(super) fn take(&mut self, conn: ConnName, answer: ProofAnswer) {
         let Some(running) = self.running.get_mut(&answer.proof) else {
-            return Vec::new();
+            return;
         };
         let at = running.at;
         if let Some(part) = running.parts.get_mut(&conn).filter(|one| one.end.is_none()) {
             part.take(at, answer.said);
         }
-        self.finish(|_| false)
     }
 
-    /// The reports whose time is over.
-    pub(super) fn expire(&mut self, now: Moment) -> Vec<(Ticket, ProofReport)> {
-        self.finish(|one| one.deadline <= now)
-    }
-
-    fn finish(&mut self, is_over: impl Fn(&Running) -> bool) -> Vec<(Ticket, ProofReport)> {
-        let is_done =
-            |one: &Running| is_over(one) || one.parts.values().all(|part| part.end.is_some());
-        let done = self.running.extract_if(.., |_, one| is_done(one));
-        done.map(|(_, one)| (one.ticket, report(one))).collect()
+    /// Takes out one that is over: complete, late, or to be begun again.
+    fn pop_over(&mut self, now: Moment) -> Option<Running> {
+        let is_over = |one: &Running| one.is_done() || one.is_in_vain() || one.deadline <= now;
+        let mut all = self.running.iter();
+        let proof = *all.find(|(_, one)| is_over(one))?.0;
+        self.running.remove(&proof)
     }
 }
 
 impl Part {
-    fn take(&mut self, at: Position, said: ProofSaid) {
+    fn take(&mut self, at: Option<Position>, said: ProofSaid) {
         match said {
+            ProofSaid::Still { is_held } => self.still = Some(is_held),
             ProofSaid::Ranges(ranges) => {
                 if self.ranges.len() + ranges.len() > PROOF_RANGES_MAX {
                     self.end = Some(End::Failed("it has too many ranges".to_owned()));
@@ -134,7 +158,7 @@ impl Part {
                 }
             }
             ProofSaid::Done { position, captured } => {
-                self.end = Some(if position == at {
+                self.end = Some(if Some(position) == at {
                     End::Whole(captured)
                 } else {
                     End::Failed(format!("it was hashed at {position}"))
@@ -146,7 +170,9 @@ impl Part {
     }
 }
 
-fn report(running: Running) -> ProofReport {
+fn report(running: Running, end: Position) -> ProofReport {
+    // Without one some site did not hold still in time.
+    let at = running.at.unwrap_or(end);
     let parts: Vec<Part> = running.parts.into_values().collect();
     let is_whole = |part: &&Part| matches!(part.end, Some(End::Whole(None)));
     let first = parts.iter().find(is_whole).map(|part| part.ranges.clone());
@@ -159,8 +185,8 @@ fn report(running: Running) -> ProofReport {
     let without_rows = sites.iter().filter(|one| one.result == NO_ROWS).count();
     let is_equal = equal > 1 && equal + without_rows == sites.len();
     ProofReport {
-        epoch: running.at.epoch.0,
-        at: running.at.seq.0,
+        epoch: at.epoch.0,
+        at: at.seq.0,
         is_equal,
         sites,
     }
@@ -214,14 +240,20 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl Desk {
-    /// Asks every live site for the hashes of its copy at the log's end.
+    /// Asks every live site for the hashes of its copy at one sequence.
     pub(super) fn verify(&mut self, ticket: Ticket, wait_ms: u64) {
         if self.proofs.running.len() >= PROOFS_MAX {
             let error = "too many proofs are under way".to_owned();
             return self.post(ticket.shard, ToShard::Operated(ticket.wait, Err(error)));
         }
-        let now = self.shard.now();
         let wait = Duration::from_millis(wait_ms).min(PROOF_WAIT_MAX);
+        let deadline = self.shard.now() + wait;
+        self.begin_proof(ticket, deadline, 1);
+    }
+
+    /// Has all live sites hold still.
+    fn begin_proof(&mut self, ticket: Ticket, deadline: Moment, tries: u32) {
+        let now = self.shard.now();
         let live: BTreeMap<_, _> = self
             .hub
             .status(now)
@@ -232,9 +264,9 @@ impl Desk {
         let mut parts = BTreeMap::new();
         for (conn, site) in &self.admitted {
             if let Some(name) = live.get(site) {
-                let name = name.clone();
                 let part = Part {
-                    name,
+                    name: name.clone(),
+                    still: None,
                     ranges: Vec::new(),
                     end: None,
                 };
@@ -243,22 +275,47 @@ impl Desk {
         }
         self.proofs.last += 1;
         let proof = self.proofs.last;
-        let (epoch, seq) = (self.hub.epoch(), self.hub.end());
         let conns: Vec<ConnName> = parts.keys().copied().collect();
         let running = Running {
             ticket,
-            at: Position { epoch, seq },
-            deadline: now + wait,
+            at: None,
+            deadline,
+            tries,
             parts,
         };
         self.proofs.running.insert(proof, running);
+        self.want(proof, None, conns);
+    }
+
+    fn want(&mut self, proof: u64, at: Option<Seq>, conns: Vec<ConnName>) {
         for conn in conns {
-            let wanted = Proof { proof, at: seq };
+            let wanted = Proof { proof, at };
             self.post(conn.shard.0, ToShard::Proof(conn, wanted));
         }
-        // Without a live site it is over at once.
-        for (ticket, report) in self.proofs.finish(|_| false) {
-            self.answer(ticket, &report);
+    }
+
+    /// Goes on with all proofs, on every turn.
+    pub(super) fn advance_proofs(&mut self, now: Moment) {
+        let (epoch, seq) = (self.hub.epoch(), self.hub.end());
+        let end = Position { epoch, seq };
+        while let Some(over) = self.proofs.pop_over(now) {
+            if over.is_in_vain() && over.deadline > now {
+                self.begin_proof(over.ticket, over.deadline, over.tries + 1);
+            } else {
+                self.answer(over.ticket, &report(over, end));
+            }
+        }
+        let mut ready = Vec::new();
+        for (proof, running) in &mut self.proofs.running {
+            if running.is_still() {
+                running.at = Some(end);
+                let parts = running.parts.iter();
+                let open = parts.filter(|(_, part)| part.end.is_none());
+                ready.push((*proof, open.map(|(conn, _)| *conn).collect()));
+            }
+        }
+        for (proof, conns) in ready {
+            self.want(proof, Some(seq), conns);
         }
     }
 }

@@ -39,6 +39,8 @@ struct Thread {
     /// Numbers of the last captured write go here.
     captured: MailSender<u64>,
     known: u64,
+    /// The hub has them; those above `erased` are still to be erased.
+    erasable: u64,
     erased: u64,
 }
 
@@ -53,6 +55,7 @@ impl CaptureLane {
             jobs: queue,
             captured,
             known: 0,
+            erasable: 0,
             erased: 0,
         };
         std::thread::Builder::new()
@@ -111,6 +114,7 @@ impl Thread {
     }
 
     fn look(&mut self, wait: Duration) {
+        self.erase();
         match self.capture.wait(self.known, wait) {
             Ok(last) if last > self.known => {
                 if self.captured.try_send(last).is_ok() {
@@ -138,11 +142,26 @@ impl Thread {
                 // Whoever asked may be gone.
                 let _ = answer.send(read);
             }
-            Job::Erase(through) => match self.capture.erase(through) {
-                Ok(()) => self.erased = self.erased.max(through),
-                Err(error) => tracing::warn!(%error, "cannot erase captured writes"),
-            },
-            Job::Reset => (self.known, self.erased) = (0, 0),
+            Job::Erase(through) => {
+                self.erasable = self.erasable.max(through);
+                self.erase();
+            }
+            Job::Reset => (self.known, self.erasable, self.erased) = (0, 0, 0),
+        }
+    }
+
+    /// Erases what may go, if there is something; the next look tries again.
+    fn erase(&mut self) {
+        let through = self.erasable;
+        if through <= self.erased {
+            return;
+        }
+        match self.capture.erase(through) {
+            Ok(()) => self.erased = through,
+            Err(AdapterError::Unavailable(error)) => {
+                tracing::debug!(error, "captured writes are erased later");
+            }
+            Err(error) => tracing::warn!(%error, "cannot erase captured writes"),
         }
     }
 }

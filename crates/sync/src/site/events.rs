@@ -28,6 +28,8 @@ pub(super) enum Ran {
     Replay(Result<(), ApplyError>),
     /// The end of a copy that is taken anew.
     GivenUp(Result<(), ApplyError>),
+    /// The position of a copy that has applied nothing yet.
+    Placed(Result<(), ApplyError>),
 }
 
 pub(super) enum Event {
@@ -40,6 +42,8 @@ pub(super) enum Event {
     Ran(Ran),
     SnapshotOpened(SnapshotId, Result<Box<dyn Snapshot>, AdapterError>),
     ChunkRead(SnapshotId, SiteId, Result<Chunk, AdapterError>),
+    /// Others are kept from writing, or not.
+    Held(Result<Option<u64>, AdapterError>),
     /// A proof's snapshot.
     ProofOpened(Result<ProofSnapshot, AdapterError>),
     Outbox(u64, Result<Vec<Bytes>, AdapterError>),

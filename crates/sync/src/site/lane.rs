@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
 
 use tokio::sync::oneshot;
 
@@ -12,20 +13,31 @@ type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
 /// The way to the thread. It ends, after the job at hand, when this is dropped.
 pub(super) struct Lane<T: ?Sized> {
     jobs: SyncSender<Job<T>>,
+    /// Gone with the thread.
+    alive: Weak<()>,
 }
 
 impl<T: ?Sized + Send + 'static> Lane<T> {
     /// Starts the thread.
     pub(super) fn start(name: &str, mut target: Box<T>) -> io::Result<Self> {
         let (jobs, queue) = sync_channel::<Job<T>>(LANE_JOBS_MAX);
+        let life = Arc::new(());
+        let alive = Arc::downgrade(&life);
         std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
                 while let Ok(job) = queue.recv() {
                     job(target.as_mut());
                 }
+                // Here, or when a job panics.
+                drop(life);
             })?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, alive })
+    }
+
+    /// Whether its thread runs.
+    pub(super) fn is_open(&self) -> bool {
+        self.alive.strong_count() > 0
     }
 
     /// Has a job done. None when too many wait, or the thread has ended: a panic

@@ -6,17 +6,19 @@
 //! already, so that nothing is applied twice.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use waystation_base::Seq;
+use waystation_base::{Moment, Seq};
 use waystation_net::Label;
 use waystation_replica::{ApplyBatch, Cursor, Holding, Position};
 
 use super::events::{Event, Ran};
 use super::lane::Lane;
 use super::perform::gone;
+use super::still::Still;
 use super::task::SiteTask;
-use crate::adapter::{AdapterError, RangeHash, Snapshot};
+use crate::adapter::{AdapterError, Apply, RangeHash, Snapshot};
 use crate::codec::{FromSite, Proof, ProofAnswer, ProofSaid};
 use crate::limits::PROOFS_MAX;
 
@@ -32,10 +34,19 @@ pub(super) struct ProofSnapshot {
     pub(super) snapshot: Box<dyn Snapshot>,
 }
 
+/// A proof at a sequence.
+#[derive(Clone, Copy)]
+struct Wanted {
+    proof: u64,
+    at: Seq,
+}
+
 /// Proofs that are wanted.
 #[derive(Default)]
 pub(super) struct Proofs {
-    wanted: Vec<Proof>,
+    wanted: Vec<Wanted>,
+    /// Proofs for which others are kept from writing.
+    pub(super) still: Still,
     /// A snapshot is being opened at this sequence.
     opening: Option<Seq>,
     /// A transaction is under way.
@@ -48,16 +59,30 @@ impl Proofs {
     pub(super) fn clear(&mut self) {
         self.wanted.clear();
     }
+
+    pub(super) fn is_opening(&self) -> bool {
+        self.opening.is_some()
+    }
+
+    /// When others may write again, unless the end of something else comes first.
+    pub(super) fn poll_timeout(&self) -> Option<Moment> {
+        let at = self.still.poll_timeout();
+        at.filter(|_| !self.is_opening())
+    }
 }
 
 impl SiteTask {
     pub(super) fn want_proof(&mut self, proof: Proof) {
+        let Proof { proof, at } = proof;
         if !self.adapter.kind().has_rows {
-            return self.say(proof.proof, ProofSaid::NoRows);
+            return self.say(proof, ProofSaid::NoRows);
         }
+        let Some(at) = at else {
+            return self.want_still(proof);
+        };
         let refusal = if !matches!(self.site.holding(), Holding::At { .. }) {
             Some("the copy is not complete")
-        } else if self.committed > proof.at {
+        } else if self.committed > at {
             Some("the copy is past the sequence")
         } else if self.proofs.wanted.len() >= PROOFS_MAX {
             Some("too many proofs are under way")
@@ -65,12 +90,15 @@ impl SiteTask {
             None
         };
         match refusal {
-            Some(error) => self.say(proof.proof, ProofSaid::Failed(error.into())),
-            None => self.proofs.wanted.push(proof),
+            Some(error) => {
+                self.note_proof_begun(proof);
+                self.say(proof, ProofSaid::Failed(error.into()));
+            }
+            None => self.proofs.wanted.push(Wanted { proof, at }),
         }
     }
 
-    fn say(&self, proof: u64, said: ProofSaid) {
+    pub(super) fn say(&self, proof: u64, said: ProofSaid) {
         if let Some(link) = &self.link {
             link.send(FromSite::Proof(ProofAnswer { proof, said }));
         }
@@ -82,13 +110,10 @@ impl SiteTask {
             return;
         }
         let committed = self.committed;
-        let is_due = |proof: &Proof| proof.at == committed;
+        let is_due = |proof: &Wanted| proof.at == committed;
         if self.proofs.wanted.iter().any(is_due) {
             self.proofs.opening = Some(committed);
-            return self.open(move |opened| {
-                let at = committed;
-                Event::ProofOpened(opened.map(|snapshot| ProofSnapshot { at, snapshot }))
-            });
+            return self.open_proof(committed);
         }
         let Some(batch) = self.wanted.take() else {
             return;
@@ -105,6 +130,27 @@ impl SiteTask {
             }
             None => self.transact(move |apply| apply.apply(&batch), Ran::Batch),
         }
+    }
+
+    fn open_proof(&mut self, at: Seq) {
+        let then = move |opened: Result<Box<dyn Snapshot>, AdapterError>| {
+            Event::ProofOpened(opened.map(|snapshot| ProofSnapshot { at, snapshot }))
+        };
+        if !self.proofs.still.is_held() {
+            return self.open(then);
+        }
+        // By the lane that keeps others out: nobody else may have the lock.
+        let (lane, inbox) = (Rc::clone(&self.apply), self.inbox());
+        let adapter = Arc::clone(&self.adapter);
+        self.shard.spawn(Label::of("sync snapshot"), async move {
+            let open = move |apply: &mut (dyn Apply + 'static)| match apply.open_held() {
+                Ok(Some(snapshot)) => Ok(snapshot),
+                Ok(None) => adapter.open_snapshot(),
+                Err(error) => Err(error),
+            };
+            let opened = lane.run(open).await;
+            inbox.push(then(opened.unwrap_or_else(|| Err(gone()))));
+        });
     }
 
     /// The part of a transaction up to `at`. What the copy contains beyond its
@@ -130,7 +176,10 @@ impl SiteTask {
             .into_iter()
             .partition(|one| Some(one.at) == at);
         self.proofs.wanted = rest;
-        let due: Vec<Proof> = due;
+        let due: Vec<Wanted> = due;
+        for proof in &due {
+            self.note_proof_begun(proof.proof);
+        }
         if due.is_empty() {
             // The connection that wanted them is gone.
             return;
@@ -142,6 +191,12 @@ impl SiteTask {
             Ok((lane, position, captured))
         });
         match lane {
+            // Its hashes would tell nothing; the hub may want to begin again.
+            Ok((_, position, captured @ Some(_))) => {
+                for proof in due {
+                    self.say(proof.proof, ProofSaid::Done { position, captured });
+                }
+            }
             Ok((lane, position, captured)) => self.hash(due, lane, position, captured),
             Err(error) => {
                 for proof in due {
@@ -154,7 +209,7 @@ impl SiteTask {
 
     fn hash(
         &self,
-        due: Vec<Proof>,
+        due: Vec<Wanted>,
         lane: Lane<dyn Snapshot>,
         position: Position,
         captured: Option<u64>,

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use waystation_base::Seq;
+use tokio::sync::oneshot;
+use waystation_base::{Moment, Seq};
 use waystation_mailbox::Receiver;
 use waystation_net::{Address, Label, Shard};
 use waystation_replica::{ApplyBatch, ApplyFault, Holding, LifeId, Site, SiteEvent, SnapshotId};
@@ -15,6 +16,7 @@ use super::capture_lane::CaptureLane;
 use super::events::{Event, Inbox, Ran};
 use super::lane::Lane;
 use super::link::Link;
+use super::load;
 use super::proof::Proofs;
 use super::{SiteOptions, new_life};
 use crate::adapter::{Adapter, Apply, ApplyError, Opened, Snapshot};
@@ -22,8 +24,9 @@ use crate::codec::FromHub;
 use crate::limits::EVENTS_TOLD_MAX;
 use crate::log::random;
 
-/// Pause before a copy that could not be given up is again.
-const GIVE_UP_AGAIN: Duration = Duration::from_secs(1);
+/// Pause before a copy that could not be given up, or whose first position could not
+/// be stored, is looked at again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// An error of the target, as its site sees it: nothing is wrong with an entry.
 pub(super) fn lane_ended() -> ApplyError {
@@ -47,13 +50,19 @@ pub(super) struct SiteTask {
     pub(super) committed: Seq,
     /// The target does not know its position yet.
     pub(super) is_unplaced: bool,
+    /// From when on that position may be stored; never while it is.
+    place_at: Moment,
     /// A transaction that the core wants and that has not begun.
     pub(super) wanted: Option<ApplyBatch>,
     pub(super) proofs: Proofs,
     pub(super) told: VecDeque<SiteEvent>,
+    /// How busy the machine is is looked at next at this moment.
+    load_at: Moment,
     /// The copy is being given up; the hub hears of its next life only once that is
     /// durable.
     pub(super) is_giving_up: bool,
+    /// Who waits for that.
+    waiters: Vec<oneshot::Sender<()>>,
     /// The core wants a connection, and waits for that.
     pub(super) is_connect_due: bool,
 }
@@ -93,10 +102,13 @@ impl SiteTask {
             last_link: 0,
             committed: place_of(&holding),
             is_unplaced: holding == Holding::Fresh,
+            place_at: shard.now(),
             wanted: None,
             proofs: Proofs::default(),
             told: VecDeque::new(),
+            load_at: shard.now(),
             is_giving_up: false,
+            waiters: Vec::new(),
             is_connect_due: false,
         })
     }
@@ -112,7 +124,12 @@ impl SiteTask {
         loop {
             self.pump();
             let now = self.shard.now();
-            let wake = self.site.poll_timeout();
+            if self.load_at <= now {
+                self.load_at = now + load::EVERY;
+                self.site.handle_load(load::machine_permille());
+            }
+            let wakes = [self.site.poll_timeout(), self.proofs.poll_timeout()];
+            let wake = wakes.into_iter().flatten().min();
             let sleep = self
                 .shard
                 .sleep_until(wake.unwrap_or(now + Duration::from_secs(1)));
@@ -149,6 +166,39 @@ impl SiteTask {
             self.perform(output);
         }
         self.begin_apply();
+        self.place();
+        self.look_still();
+    }
+
+    /// Stores the position of a copy of the base data, whether anything is to be
+    /// applied or not: its program may wait until the file says that it is whole.
+    fn place(&mut self) {
+        if self.place_at <= self.shard.now()
+            && let Some(batch) = self.placing()
+        {
+            self.place_at = Moment::FAR_FUTURE;
+            self.transact(move |apply| apply.apply(&batch), Ran::Placed);
+        }
+    }
+
+    fn placed(&mut self, result: Result<(), ApplyError>) {
+        let now = self.shard.now();
+        if let Err(error) = result {
+            tracing::warn!(%error, "the copy's first position is not stored yet");
+            self.place_at = now + AGAIN;
+        } else {
+            self.place_at = now;
+            self.is_unplaced = false;
+        }
+    }
+
+    /// Does something later.
+    pub(super) fn after(&self, pause: Duration, then: impl FnOnce(&mut Self) + 'static) {
+        let (shard, inbox) = (self.shard.clone(), self.inbox());
+        self.shard.spawn(Label::of("sync pause"), async move {
+            shard.sleep(pause).await;
+            inbox.push(Event::Ask(Box::new(then)));
+        });
     }
 
     fn take(&mut self, event: Event) {
@@ -173,6 +223,7 @@ impl SiteTask {
                 let error = error.to_string();
                 self.site.handle_snapshot_failed(now, snapshot, &error);
             }
+            Event::Held(held) => self.held(held),
             Event::ProofOpened(opened) => self.proof_opened(opened),
             Event::Outbox(first, Ok(payloads)) => self.site.handle_outbox(now, first, payloads),
             Event::Outbox(first, Err(error)) => {
@@ -190,6 +241,7 @@ impl SiteTask {
     pub(super) fn drop_link(&mut self) {
         self.link = None;
         self.proofs.clear();
+        self.forget_still();
     }
 
     fn ran(&mut self, ran: Ran) {
@@ -230,6 +282,7 @@ impl SiteTask {
                 self.site.handle_replayed(now, result.is_ok());
             }
             Ran::GivenUp(result) => self.given_up(result),
+            Ran::Placed(result) => self.placed(result),
         }
     }
 
@@ -247,7 +300,8 @@ impl SiteTask {
     /// Has the site join anew, as another copy. A hub that heard of the next life
     /// before the target did would refuse the old one, should this process be killed
     /// in between.
-    pub(super) fn rejoin(&mut self) {
+    pub(super) fn rejoin(&mut self, waiter: Option<oneshot::Sender<()>>) {
+        self.waiters.extend(waiter);
         self.life = new_life();
         let now = self.shard.now();
         self.site.handle_rejoin(now, self.life);
@@ -269,14 +323,13 @@ impl SiteTask {
     fn given_up(&mut self, result: Result<(), ApplyError>) {
         if let Err(error) = result {
             tracing::warn!(%error, "the copy is not given up yet");
-            let (shard, inbox) = (self.shard.clone(), self.inbox());
-            self.shard.spawn(Label::of("sync rejoin"), async move {
-                shard.sleep(GIVE_UP_AGAIN).await;
-                inbox.push(Event::Ask(Box::new(Self::give_up)));
-            });
-            return;
+            return self.after(AGAIN, Self::give_up);
         }
         self.is_giving_up = false;
+        for waiter in self.waiters.drain(..) {
+            // Whoever waited may have given up.
+            let _ = waiter.send(());
+        }
         self.committed = Seq(0);
         self.is_unplaced = true;
         if let Some(capture) = &self.capture {

@@ -64,7 +64,8 @@ Examples:
     /// Prove that all live sites have equal copies
     #[command(after_help = "\
 Every live site hashes its copy as it is at one sequence, while writes go on.
-Exits with 1 unless two sites at least took part and all are equal.
+Programs that write to a captured database wait for some milliseconds, 2 s at
+most, until the log has what was written before. Exits with 1 unless two sites at least took part and all are equal.
 
 Examples:
   waystation sync verify
@@ -117,7 +118,8 @@ Examples:
     /// Have a site on this machine take its copy anew
     #[command(after_help = "\
 What its database holds counts for nothing from then on: captured writes that have
-not been published are lost, and so is its list of parked entries.
+not been published are lost, and so is its list of parked entries. The new copy may
+publish once `sync grant` has allowed it.
 
 Examples:
   waystation sync rejoin room-2")]
@@ -187,6 +189,9 @@ pub(crate) struct SiteRunArgs {
     /// load and distance
     #[arg(long, value_name = "SITE|auto", default_value = "auto")]
     pub(crate) join: String,
+    /// Where the site is: donors of the same zone are near
+    #[arg(long, value_name = "ZONE", default_value = "")]
+    pub(crate) zone: String,
     /// Leave a table alone; may be given again
     #[arg(long, value_name = "TABLE")]
     pub(crate) skip: Vec<String>,

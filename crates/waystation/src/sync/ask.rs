@@ -30,7 +30,7 @@ pub(super) fn status(args: &HubArg, as_json: bool) -> Result<(), Failure> {
         let mut lines = lines.map(|line| line.map_err(io::Error::other));
         lines.try_for_each(|line| writeln!(out, "{}", line?))
     } else {
-        let rows: Vec<[String; 10]> = status.sites.iter().map(site_cells).collect();
+        let rows: Vec<[String; 11]> = status.sites.iter().map(site_cells).collect();
         writeln!(
             out,
             "history {}, entries {} to {}",
@@ -43,11 +43,11 @@ pub(super) fn status(args: &HubArg, as_json: bool) -> Result<(), Failure> {
     Ok(printed.context("cannot print")?)
 }
 
-const SITES: [&str; 10] = [
-    "site", "phase", "link", "at", "lag", "bytes", "seconds", "per s", "applier", "error",
+const SITES: [&str; 11] = [
+    "site", "phase", "link", "at", "lag", "bytes", "seconds", "per s", "eta", "applier", "error",
 ];
 
-fn site_cells(site: &SiteReport) -> [String; 10] {
+fn site_cells(site: &SiteReport) -> [String; 11] {
     let link = if site.is_connected { "up" } else { "down" };
     [
         site.name.clone(),
@@ -58,6 +58,9 @@ fn site_cells(site: &SiteReport) -> [String; 10] {
         site.lag_bytes.to_string(),
         site.lag_seconds.to_string(),
         site.applied_per_second.to_string(),
+        site.eta_seconds
+            .map(|eta| eta.to_string())
+            .unwrap_or_default(),
         site.applier.clone(),
         site.error.clone().unwrap_or_default(),
     ]

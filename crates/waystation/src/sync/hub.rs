@@ -1,10 +1,13 @@
 //! `waystation sync hub`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use waystation_net::Kind;
 use waystation_replica::SiteName;
 use waystation_service::Attendant;
-use waystation_sync::hub::{HubOptions, HubServer};
+use waystation_service::metrics::{Page, Source};
+use waystation_sync::hub::{HubOptions, HubServer, SiteReport, StatusReport};
 
 use crate::cli::HubArgs;
 use crate::config::{Config, Fault, Faults, Origin};
@@ -47,5 +50,80 @@ fn attend(config: &Config, server: &HubServer) -> Result<Option<Attendant>, Fail
     let path = Sockets::of(config.dir()).admin("hub-1");
     // Its folder is locked, so that whoever had the socket is gone.
     remove_socket(&path).map_err(|error| Failure::Operation(error.into()))?;
-    serving::attend(config, "hub-1", threads).map(Some)
+    let board = server.board().clone();
+    let gauges: Source = Arc::new(move |page| {
+        if let Some(status) = board.status() {
+            metrics(page, &status);
+        }
+    });
+    serving::attend_with(config, "hub-1", threads, vec![gauges]).map(Some)
+}
+
+/// One figure of each site.
+type Figure = (&'static str, &'static str, fn(&SiteReport) -> u64);
+
+/// How far each copy is behind, and whether it needs somebody.
+const FIGURES: [Figure; 7] = [
+    (
+        "waystation_sync_site_up",
+        "Whether the site is connected.",
+        |site| site.is_connected.into(),
+    ),
+    (
+        "waystation_sync_site_lag_entries",
+        "Entries that the site's copy lacks.",
+        |site| site.lag_entries,
+    ),
+    (
+        "waystation_sync_site_lag_bytes",
+        "Bytes of them, about.",
+        |site| site.lag_bytes,
+    ),
+    (
+        "waystation_sync_site_lag_seconds",
+        "Age of the first of them.",
+        |site| site.lag_seconds,
+    ),
+    (
+        "waystation_sync_site_applied_entries",
+        "Entries that the site applies in a second.",
+        |site| site.applied_per_second,
+    ),
+    (
+        "waystation_sync_site_parked_entries",
+        "Entries that the site has put aside.",
+        |site| site.parked.into(),
+    ),
+    (
+        "waystation_sync_site_stands",
+        "Whether the site stands at an entry, or has left one out.",
+        |site| (site.applier == "stopped" || site.is_differing).into(),
+    ),
+];
+
+fn metrics(page: &mut Page, status: &StatusReport) {
+    let ends = [
+        (
+            "waystation_sync_log_end",
+            "The last durable entry.",
+            status.end,
+        ),
+        (
+            "waystation_sync_log_start",
+            "The entry before the first one that is kept.",
+            status.start,
+        ),
+    ];
+    for (name, help, value) in ends {
+        page.family(name, Kind::Gauge, help);
+        page.sample(name, Kind::Gauge, "", value);
+    }
+    for (name, help, figure) in FIGURES {
+        page.family(name, Kind::Gauge, help);
+        for site in &status.sites {
+            // A site's name has no character that would need an escape.
+            let label = format!("site=\"{}\"", site.name);
+            page.sample(name, Kind::Gauge, &label, figure(site));
+        }
+    }
 }

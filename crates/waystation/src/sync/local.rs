@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use waystation_base::Clock;
 use waystation_net::MonotonicClock;
+use waystation_sync::control::{AuditLine, Question};
 
-use super::control::{AuditLine, Question, ask};
+use super::control::ask;
 use crate::cli::{LocalEntryArgs, LocalSiteArgs, ReplayArgs};
 use crate::config::Config;
 use crate::failure::Failure;
@@ -20,7 +21,7 @@ use crate::table;
 /// # Errors
 /// There was no answer.
 pub(super) fn audit(args: &LocalSiteArgs, config: &Config, as_json: bool) -> Result<(), Failure> {
-    let audit = ask(config, &args.site, &Question::Audit)?.audit;
+    let audit = ask(config, &args.site, Question::Audit)?.audit;
     let mut out = io::stdout().lock();
     let printed = if as_json {
         let lines = audit.iter().map(serde_json::to_string);
@@ -48,12 +49,12 @@ fn audit_cells(line: &AuditLine) -> [String; 3] {
 /// database refuses it still.
 pub(super) fn replay(args: &ReplayArgs, config: &Config) -> Result<(), Failure> {
     let (site, seq) = (&args.entry.local.site, args.entry.seq);
-    ask(config, site, &Question::Replay { seq })?;
+    ask(config, site, Question::Replay { seq })?;
     let clock = MonotonicClock;
     let deadline = clock.now() + Duration::from_secs(args.wait);
     let (_never, pause) = mpsc::channel::<()>();
     while clock.now() < deadline {
-        let audit = ask(config, site, &Question::Audit)?.audit;
+        let audit = ask(config, site, Question::Audit)?.audit;
         let is_parked = |line: &AuditLine| line.seq == seq && line.fate == "parked";
         if !audit.iter().any(is_parked) {
             return Ok(());
@@ -70,7 +71,7 @@ pub(super) fn replay(args: &ReplayArgs, config: &Config) -> Result<(), Failure> 
 /// There was no answer, or it does not stand there.
 pub(super) fn skip(args: &LocalEntryArgs, config: &Config) -> Result<(), Failure> {
     let seq = args.seq;
-    ask(config, &args.local.site, &Question::Skip { seq })?;
+    ask(config, &args.local.site, Question::Skip { seq })?;
     Ok(())
 }
 
@@ -80,7 +81,7 @@ pub(super) fn skip(args: &LocalEntryArgs, config: &Config) -> Result<(), Failure
 /// There was no answer, or it does not stand there.
 pub(super) fn park(args: &LocalEntryArgs, config: &Config) -> Result<(), Failure> {
     let seq = args.seq;
-    ask(config, &args.local.site, &Question::Park { seq })?;
+    ask(config, &args.local.site, Question::Park { seq })?;
     Ok(())
 }
 
@@ -89,7 +90,7 @@ pub(super) fn park(args: &LocalEntryArgs, config: &Config) -> Result<(), Failure
 /// # Errors
 /// There was no answer.
 pub(super) fn resume(args: &LocalSiteArgs, config: &Config) -> Result<(), Failure> {
-    ask(config, &args.site, &Question::Resume)?;
+    ask(config, &args.site, Question::Resume)?;
     Ok(())
 }
 
@@ -98,6 +99,6 @@ pub(super) fn resume(args: &LocalSiteArgs, config: &Config) -> Result<(), Failur
 /// # Errors
 /// There was no answer.
 pub(super) fn rejoin(args: &LocalSiteArgs, config: &Config) -> Result<(), Failure> {
-    ask(config, &args.site, &Question::Rejoin)?;
+    ask(config, &args.site, Question::Rejoin)?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use anyhow::Context;
+use waystation_replica::limits::SITE_NAME_BYTES_MAX;
 use waystation_replica::{Donor, Policy, SiteConfig, SiteName};
 use waystation_sync::adapter::{Adapter, HandlerTarget, HttpHandler, SqliteDatabase};
 use waystation_sync::site::{SiteOptions, SiteServer};
@@ -32,7 +33,8 @@ pub(super) fn run(args: &SiteRunArgs, config: &Config, as_json: bool) -> Result<
     let url = url.map_or("", String::as_str);
     let server = started.with_context(|| format!("cannot sync {url}"))?;
     let server = Arc::new(server);
-    control::serve(operators, &server)?;
+    let serving = operators.serve(&server);
+    serving.map_err(|error| Failure::Operation(error.into()))?;
     let (stop, stopped) = mpsc::channel::<()>();
     thread::scope(|scope| {
         let reporter = thread::Builder::new().name("sync progress".to_owned());
@@ -80,6 +82,10 @@ fn check(args: &SiteRunArgs, config: &Config) -> Result<(SiteOptions, Target), F
     if args.skip.iter().any(String::is_empty) {
         fault("--skip", "a table has a name".to_owned());
     }
+    if args.zone.len() > SITE_NAME_BYTES_MAX {
+        let message = format!("a zone has at most {SITE_NAME_BYTES_MAX} bytes");
+        fault("--zone", message);
+    }
     let (Ok(name), Ok(donor), Ok(target)) = (name, donor, target) else {
         return Err(Faults(faults));
     };
@@ -87,6 +93,7 @@ fn check(args: &SiteRunArgs, config: &Config) -> Result<(SiteOptions, Target), F
         return Err(Faults(faults));
     }
     let mut core = SiteConfig::new(name);
+    core.zone = args.zone.as_str().into();
     core.joiner.donor = donor;
     core.applier.policy = policy(args.policy);
     Ok((SiteOptions::new(args.hub.hub.into(), core), target))

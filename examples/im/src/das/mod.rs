@@ -99,7 +99,7 @@ fn open(config: &Config, file: &Path) -> Result<(StoreHandle, Option<Site>), Err
             sites: names.map(|name| name.as_str().to_owned()).collect(),
         },
     )?;
-    let site = Site::start(name, sync, file)?;
+    let site = Site::start(name, sync, file, &config.role.dir.join("run"))?;
     let store = StoreHandle::start(Box::new(store), config.store)?;
     Ok((store, Some(site)))
 }

@@ -18,6 +18,7 @@ use waystation_sync::adapter::{
     Adapter, AdapterError, Apply, ApplyError, Audited, Kind, Opened, Snapshot, SqliteDatabase,
 };
 use waystation_sync::client::{ClientError, HubClient};
+use waystation_sync::control::{self, Control};
 use waystation_sync::hub::Operation;
 use waystation_sync::site::{SiteError, SiteOptions, SiteServer};
 
@@ -66,12 +67,18 @@ fn lock(file: &Path) -> Result<File, Error> {
 
 impl Site {
     /// Opens a chat's file, which has been made, as the copy of `name`, and begins
-    /// to sync. The hub need not be there.
+    /// to sync; operators ask for it in the folder `run`. The hub need not be there.
     ///
     /// # Errors
     /// The file cannot be synced, or a thread cannot be started.
-    pub(super) fn start(name: &SiteName, config: &SyncConfig, file: &Path) -> Result<Self, Error> {
+    pub(super) fn start(
+        name: &SiteName,
+        config: &SyncConfig,
+        file: &Path,
+        run: &Path,
+    ) -> Result<Self, Error> {
         let lock = lock(file)?;
+        let operators = Control::listen(control::socket(run, name.as_str()))?;
         let (arrivals, _) = broadcast::channel(ARRIVALS_KEPT);
         let adapter = Watched {
             database: SqliteDatabase::new(file).captured(),
@@ -80,7 +87,8 @@ impl Site {
         let core = CopyName::new(name.as_str());
         let core = core.map_err(|error| Error::Instance(error.to_string()))?;
         let options = SiteOptions::new(config.hub.clone(), SiteConfig::new(core));
-        let server = SiteServer::start(options, Arc::new(adapter))?;
+        let server = Arc::new(SiteServer::start(options, Arc::new(adapter))?);
+        operators.serve(&server)?;
         let hub = HubClient::start(config.hub.clone())?;
         let (whole, is_whole) = watch::channel(false);
         let (stop, stopped) = channel();
@@ -129,7 +137,7 @@ impl Drop for Site {
 struct Keeper {
     name: String,
     is_founder: bool,
-    server: SiteServer,
+    server: Arc<SiteServer>,
     hub: HubClient,
     whole: watch::Sender<bool>,
 }
@@ -139,14 +147,14 @@ impl Keeper {
         while !self.is_settled() {
             match stopped.recv_timeout(LOOK) {
                 Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => return self.server.stop(),
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return stop(self.server),
             }
         }
         let Self { server, hub, .. } = self;
         drop(hub);
         // Nothing is ever sent: it ends with the sender.
         let _ = stopped.recv();
-        server.stop();
+        stop(server);
     }
 
     /// Whether the copy is whole and may be written at the hub, for all that has to
@@ -196,6 +204,13 @@ impl Keeper {
             }
             None => Ok(false),
         }
+    }
+}
+
+/// An operator's question that is under way ends with this process.
+fn stop(server: Arc<SiteServer>) {
+    if let Some(server) = Arc::into_inner(server) {
+        server.stop();
     }
 }
 
@@ -272,5 +287,17 @@ impl Apply for WatchedApply {
 
     fn set_repaired(&mut self) -> Result<(), AdapterError> {
         self.apply.set_repaired()
+    }
+
+    fn hold(&mut self) -> Result<Option<u64>, AdapterError> {
+        self.apply.hold()
+    }
+
+    fn release(&mut self) {
+        self.apply.release();
+    }
+
+    fn open_held(&mut self) -> Result<Option<Box<dyn Snapshot>>, AdapterError> {
+        self.apply.open_held()
     }
 }

@@ -17,20 +17,19 @@ use super::place::Place;
 use super::schema::{self, quoted};
 use super::state::State;
 use super::statement::{Guard, RunError};
-use super::touches::Uniques;
-use super::{OwnedRef, keys, lists};
-use crate::adapter::{AdapterError, Apply, ApplyError, Audited};
+use super::{OwnedRef, SqliteDatabase, hold, keys, lists};
+use crate::adapter::{AdapterError, Apply, ApplyError, Audited, Snapshot};
 use crate::limits::PLANS_MAX;
 
 pub(super) struct SqliteApply {
+    pub(super) target: SqliteDatabase,
     pub(super) connection: Connection,
     pub(super) guard: Guard,
-    pub(super) skipped: Vec<String>,
-    pub(super) is_captured: bool,
     pub(super) state: State,
     pub(super) place: Place,
-    pub(super) uniques: Uniques,
     pub(super) plans: Plans,
+    /// A transaction is open that does nothing but keep other writers out.
+    pub(super) is_held: bool,
 }
 
 /// The statements for a table's changes, by what the changes take it for.
@@ -233,6 +232,24 @@ impl SqliteApply {
         below: Option<&Cursor>,
         run: impl FnOnce(&mut Work<'_>, &mut State) -> Result<(), ApplyError>,
     ) -> Result<(), ApplyError> {
+        if !self.is_held {
+            return self.transact_free(below, run);
+        }
+        // Others find the file free for microseconds, and look for that every
+        // millisecond at most.
+        self.release();
+        let result = self.transact_free(below, run);
+        if let Err(error) = self.hold() {
+            tracing::debug!(%error, "others may write again before a proof is begun");
+        }
+        result
+    }
+
+    fn transact_free(
+        &mut self,
+        below: Option<&Cursor>,
+        run: impl FnOnce(&mut Work<'_>, &mut State) -> Result<(), ApplyError>,
+    ) -> Result<(), ApplyError> {
         self.place.check().map_err(transient)?;
         let behavior = TransactionBehavior::Immediate;
         let transaction = (self.connection)
@@ -246,14 +263,17 @@ impl SqliteApply {
             transaction: &transaction,
             guard: &self.guard,
             plans: &mut self.plans,
-            skipped: &self.skipped,
-            is_captured: self.is_captured,
+            skipped: &self.target.skipped,
+            is_captured: self.target.is_captured,
             below,
         };
         run(&mut work, &mut state)?;
         state.store(&transaction).map_err(transient)?;
         // Before the commit: what it says holds for what was parked in it.
-        self.uniques.refresh(&transaction).map_err(transient)?;
+        self.target
+            .uniques
+            .refresh(&transaction)
+            .map_err(transient)?;
         transaction.commit().map_err(transient)?;
         self.state = state;
         Ok(())
@@ -325,7 +345,7 @@ impl Apply for SqliteApply {
             if work.is_captured {
                 outbox::clear(work.transaction).map_err(transient)?;
             }
-            *state = State::new(life);
+            *state = State::given_up(life);
             Ok(())
         })
     }
@@ -352,6 +372,35 @@ impl Apply for SqliteApply {
             Ok(())
         });
         repaired.map_err(|error| AdapterError::Unavailable(error.error))
+    }
+
+    fn hold(&mut self) -> Result<Option<u64>, AdapterError> {
+        if !self.target.is_captured {
+            return Ok(None);
+        }
+        self.release();
+        self.place.check()?;
+        let number = hold::begin(&mut self.connection, &self.target.skipped)?;
+        self.is_held = true;
+        Ok(Some(number))
+    }
+
+    fn release(&mut self) {
+        if std::mem::take(&mut self.is_held)
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::warn!(%error, "a transaction that wrote nothing was not ended");
+        }
+    }
+
+    fn open_held(&mut self) -> Result<Option<Box<dyn Snapshot>>, AdapterError> {
+        if !self.is_held {
+            return Ok(None);
+        }
+        self.place.check()?;
+        let reader = self.target.connect()?;
+        let snapshot = hold::snapshot(&self.connection, reader, &self.target.skipped)?;
+        Ok(Some(Box::new(snapshot)))
     }
 }
 

@@ -4,12 +4,12 @@ use std::thread::park_timeout;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::outbox::{self, Numbered};
 use super::place::Place;
 use crate::adapter::{AdapterError, Capture};
-use crate::limits::{CAPTURE_POLL, ERASE_ROWS_MAX};
+use crate::limits::{CAPTURE_BUSY_WAIT, CAPTURE_POLL, ERASE_ROWS_MAX};
 
 pub(super) struct SqliteCapture {
     connection: Connection,
@@ -21,19 +21,26 @@ pub(super) struct SqliteCapture {
 }
 
 impl SqliteCapture {
-    pub(super) fn new(connection: Connection, place: Place, skipped: Vec<String>) -> Self {
-        Self {
+    /// # Errors
+    /// The connection cannot be set up.
+    pub(super) fn new(
+        connection: Connection,
+        place: Place,
+        skipped: Vec<String>,
+    ) -> Result<Self, AdapterError> {
+        connection.busy_timeout(CAPTURE_BUSY_WAIT)?;
+        Ok(Self {
             connection,
             place,
             skipped,
             seen: None,
             number: 0,
-        }
+        })
     }
 
-    /// The last number, once all that is there has one. The commit is durable, and
-    /// with it all that others committed before: nothing is told to the hub that a
-    /// loss of power could take back here.
+    /// The last number, once all that is there has one; while others write, the last
+    /// one there was. The commit is durable, and with it all that others committed
+    /// before: nothing is told to the hub that a loss of power could take back here.
     fn number(&mut self) -> Result<u64, AdapterError> {
         let version: i64 =
             (self.connection).query_row("PRAGMA data_version", [], |row| row.get(0))?;
@@ -45,7 +52,13 @@ impl SqliteCapture {
             numbered.number
         } else {
             let behavior = TransactionBehavior::Immediate;
-            let transaction = self.connection.transaction_with_behavior(behavior)?;
+            let begun = self.connection.transaction_with_behavior(behavior);
+            let transaction = match begun {
+                Ok(transaction) => transaction,
+                // The next look comes soon, and reading goes on meanwhile.
+                Err(error) if is_busy(&error) => return Ok(numbered.number),
+                Err(error) => return Err(error.into()),
+            };
             let numbered = outbox::number(&transaction, &self.skipped)?;
             transaction.commit()?;
             numbered.number
@@ -53,6 +66,10 @@ impl SqliteCapture {
         self.seen = Some(version);
         Ok(self.number)
     }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
 impl Capture for SqliteCapture {

@@ -211,6 +211,22 @@ pub(super) fn rows_put(payload: &[u8], table: &str, columns: &[&str]) -> Vec<Vec
     rows
 }
 
+/// A payload as it is written after it was read.
+pub(super) fn again(payload: &[u8]) -> Option<Vec<u8>> {
+    let mut changes = Changes::read(payload)?;
+    let shapes = changes.shapes.clone();
+    let mut writer = Writer::default();
+    while let Some(change) = changes.next().ok()? {
+        match change {
+            Change::Put { table, row } => writer.put(&shapes[table], row),
+            Change::Delete { table, key } => writer.delete(&shapes[table], key),
+            Change::Make { name, sql } => writer.make(name, sql),
+            Change::Drop { name, sql } => writer.drop(name, sql),
+        }
+    }
+    Some(writer.finish())
+}
+
 /// Bytes that are no changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a payload of changes makes no sense")]
@@ -379,6 +395,12 @@ mod tests {
         }
         assert_eq!(all(b"INSERT INTO t VALUES (1)"), Err(Nonsense));
         assert_eq!(all(&[KIND, 255, 255]), Err(Nonsense));
+    }
+
+    #[test]
+    fn what_is_read_is_written_as_it_was() {
+        assert_eq!(again(&payload()), Some(payload()));
+        assert_eq!(again(b"INSERT INTO t VALUES (1)"), None);
     }
 
     #[test]

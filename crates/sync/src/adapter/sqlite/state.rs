@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use waystation_base::{Epoch, Seq, SiteId};
 use waystation_replica::{Ahead, Cursor, Holding, LifeId, Position, Restoring};
 
+use super::Stage;
 use crate::adapter::AdapterError;
 use crate::limits::BUSY_WAIT;
 
@@ -51,6 +52,8 @@ pub(in crate::adapter) fn connect(path: &Path) -> Result<Connection, AdapterErro
 const FRESH: i64 = 0;
 const RESTORING: i64 = 1;
 const AT: i64 = 2;
+/// Fresh, and what the rows are counts for nothing: the next copy replaces them.
+const GIVEN_UP: i64 = 3;
 
 /// The row of `_waystation_state`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub(in crate::adapter) struct State {
     /// The last own captured write that came back through the log.
     pub(in crate::adapter) returned: u64,
     pub(in crate::adapter) is_differing: bool,
+    /// Whether an earlier copy was given up, of which the rows may still be there.
+    pub(in crate::adapter) is_given_up: bool,
 }
 
 impl State {
@@ -69,6 +74,15 @@ impl State {
             holding: Holding::Fresh,
             returned: 0,
             is_differing: false,
+            is_given_up: false,
+        }
+    }
+
+    /// What is left of a copy that was given up: nothing but its rows.
+    pub(in crate::adapter) fn given_up(life: LifeId) -> Self {
+        Self {
+            is_given_up: true,
+            ..Self::new(life)
         }
     }
 
@@ -111,8 +125,9 @@ impl State {
                 source: unsigned(row, 8)?,
             }),
         };
-        let holding = match row.get(1)? {
-            FRESH => Holding::Fresh,
+        let kind = row.get(1)?;
+        let holding = match kind {
+            FRESH | GIVEN_UP => Holding::Fresh,
             RESTORING => Holding::Restoring(Restoring {
                 position,
                 chunks: unsigned(row, 4)?,
@@ -127,12 +142,14 @@ impl State {
             holding,
             returned: unsigned(row, 9)?,
             is_differing: row.get(10)?,
+            is_given_up: kind == GIVEN_UP,
         }))
     }
 
     pub(in crate::adapter) fn store(&self, connection: &Connection) -> rusqlite::Result<()> {
         let none = Position::new(0, 0);
         let (kind, position, chunks, cursor, ahead) = match &self.holding {
+            Holding::Fresh if self.is_given_up => (GIVEN_UP, none, 0, &[][..], None),
             Holding::Fresh => (FRESH, none, 0, &[][..], None),
             Holding::Restoring(part) => {
                 let cursor = part.cursor.as_bytes();
@@ -160,12 +177,16 @@ impl State {
     }
 }
 
-/// Whether a part of the copy is missing.
-pub(super) fn is_restoring(connection: &Connection) -> rusqlite::Result<bool> {
+/// What the rows of a file are; nothing is stored before the first start.
+pub(super) fn stage(connection: &Connection) -> rusqlite::Result<Option<Stage>> {
     let sql = "SELECT kind FROM _waystation_state WHERE id = 0";
     let mut statement = connection.prepare_cached(sql)?;
     let kind = statement.query_row([], |row| row.get::<_, i64>(0));
-    Ok(kind.optional()? == Some(RESTORING))
+    Ok(kind.optional()?.map(|kind| match kind {
+        FRESH => Stage::Own,
+        AT => Stage::Whole,
+        _ => Stage::Partial,
+    }))
 }
 
 fn unsigned(row: &Row<'_>, index: usize) -> rusqlite::Result<u64> {

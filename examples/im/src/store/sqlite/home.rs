@@ -11,7 +11,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use waystation_base::hash64;
-use waystation_sync::adapter::SqliteDatabase;
+use waystation_sync::adapter::{SqliteDatabase, Stage};
 
 use crate::store::error::StoreError;
 
@@ -34,6 +34,12 @@ pub struct StoreSite {
     pub sites: Vec<String>,
 }
 
+impl StoreSite {
+    fn is_founder(&self) -> bool {
+        self.sites.first() == Some(&self.name)
+    }
+}
+
 /// Who writes in a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Writer {
@@ -50,7 +56,7 @@ pub(super) fn check_alone(connection: &Connection) -> Result<(), StoreError> {
 
 /// Writes down which sites there are, if this is the first one.
 pub(super) fn found(connection: &mut Connection, site: &StoreSite) -> Result<(), StoreError> {
-    if site.sites.first() != Some(&site.name) {
+    if !site.is_founder() {
         return Ok(());
     }
     StoreError::check_size("number of sites", site.sites.len(), SITES_MAX)?;
@@ -99,12 +105,12 @@ fn birth_of(connection: &Connection, name: &str) -> Result<Option<i64>, StoreErr
     Ok(home.optional()?)
 }
 
-/// Refuses a copy of which a part is missing; see [`SqliteDatabase::is_restoring`].
+/// Refuses a copy of which a part is missing; see [`SqliteDatabase::stage`].
 pub(super) fn check_whole(connection: &Connection) -> Result<(), StoreError> {
-    if SqliteDatabase::is_restoring(connection)? {
-        return Err(StoreError::NotWhole);
+    match SqliteDatabase::stage(connection)? {
+        Stage::Partial => Err(StoreError::NotWhole),
+        Stage::Own | Stage::Whole => Ok(()),
     }
-    Ok(())
 }
 
 /// The home of a conversation, or of a name that is new, by its name.
@@ -138,7 +144,12 @@ impl Writer {
     /// # Errors
     /// [`StoreError::NotWhole`]: the copy has not come, or not all of it.
     pub(super) fn of(connection: &Connection, site: &StoreSite) -> Result<Self, StoreError> {
-        check_whole(connection)?;
+        // What the founder has before the hub knows it is what all others copy.
+        match SqliteDatabase::stage(connection)? {
+            Stage::Whole => {}
+            Stage::Own if site.is_founder() => {}
+            Stage::Own | Stage::Partial => return Err(StoreError::NotWhole),
+        }
         let mut statement = connection.prepare_cached("SELECT number FROM site WHERE name = ?1")?;
         let number = statement.query_row([&site.name], |row| row.get(0));
         Ok(Self {

@@ -20,6 +20,20 @@ fn open(file: &Path, name: &str) -> SqliteStore {
     store
 }
 
+/// As [`open`], once the copy has come.
+fn open_copy(file: &Path, name: &str) -> SqliteStore {
+    let mut store = open(file, name);
+    is_at_stage(&mut store, 2);
+    store
+}
+
+/// What a site writes down of its copy: 0 before the first one, 1 while it comes, 2
+/// when it is there, 3 when it was given up.
+fn is_at_stage(store: &mut SqliteStore, stage: i64) {
+    let sql = "UPDATE _waystation_state SET kind = ?1";
+    store.connection().execute(sql, [stage]).unwrap();
+}
+
 /// Two sites with equal copies; nobody brings what one writes to the other.
 struct Pair {
     directory: TestDir,
@@ -34,7 +48,7 @@ impl Pair {
         let mut a = open(&first, "a");
         let copy = format!("VACUUM INTO '{}'", second.display());
         a.connection().execute_batch(&copy).unwrap();
-        let b = open(&second, "b");
+        let b = open_copy(&second, "b");
         Self { directory, a, b }
     }
 }
@@ -90,7 +104,7 @@ fn a_copy_is_read_and_nothing_of_it_is_changed() {
     let second = pair.directory.path.join("c.db");
     let copy = format!("VACUUM INTO '{}'", second.display());
     pair.a.connection().execute_batch(&copy).unwrap();
-    let mut copy = open(&second, "b");
+    let mut copy = open_copy(&second, "b");
     assert_eq!(whole_copy(&copy, name).len(), 1);
     let mark = MarkRead {
         conversation: name.to_owned(),
@@ -167,8 +181,7 @@ fn before_its_copy_has_come_a_site_does_nothing() {
 #[test]
 fn while_a_part_of_it_is_missing_a_copy_is_neither_read_nor_written() {
     let mut pair = Pair::new();
-    let restoring = "UPDATE _waystation_state SET kind = 1";
-    pair.b.connection().execute_batch(restoring).unwrap();
+    is_at_stage(&mut pair.b, 1);
     for index in 0..10 {
         let refused = append(&mut pair.b, &format!("d:ada:u{index}")).unwrap_err();
         assert!(matches!(refused, StoreError::NotWhole), "{refused}");
@@ -180,6 +193,51 @@ fn while_a_part_of_it_is_missing_a_copy_is_neither_read_nor_written() {
     };
     let refused = pair.b.reader().unwrap().conversations(&query).unwrap_err();
     assert!(matches!(refused, StoreError::NotWhole), "{refused}");
+}
+
+/// From the moment on at which a site gave its copy up, until the first part of the
+/// next one, the old rows were all there: what was written to them was acknowledged,
+/// and gone with them.
+#[test]
+fn a_copy_that_was_given_up_is_neither_read_nor_written() {
+    for site in ["a", "b"] {
+        let mut pair = Pair::new();
+        let own = (0..20).map(|index| format!("d:ada:u{index}"));
+        let store = if site == "a" {
+            &mut pair.a
+        } else {
+            &mut pair.b
+        };
+        let own: Vec<_> = own.filter(|name| append(store, name).is_ok()).collect();
+        let name = own.first().unwrap();
+        let file = match site {
+            "a" => pair.directory.file(),
+            _ => pair.directory.path.join("b.db"),
+        };
+        let mut apply = SqliteDatabase::new(&file).open(LifeId(1)).unwrap().apply;
+        apply.give_up(LifeId(2)).unwrap();
+        let refused = append(store, name).unwrap_err();
+        assert!(matches!(refused, StoreError::NotWhole), "{site}: {refused}");
+        let refused = store.reader().unwrap().home(name).unwrap_err();
+        assert!(matches!(refused, StoreError::NotWhole), "{site}: {refused}");
+        // A start in between changes nothing.
+        drop(apply);
+        SqliteDatabase::new(&file).open(LifeId(3)).unwrap();
+        let refused = append(store, name).unwrap_err();
+        assert!(matches!(refused, StoreError::NotWhole), "{site}: {refused}");
+    }
+}
+
+/// A file that was brought here by hand was written to before the hub had said that
+/// its site must join: the copy took the place of what was acknowledged.
+#[test]
+fn rows_that_did_not_come_as_a_copy_are_not_written() {
+    let mut pair = Pair::new();
+    is_at_stage(&mut pair.b, 0);
+    for index in 0..10 {
+        let refused = append(&mut pair.b, &format!("d:ada:u{index}")).unwrap_err();
+        assert!(matches!(refused, StoreError::NotWhole), "{refused}");
+    }
 }
 
 #[test]

@@ -1,0 +1,63 @@
+//! Keeps other writers out for a moment, with all that they wrote numbered.
+//!
+//! While a write transaction is open nobody else begins one: programs that write
+//! wait, as they do for each other. Numbers must be committed before they are told,
+//! so the transaction that numbers ends, and an empty one follows it at once.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::outbox::{self, Numbered};
+use super::snapshot::SqliteSnapshot;
+use super::state::State;
+use crate::adapter::AdapterError;
+
+/// How often others may be faster between two transactions.
+const TRIES_MAX: u32 = 16;
+
+/// Begins a transaction that keeps others out, when everything is numbered: the last
+/// number. It ends with `ROLLBACK`.
+///
+/// # Errors
+/// Somebody else writes, or a table cannot be captured; then there is none.
+pub(super) fn begin(connection: &mut Connection, skipped: &[String]) -> Result<u64, AdapterError> {
+    for _ in 0..TRIES_MAX {
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        match all_numbered(connection) {
+            Ok(Some(number)) => return Ok(number),
+            Ok(None) => connection.execute_batch("ROLLBACK")?,
+            Err(error) => {
+                connection.execute_batch("ROLLBACK")?;
+                return Err(error);
+            }
+        }
+        let behavior = TransactionBehavior::Immediate;
+        let transaction = connection.transaction_with_behavior(behavior)?;
+        outbox::number(&transaction, skipped)?;
+        transaction.commit()?;
+    }
+    let busy = "others write to it all the time";
+    Err(AdapterError::Unavailable(busy.to_owned()))
+}
+
+/// The last number, unless there is something without one.
+fn all_numbered(connection: &Connection) -> Result<Option<u64>, AdapterError> {
+    let numbered = Numbered::load(connection)?;
+    let is_all = numbered.is_up_to_date(connection)?;
+    Ok(is_all.then_some(numbered.number))
+}
+
+/// A snapshot by `reader` while `connection` keeps others out.
+///
+/// # Errors
+/// The copy has no position, or the file cannot be read.
+pub(super) fn snapshot(
+    connection: &Connection,
+    reader: Connection,
+    skipped: &[String],
+) -> Result<SqliteSnapshot, AdapterError> {
+    let mut snapshot = SqliteSnapshot::begin(reader, skipped)?;
+    let number = Numbered::load(connection)?.number;
+    let returned = State::load(connection)?.map_or(0, |state| state.returned);
+    snapshot.set_captured((number > returned).then_some(number));
+    Ok(snapshot)
+}
