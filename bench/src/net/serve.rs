@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use anyhow::Result;
 use waystation_net::native::{NativeProtocol, Router};
-use waystation_net::{Address, NetConfig, Server, wait_for_termination};
+use waystation_net::{Address, NetConfig, Server, Termination};
 
 use super::bare;
 use crate::gateway;
@@ -62,8 +62,9 @@ fn native(listen: SocketAddr) -> Result<()> {
             NativeProtocol::new(Rc::new(router))
         })
         .start()?;
+    let mut signals = Termination::catch()?;
     println!("listening on {}", server.addresses()[0]);
-    wait_for_termination()?;
+    signals.wait();
     server.drain();
     Ok(())
 }

@@ -43,7 +43,8 @@ pub(crate) fn attend_with(
     let sockets = Sockets::of(config.dir());
     let run = sockets.run();
     std::fs::create_dir_all(run).with_context(|| format!("cannot make {}", run.display()))?;
-    let attendant = Attendant::with_metrics(role, server, Address::Unix(sockets.admin(role)), sources);
+    let attendant =
+        Attendant::with_metrics(role, server, Address::Unix(sockets.admin(role)), sources);
     attendant.map_err(|error| Failure::Operation(error.into()))
 }
 
