@@ -90,8 +90,8 @@ impl Client {
     }
 
     /// Puts answers into the connection's output, which leaves with all others
-    /// of this turn in one write. A client that is gone or does not read its
-    /// answers has lost its connection, and the core counts it.
+    /// of this turn in one write. A client that is gone, or that is owed more
+    /// than may wait for it, has lost its connection, and the core counts it.
     fn leave(&self, count: u64, answers: &[u8]) {
         let _ = self.conn.send_many(answers.len(), |out| {
             out.extend_from_slice(answers);

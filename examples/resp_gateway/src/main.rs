@@ -18,6 +18,7 @@ mod commands;
 mod session;
 
 use std::error::Error;
+use std::iter::successors;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -25,6 +26,13 @@ use waystation_net::fifo::{Fifo, FifoConfig, RespCodec};
 use waystation_net::{Address, NetConfig, Server, Termination};
 
 use crate::session::Gateway;
+
+/// Bytes of answers that may wait for one client. It is owed those of all
+/// requests that were relayed for it, and they come as fast as the server gives
+/// them, for it shares the connection: reading more slowly is no fault. One
+/// that reads nothing is closed all the same, after 30 s, and the shard's bound
+/// on all clients together holds in any case.
+const OWED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A proxy for Redis: many clients, a few pipelined connections to the server
 #[derive(Debug, Parser)]
@@ -47,7 +55,11 @@ fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprint!("error: {error}");
+            for cause in successors(error.source(), |&cause| cause.source()) {
+                eprint!(": {cause}");
+            }
+            eprintln!();
             ExitCode::FAILURE
         }
     }
@@ -60,7 +72,9 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         connections: args.connections.into(),
         ..FifoConfig::new(args.upstream.clone())
     };
-    let server = Server::builder(NetConfig::default())
+    let mut config = NetConfig::default();
+    config.connection.output_bytes_max = OWED_BYTES_MAX;
+    let server = Server::builder(config)
         // The closure runs on the shard's own thread, where the client of the
         // server lives as well: a request passes from one to the other by a
         // function call, not by a queue between threads.

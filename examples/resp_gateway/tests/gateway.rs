@@ -183,6 +183,33 @@ fn needs_redis_a_client_cannot_end_the_connection_of_the_others() {
     }
 }
 
+/// A client that asked for much at once, and read all of it at its own pace,
+/// was closed as a slow reader: the answers came faster than it could read.
+#[test]
+fn needs_redis_who_reads_more_slowly_than_the_server_answers_gets_all() {
+    const ANSWERS: usize = 300;
+    let Some(program) = redis::program() else {
+        return;
+    };
+    let redis = Redis::start(&program);
+    let gateway = Program::start(&redis);
+    let value = "v".repeat(100_000);
+    let answer = bulk(&value);
+    let mut stream = gateway.connect();
+    write!(stream, "*3\r\n$3\r\nSET\r\n{}{answer}", bulk("k")).unwrap();
+    assert_eq!(read(&mut stream, 5), "+OK\r\n");
+    let ask = "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n".repeat(ANSWERS);
+    stream.write_all(ask.as_bytes()).unwrap();
+    // Each is answered behind what was asked before on its connection to the
+    // server, so that by the last the gateway has all answers.
+    for _ in 0..20 {
+        assert_eq!(gateway.exchange("PING\r\n"), "+PONG\r\n");
+    }
+    for _ in 0..ANSWERS {
+        assert!(read(&mut stream, answer.len()) == answer);
+    }
+}
+
 #[test]
 fn needs_redis_a_killed_server_is_told_of_and_found_again() {
     let Some(program) = redis::program() else {

@@ -20,6 +20,7 @@ mod protocol;
 mod store;
 
 use std::error::Error;
+use std::iter::successors;
 use std::process::ExitCode;
 use std::rc::Rc;
 
@@ -48,7 +49,11 @@ fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprint!("error: {error}");
+            for cause in successors(error.source(), |&cause| cause.source()) {
+                eprint!(": {cause}");
+            }
+            eprintln!();
             ExitCode::FAILURE
         }
     }

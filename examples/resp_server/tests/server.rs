@@ -163,6 +163,21 @@ fn the_store_is_bounded() {
     assert_eq!(read(&mut stream, expected.len()), expected);
 }
 
+/// "cannot listen" was all that was said.
+#[test]
+fn who_cannot_listen_is_told_why() {
+    let program = Program::start(&[]);
+    let second = Command::new(env!("CARGO_BIN_EXE_resp_server"))
+        .args(["--listen", &program.address.to_string()])
+        .output()
+        .unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8(second.stderr).unwrap();
+    let expected = format!("error: cannot listen on {}: ", program.address);
+    assert!(said.starts_with(&expected), "{said}");
+    assert!(said.contains("in use"), "{said}");
+}
+
 /// A termination killed what was in the middle of an exchange.
 #[test]
 fn a_termination_answers_what_was_sent_and_exits_well() {
