@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::{Memory, NAME, Peer, Setup, answer_to, on, on_shard, request};
 use proptest::prelude::*;
 use waystation_net::native::{Inbound, Router, reply};
-use waystation_net::{Conn, Faults, MemoryIo, MemoryStream, NetConfig, Shard};
+use waystation_net::{Conn, Faults, Label, MemoryIo, MemoryStream, NetConfig, Shard};
 
 /// What one client does.
 #[derive(Debug, Clone)]
@@ -76,7 +76,8 @@ fn slow_echo(concurrency: u32) -> Router {
                 let _ = reply(&conn, &header, &body);
                 return None;
             }
-            Some(Box::pin(async move {
+            let (shard, guard) = (conn.shard().clone(), conn.handler_guard());
+            let finish = async move {
                 for turn in 0..turns {
                     if turn % 2 == 0 {
                         tokio::task::yield_now().await;
@@ -85,7 +86,16 @@ fn slow_echo(concurrency: u32) -> Router {
                     }
                 }
                 let _ = reply(&conn, &header, &body);
-            }))
+            };
+            if turns >= 4 {
+                // Something else answers; the guard counts as a handler that runs.
+                shard.spawn(Label::of("answers later"), async move {
+                    let _guard = guard;
+                    finish.await;
+                });
+                return None;
+            }
+            Some(Box::pin(finish))
         },
     );
     router

@@ -391,8 +391,11 @@ impl Session {
         };
         let limit = self.dump.limit().map_or(limit, |most| limit.min(most));
         let in_flight = self.sent.0 - self.acked.0;
-        let has_room = in_flight < self.config.window_entries
-            && self.in_flight_bytes < self.config.window_bytes;
+        // A quarter of the window at least: what is read of a log is read, and checked, by whole
+        // batches, so that many small reads of one batch cost as many times the batch.
+        let is_free = |used: u64, window: u64| used < window && used <= window - window / 4;
+        let has_room = is_free(in_flight, self.config.window_entries)
+            && is_free(self.in_flight_bytes, self.config.window_bytes);
         if self.is_reading || self.held.is_some() || limit <= self.sent || !has_room {
             return;
         }

@@ -117,9 +117,9 @@ pub const PROOF_TRIES_MAX: u32 = 8;
 /// recently used one goes.
 pub const STATEMENTS_CACHED: usize = 512;
 
-/// Tables whose statements a lane of transactions keeps. All go when there is one
-/// more.
-pub const PLANS_MAX: usize = 1024;
+/// Sets of tables, as payloads name them, whose statements a lane of transactions
+/// keeps: the last ones that it met. They are looked through one after the other.
+pub const HEADS_MAX: usize = 64;
 
 /// Longest wait for a handler's answer to one entry. Then it counts as not
 /// available, and the entry is delivered again.

@@ -362,8 +362,7 @@ impl<F: Files> LogStore for Log<F> {
         let first = Seq(self.end().0 + 1);
         let mut data = Vec::with_capacity(body.len() + 64);
         segment::put_batch(&mut data, salt, first, &body);
-        let written = file.write_at(offset, &data);
-        if let Err(error) = written.and_then(|()| file.sync()) {
+        if let Err(error) = file.write_durable(offset, &data) {
             self.is_failed = true;
             return Err(AppendError::Unknown(error));
         }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use waystation_base::{Epoch, FencingToken, Seq, SiteId};
 use waystation_replica::{LifeId, Position, SiteName};
 
@@ -45,12 +45,21 @@ impl Reader {
         std::mem::take(&mut self.bytes)
     }
 
+    /// Goes past so many bytes.
+    fn skip(&mut self, count: usize) -> Option<()> {
+        let is_there = count <= self.bytes.len();
+        is_there.then(|| self.bytes.advance(count))
+    }
+
     fn take(&mut self, count: usize) -> Option<Bytes> {
         (count <= self.bytes.len()).then(|| self.bytes.split_to(count))
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.as_ref().try_into().ok()
+        // Copied, not split off: that would count references for each number.
+        let array = *self.bytes.first_chunk()?;
+        self.bytes.advance(N);
+        Some(array)
     }
 
     pub(crate) fn u8(&mut self) -> Option<u8> {
@@ -107,6 +116,12 @@ impl Reader {
     pub(crate) fn bytes(&mut self) -> Option<Bytes> {
         let length = self.u32()?;
         self.take(usize::try_from(length).ok()?)
+    }
+
+    /// Goes past a byte string.
+    pub(crate) fn skip_bytes(&mut self) -> Option<()> {
+        let length = self.u32()?;
+        self.skip(usize::try_from(length).ok()?)
     }
 
     /// A byte string of at most so many bytes.

@@ -28,7 +28,10 @@ pub(crate) fn dispatch(router: &Router, conn: &Conn, message: Inbound<'_>) -> Op
 
 /// Runs what a handler left to do, beside the connection or in its way.
 pub(crate) fn proceed(most: u32, conn: &Conn, label: Label, started: Started) -> Option<Turn> {
-    let future = started?;
+    let Some(future) = started else {
+        // It may have kept a guard, and answers later without a task of its own.
+        return wait_for_capacity(most.max(1), conn);
+    };
     if most <= 1 {
         let guard = conn.handler_guard();
         return Some(Turn::Suspended(Box::pin(async move {
@@ -41,13 +44,15 @@ pub(crate) fn proceed(most: u32, conn: &Conn, label: Label, started: Started) ->
         let _guard = guard;
         future.await;
     });
-    if conn.handlers() >= most {
+    wait_for_capacity(most, conn)
+}
+
+/// Some while as many handlers run as may.
+fn wait_for_capacity(most: u32, conn: &Conn) -> Option<Turn> {
+    (conn.handlers() >= most).then(|| {
         let conn = conn.clone();
-        return Some(Turn::Suspended(Box::pin(async move {
-            conn.handler_capacity(most).await;
-        })));
-    }
-    None
+        Turn::Suspended(Box::pin(async move { conn.handler_capacity(most).await }))
+    })
 }
 
 /// The text handler's turn.

@@ -25,6 +25,9 @@ pub struct Inbound<'a> {
 
 /// What a handler left to do: nothing, or a future that finishes it. On a
 /// connection with the ordering rule nothing else is handled until it ends.
+///
+/// A handler that is answered for later by something that runs anyway needs no
+/// future: it keeps [`Conn::handler_guard`] until then, which counts the same.
 pub type Started = Option<LocalBoxFuture<'static, ()>>;
 
 /// Handles the messages of one id.

@@ -27,6 +27,7 @@ mod keys;
 pub(super) mod lists;
 mod outbox;
 mod place;
+mod plans;
 mod release;
 mod schema;
 mod snapshot;
@@ -44,11 +45,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, Transaction, Transaction
 use waystation_base::Seq;
 use waystation_replica::{Cursor, LifeId, SiteRestored};
 
-use self::apply::{Plans, SqliteApply, is_transient};
+use self::apply::{SqliteApply, is_transient};
 use self::capture::SqliteCapture;
 use self::changes::Shape;
 use self::outbox::SchemaChange;
 use self::place::Place;
+use self::plans::Heads;
 use self::snapshot::SqliteSnapshot;
 use self::state::State;
 use self::statement::Guard;
@@ -212,7 +214,7 @@ impl Adapter for SqliteDatabase {
             guard,
             state,
             place,
-            plans: Plans::default(),
+            heads: Heads::default(),
             is_held: false,
         });
         Ok(Opened {

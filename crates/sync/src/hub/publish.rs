@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use waystation_base::{Epoch, Seq};
 use waystation_net::native::{Handler, Inbound, Started, reply, reply_error};
 use waystation_net::{CloseReason, Conn, Label};
 use waystation_replica::limits::PAYLOAD_BYTES_MAX;
@@ -13,7 +14,7 @@ use waystation_wire::{Header, Status};
 use super::operate::Operation;
 use super::sessions::Sessions;
 use crate::limits::{PARTS_BYTES_MAX, PAYLOADS_IN_PARTS_MAX};
-use crate::parts::{Reader, put_u64};
+use crate::parts::Reader;
 
 /// Payloads of one connection of which parts have come, by tag. One that is too
 /// large holds nothing any more, and is refused when it is published.
@@ -144,33 +145,37 @@ impl Handler for PublishHandler {
                 return None;
             }
         };
-        let (conn, sessions) = (conn.clone(), Rc::clone(&self.0));
-        Some(Box::pin(async move {
-            let published = match publish {
-                Ok(publish) => sessions.publish(publish).await,
-                Err(refusal) => Err(refusal),
-            };
-            // As above.
-            let _ = match published {
-                Ok((epoch, seq)) => {
-                    let mut body = Vec::with_capacity(16);
-                    put_u64(&mut body, epoch.0);
-                    put_u64(&mut body, seq.0);
-                    let answer = Header::reply(header.call, header.message, Status::Ok)
-                        .with_sid(header.sid)
-                        .with_trace(header.trace);
-                    reply(&conn, &answer, &body)
-                }
-                Err(refusal) => {
-                    reply_error(&conn, &header, status_of(&refusal), &refusal.to_string())
-                }
-            };
-        }))
+        match publish {
+            Ok(publish) => self.0.publish_from(conn, header, publish),
+            Err(refusal) => answer(conn, &header, Err(refusal)),
+        }
+        None
     }
 
     fn label(&self) -> Label {
         Label::of("sync publish")
     }
+}
+
+/// Answers a publish that came in a frame.
+pub(super) fn answer(
+    conn: &Conn,
+    header: &Header,
+    published: Result<(Epoch, Seq), PublishRefusal>,
+) {
+    // A connection that closes meanwhile counts it itself.
+    let _ = match published {
+        Ok((epoch, seq)) => {
+            let mut body = [0; 16];
+            body[..8].copy_from_slice(&epoch.0.to_le_bytes());
+            body[8..].copy_from_slice(&seq.0.to_le_bytes());
+            let answer = Header::reply(header.call, header.message, Status::Ok)
+                .with_sid(header.sid)
+                .with_trace(header.trace);
+            reply(conn, &answer, &body)
+        }
+        Err(refusal) => reply_error(conn, header, status_of(&refusal), &refusal.to_string()),
+    };
 }
 
 /// How a refusal is told in the protocol that it came by.

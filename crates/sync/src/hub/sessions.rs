@@ -10,15 +10,16 @@ use tokio::sync::{Notify, oneshot};
 use waystation_base::{ConnName, Epoch, Seq};
 use waystation_mailbox::{Receiver, Sender};
 use waystation_net::native::{Control, Handler, Inbound, Router, Started};
-use waystation_net::{CloseReason, Conn, Label, Shard};
+use waystation_net::{CloseReason, Conn, HandlerGuard, Label, Shard};
 use waystation_replica::{
     Notice, Publish, PublishRefusal, Refusal, SessionConfig, ToHub, ToSite, Violation, Welcome,
 };
+use waystation_wire::Header;
 
 use super::http::Http;
 use super::letters::{Ticket, ToDesk, ToShard};
 use super::operate::Operation;
-use super::publish::{OperateHandler, PartHandler, Parts, PublishHandler};
+use super::publish::{self, OperateHandler, PartHandler, Parts, PublishHandler};
 use super::session_task;
 use super::tail::Tail;
 use crate::codec::{DecodeError, FromHub, FromSite, Pieces, Proof, id};
@@ -106,6 +107,21 @@ impl Seat {
     }
 }
 
+/// Who waits for an answer of the desk.
+enum Waiter {
+    Task(oneshot::Sender<Answer>),
+    /// A publish that came in a frame is answered where the desk's letter is read:
+    /// a task for each costs more than all else that the hub does for it.
+    Frame(FromFrame),
+}
+
+struct FromFrame {
+    conn: Conn,
+    header: Header,
+    /// The connection has a handler running until the answer is there.
+    _running: HandlerGuard,
+}
+
 /// An answer of the desk.
 pub(super) enum Answer {
     Published(Result<(Epoch, Seq), PublishRefusal>),
@@ -120,7 +136,7 @@ pub(super) struct Sessions {
     pub(super) config: SessionConfig,
     seats: RefCell<BTreeMap<ConnName, Rc<Seat>>>,
     pub(super) parts: RefCell<BTreeMap<ConnName, Parts>>,
-    waits: RefCell<BTreeMap<u64, oneshot::Sender<Answer>>>,
+    waits: RefCell<BTreeMap<u64, Waiter>>,
     last_wait: Cell<u64>,
 }
 
@@ -183,9 +199,17 @@ impl Sessions {
     }
 
     fn answer(&self, wait: u64, answer: Answer) {
-        if let Some(waiter) = self.waits.borrow_mut().remove(&wait) {
-            // A caller that is gone wants no answer.
-            let _ = waiter.send(answer);
+        let waiter = self.waits.borrow_mut().remove(&wait);
+        match (waiter, answer) {
+            (Some(Waiter::Task(task)), answer) => {
+                // A caller that is gone wants no answer.
+                let _ = task.send(answer);
+            }
+            (Some(Waiter::Frame(from)), Answer::Published(result)) => {
+                publish::answer(&from.conn, &from.header, result);
+            }
+            // The caller is gone; or an operation's answer, which no frame waits for.
+            (None, _) | (Some(Waiter::Frame(_)), Answer::Operated(_)) => {}
         }
     }
 
@@ -275,6 +299,19 @@ impl Sessions {
             .spawn(Label::of("sync loss"), tell_lost(Rc::clone(self), name));
     }
 
+    /// Publishes what came in a frame, which is answered once the entry is durable.
+    pub(super) fn publish_from(&self, conn: &Conn, header: Header, publish: Publish) {
+        let from = FromFrame {
+            conn: conn.clone(),
+            header,
+            _running: conn.handler_guard(),
+        };
+        let ticket = self.wait(Waiter::Frame(from));
+        if (self.desk.try_send(ToDesk::Publish(ticket, publish))).is_err() {
+            self.answer(ticket.wait, Answer::Published(Err(PublishRefusal::Busy)));
+        }
+    }
+
     /// Publishes, and waits until the entry is durable.
     pub(super) async fn publish(
         self: Rc<Self>,
@@ -298,14 +335,20 @@ impl Sessions {
 
     /// None when the desk has no room, or is gone.
     async fn ask(&self, letter: impl FnOnce(Ticket) -> ToDesk) -> Option<Answer> {
+        let (answer, waiter) = oneshot::channel();
+        let ticket = self.wait(Waiter::Task(answer));
+        let wait = ticket.wait;
+        let _waiting = Waiting { of: self, wait };
+        self.desk.try_send(letter(ticket)).ok()?;
+        waiter.await.ok()
+    }
+
+    fn wait(&self, waiter: Waiter) -> Ticket {
         let wait = self.last_wait.get() + 1;
         self.last_wait.set(wait);
+        self.waits.borrow_mut().insert(wait, waiter);
         let shard = self.shard.id().0;
-        let (answer, waiter) = oneshot::channel();
-        self.waits.borrow_mut().insert(wait, answer);
-        let _waiting = Waiting { of: self, wait };
-        self.desk.try_send(letter(Ticket { shard, wait })).ok()?;
-        waiter.await.ok()
+        Ticket { shard, wait }
     }
 }
 

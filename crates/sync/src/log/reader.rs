@@ -9,7 +9,7 @@ use waystation_replica::{Entry, entry_bytes};
 
 use super::ReadError;
 use super::files::LogFile;
-use super::record::{Item, decode};
+use super::record::{Item, Items};
 use super::segment::{self, BATCH_HEADER_BYTES, Segment};
 
 /// What is durable, as readers see it.
@@ -142,7 +142,11 @@ impl Wanted {
             let (first, body) = segment::read_batch(&*place.file, place.salt, offset, place.used)?;
             offset += BATCH_HEADER_BYTES + body.len() as u64;
             let damaged = || io::Error::other("a batch makes no sense");
-            for item in decode(body, place.epoch, first).ok_or_else(damaged)? {
+            // A batch may be far larger than what is wanted of it.
+            let mut items = Items::new(body, place.epoch, first);
+            while !self.is_full
+                && let Some(item) = items.next_from(self.next).map_err(|_| damaged())?
+            {
                 if let Item::Entry(entry) = item {
                     self.take(entry);
                 }

@@ -83,42 +83,105 @@ fn read_site(reader: &mut Reader) -> Option<SiteRecord> {
     })
 }
 
+/// Bytes that are no items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Malformed;
+
+/// Reads a batch's body, one item after the other.
+pub(crate) struct Items {
+    reader: Reader,
+    epoch: Epoch,
+    /// The next entry's.
+    seq: Seq,
+}
+
+impl Items {
+    /// A body whose first entry has the sequence `first`.
+    pub(crate) fn new(body: Bytes, epoch: Epoch, first: Seq) -> Self {
+        let reader = Reader::new(body);
+        Self {
+            reader,
+            epoch,
+            seq: first,
+        }
+    }
+
+    /// The next record, or entry at `from` or later; those before are passed over,
+    /// which costs a few reads of numbers. `Ok(None)` at the end.
+    ///
+    /// # Errors
+    /// The bytes make no sense; whatever they are, this ends.
+    pub(crate) fn next_from(&mut self, from: Seq) -> Result<Option<Item>, Malformed> {
+        while !self.reader.is_empty() {
+            if let Some(item) = self.item(from)? {
+                return Ok(Some(item));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The item, or none for an entry that was passed over.
+    fn item(&mut self, from: Seq) -> Result<Option<Item>, Malformed> {
+        let is_wanted = self.seq >= from;
+        match take_kind(&mut self.reader).ok_or(Malformed)? {
+            Kind::Record(record) => return Ok(Some(Item::Record(record))),
+            Kind::Entry(_) if !is_wanted => self.reader.skip_bytes().ok_or(Malformed)?,
+            Kind::Entry(origin) => {
+                let payload = self.reader.bytes().ok_or(Malformed)?;
+                let position = Position {
+                    epoch: self.epoch,
+                    seq: self.seq,
+                };
+                let entry = Entry {
+                    position,
+                    origin,
+                    payload,
+                };
+                self.count()?;
+                return Ok(Some(Item::Entry(Arc::new(entry))));
+            }
+        }
+        self.count()?;
+        Ok(None)
+    }
+
+    /// An entry is behind.
+    fn count(&mut self) -> Result<(), Malformed> {
+        self.seq = Seq(self.seq.0.checked_add(1).ok_or(Malformed)?);
+        Ok(())
+    }
+}
+
+/// A record, or what stands before an entry's payload.
+enum Kind {
+    Record(Record),
+    Entry(Origin),
+}
+
+fn take_kind(reader: &mut Reader) -> Option<Kind> {
+    Some(match reader.u8()? {
+        SITE => Kind::Record(Record::Site(read_site(reader)?)),
+        FORGOTTEN => Kind::Record(Record::Forgotten(reader.site()?)),
+        CLIENT => Kind::Entry(Origin::Client { key: None }),
+        CLIENT_WITH_KEY => Kind::Entry(Origin::Client {
+            key: Some(ClientKey::new(&reader.bytes_within(CLIENT_KEY_BYTES_MAX)?)),
+        }),
+        CAPTURED => Kind::Entry(Origin::Site {
+            site: reader.site()?,
+            life: reader.life()?,
+            source: reader.u64()?,
+        }),
+        _ => return None,
+    })
+}
+
 /// Reads a batch's body whose first entry has the sequence `first`. Total: any
 /// bytes yield items or `None`. Payloads share the body's bytes.
 pub(crate) fn decode(body: Bytes, epoch: Epoch, first: Seq) -> Option<Vec<Item>> {
-    let mut reader = Reader::new(body);
+    let mut read = Items::new(body, epoch, first);
     let mut items = Vec::new();
-    let mut seq = first;
-    while !reader.is_empty() {
-        let kind = reader.u8()?;
-        let origin = match kind {
-            SITE => {
-                items.push(Item::Record(Record::Site(read_site(&mut reader)?)));
-                continue;
-            }
-            FORGOTTEN => {
-                items.push(Item::Record(Record::Forgotten(reader.site()?)));
-                continue;
-            }
-            CLIENT => Origin::Client { key: None },
-            CLIENT_WITH_KEY => Origin::Client {
-                key: Some(ClientKey::new(&reader.bytes_within(CLIENT_KEY_BYTES_MAX)?)),
-            },
-            CAPTURED => Origin::Site {
-                site: reader.site()?,
-                life: reader.life()?,
-                source: reader.u64()?,
-            },
-            _ => return None,
-        };
-        let payload = reader.bytes()?;
-        let position = Position { epoch, seq };
-        items.push(Item::Entry(Arc::new(Entry {
-            position,
-            origin,
-            payload,
-        })));
-        seq = Seq(seq.0.checked_add(1)?);
+    while let Some(item) = read.next_from(first).ok()? {
+        items.push(item);
     }
     Some(items)
 }
@@ -178,6 +241,16 @@ mod tests {
     fn what_is_encoded_decodes_to_itself() {
         let body = encode(&items());
         assert_eq!(decode(body, Epoch(1), Seq(5)), Some(items()));
+    }
+
+    #[test]
+    fn entries_before_the_first_that_is_wanted_are_passed_over() {
+        let mut read = Items::new(encode(&items()), Epoch(1), Seq(5));
+        let mut found = Vec::new();
+        while let Some(item) = read.next_from(Seq(7)).unwrap() {
+            found.push(item);
+        }
+        assert_eq!(found, items()[2..]);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The lane of transactions.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
@@ -14,12 +13,12 @@ use waystation_replica::{
 use super::changes::{Change, Changes, Shape};
 use super::outbox::{self, SchemaChange};
 use super::place::Place;
+use super::plans::{Deed, Head, Heads, Statements};
 use super::schema::{self, quoted};
 use super::state::State;
 use super::statement::{Guard, RunError};
 use super::{OwnedRef, SqliteDatabase, hold, keys, lists};
 use crate::adapter::{AdapterError, Apply, ApplyError, Audited, Snapshot};
-use crate::limits::PLANS_MAX;
 
 pub(super) struct SqliteApply {
     pub(super) target: SqliteDatabase,
@@ -27,50 +26,9 @@ pub(super) struct SqliteApply {
     pub(super) guard: Guard,
     pub(super) state: State,
     pub(super) place: Place,
-    pub(super) plans: Plans,
+    pub(super) heads: Heads,
     /// A transaction is open that does nothing but keep other writers out.
     pub(super) is_held: bool,
-}
-
-/// The statements for a table's changes, by what the changes take it for.
-#[derive(Default)]
-pub(super) struct Plans(HashMap<Shape, Arc<Plan>>);
-
-struct Plan {
-    put: String,
-    delete: String,
-}
-
-impl Plans {
-    fn of(&mut self, shape: &Shape) -> Arc<Plan> {
-        if let Some(plan) = self.0.get(shape) {
-            return Arc::clone(plan);
-        }
-        if self.0.len() >= PLANS_MAX {
-            self.0.clear();
-        }
-        let name = quoted(&shape.name);
-        let columns: Vec<_> = shape.columns.iter().map(|one| quoted(one)).collect();
-        let marks: Vec<_> = (1..=columns.len())
-            .map(|index| format!("?{index}"))
-            .collect();
-        let key = shape.key.iter().enumerate();
-        let key: Vec<_> = key
-            .map(|(at, index)| format!("{} = ?{}", columns[*index], at + 1))
-            .collect();
-        let plan = Arc::new(Plan {
-            // As a writer's own REPLACE did, it takes away rows that have the same
-            // value where a second index allows one only.
-            put: format!(
-                "INSERT OR REPLACE INTO {name} ({}) VALUES ({})",
-                columns.join(", "),
-                marks.join(", ")
-            ),
-            delete: format!("DELETE FROM {name} WHERE {}", key.join(" AND ")),
-        });
-        self.0.insert(shape.clone(), Arc::clone(&plan));
-        plan
-    }
 }
 
 /// Why a change was not made: the entry is at fault, or nothing is known of it.
@@ -144,7 +102,8 @@ fn transient(error: impl std::fmt::Display) -> ApplyError {
 struct Work<'a> {
     transaction: &'a Transaction<'a>,
     guard: &'a Guard,
-    plans: &'a mut Plans,
+    heads: &'a mut Heads,
+    statements: Statements<'a>,
     skipped: &'a [String],
     is_captured: bool,
     below: Option<&'a Cursor>,
@@ -152,8 +111,8 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn payload(&mut self, payload: &[u8]) -> Result<(), Fault> {
-        if let Some(changes) = Changes::read(payload) {
-            return self.changes(changes);
+        if let Some((head, changes)) = self.heads.read(payload) {
+            return self.changes(&head, changes);
         }
         let sql = std::str::from_utf8(payload).map_err(|_| {
             Fault::Entry("the entry is neither changes of rows nor text".to_owned())
@@ -180,27 +139,23 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn changes(&mut self, mut changes: Changes<'_>) -> Result<(), Fault> {
-        let shapes = changes.shapes.clone();
-        let mut plans: Vec<Option<Arc<Plan>>> = vec![None; shapes.len()];
+    fn changes(&mut self, head: &Arc<Head>, mut changes: Changes<'_>) -> Result<(), Fault> {
         while let Some(change) = changes
             .next()
             .map_err(|error| Fault::Entry(error.to_string()))?
         {
             match change {
                 Change::Put { table, row } => {
-                    let shape = &shapes[table];
-                    let plan = plans[table].get_or_insert_with(|| self.plans.of(shape));
+                    let shape = &head.shapes[table];
                     if self.is_below(shape, shape.key.iter().map(|index| row[*index])) {
-                        let mut statement = self.transaction.prepare_cached(&plan.put)?;
+                        let statement = self.statements.get(head, table, Deed::Put)?;
                         statement.execute(params_from_iter(row.into_iter().map(OwnedRef)))?;
                     }
                 }
                 Change::Delete { table, key } => {
-                    let shape = &shapes[table];
-                    let plan = plans[table].get_or_insert_with(|| self.plans.of(shape));
+                    let shape = &head.shapes[table];
                     if self.is_below(shape, key.iter().copied()) {
-                        let mut statement = self.transaction.prepare_cached(&plan.delete)?;
+                        let statement = self.statements.get(head, table, Deed::Delete)?;
                         statement.execute(params_from_iter(key.into_iter().map(OwnedRef)))?;
                     }
                 }
@@ -262,12 +217,14 @@ impl SqliteApply {
         let mut work = Work {
             transaction: &transaction,
             guard: &self.guard,
-            plans: &mut self.plans,
+            heads: &mut self.heads,
+            statements: Statements::new(&transaction),
             skipped: &self.target.skipped,
             is_captured: self.target.is_captured,
             below,
         };
         run(&mut work, &mut state)?;
+        drop(work);
         state.store(&transaction).map_err(transient)?;
         // Before the commit: what it says holds for what was parked in it.
         self.target
@@ -323,7 +280,8 @@ impl Apply for SqliteApply {
     fn store(&mut self, store: &StoreChunk, life: LifeId) -> Result<(), ApplyError> {
         let chunk = &store.chunk;
         self.transact(None, |work, state| {
-            let changes = Changes::read(&chunk.data).ok_or_else(|| transient("no rows"))?;
+            let read = work.heads.read(&chunk.data);
+            let (head, changes) = read.ok_or_else(|| transient("no rows"))?;
             let result = (|| {
                 if chunk.index == 0 {
                     begin_copy(work)?;
@@ -331,7 +289,7 @@ impl Apply for SqliteApply {
                 } else {
                     remove_range(work, &chunk.from, chunk.to.as_ref())?;
                 }
-                work.changes(changes)
+                work.changes(&head, changes)
             })();
             result.map_err(|fault: Fault| transient(fault.of_entry(Seq(0)).error))?;
             state.holding = store.holding.clone();

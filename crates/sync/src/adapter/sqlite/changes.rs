@@ -1,6 +1,8 @@
 //! Changes of rows as the payload of an entry, and the rows of a chunk: the bytes of
 //! `docs/formats/sync-changes.md`.
 
+use std::sync::Arc;
+
 use rusqlite::types::{Value, ValueRef};
 
 /// The first byte. A statement begins with a letter, a blank or a comment.
@@ -129,7 +131,7 @@ impl Writer {
 #[derive(Clone, Debug)]
 pub(super) struct Changes<'p> {
     /// The tables that changes name by index.
-    pub(super) shapes: Vec<Shape>,
+    pub(super) shapes: Arc<[Shape]>,
     rest: Reader<'p>,
 }
 
@@ -145,7 +147,19 @@ impl<'p> Changes<'p> {
         for _ in 0..count {
             shapes.push(rest.shape()?);
         }
+        let shapes = shapes.into();
         Some(Self { shapes, rest })
+    }
+
+    /// The changes of a payload whose tables were read before.
+    pub(super) fn behind(rest: &'p [u8], shapes: Arc<[Shape]>) -> Self {
+        let rest = Reader(rest);
+        Self { shapes, rest }
+    }
+
+    /// How many bytes were not read.
+    pub(super) fn bytes_left(&self) -> usize {
+        self.rest.0.len()
     }
 
     /// The next change; `Ok(None)` at the end.
@@ -275,7 +289,12 @@ impl<'p> Reader<'p> {
     }
 
     fn values(&mut self, count: usize) -> Option<Vec<ValueRef<'p>>> {
-        (0..count).map(|_| self.value()).collect()
+        // A value has a byte at least: what a count promises takes no more room than the payload.
+        let mut values = Vec::with_capacity(count.min(self.0.len()));
+        for _ in 0..count {
+            values.push(self.value()?);
+        }
+        Some(values)
     }
 
     fn value(&mut self) -> Option<ValueRef<'p>> {
@@ -360,7 +379,7 @@ mod tests {
     fn changes_are_read_as_they_were_written() {
         let payload = payload();
         let mut changes = Changes::read(&payload).unwrap();
-        assert_eq!(changes.shapes, [shape()]);
+        assert_eq!(*changes.shapes, [shape()]);
         let row = vec![ValueRef::Integer(-1), ValueRef::Text(b"x")];
         assert_eq!(changes.next(), Ok(Some(Change::Put { table: 0, row })));
         let key = vec![ValueRef::Real(0.5)];

@@ -3,8 +3,9 @@
 use rusqlite::TransactionBehavior;
 use waystation_replica::Touches;
 
-use super::super::apply::{Plans, SqliteApply};
+use super::super::apply::SqliteApply;
 use super::super::place::Place;
+use super::super::plans::Heads;
 use super::super::state::State;
 use super::super::statement::Guard;
 use super::*;
@@ -324,7 +325,7 @@ fn with_room(copy: &Copy, pages: i64) -> Box<dyn Apply> {
         connection,
         state,
         place: Place::of(&copy.path()).unwrap(),
-        plans: Plans::default(),
+        heads: Heads::default(),
         is_held: false,
     })
 }
