@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::event::epoll;
-use waystation_wire::resp::{Command, RespLimits, Scan, Scanner};
+use waystation_wire::resp::{Arguments, RespLimits, Scan, Scanner};
 
 use crate::net::{LISTENER, events, listen};
 
@@ -118,10 +118,11 @@ impl Proxy {
         };
         read(&mut client.stream, &mut self.buffer, &mut client.rest)?;
         let mut used = 0;
-        while let Ok(command) =
-            Command::read(&mut client.scanner, &client.rest[used..], &self.limits)?
+        let mut words = Arguments::new();
+        while let Ok(length) =
+            words.read(&mut client.scanner, &client.rest[used..], &self.limits)?
         {
-            used += command.length;
+            used += length;
             self.line.push_back(index);
         }
         self.to_server.extend_from_slice(&client.rest[..used]);
