@@ -13,7 +13,9 @@ use waystation_client::machine_now;
 use waystation_membership::{View, Watch};
 use waystation_net::udp::{Udp, UdpConfig, UdpListener};
 use waystation_net::{Address, Label, NetConfig, Server, Shard};
-use waystation_registry::{Acks, Client, Registry as _, RegistryUrl, WatchOptions, Watching};
+use waystation_registry::{
+    Acks, Client, Registries, Registry as _, RegistryUrl, WatchOptions, Watching,
+};
 use waystation_segment::TURN_EVERY;
 
 use crate::config::{AgentConfig, ReportTo};
@@ -23,13 +25,14 @@ use crate::limits::{IDLE_TURN, PROBE_LINKS_LOOK};
 use crate::probes::Prober;
 use crate::{lars_source, reports, routes, unix};
 
-/// A running agent: one thread, and one for the registry's client. Dropping it
+/// A running agent: one thread, and one for each registry's client. Dropping it
 /// ends both; callers go on by what they know, for a while.
 pub struct Agent {
     server: Option<Server>,
     udp: Vec<SocketAddr>,
     socket: PathBuf,
-    registry: Option<Client>,
+    /// None with a route server of Lars.
+    registries: Option<Registries>,
 }
 
 impl Agent {
@@ -42,11 +45,7 @@ impl Agent {
             path: config.socket.clone(),
             source,
         })?;
-        let registry = match config.lars_route {
-            None => Some(Client::open(&config.registry)?),
-            Some(_) => None,
-        };
-        let source = Source::open(&config, registry.as_ref())?;
+        let (source, registries) = Source::open(&config)?;
         let net = NetConfig {
             seed: config.seed,
             ..NetConfig::default()
@@ -101,7 +100,7 @@ impl Agent {
             server: Some(builder.start()?),
             udp,
             socket: path,
-            registry,
+            registries,
         })
     }
 
@@ -123,8 +122,8 @@ impl Agent {
     fn end(&mut self) {
         if let Some(server) = self.server.take() {
             server.drain();
-            if let Some(registry) = &self.registry {
-                registry.close_and_wait();
+            if let Some(registries) = &self.registries {
+                registries.close_and_wait();
             }
             // A new agent may have replaced it already; then it has its own.
             if UnixStream::connect(&self.socket).is_err() {
@@ -160,29 +159,36 @@ enum Source {
     Routes(Client, Vec<View>),
     /// A route server of Lars, and the copy of what it had.
     Lars(SocketAddr, Vec<View>),
-    /// A registry, all of it.
+    /// A registry, all of it, or several as one.
     Whole(Watching),
 }
 
 impl Source {
-    fn open(config: &AgentConfig, registry: Option<&Client>) -> Result<Self, Error> {
+    /// With the client that it is of, which is to be closed at the end.
+    fn open(config: &AgentConfig) -> Result<(Self, Option<Registries>), Error> {
         let copy = config.copy.as_deref();
         let restored = copy.map(routes::read_copy).unwrap_or_default();
-        let registry = match (config.lars_route, registry) {
-            (None, Some(registry)) => registry,
-            (Some(at), _) => return Ok(Self::Lars(at, restored)),
-            (None, None) => unreachable!("without a route server of Lars there is a client"),
-        };
-        if matches!(config.registry, RegistryUrl::Route { .. }) {
-            return Ok(Self::Routes(registry.clone(), restored));
+        if let Some(at) = config.lars_route {
+            return Ok((Self::Lars(at, restored), None));
         }
+        let is_route = |url: &RegistryUrl| matches!(url, RegistryUrl::Route { .. });
+        match &config.registries[..] {
+            [url] if is_route(url) => {
+                let client = Client::open(url)?;
+                let source = Self::Routes(client.clone(), restored);
+                return Ok((source, Some(client.into())));
+            }
+            urls if urls.iter().any(is_route) => return Err(Error::RouteAmongOthers),
+            _ => {}
+        }
+        let registries = Registries::open(&config.registries)?;
         let options = WatchOptions {
             acks: Acks::ByCaller,
             restored,
             ..WatchOptions::default()
         };
-        let watching = registry.watch(Watch::Prefix("".into()), options)?;
-        Ok(Self::Whole(watching))
+        let watching = registries.watch(Watch::Prefix("".into()), options)?;
+        Ok((Self::Whole(watching), Some(registries)))
     }
 
     fn start(self, shard: &Shard, desk: &Rc<RefCell<Desk>>) {

@@ -19,9 +19,10 @@ pub struct AgentConfig {
     /// whose sum is divisible by three. Default: ports 8888 to 8890 of loopback.
     pub udp: Vec<SocketAddr>,
     /// Where routes come from: a route server, which is asked for what somebody
-    /// here uses, or a registry, which tells all it has.
-    pub registry: RegistryUrl,
-    /// A route server of Lars that pairs come from, in place of `registry`.
+    /// here uses, or a registry, which tells all it has. Several registries are
+    /// used as one, to move between them.
+    pub registries: Vec<RegistryUrl>,
+    /// A route server of Lars that pairs come from, in place of `registries`.
     pub lars_route: Option<SocketAddr>,
     /// Where a copy of what is known is kept, for a start without the source;
     /// `None` keeps none.
@@ -77,7 +78,7 @@ impl AgentConfig {
             udp: UDP_PORTS
                 .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
                 .to_vec(),
-            registry,
+            registries: vec![registry],
             lars_route: None,
             copy: None,
             policy: PolicyKind::default(),

@@ -21,7 +21,11 @@ pub enum Error {
     /// A thread cannot be started or a UDP port cannot be bound.
     #[error("cannot start: {0}")]
     Start(#[from] waystation_net::StartError),
-    /// The registry's client cannot be started.
+    /// A registry's client cannot be started, or a registry is named twice.
     #[error("cannot use the registry: {0}")]
     Registry(#[from] waystation_registry::Error),
+    /// A route server stands among several sources. It is asked for what is used
+    /// here, and registries tell all they have: name the one or the others.
+    #[error("a route server cannot be used beside a registry")]
+    RouteAmongOthers,
 }

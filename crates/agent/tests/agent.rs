@@ -7,11 +7,17 @@ mod common;
 use std::net::SocketAddr;
 
 use common::{WAIT, World, done};
+use tempfile::TempDir;
 use waystation_agent::{Agent, AgentConfig};
 use waystation_balance::{CallEnd, Load, PolicyKind};
-use waystation_base::Moment;
+use waystation_base::{Moment, ServiceName};
 use waystation_client::protocol::{Answer, Code, Request};
 use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Source, machine_now};
+use waystation_membership::{Instance, InstanceId, Owner, OwnerId};
+use waystation_registry::{
+    Client, EmbeddedConfig, EmbeddedServer, Registered, RegistrationOptions, Registry as _,
+    RegistryUrl,
+};
 
 #[test]
 fn picks_come_from_shared_memory_and_the_agent_sees_them() {
@@ -185,6 +191,100 @@ fn noise_at_the_socket_harms_nobody() {
         assert!(answers.is_empty() || answers[4..].starts_with(b"{\"refused\""));
     }
     assert_eq!(done(&mut world.caller()).port(), 9001);
+}
+
+/// An embedded registry, and a client of it that registers hosts.
+struct Site {
+    server: EmbeddedServer,
+    client: Client,
+    url: RegistryUrl,
+    /// They stay for as long as these do.
+    registered: Vec<Registered>,
+}
+
+impl Site {
+    fn start(folder: &TempDir, name: &str, ports: &[u16]) -> Self {
+        let at = "127.0.0.1:0".parse().unwrap();
+        let config = EmbeddedConfig::new(folder.path().join(name), at);
+        let server = EmbeddedServer::start(config).unwrap();
+        let url: RegistryUrl = format!("embedded://{}", server.address()).parse().unwrap();
+        let mut site = Self {
+            client: Client::open(&url).unwrap(),
+            server,
+            url,
+            registered: Vec::new(),
+        };
+        for port in ports {
+            site.register(*port);
+        }
+        site
+    }
+
+    /// A host whose owner is the same in every registry, as that of a process
+    /// that registers in several is.
+    fn register(&mut self, port: u16) {
+        let id = InstanceId::new(&format!("pay-{port}")).unwrap();
+        let address = format!("127.0.0.1:{port}").parse().unwrap();
+        let owner = Owner {
+            id: OwnerId(u128::from(port)),
+            incarnation: 1,
+        };
+        let one = Instance::new(id, ServiceName::new("pay").unwrap(), address, owner);
+        let registered = self.client.register(one, RegistrationOptions::default());
+        self.registered.push(registered.unwrap());
+    }
+}
+
+/// An agent watched one registry: on the way to another its callers lost the
+/// hosts that had gone there first.
+#[test]
+fn callers_keep_their_hosts_on_the_way_to_another_registry() {
+    let mut world = World::new(1);
+    drop(world.agent.take());
+    let old = Site::start(&world.folder, "old", &[9001, 9002]);
+    let mut new = Site::start(&world.folder, "new", &[9002, 9003]);
+    world.start_on(vec![old.url.clone(), new.url.clone()]);
+    let ids = |world: &World| {
+        let hosts = world.list().unwrap_or_default();
+        let mut ids: Vec<String> = hosts.into_iter().map(|host| host.id).collect();
+        ids.sort();
+        ids
+    };
+    world.until(|world| ids(world) == ["pay-9001", "pay-9002", "pay-9003"]);
+    let mut caller = world.caller();
+    done(&mut caller);
+    // The first one ends, for good and without a word of its hosts.
+    let Site { server, .. } = old;
+    drop(server);
+    for _ in 0..100 {
+        let host = done(&mut caller);
+        assert!((9001..=9003).contains(&host.port()), "{host}");
+    }
+    new.register(9004);
+    world.until(|world| {
+        let ids = ids(world);
+        let in_new = ["pay-9002", "pay-9003", "pay-9004"];
+        in_new.iter().all(|id| ids.contains(&(*id).to_owned()))
+    });
+    let mut seen = std::collections::BTreeSet::new();
+    world.until(|_| {
+        seen.insert(done(&mut caller).port());
+        [9002, 9003, 9004].iter().all(|port| seen.contains(port))
+    });
+}
+
+/// A route server is asked for what is used and a registry tells all it has: what
+/// one of them does not know would look as if it had gone.
+#[test]
+fn a_route_server_beside_a_registry_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = "file:///nowhere".parse().unwrap();
+    let mut config = AgentConfig::new(folder.path().join("agent.sock"), registry, 1);
+    let host = "127.0.0.1:7778".to_owned();
+    config.registries.push(RegistryUrl::Route { host });
+    config.udp.clear();
+    let refused = Agent::start(config).err().unwrap().to_string();
+    assert_eq!(refused, "a route server cannot be used beside a registry");
 }
 
 #[test]

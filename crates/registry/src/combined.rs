@@ -235,6 +235,21 @@ impl Combined {
         }
     }
 
+    /// Closes the clients of all registries, as [`Combined::close`] does, and
+    /// blocks the thread until that is done. Not for shards.
+    pub fn close_and_wait(&self) {
+        let clients: Vec<Client> = {
+            let state = self.lock();
+            state.sources.iter().map(|one| one.client.clone()).collect()
+        };
+        for client in &clients {
+            client.begin_close();
+        }
+        for client in &clients {
+            client.close_and_wait();
+        }
+    }
+
     /// How it stands with each registry.
     pub fn sessions(&self) -> Vec<(RegistryUrl, Session)> {
         let state = self.lock();

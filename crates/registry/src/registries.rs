@@ -43,6 +43,15 @@ impl Registries {
         }
     }
 
+    /// Closes it and blocks the thread until that is done, at most
+    /// [`CLOSE_WAIT`](crate::limits::CLOSE_WAIT) for each. Not for shards.
+    pub fn close_and_wait(&self) {
+        match &self.0 {
+            Kind::One(client) => client.close_and_wait(),
+            Kind::Several(combined) => combined.close_and_wait(),
+        }
+    }
+
     fn inner(&self) -> &dyn Registry {
         match &self.0 {
             Kind::One(client) => client,

@@ -137,7 +137,8 @@ Examples:
   waystation agent
   waystation agent --route 10.0.0.5:7778
   waystation agent --route 10.0.0.6:7778 --route-protocol lars
-  waystation agent --registry file:///etc/waystation/nodes.jsonl --udp-port 8888")]
+  waystation agent --registry file:///etc/waystation/nodes.jsonl --udp-port 8888
+  waystation agent --registry embedded://10.0.0.5:7071 --registry etcd://10.0.0.5:2379/prod")]
     Agent(AgentArgs),
     /// Hosts as this machine's agent knows them: get, list, report, simulate, rate
     #[command(
@@ -193,7 +194,7 @@ pub(crate) struct UpArgs {
     /// End by itself so long after everything was ready
     #[arg(long = "for", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
     pub(crate) for_seconds: Option<u64>,
-    /// Leave the chat example out
+    /// Leave the chat example out: the registry runs alone
     #[arg(long)]
     pub(crate) no_demo: bool,
     /// Where the console listens [default: 127.0.0.1:7070]
@@ -394,8 +395,13 @@ Examples:
 With --site its database is one of several copies, kept equal by way of the hub: a
 conversation is written at its home and read at each site.
 
+A chat has one database at a site. Another Das in the directory of the first one,
+with an --index of its own, takes over when that one is gone; one in another
+directory does not serve while the first one is there.
+
 Examples:
   waystation im das --dir /var/lib/waystation --registry embedded://10.0.0.5:7071 --peers 10.0.0.8:7300
+  waystation im das --dir /var/lib/waystation --index 2 --registry embedded://10.0.0.5:7071
   waystation im das --site b --sites a,b --hub 10.0.0.5:7072")]
     Das(DasArgs),
     /// Send messages at a steady rate and check that each arrives once, in order

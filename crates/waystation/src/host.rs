@@ -30,7 +30,7 @@ const WAIT: Duration = Duration::from_secs(5);
 /// # Errors
 /// The socket, a port or the registry cannot be used.
 pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<(), Failure> {
-    let url = source(config)?;
+    let sources = sources(config)?;
     let is_of_lars = config.agent.route_protocol == "lars";
     let socket = socket_path(args.socket.as_deref(), config);
     if let Some(folder) = socket.parent() {
@@ -40,7 +40,11 @@ pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<
     let now = unix_time().as_nanos().to_le_bytes();
     let seed = hash64(&now) ^ u64::from(std::process::id());
     tracing::info!(seed, "randomness starts here");
-    let mut settings = AgentConfig::new(&socket, url, seed);
+    let [first, ..] = &sources[..] else {
+        return Err(Failure::Usage(anyhow!("registry.url: names no registry")));
+    };
+    let mut settings = AgentConfig::new(&socket, first.clone(), seed);
+    settings.registries = sources;
     settings.lars = config.lars.rules();
     settings.report = Some(ReportTo::new(config.agent.report));
     settings.lars_route = is_of_lars.then_some(config.agent.route);
@@ -65,16 +69,13 @@ pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<
     Ok(())
 }
 
-/// The route server where one is configured, else the registry.
-fn source(config: &Config) -> Result<RegistryUrl, Failure> {
+/// The route server where one is configured, else the registries.
+fn sources(config: &Config) -> Result<Vec<RegistryUrl>, Failure> {
     if config.is_set("agent", "route") {
         let host = config.agent.route.to_string();
-        return Ok(RegistryUrl::Route { host });
+        return Ok(vec![RegistryUrl::Route { host }]);
     }
-    let Ok([url]) = <[RegistryUrl; 1]>::try_from(config.registry.urls()?) else {
-        return Err(Failure::Usage(anyhow!("registry.url: an agent uses one")));
-    };
-    Ok(url)
+    config.registry.urls()
 }
 
 fn socket_path(given: Option<&Path>, config: &Config) -> PathBuf {

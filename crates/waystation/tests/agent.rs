@@ -26,6 +26,10 @@ struct Agent {
 
 impl Agent {
     fn start(folder: tempfile::TempDir) -> Self {
+        Self::start_with(folder, &[])
+    }
+
+    fn start_with(folder: tempfile::TempDir, more: &[&str]) -> Self {
         let nodes = folder.path().join("nodes");
         std::fs::write(&nodes, NODES).unwrap();
         let registry = format!("file://{}", nodes.display());
@@ -39,7 +43,10 @@ impl Agent {
             "--registry",
             &registry,
         ];
-        let mut child = waystation(&args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = waystation(&[&args[..], more].concat())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let watchdog = Watchdog::over(&child);
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -174,4 +181,28 @@ fn calls_are_simulated_and_measured() {
     assert!(!is_done && said.contains("nobody offers nobody"), "{said}");
     let wrong = run(&["host", "simulate", "pay", "--fail", "127.0.0.1:9001=2"]);
     assert_eq!(wrong.status.code(), Some(2));
+}
+
+/// An agent refused a second registry, so that callers lost their hosts on the
+/// way from one registry to another.
+#[test]
+fn an_agent_shows_the_hosts_of_several_registries() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other");
+    let third = NODES.lines().next().unwrap();
+    let third = third.replace("pay-1", "pay-3").replace("9001", "9003");
+    // One host stands in both.
+    let both = NODES.lines().last().unwrap();
+    std::fs::write(&other, format!("{third}\n{both}\n")).unwrap();
+    let registry = format!("file://{}", other.display());
+    let agent = Agent::start_with(folder, &["--registry", &registry]);
+    let mut list = String::new();
+    let has_all = (0..1000).any(|_| {
+        (_, list) = agent.host(&["list", "pay", "--json"]);
+        list.lines().count() == 3
+    });
+    assert!(has_all, "{list}");
+    for id in ["pay-1", "pay-2", "pay-3"] {
+        assert_eq!(list.matches(id).count(), 1, "{list}");
+    }
 }

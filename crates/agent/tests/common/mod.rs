@@ -19,7 +19,7 @@ use waystation_base::ServiceName;
 use waystation_client::protocol::{Answer, ListedHost, Request};
 use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Socket, machine_now};
 use waystation_membership::{Address, Instance, InstanceId, LarsPair, Owner};
-use waystation_registry::instance_to_json;
+use waystation_registry::{RegistryUrl, instance_to_json};
 
 /// For conditions; never reached when all is well.
 pub const WAIT: Duration = Duration::from_secs(30);
@@ -98,7 +98,12 @@ impl World {
     pub fn start(&mut self) {
         let file = self.folder.path().join("nodes");
         let registry = format!("file://{}", file.display()).parse().unwrap();
-        let mut config = AgentConfig::new(self.socket(), registry, 7);
+        self.start_on(vec![registry]);
+    }
+
+    pub fn start_on(&mut self, registries: Vec<RegistryUrl>) {
+        let mut config = AgentConfig::new(self.socket(), registries[0].clone(), 7);
+        config.registries = registries;
         config.policy = self.policy;
         config.udp.iter_mut().for_each(|at| at.set_port(0));
         self.agent = Some(Agent::start(config).unwrap());

@@ -19,9 +19,10 @@ pub(crate) struct AgentArgs {
     /// [default: 8888]
     #[arg(long, value_name = "PORT")]
     pub(crate) udp_port: Option<u16>,
-    /// The registry that hosts come from [default: `embedded://127.0.0.1:7071`]
+    /// The registry that hosts come from [default: `embedded://127.0.0.1:7071`];
+    /// given twice, both are used as one, to move from the first to the second
     #[arg(long, value_name = "URL", conflicts_with = "route")]
-    pub(crate) registry: Option<String>,
+    pub(crate) registry: Vec<String>,
     /// The route server that hosts come from, in place of a registry
     /// [default: `agent.route`, where that is set]
     #[arg(long, value_name = "ADDR")]
