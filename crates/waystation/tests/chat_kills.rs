@@ -31,6 +31,20 @@ fn nothing_acknowledged_is_lost_in_split_placement() {
     assert!(sockets > 0.0, "it was not split: {metrics}");
 }
 
+/// The same with several shards in each Logic, Entry and Das.
+#[test]
+fn nothing_acknowledged_is_lost_with_several_shards() {
+    let chat = Chat::configured("[logic]\nshards = 2\n[entry]\nshards = 2\n[das]\nshards = 2\n");
+    kills_of_each_role(&chat);
+    let page = chat.console("/metrics");
+    let handed_over = page
+        .lines()
+        .filter(|line| line.starts_with("waystation_im_handed_over_total{"))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum::<f64>();
+    assert!(handed_over > 0.0, "it was one shard: {page}");
+}
+
 fn kills_of_each_role(chat: &Chat) {
     let size = size();
     let load = load(chat, &size);

@@ -10,9 +10,12 @@ use std::path::Path;
 use common::chat::{Chat, free_address, look_until};
 use common::load::{clean_report, goes_on, lasting_load, load_of, size, stop};
 use common::role::{Role, ids, nodes};
+use common::world::World;
 use common::{run, stderr, stdout};
 use serde_json::Value;
-use waystation_registry_check::{Etcd, Fixture, etcd_program};
+use tempfile::TempDir;
+use waystation_registry::{EmbeddedConfig, EmbeddedServer};
+use waystation_registry_check::{Etcd, Fixture, ZooKeeper, etcd_program, has_zookeeper};
 
 /// Story: a Logic that was added was used by nobody, one that was stopped stayed
 /// routed for as long as its lease, and messages that a killed one had stored
@@ -38,6 +41,26 @@ fn needs_etcd_the_chat_goes_on_without_etcd() {
             etcd.kill();
             goes_on(&chat, size().between);
             etcd.start();
+        });
+    }
+}
+
+#[test]
+fn needs_zookeeper_logics_come_and_go_under_load_by_zookeeper() {
+    if has_zookeeper() {
+        let (_zookeeper, chat) = joined_by::<ZooKeeper>();
+        nodes_come_and_go(&chat);
+    }
+}
+
+#[test]
+fn needs_zookeeper_the_chat_goes_on_without_zookeeper() {
+    if has_zookeeper() {
+        let (mut zookeeper, chat) = joined_by::<ZooKeeper>();
+        goes_on_without(&chat, || {
+            zookeeper.kill();
+            goes_on(&chat, size().between);
+            zookeeper.start();
         });
     }
 }
@@ -128,6 +151,7 @@ fn goes_on_without(chat: &Chat, restart: impl FnOnce()) {
     chat.kill("logic-2");
     goes_on(chat, size.between);
     stop(load);
+    holders_are_named(chat);
     let expected = ["das-1", "entry-1", "logic-1", "logic-2"];
     look_until("all nodes are there", || {
         let nodes = nodes(chat.registry());
@@ -135,6 +159,45 @@ fn goes_on_without(chat: &Chat, restart: impl FnOnce()) {
             .iter()
             .all(|id| nodes.contains(&((*id).to_owned(), "serving".to_owned())))
     });
+}
+
+/// Moving to another registry, the chat is in both; the first then goes for good.
+#[test]
+fn the_chat_moves_to_another_registry() {
+    let [first, second] = [embedded(), embedded()];
+    let url = |one: &(EmbeddedServer, TempDir)| format!("embedded://{}", one.0.address());
+    let (old, new) = (url(&first), url(&second));
+    let chat = Chat::joined_by(&format!("{old} {new}"));
+    let all = ["das-1", "entry-1", "logic-1", "logic-2"];
+    let has_all = |registry: &str| {
+        let there = ids(registry);
+        all.iter().all(|id| there.contains(&(*id).to_owned()))
+    };
+    look_until("all are in both", || has_all(&old) && has_all(&new));
+    let size = size();
+    let load = lasting_load(&chat, &size);
+    goes_on(&chat, size.between);
+    drop(first);
+    goes_on(&chat, size.between);
+    let mut role = Role::start(chat.dir(), "logic", "3", &["--registry", &new]);
+    role.serves();
+    look_until("who is in the second alone is found", || {
+        role.metric("waystation_requests_started_total") > 20.0
+    });
+    role.signal("TERM");
+    assert_eq!(role.child.wait().unwrap().code(), Some(0));
+    chat.kill("logic-2");
+    goes_on(&chat, size.between);
+    stop(load);
+    assert!(has_all(&new));
+}
+
+/// A registry of this process, and its folder.
+fn embedded() -> (EmbeddedServer, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("registry");
+    let config = EmbeddedConfig::new(path, "127.0.0.1:0".parse().unwrap());
+    (EmbeddedServer::start(config).unwrap(), folder)
 }
 
 /// Story: a second Das on another machine waited without end, and nothing said
@@ -162,10 +225,49 @@ fn a_das_with_another_database_is_told_where_the_first_one_is() {
     );
 }
 
+/// Story: a chat whose Das was gone stood still until the same one was back. In
+/// the same directory another one goes on at once, and messages keep their
+/// numbers, since they come from the database.
+#[test]
+fn a_second_das_of_the_same_directory_takes_over_under_load() {
+    let roles = ["das-1", "das-2", "logic-1", "logic-2", "entry-1"];
+    let mut world = World::start("", &roles);
+    for logic in ["logic-1", "logic-2"] {
+        world.until_uses(logic, "im.das", 2);
+    }
+    let size = size();
+    let load = load_of(world.entry(), &size, "600");
+    let both = ["das-1", "das-2"];
+    let stored = |world: &World, das: &str| world.role(das).metric("waystation_im_writes_total");
+    let goes_on = |world: &World, das: &str| {
+        let wanted = stored(world, das) + 200.0;
+        look_until(das, || stored(world, das) > wanted);
+    };
+    // All Logics go to the same one, and then to the other.
+    let before = both.map(|das| stored(&world, das));
+    let mut first = None;
+    look_until("one of them stores", || {
+        let grew = |at: &usize| stored(&world, both[*at]) > before[*at] + 200.0;
+        first = [0, 1].into_iter().find(grew);
+        first.is_some()
+    });
+    let (first, second) = (both[first.unwrap()], both[1 - first.unwrap()]);
+    world.kill(first);
+    goes_on(&world, second);
+    world.add(first);
+    goes_on(&world, first);
+    world.kill(second);
+    goes_on(&world, first);
+    stop(load);
+}
+
 /// Who holds which version is known for the chat's roles too.
 #[test]
 fn the_holders_of_views_are_listed() {
-    let chat = Chat::start();
+    holders_are_named(&Chat::start());
+}
+
+fn holders_are_named(chat: &Chat) {
     let args = [
         "node",
         "list",

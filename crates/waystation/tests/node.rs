@@ -8,6 +8,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use common::{run, stderr, stdout, waystation};
+use waystation_base::ServiceName;
+use waystation_membership::Watch;
+use waystation_registry::{Acks, Client, Registry as _, WatchOptions};
 use waystation_registry_check::{Fixture, ZooKeeper, has_zookeeper};
 use waystation_test_process::Watchdog;
 
@@ -66,8 +69,11 @@ struct Registry {
 
 impl Registry {
     fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (process, url) = Self::serve(&folder, "127.0.0.1:0");
+        Self::start_with(tempfile::tempdir().unwrap(), &[])
+    }
+
+    fn start_with(folder: tempfile::TempDir, more: &[&str]) -> Self {
+        let (process, url) = Self::serve_with(&folder, "127.0.0.1:0", more);
         Self {
             process,
             url,
@@ -76,9 +82,13 @@ impl Registry {
     }
 
     fn serve(folder: &tempfile::TempDir, listen: &str) -> (Running, String) {
+        Self::serve_with(folder, listen, &[])
+    }
+
+    fn serve_with(folder: &tempfile::TempDir, listen: &str, more: &[&str]) -> (Running, String) {
         let dir = folder.path().to_str().unwrap();
         let args = ["registry", "serve", "--dir", dir, "--listen", listen];
-        let mut process = Running::start(&args);
+        let mut process = Running::start(&[&args, more].concat());
         let line = process.line();
         let url = line
             .strip_prefix("ready ")
@@ -170,6 +180,46 @@ fn a_node_is_drained_by_an_operator_and_its_process_ends() {
     let again = registry.node(&["drain", "a-1"]);
     assert_eq!(again.status.code(), Some(1));
     assert_eq!(stderr(&again), "error: no instance a-1 is registered\n");
+}
+
+/// A drain stood still, and nobody could tell who held it up.
+#[test]
+fn who_holds_up_a_drain_is_named_with_the_version_that_it_holds() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("waystation.toml");
+    // Far longer than the test takes.
+    std::fs::write(&config, "[registry]\ndrain_ack_ms = 600000\n").unwrap();
+    let config = config.to_str().unwrap();
+    let registry = Registry::start_with(folder, &["--config", config]);
+    let mut node = registry.start_node(&["register", "a", "127.0.0.1:7100", "--id", "a-1"]);
+    assert!(node.line().starts_with("a-1 of a is registered"));
+    let client = Client::open(&registry.url.parse().unwrap()).unwrap();
+    let options = WatchOptions {
+        acks: Acks::ByCaller,
+        ..WatchOptions::default()
+    };
+    let service: ServiceName = "a".parse().unwrap();
+    let slow = client.watch(Watch::Service(service.clone()), options);
+    let slow = slow.unwrap();
+    let wait = std::time::Duration::from_secs(30);
+    let view = slow.wait_view("a", wait, |view| !view.instances.is_empty());
+    let seen = view.unwrap().at;
+    slow.acknowledge(&service, seen);
+
+    let drain = registry.node(&["drain", "a-1", "--wait", "1"]);
+    assert_eq!(drain.status.code(), Some(1));
+    let text = stdout(&drain);
+    assert!(text.contains("not acknowledged by 127.0.0.1:"), "{text}");
+    let holders = stdout(&registry.node(&["list", "a", "--holders", "--json"]));
+    let subscriber = slow.subscriber().to_string();
+    let own = holders.lines().find(|line| line.contains(&subscriber));
+    let own: serde_json::Value = serde_json::from_str(own.expect(&holders)).unwrap();
+    assert_eq!(own["seen"], seen.to_string(), "{holders}");
+    assert_ne!(own["sent"], own["seen"], "{holders}");
+
+    let view = slow.wait_view("a", wait, |view| view.at > seen);
+    slow.acknowledge(&service, view.unwrap().at);
+    assert_eq!(node.wait().0, Some(0), "it goes on with its word");
 }
 
 /// A registry that was killed dropped every node when it came back.

@@ -43,6 +43,37 @@ fn it_says_ready_when_the_console_answers_and_drains_on_a_signal() {
     }
 }
 
+/// `up --no-demo` started nothing at all: whoever wanted the rest without the
+/// chat had no registry, and was not told.
+#[test]
+fn without_the_chat_the_registry_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let listen = common::chat::free_address();
+    let config = folder.path().join("waystation.toml");
+    std::fs::write(&config, format!("[registry]\nlisten = \"{listen}\"\n")).unwrap();
+    let config = config.to_str().unwrap();
+    let mut up = Up::start(quiet!(folder, "--config", config));
+    let at = up.ready();
+    let health = get(&at, "/healthz");
+    assert!(health.contains("registry-1"), "{health}");
+    let url = format!("embedded://{listen}");
+    let node = ["node", "list", "--json", "--registry", &url];
+    let listed = run(&node);
+    assert_eq!(listed.status.code(), Some(0), "{}", stderr(&listed));
+    assert_eq!(stdout(&listed), "", "no role of the chat is there");
+    up.signal("TERM");
+    assert_eq!(up.wait(), (Some(0), String::new()));
+
+    // With another registry there is nothing left to run.
+    let elsewhere = ["--registry", "embedded://127.0.0.1:1"];
+    let mut up = Up::start(&[quiet!(folder), &elsewhere[..]].concat());
+    let health = get(&up.ready(), "/healthz");
+    assert!(
+        health.ends_with(r#"{"roles":[],"status":"ok"}"#),
+        "{health}"
+    );
+}
+
 /// A log that could not be written, on a disk that was full, made the
 /// supervisor and every role panic: their own error was printed by a macro
 /// that does.

@@ -5,6 +5,7 @@
     reason = "helpers of tests fail like the tests beside them"
 )]
 
+mod across;
 mod admin;
 mod answers;
 mod cancellation;

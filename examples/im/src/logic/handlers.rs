@@ -90,6 +90,14 @@ impl Rules {
         }
     }
 
+    /// The connections that a user is known on.
+    #[cfg(test)]
+    pub(super) fn connections_of(&self, user: &str) -> Vec<ConnName> {
+        let users = [user.to_owned()];
+        let routes = self.presence.borrow().route(users.iter());
+        routes.into_keys().collect()
+    }
+
     /// Takes note of a change on a connection of this shard, here and on all
     /// others: what is given is heard of as they know it, too.
     fn begin_change(&self, entry: ConnName, change: Change) -> Vec<oneshot::Receiver<()>> {

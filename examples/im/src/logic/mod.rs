@@ -37,6 +37,8 @@ mod others;
 mod presence;
 mod siblings;
 mod sites;
+#[cfg(test)]
+mod tests;
 
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
