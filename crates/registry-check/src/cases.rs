@@ -4,6 +4,7 @@ mod basics;
 mod drains;
 mod losses;
 mod network;
+mod pairs;
 mod sources;
 
 use std::time::Duration;
@@ -96,6 +97,7 @@ fn nodes<F: Fixture>() -> Vec<Case<F>> {
             HOLDERS,
             drains::acknowledged,
         ),
+        case("a drain outlasts who hangs", HOLDERS, drains::overdue),
         case("an operator drains a node", HOLDERS, drains::operator),
         case("a drain that nobody watches", REGISTER, drains::unwatched),
     ]
@@ -132,6 +134,11 @@ fn faults<F: Fixture>() -> Vec<Case<F>> {
             network::lost_reads,
         ),
         case("a slow registry is borne", NETWORK, network::slow),
+        case(
+            "one that answers nonsense is borne",
+            NETWORK,
+            network::nonsense,
+        ),
         alone("absent at start", NOTHING, sources::absent),
         alone(
             "restart longer than the lease",
@@ -147,5 +154,6 @@ fn faults<F: Fixture>() -> Vec<Case<F>> {
         ),
         case("foreign data is skipped", NOTHING, sources::foreign),
         alone("restored from a backup", EPOCHS, sources::backup),
+        alone("two at once, of which one ends", REGISTER, pairs::ends),
     ]
 }

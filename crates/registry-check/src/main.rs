@@ -32,8 +32,8 @@ fn serve(dir: &str, address: &str) -> Outcome {
     config.directory = DirectoryConfig {
         grace: Duration::from_secs(2),
         linger: Duration::from_secs(2),
-        // Drains wait for acknowledgements, not for this.
-        drain_ack_max: Duration::from_mins(1),
+        // Drains wait for acknowledgements, and in one case for this.
+        drain_ack_max: Duration::from_secs(15),
         ..DirectoryConfig::default()
     };
     let mut signals = Termination::catch()?;

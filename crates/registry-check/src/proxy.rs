@@ -22,7 +22,13 @@ pub enum Mode {
     BlackHole,
     /// It ends all connections, and every new one at once.
     Cut,
+    /// It ends all connections, and answers every new one with what makes no
+    /// sense there, as a server of another kind does.
+    Nonsense,
 }
+
+/// What [`Mode::Nonsense`] answers: an error, in no registry's own protocol.
+const NONSENSE: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n";
 
 /// A TCP proxy on a port of its own.
 #[derive(Debug)]
@@ -115,7 +121,12 @@ async fn accept(
     }
 }
 
-async fn carry(client: TcpStream, target: SocketAddr, mut mode: watch::Receiver<Mode>) {
+async fn carry(mut client: TcpStream, target: SocketAddr, mut mode: watch::Receiver<Mode>) {
+    if *mode.borrow() == Mode::Nonsense {
+        // Who has gone meanwhile needs no answer.
+        let _ = client.write_all(NONSENSE).await;
+        return;
+    }
     if !passes(&mut mode).await {
         return;
     }
@@ -156,7 +167,7 @@ async fn passes(mode: &mut watch::Receiver<Mode>) -> bool {
                 tokio::time::sleep(by).await;
                 return true;
             }
-            Mode::Cut => return false,
+            Mode::Cut | Mode::Nonsense => return false,
             Mode::BlackHole => {
                 if mode.changed().await.is_err() {
                     return false;
@@ -168,5 +179,7 @@ async fn passes(mode: &mut watch::Receiver<Mode>) -> bool {
 
 async fn cut(mut mode: watch::Receiver<Mode>) {
     // An error means that the proxy is gone.
-    let _ = mode.wait_for(|mode| *mode == Mode::Cut).await;
+    let _ = mode
+        .wait_for(|mode| matches!(mode, Mode::Cut | Mode::Nonsense))
+        .await;
 }

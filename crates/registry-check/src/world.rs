@@ -15,6 +15,7 @@ use waystation_registry::{
     Watching,
 };
 
+use crate::embedded::Embedded;
 use crate::fixture::{Ability, Fixture};
 use crate::process::Process;
 use crate::proxy::Mode;
@@ -48,6 +49,13 @@ impl<F: Fixture> World<F> {
             fixture: F::new(program, is_alone),
             program: program.to_owned(),
         }
+    }
+
+    /// An embedded registry beside this one, started.
+    pub fn beside(&self) -> World<Embedded> {
+        let mut world = World::<Embedded>::new(&self.program, true);
+        world.fixture.start();
+        world
     }
 
     /// Whether the backend can do that.

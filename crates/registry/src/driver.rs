@@ -2,6 +2,8 @@
 //! the other.
 
 mod registrations;
+#[cfg(test)]
+mod tests;
 mod watches;
 
 use std::collections::BTreeMap;
@@ -16,7 +18,9 @@ use crate::backend::{Ask, Backend, Event, Events, Reply};
 use crate::error::AskError;
 use crate::handle::{Question, QuestionKind};
 use crate::hub::{Counted, Hub, Order};
-use crate::limits::{CLOSE_WAIT, EVENTS_PER_TURN, QUESTION_WAIT, SKIPPED_NAMED_MAX};
+use crate::limits::{
+    CLOSE_WAIT, EVENTS_PER_TURN, ORDERS_PER_TURN, QUESTION_WAIT, SKIPPED_NAMED_MAX,
+};
 use crate::registry::{Session, SessionState};
 use registrations::Registrations;
 use watches::Watches;
@@ -104,7 +108,7 @@ impl Driver {
             };
             self.handle_event(now, event);
         }
-        let (orders, is_open) = self.hub.take();
+        let (orders, is_open) = self.hub.take(ORDERS_PER_TURN);
         for order in orders {
             match order {
                 Order::Registration(slot) => {

@@ -128,14 +128,60 @@ impl Hub {
         self.wake.notify_one();
     }
 
-    /// All orders, oldest first, and whether more may come.
-    pub(crate) fn take(&self) -> (VecDeque<Order>, bool) {
+    /// So many orders, the oldest first, and whether there are or may be more.
+    pub(crate) fn take(&self, count: usize) -> (VecDeque<Order>, bool) {
         let mut state = self.lock();
-        (std::mem::take(&mut state.orders), !state.is_closed)
+        let count = count.min(state.orders.len());
+        let others = state.orders.split_off(count);
+        let taken = std::mem::replace(&mut state.orders, others);
+        let is_rest = !state.orders.is_empty();
+        if is_rest {
+            self.wake.notify_one();
+        }
+        (taken, is_rest || !state.is_closed)
     }
 
     /// Ready when there may be orders.
     pub(crate) async fn ordered(&self) {
         self.wake.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use waystation_membership::Watch;
+
+    use super::*;
+    use crate::handle::QuestionKind;
+
+    fn orders(hub: &Hub, count: usize) {
+        for _ in 0..count {
+            let question = Question::new(QuestionKind::List {
+                watch: Watch::Prefix("".into()),
+                with_holders: false,
+            });
+            hub.order(Order::Question(Arc::new(question)));
+        }
+    }
+
+    /// Whoever made thousands of watches at once held up its shard until all were
+    /// begun.
+    #[test]
+    fn orders_are_taken_a_few_at_a_time_and_none_is_forgotten() {
+        let hub = Hub::new("test://".to_owned());
+        orders(&hub, 5);
+        let is_woken = || hub.ordered().now_or_never().is_some();
+        for (left, is_more) in [(3, true), (1, true)] {
+            assert!(is_woken(), "{left} are to be taken");
+            let (taken, is_open) = hub.take(2);
+            assert_eq!((taken.len(), is_open), (2, is_more));
+        }
+        // Those that came before the close are still taken.
+        hub.close();
+        orders(&hub, 1);
+        let (taken, is_open) = hub.take(2);
+        assert_eq!((taken.len(), is_open), (1, false));
+        assert!(hub.take(2).0.is_empty());
     }
 }

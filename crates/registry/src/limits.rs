@@ -21,6 +21,10 @@ pub const EVENTS_MAX: usize = 65_536;
 /// Events that a driver handles before other tasks of its shard get their turn.
 pub const EVENTS_PER_TURN: usize = 256;
 
+/// Orders of handles that a driver handles before other tasks of its shard get
+/// their turn.
+pub const ORDERS_PER_TURN: usize = 256;
+
 /// How long a question waits for its answer, for a connection included.
 pub const QUESTION_WAIT: Duration = Duration::from_secs(5);
 

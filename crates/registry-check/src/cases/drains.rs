@@ -117,3 +117,34 @@ pub(super) fn unwatched<F: Fixture>(world: &mut World<F>) -> Duration {
     World::<F>::shows(&watching, "a", &[]);
     took
 }
+
+/// A subscriber that hangs does not hold a drain for ever: it goes on without
+/// its word, and who has not given it is known.
+pub(super) fn overdue<F: Fixture>(world: &mut World<F>) -> Duration {
+    world.fixture.start();
+    let (node, caller) = (world.client(), world.client());
+    let registered = World::<F>::register(&node, World::<F>::instance("a", "a-1"));
+    World::<F>::is_registered(&registered);
+    let watch = Watch::Service(World::<F>::service("a"));
+    let hangs = World::<F>::watch_with(&caller, watch.clone(), Acks::ByCaller);
+    World::<F>::shows(&hangs, "a", &["a-1"]);
+    let start = now();
+    registered.drain();
+    let view = hangs.wait_view("a", WAIT, is_draining);
+    let at = view.expect("the drain is seen").at;
+    World::<F>::stands(&registered, "acknowledged without it", |status| {
+        status.drain == Some(DrainStep::Acknowledged)
+    });
+    let took = since(start);
+    let listed = caller.list(watch, true).expect("room").wait();
+    let holders = &listed.expect("an answer")[0].holders;
+    let of_it = holders
+        .iter()
+        .find(|one| one.subscriber == hangs.subscriber());
+    assert!(of_it.expect("it is listed").acknowledged < Some(at));
+    registered.idle();
+    World::<F>::stands(&registered, "out", |status| {
+        status.drain == Some(DrainStep::Ended)
+    });
+    took
+}

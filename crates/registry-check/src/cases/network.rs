@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use waystation_membership::Update;
+use waystation_membership::{Update, View, Watch};
+use waystation_registry::{Registry, Session, SessionState};
 
 use crate::fixture::Fixture;
 use crate::proxy::Mode;
@@ -46,12 +47,10 @@ pub(super) fn short_cut<F: Fixture>(world: &mut World<F>) -> Duration {
     watching.wait_changes(Duration::ZERO);
     let start = now();
     world.network(Mode::Cut);
-    let is_lost = |session: &waystation_registry::Session| session.fault.is_some();
+    let is_lost = |session: &Session| session.fault.is_some();
     cut.wait_session(WAIT, is_lost).expect("the cut is noticed");
     world.network(Mode::Pass);
-    let is_back = |session: &waystation_registry::Session| {
-        session.state == waystation_registry::SessionState::Connected
-    };
+    let is_back = |session: &Session| session.state == SessionState::Connected;
     cut.wait_session(WAIT, is_back).expect("it comes back");
     let took = since(start);
     assert!(registered.may_serve(), "it never stopped");
@@ -105,7 +104,7 @@ pub(super) fn gap<F: Fixture>(world: &mut World<F>) -> Duration {
     let missing = World::<F>::watch(&cut, "a");
     World::<F>::shows(&missing, "a", &["a-1"]);
     world.network(Mode::Cut);
-    let is_lost = |session: &waystation_registry::Session| session.fault.is_some();
+    let is_lost = |session: &Session| session.fault.is_some();
     cut.wait_session(WAIT, is_lost).expect("the cut is noticed");
     let _new = World::<F>::register(&client, World::<F>::instance("a", "a-2"));
     for id in ["a-3", "a-4"] {
@@ -137,7 +136,7 @@ pub(super) fn lost_reads<F: Fixture>(world: &mut World<F>) -> Duration {
     let there = World::<F>::watch(&client, "a");
     let watching = World::<F>::watch(&cut, "a");
     World::<F>::shows(&watching, "a", &["a-1"]);
-    let is_lost = |session: &waystation_registry::Session| session.fault.is_some();
+    let is_lost = |session: &Session| session.fault.is_some();
     let start = now();
     for weight in 1..=CUTS {
         World::<F>::update(
@@ -147,7 +146,7 @@ pub(super) fn lost_reads<F: Fixture>(world: &mut World<F>) -> Duration {
                 ..Update::default()
             },
         );
-        let is_seen = |view: &waystation_membership::View| {
+        let is_seen = |view: &View| {
             let one = view.instances.get("a-1");
             one.is_some_and(|one| one.weight == weight)
         };
@@ -191,4 +190,47 @@ pub(super) fn slow<F: Fixture>(world: &mut World<F>) -> Duration {
     }
     assert_eq!(registered.status().instance.token, token);
     since(start) / 12
+}
+
+/// A registry that answers nonsense, before anything was heard of it and after,
+/// is one that is not there: it is named, nobody's view changes, and when it
+/// makes sense again all goes on.
+pub(super) fn nonsense<F: Fixture>(world: &mut World<F>) -> Duration {
+    world.fixture.start();
+    world.network(Mode::Nonsense);
+    let odd = world.proxied_client();
+    let registered = World::<F>::register(&odd, World::<F>::instance("a", "a-1"));
+    let watching = World::<F>::watch(&odd, "a");
+    let is_lost =
+        |session: &Session| session.state == SessionState::Connecting && session.fault.is_some();
+    let session = odd.wait_session(WAIT, is_lost).expect("it is noticed");
+    assert!(session.fault.is_some_and(|fault| !fault.is_empty()));
+    assert!(!registered.may_serve());
+    assert_eq!(watching.view("a"), None, "nothing is known");
+    let asked = Registry::list(&odd, Watch::Prefix("".into()), false);
+    assert!(asked.expect("room").wait().is_err());
+    let start = now();
+    world.network(Mode::Pass);
+    World::<F>::is_registered(&registered);
+    World::<F>::shows(&watching, "a", &["a-1"]);
+    let took = since(start);
+    world.network(Mode::Nonsense);
+    odd.wait_session(WAIT, is_lost)
+        .expect("it is noticed again");
+    let view = watching.view("a").expect("it stays");
+    assert!(view.instances.contains_key("a-1"));
+    world.network(Mode::Pass);
+    World::<F>::update(
+        &registered,
+        Update {
+            weight: Some(3),
+            ..Update::default()
+        },
+    );
+    let is_seen = |view: &View| view.instances.get("a-1").is_some_and(|one| one.weight == 3);
+    assert!(
+        watching.wait_view("a", WAIT, is_seen).is_some(),
+        "it goes on"
+    );
+    took
 }

@@ -19,30 +19,35 @@ pub(super) struct Seen<'a> {
 }
 
 /// The instances that are shown, and those among them that are doubted: an
-/// instance is there as long as a source has it, once, however many do. One that
-/// only a source has that is not fresh does not count if a fresh one has had it:
-/// that one knows better. It is doubted when all who have it doubt it.
+/// instance is there as long as a source has it, once, however many do. It is as
+/// fresh sources have it. One that only a source has that is not fresh does not
+/// count if a fresh one has had it: that one knows better. It is doubted when all
+/// who have it doubt it.
 pub(super) fn merge(
     sources: &[Seen<'_>],
 ) -> (BTreeMap<InstanceId, Arc<Instance>>, Vec<InstanceId>) {
     let mut merged: BTreeMap<InstanceId, Arc<Instance>> = BTreeMap::new();
     let mut sure = BTreeSet::new();
-    for source in sources {
+    let has = |source: &Seen<'_>, id: &InstanceId| {
+        let change = source.change;
+        change.is_some_and(|change| change.view.instances.contains_key(id))
+    };
+    let of = |is_fresh: bool| sources.iter().filter(move |one| one.is_fresh == is_fresh);
+    for source in of(true).chain(of(false)) {
         let Some(change) = source.change else {
             continue;
         };
         for (id, instance) in &change.view.instances {
-            let is_known_elsewhere = sources.iter().any(|other| {
-                let has = |change: &Change| change.view.instances.contains_key(id);
-                other.is_fresh && other.known.contains(id) && !other.change.is_some_and(has)
-            });
+            let is_known_elsewhere = of(true).any(|one| one.known.contains(id) && !has(one, id));
             if !source.is_fresh && is_known_elsewhere {
                 continue;
             }
-            if !change.kept.contains(id) {
+            let is_recalled = !source.is_fresh && of(true).any(|one| has(one, id));
+            if !is_recalled && !change.kept.contains(id) {
                 sure.insert(id.clone());
             }
             match merged.get_mut(id) {
+                Some(fresh) if is_recalled => *fresh = recalled(fresh, instance),
                 Some(other) => *other = joined(other, instance),
                 None => {
                     merged.insert(id.clone(), Arc::clone(instance));
@@ -69,6 +74,22 @@ fn joined(one: &Arc<Instance>, other: &Arc<Instance>) -> Arc<Instance> {
     }
     let mut instance = Instance::clone(later);
     instance.state = State::Draining;
+    Arc::new(instance)
+}
+
+/// What a fresh source has, and what one that is lost had last said of the same
+/// start of the node: its token stays behind none that was shown, and its drain
+/// is one.
+fn recalled(fresh: &Arc<Instance>, lost: &Instance) -> Arc<Instance> {
+    let is_drain = lost.state == State::Draining && fresh.state != State::Draining;
+    if fresh.owner != lost.owner || lost.token <= fresh.token && !is_drain {
+        return Arc::clone(fresh);
+    }
+    let mut instance = Instance::clone(fresh);
+    instance.token = instance.token.max(lost.token);
+    if is_drain {
+        instance.state = State::Draining;
+    }
     Arc::new(instance)
 }
 
@@ -145,6 +166,31 @@ mod tests {
         assert_eq!(shown(&sources).len(), 3, "nobody is sure");
         let sources = [seen(&stale, true, &none), seen(&fresh, true, &known)];
         assert_eq!(shown(&sources).len(), 3, "one has all of them");
+    }
+
+    /// A source that had ended hid what another one said of the same node, and of
+    /// its next start, since it had given the later token.
+    #[test]
+    fn a_source_that_is_lost_hides_nothing_that_another_says() {
+        let stale = change(&[("a-1", 50), ("a-2", 60)]);
+        let mut fresh = change(&[]);
+        let view = Arc::make_mut(&mut fresh.view);
+        let mut same = instance("a", "a-1");
+        (same.token, same.weight) = (FencingToken(5), 7);
+        let mut next = instance("a", "a-2");
+        (next.token, next.owner.incarnation) = (FencingToken(6), 2);
+        next.address = "10.0.0.2:7000".parse().unwrap();
+        for one in [&same, &next] {
+            view.instances.insert(one.id.clone(), Arc::new(one.clone()));
+        }
+        let known = ids(&["a-1", "a-2"]);
+        let both = [seen(&stale, false, &known), seen(&fresh, true, &known)];
+        for sources in [both, [both[1], both[0]]] {
+            let (merged, _) = merge(&sources);
+            let of_same = &merged["a-1"];
+            assert_eq!((of_same.weight, of_same.token), (7, FencingToken(50)));
+            assert_eq!(*merged["a-2"], next, "another start has its own token");
+        }
     }
 
     #[test]
