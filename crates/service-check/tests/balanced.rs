@@ -14,11 +14,12 @@ use waystation_balance::{CallEnd, Load};
 use waystation_base::{Epoch, MessageId, ServiceName};
 use waystation_client::protocol::{Answer, ListedHost, Request};
 use waystation_client::{Caller, CallerConfig, Socket};
-use waystation_membership::{Instance, InstanceId, Owner, View, ViewVersion};
+use waystation_membership::{Instance, InstanceId, Owner, Verdict, View, ViewVersion};
 use waystation_net::{NetConfig, Shard};
 use waystation_registry::instance_to_json;
 use waystation_service::{
-    App, Balanced, BalancedConfig, Channel, Code, Ctx, Group, Hedging, Method, Status, address_of,
+    App, Balanced, BalancedConfig, Channel, Code, Ctx, Group, Hedging, Method, ProbeConfig,
+    ProbeKind, Status, address_of,
 };
 use waystation_service_check::{PATIENCE, run_on};
 
@@ -382,6 +383,52 @@ fn keys_move_from_a_host_at_which_others_failed() {
             shard.sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(group.home(&key).unwrap(), left.id.as_str(), "it comes back");
+    });
+}
+
+/// What callers elsewhere met only moved keys: that and a probe that fails are two
+/// witnesses, and who both find dead was called all the same when nobody else was
+/// there.
+#[test]
+fn what_the_agent_heard_of_callers_is_one_of_three_witnesses() {
+    let world = World::new(3);
+    let (config, view) = (world.caller(), world.view());
+    let mut other = Caller::new(config.clone());
+    other.attach().unwrap();
+    let dead = world.hosts[0].instance.clone();
+    run_on(&world.client, move |shard| async move {
+        let followed = |probe: Option<ProbeKind>| {
+            let group = group(&shard, &view);
+            group.follow_agent(&shard, config.clone());
+            if let Some(kind) = probe {
+                let interval = Duration::from_millis(2);
+                let probe = ProbeConfig::new(kind);
+                group.probe(&shard, ProbeConfig { interval, ..probe });
+            }
+            group
+        };
+        let path = "/a/page/that/no/host/has".to_owned();
+        let unasked = followed(None);
+        let answers = followed(Some(ProbeKind::Native));
+        let silent = followed(Some(ProbeKind::Http { path }));
+        let mut stands = async |group: &Group, wanted: Verdict, calls: u32| {
+            let id = dead.id.as_str();
+            while group.member(id).unwrap().verdict() != wanted {
+                // Again and again: the agent lets it back in after a while.
+                for _ in 0..calls {
+                    let call = other.begin_at(&dead.address).unwrap();
+                    call.end(CallEnd::Refused, Load::default());
+                }
+                shard.sleep(Duration::from_millis(5)).await;
+            }
+        };
+        stands(&answers, Verdict::Use, 0).await;
+        stands(&silent, Verdict::Suspect, 0).await;
+        stands(&unasked, Verdict::Suspect, 20).await;
+        stands(&answers, Verdict::Suspect, 20).await;
+        stands(&silent, Verdict::Gone, 20).await;
+        let well = unasked.member("host-1").unwrap();
+        assert_eq!(well.verdict(), Verdict::Use);
     });
 }
 

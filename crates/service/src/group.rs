@@ -1,45 +1,25 @@
 //! Several instances of one service, of which a key picks one.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::Notify;
-use waystation_base::{Clock, hash64, rendezvous};
+use waystation_base::{hash64, rendezvous};
 use waystation_client::CallerConfig;
-use waystation_membership::{
-    Address as Registered, CallersWord, Instance, InstanceId, LeaseWord, ProbeWord, State, Verdict,
-    View, fuse,
-};
-use waystation_net::{Address, Label, MonotonicClock, Shard, WaitsFor, until, waiting};
+use waystation_membership::{Address as Registered, Instance, InstanceId, View};
+use waystation_net::{Address, Label, Shard, WaitsFor, until, waiting};
 
 use crate::agent::Agent;
 use crate::channel::Channel;
 use crate::ctx::Ctx;
 use crate::limits::PROBES_AT_ONCE;
+use crate::member::{Followed, Member};
 use crate::probe::ProbeConfig;
 use crate::status::Status;
 
 /// Makes the channel to an instance.
 type Connect = Box<dyn Fn(&Instance) -> Channel>;
-
-/// One instance of a service, as its callers on a shard see it. The connection
-/// is made when it is first asked for.
-pub struct Member {
-    id: String,
-    /// By its id: an instance that moves keeps its keys.
-    hash: u64,
-    /// What the registry says of it; none of a member that was given by hand.
-    instance: RefCell<Option<Instance>>,
-    takes: Cell<bool>,
-    /// The registry does not list it any more, and the guard on losses keeps
-    /// it.
-    is_kept: Cell<bool>,
-    probe: Cell<ProbeWord>,
-    /// Probes without an answer in a row.
-    unanswered: Cell<u32>,
-    channel: OnceCell<Channel>,
-}
 
 /// Which member a key belongs to now.
 pub struct Pick {
@@ -68,7 +48,7 @@ struct Shared {
     members: RefCell<Vec<Rc<Member>>>,
     connect: Connect,
     changed: Notify,
-    agent: OnceCell<Rc<Agent>>,
+    agent: Followed,
 }
 
 /// Several instances of one service, of which a key picks one. Clones share
@@ -83,131 +63,31 @@ pub struct Group {
     shared: Rc<Shared>,
 }
 
-impl Member {
-    /// Its id; of a member that was given by hand its address.
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
-    /// Whether it takes new calls: it serves, and does not drain.
-    pub fn takes(&self) -> bool {
-        self.takes.get()
-    }
-
-    /// The channel to it, if anything was ever to be sent.
-    pub fn opened(&self) -> Option<&Channel> {
-        self.channel.get()
-    }
-
-    /// What to do with it, by its lease, its probes and its callers here. That
-    /// the registry is away says nothing of it.
-    pub fn verdict(&self) -> Verdict {
-        let lease = if self.is_kept.get() {
-            LeaseWord::Unknown
-        } else {
-            LeaseWord::Live
-        };
-        let callers = self.channel.get().map_or(CallersWord::None, |channel| {
-            channel.callers(MonotonicClock.now())
-        });
-        fuse(lease, self.probe.get(), callers)
-    }
-
-    /// Whether it takes new calls, and nothing speaks against it.
-    pub fn is_well(&self) -> bool {
-        self.rank() == Some(0)
-    }
-
-    /// How well it can be reached: 0 is best. None for one that is not to be
-    /// picked.
-    fn rank(&self) -> Option<u8> {
-        let verdict = self.verdict();
-        if !self.takes.get() || verdict == Verdict::Gone {
-            return None;
-        }
-        let answers = |channel: &Channel| channel.is_up() || channel.is_fresh();
-        let channel = self.channel.get();
-        Some(match (channel.is_none_or(answers), verdict) {
-            (true, Verdict::Use) => 0,
-            (true, _) => 1,
-            (false, _) if channel.is_some_and(Channel::is_connected) => 2,
-            (false, _) => 3,
-        })
-    }
-
-    /// Takes note of a probe; true when that changes its word.
-    fn note_probe(&self, is_answered: bool, failures: u32) -> bool {
-        let unanswered = self.unanswered.get().saturating_add(1);
-        self.unanswered
-            .set(if is_answered { 0 } else { unanswered });
-        let word = if is_answered {
-            ProbeWord::Ok
-        } else if unanswered >= failures {
-            ProbeWord::Failed
-        } else {
-            self.probe.get()
-        };
-        self.probe.replace(word) != word
-    }
-
-    /// Where it is probed: where calls go.
-    fn address(&self) -> Option<Address> {
-        let own = self.instance.borrow();
-        match self.channel.get() {
-            Some(channel) => Some(channel.upstream().address().clone()),
-            None => own.as_ref().map(address_of),
-        }
-    }
-
-    fn set(&self, instance: &Instance, is_kept: bool) {
-        let takes = instance.state == State::Serving && instance.weight > 0;
-        self.takes.set(takes);
-        self.is_kept.set(is_kept);
-        *self.instance.borrow_mut() = Some(instance.clone());
-    }
-
-    fn is_at(&self, instance: &Instance) -> bool {
-        let own = self.instance.borrow();
-        own.as_ref()
-            .is_some_and(|own| own.address == instance.address)
-    }
-}
-
 impl Group {
     /// A group of these channels, for good.
     pub fn new(channels: impl IntoIterator<Item = Channel>) -> Self {
-        let members = channels.into_iter().map(|channel| {
-            let id = channel.upstream().address().to_string();
-            Rc::new(Member {
-                hash: hash64(id.as_bytes()),
-                id,
-                instance: RefCell::default(),
-                takes: Cell::new(true),
-                is_kept: Cell::default(),
-                probe: Cell::new(ProbeWord::None),
-                unanswered: Cell::default(),
-                channel: OnceCell::from(channel),
-            })
-        });
+        let agent = Followed::default();
+        let channels = channels.into_iter();
+        let members = channels.map(|channel| Rc::new(Member::given(channel, &agent)));
         let members = members.collect();
         let connect = |_: &Instance| unreachable!("each member has its channel");
-        Self::with("the service", members, Box::new(connect))
+        Self::with("the service", members, agent, Box::new(connect))
     }
 
     /// A group of instances of `service`, none at first: [`Group::update`]
     /// brings them. `connect` makes the channel to one when the first call
     /// goes there.
     pub fn following(service: &str, connect: impl Fn(&Instance) -> Channel + 'static) -> Self {
-        Self::with(service, Vec::new(), Box::new(connect))
+        Self::with(service, Vec::new(), Followed::default(), Box::new(connect))
     }
 
-    fn with(service: &str, members: Vec<Rc<Member>>, connect: Connect) -> Self {
+    fn with(service: &str, members: Vec<Rc<Member>>, agent: Followed, connect: Connect) -> Self {
         let shared = Shared {
             service: service.to_owned(),
             members: RefCell::new(members),
             connect,
             changed: Notify::new(),
-            agent: OnceCell::new(),
+            agent,
         };
         Self {
             shared: Rc::new(shared),
@@ -224,20 +104,11 @@ impl Group {
         for (id, instance) in &view.instances {
             let known = before
                 .iter()
-                .position(|member| member.id == id.as_str() && member.is_at(instance));
+                .position(|member| member.id() == id.as_str() && member.is_at(instance));
             let member = if let Some(place) = known {
                 before.swap_remove(place)
             } else {
-                let member = Rc::new(Member {
-                    id: id.to_string(),
-                    hash: hash64(id.as_str().as_bytes()),
-                    instance: RefCell::default(),
-                    takes: Cell::new(false),
-                    is_kept: Cell::default(),
-                    probe: Cell::new(ProbeWord::None),
-                    unanswered: Cell::default(),
-                    channel: OnceCell::new(),
-                });
+                let member = Rc::new(Member::new(id.to_string(), &self.shared.agent));
                 updated.came.push(member.clone());
                 member
             };
@@ -246,10 +117,7 @@ impl Group {
         }
         drop(members);
         for member in &before {
-            member.takes.set(false);
-            if let Some(channel) = member.channel.get() {
-                channel.retire();
-            }
+            member.retire();
         }
         updated.went = before;
         self.shared.changed.notify_waiters();
@@ -257,8 +125,8 @@ impl Group {
     }
 
     /// Has the agent of this machine count the calls to members, and heeds what
-    /// it knows: one that it leaves out, since callers of this machine or its
-    /// probes failed there, is picked as if it were suspect. Without an agent
+    /// it knows: that it leaves one out, since callers of this machine or its
+    /// probes failed there, counts in [`Member::verdict`]. Without an agent
     /// nothing changes.
     pub fn follow_agent(&self, shard: &Shard, config: CallerConfig) {
         self.heed_agent(shard, config);
@@ -267,19 +135,9 @@ impl Group {
     pub(crate) fn heed_agent(&self, shard: &Shard, config: CallerConfig) -> Rc<Agent> {
         let agent = self.shared.agent.get_or_init(|| Agent::new(shard, config));
         for member in self.members() {
-            if let Some(channel) = member.channel.get() {
-                self.count(&member, channel);
-            }
+            member.count();
         }
         agent.clone()
-    }
-
-    /// Has the agent count the calls over a member's channel.
-    fn count(&self, member: &Member, channel: &Channel) {
-        if let (Some(agent), Some(instance)) = (self.shared.agent.get(), &*member.instance.borrow())
-        {
-            channel.count_by(agent, &instance.address);
-        }
     }
 
     /// Has every member that takes calls asked for a sign of life, again and
@@ -329,22 +187,12 @@ impl Group {
     /// The member of that id.
     pub fn member(&self, id: &str) -> Option<Rc<Member>> {
         let members = self.shared.members.borrow();
-        members.iter().find(|member| member.id == id).cloned()
+        members.iter().find(|member| member.id() == id).cloned()
     }
 
     /// The channel to a member, made now if there is none yet.
     pub fn channel(&self, member: &Member) -> Channel {
-        let make = || {
-            let instance = member.instance.borrow();
-            let instance = instance.as_ref();
-            (self.shared.connect)(instance.expect("a member without a channel has an instance"))
-        };
-        let is_new = member.channel.get().is_none();
-        let channel = member.channel.get_or_init(make).clone();
-        if is_new {
-            self.count(member, &channel);
-        }
-        channel
+        member.channel(&self.shared.connect)
     }
 
     /// The channel to the member at an address that takes new calls.
@@ -367,7 +215,7 @@ impl Group {
         {
             return Ok(Pick {
                 channel: self.channel(&member),
-                id: member.id.clone(),
+                id: member.id().to_owned(),
                 is_home: true,
             });
         }
@@ -376,10 +224,7 @@ impl Group {
 
     fn member_at(&self, address: &Registered) -> Option<Rc<Member>> {
         let members = self.shared.members.borrow();
-        let is_there = |member: &&Rc<Member>| {
-            let instance = member.instance.borrow();
-            member.takes() && instance.as_ref().is_some_and(|one| one.address == *address)
-        };
+        let is_there = |member: &&Rc<Member>| member.takes() && member.is_at_address(address);
         members.iter().find(is_there).cloned()
     }
 
@@ -404,14 +249,13 @@ impl Group {
         let key = hash64(key);
         let members = self.shared.members.borrow();
         let all = || members.iter().filter(|member| member.takes());
-        let home = rendezvous(key, all().map(|member| (member, member.hash)));
+        let home = rendezvous(key, all().map(|member| (member, member.hash())));
         let Some(home) = home else {
             return Err(self.nobody());
         };
-        let rank = |member: &Member| self.rank(member);
-        let best = all().filter_map(|member| rank(member)).min();
-        let ranked = all().filter(|member| best.is_some() && rank(member) == best);
-        let picked = rendezvous(key, ranked.map(|member| (member, member.hash)));
+        let best = all().filter_map(|member| member.rank()).min();
+        let ranked = all().filter(|member| best.is_some() && member.rank() == best);
+        let picked = rendezvous(key, ranked.map(|member| (member, member.hash())));
         let Some(picked) = picked else {
             return Err(self.nobody());
         };
@@ -419,21 +263,9 @@ impl Group {
         drop(members);
         Ok(Pick {
             channel: self.channel(&picked),
-            id: picked.id.clone(),
+            id: picked.id().to_owned(),
             is_home,
         })
-    }
-
-    /// How well a member can be reached, by what the agent knows, too.
-    fn rank(&self, member: &Member) -> Option<u8> {
-        let rank = member.rank()?;
-        let agent = self.shared.agent.get().filter(|_| rank == 0);
-        let is_left_out = agent.is_some_and(|agent| {
-            let instance = member.instance.borrow();
-            let address = instance.as_ref().map(|one| &one.address);
-            address.is_some_and(|address| agent.advises_against(address))
-        });
-        Some(rank + u8::from(is_left_out))
     }
 
     fn nobody(&self) -> Status {
@@ -479,8 +311,8 @@ impl Group {
     pub fn home(&self, key: &[u8]) -> Option<String> {
         let members = self.shared.members.borrow();
         let taking = members.iter().filter(|member| member.takes());
-        let home = rendezvous(hash64(key), taking.map(|member| (member, member.hash)));
-        home.map(|member| member.id.clone())
+        let home = rendezvous(hash64(key), taking.map(|member| (member, member.hash())));
+        home.map(|member| member.id().to_owned())
     }
 }
 
