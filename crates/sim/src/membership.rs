@@ -1,6 +1,7 @@
-//! One registry, nodes of two services and subscribers of one or of all in a
-//! seeded world: a network that delays, loses and partitions, also one way only,
-//! processes that restart or stand still, and nodes that are drained.
+//! One registry, nodes of two services, two of which want one id, and subscribers
+//! of one or of all in a seeded world: a network that delays, loses and partitions,
+//! also one way only, processes that restart or stand still, and nodes that are
+//! drained.
 //!
 //! Checked all the time:
 //! - a view is emptied neither by a lost source nor by one that has just come
@@ -11,10 +12,11 @@
 //!   was shown is not undone, and who was drained is not back;
 //! - what subscribers show at a version is what the registry published there.
 //!
-//! After healing: every live node is visible again within a bound, the same to
-//! everybody, and stays so.
+//! After healing: every live node is visible again within a bound, of two that want
+//! one id just one, the same to everybody, and stays so.
 
 mod checks;
+mod message;
 mod world;
 
 use world::World;

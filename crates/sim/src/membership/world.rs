@@ -6,74 +6,31 @@ use std::time::Duration;
 
 use waystation_base::{Epoch, FencingToken, Moment, Rng, ServiceName};
 use waystation_membership::{
-    Attempt, Command, Content, Directory, DirectoryConfig, DrainStep, Follower, FollowerConfig,
-    FollowerOutput, Granted, HolderError, Instance, InstanceId, Output, Owner, OwnerId, Refusal,
-    Register, Registration, RegistrationConfig, Renewed, State, SubscriberId, View, ViewAck,
-    ViewVersion, Watch,
+    Command, Content, Directory, DirectoryConfig, DrainStep, Follower, FollowerConfig,
+    FollowerOutput, Instance, InstanceId, Output, Owner, OwnerId, Registration, RegistrationConfig,
+    State, SubscriberId, View, Watch,
 };
 
 use super::checks::Checks;
+use super::message::{Message, index};
 
-/// Nodes of each service.
+/// Ids of each service.
 const LOGICS: usize = 4;
 const DASES: usize = 2;
-const NODES: usize = LOGICS + DASES;
+const IDS: usize = LOGICS + DASES;
+/// The last one wants the id of the first.
+pub(super) const NODES: usize = IDS + 1;
 const SERVICES: [(&str, usize); 2] = [("logic", LOGICS), ("das", DASES)];
 const FOLLOWERS: usize = 3;
 const STEP: Duration = Duration::from_millis(50);
 
-#[derive(Clone, Debug)]
-enum Message {
-    Register(usize, Attempt, Register),
-    Renew(usize, Attempt, FencingToken),
-    Granted(usize, Attempt, Result<Granted, Refusal>),
-    Renewed(usize, Attempt, Result<Renewed, HolderError>),
-    Drain(usize, FencingToken),
-    Idle(usize, FencingToken),
-    Drained(usize, FencingToken, DrainStep),
-    Subscribe(usize, Watch, Option<ViewVersion>),
-    Resync(usize, ServiceName),
-    Ack(ViewAck),
-    Push(usize, Content),
-}
-
-impl Message {
-    /// The peer of the registry that sent it or gets it: nodes first.
-    fn peer(&self) -> usize {
-        match self {
-            Self::Register(n, ..)
-            | Self::Renew(n, ..)
-            | Self::Granted(n, ..)
-            | Self::Renewed(n, ..)
-            | Self::Drain(n, _)
-            | Self::Idle(n, _)
-            | Self::Drained(n, ..) => *n,
-            Self::Subscribe(n, ..) | Self::Resync(n, _) | Self::Push(n, _) => NODES + n,
-            Self::Ack(ack) => NODES + index(ack.subscriber),
-        }
-    }
-
-    fn is_to_registry(&self) -> bool {
-        !matches!(
-            self,
-            Self::Granted(..) | Self::Renewed(..) | Self::Drained(..) | Self::Push(..)
-        )
-    }
-
-    /// Whether it may be lost alone: it is asked again. A connection that loses
-    /// anything else is lost itself.
-    fn is_asked_again(&self) -> bool {
-        let is_lease = matches!(self, Self::Register(..) | Self::Renew(..));
-        is_lease || matches!(self, Self::Granted(..) | Self::Renewed(..))
-    }
-}
-
-fn index(subscriber: SubscriberId) -> usize {
-    usize::try_from(subscriber.0).expect("ids are small")
+/// The number of the id that a node wants.
+fn id_of(node: usize) -> usize {
+    node % IDS
 }
 
 fn service_of(node: usize) -> ServiceName {
-    let name = if node < LOGICS { "logic" } else { "das" };
+    let name = if id_of(node) < LOGICS { "logic" } else { "das" };
     ServiceName::new(name).expect("a valid name")
 }
 
@@ -98,9 +55,15 @@ pub(super) struct World {
     /// so that a connection keeps its order.
     is_up: Vec<bool>,
     last: Vec<Moment>,
+    /// Per peer: how often it was connected, and which connection its process
+    /// knows of.
+    connections: Vec<u64>,
+    told: Vec<Option<u64>>,
     /// Per peer: whether what it sends, and what it is sent, stands still on a
     /// connection that seems to be up.
     is_stuck: Vec<[bool; 2]>,
+    /// Per peer: until when its process stands still.
+    stands_until: Vec<Moment>,
     /// Per follower: until when the registry waits for it.
     known_until: Vec<Moment>,
     wire: Vec<(Moment, u64, Message)>,
@@ -128,8 +91,11 @@ impl World {
             nodes: (0..NODES).map(node).collect(),
             followers: (0..FOLLOWERS).map(follower).collect(),
             is_up: vec![false; NODES + FOLLOWERS],
+            connections: vec![0; NODES + FOLLOWERS],
+            told: vec![None; NODES + FOLLOWERS],
             last: vec![now; NODES + FOLLOWERS],
             is_stuck: vec![[false; 2]; NODES + FOLLOWERS],
+            stands_until: vec![now; NODES + FOLLOWERS],
             known_until: vec![Moment::ZERO; FOLLOWERS],
             wire: Vec::new(),
             sent: 0,
@@ -150,15 +116,15 @@ impl World {
         self.wire.push((at, self.sent, message));
     }
 
+    /// Whether its process stands still.
+    fn stands(&self, peer: usize) -> bool {
+        self.stands_until[peer] > self.now
+    }
+
     fn connect(&mut self, peer: usize) {
         if !std::mem::replace(&mut self.is_up[peer], true) {
-            match peer.checked_sub(NODES) {
-                None => self.nodes[peer].handle_connected(self.now),
-                Some(n) => {
-                    self.checks.connected(self.now, n);
-                    self.followers[n].handle_connected(self.now);
-                }
-            }
+            self.connections[peer] += 1;
+            self.tell(peer);
         }
     }
 
@@ -167,17 +133,37 @@ impl World {
         if std::mem::replace(&mut self.is_up[peer], false) {
             self.wire.retain(|(_, _, message)| message.peer() != peer);
             self.is_stuck[peer] = [false; 2];
-            match peer.checked_sub(NODES) {
-                None => self.nodes[peer].handle_disconnected(self.now),
-                Some(n) => {
-                    if self.known_until[n] == Moment::FAR_FUTURE {
-                        self.known_until[n] = self.now + DirectoryConfig::default().linger;
-                    }
-                    self.followers[n].handle_disconnected();
-                    self.directory
-                        .handle_lost(self.now, SubscriberId(n as u128));
+            if let Some(n) = peer.checked_sub(NODES) {
+                if self.known_until[n] == Moment::FAR_FUTURE {
+                    self.known_until[n] = self.now + DirectoryConfig::default().linger;
                 }
+                self.directory
+                    .handle_lost(self.now, SubscriberId(n as u128));
             }
+            self.tell(peer);
+        }
+    }
+
+    /// Tells a process of its connection, unless it stands still.
+    fn tell(&mut self, peer: usize) {
+        let connection = self.is_up[peer].then_some(self.connections[peer]);
+        if self.stands(peer) || self.told[peer] == connection {
+            return;
+        }
+        let before = std::mem::replace(&mut self.told[peer], connection);
+        let follower = peer.checked_sub(NODES);
+        match follower {
+            None if before.is_some() => self.nodes[peer].handle_disconnected(self.now),
+            Some(n) if before.is_some() => self.followers[n].handle_disconnected(),
+            _ => {}
+        }
+        match follower {
+            None if connection.is_some() => self.nodes[peer].handle_connected(self.now),
+            Some(n) if connection.is_some() => {
+                self.checks.connected(self.now, n);
+                self.followers[n].handle_connected(self.now);
+            }
+            _ => {}
         }
     }
 
@@ -205,6 +191,9 @@ impl World {
             }
             21 => self.is_stuck[peer] = [self.rng.chance(0.5), self.rng.chance(0.5)],
             22..24 => self.is_stuck[peer] = [false; 2],
+            26 => {
+                self.stands_until[peer] = self.now + Duration::from_millis(self.rng.below(15_000));
+            }
             // By its own word, or by an operator's.
             24 if peer < NODES => self.nodes[peer].handle_drain(),
             25 if peer < NODES => {
@@ -219,9 +208,9 @@ impl World {
     fn restart_node(&mut self, n: usize) {
         let incarnation = self.nodes[n].instance().owner.incarnation + 1;
         self.nodes[n] = registration(n, incarnation, self.seed);
-        if self.is_up[n] {
-            self.nodes[n].handle_connected(self.now);
-        }
+        self.stands_until[n] = self.now;
+        self.told[n] = None;
+        self.tell(n);
     }
 
     fn restart_registry(&mut self) {
@@ -248,6 +237,8 @@ impl World {
 
     pub(super) fn step(&mut self) {
         self.now += STEP;
+        (0..NODES + FOLLOWERS).for_each(|peer| self.tell(peer));
+        self.handle_timeouts();
         self.wire.sort_by_key(|(at, order, _)| (*at, *order));
         while let Some(at) = self.wire.iter().position(|one| self.is_due(one)) {
             let (_, _, message) = self.wire.remove(at);
@@ -255,18 +246,24 @@ impl World {
             self.drain_outputs();
         }
         self.directory.handle_timeout(self.now);
-        self.nodes
-            .iter_mut()
-            .for_each(|one| one.handle_timeout(self.now));
-        for follower in &mut self.followers {
-            follower.handle_timeout(self.now);
+        self.drain_outputs();
+    }
+
+    /// Deadlines of processes come first: what one had may be over when it goes on.
+    fn handle_timeouts(&mut self) {
+        for n in (0..NODES).filter(|n| self.stands_until[*n] <= self.now) {
+            self.nodes[n].handle_timeout(self.now);
+        }
+        for n in (0..FOLLOWERS).filter(|n| self.stands_until[NODES + n] <= self.now) {
+            self.followers[n].handle_timeout(self.now);
         }
         self.drain_outputs();
     }
 
     fn is_due(&self, (at, _, message): &(Moment, u64, Message)) -> bool {
         let direction = usize::from(message.is_to_registry());
-        *at <= self.now && !self.is_stuck[message.peer()][direction]
+        let stands = !message.is_to_registry() && self.stands(message.peer());
+        *at <= self.now && !stands && !self.is_stuck[message.peer()][direction]
     }
 
     fn deliver(&mut self, message: Message) {
@@ -336,7 +333,9 @@ impl World {
             self.carry_out(output);
         }
         for n in 0..NODES {
-            while let Some(command) = self.nodes[n].poll_output() {
+            while !self.stands(n)
+                && let Some(command) = self.nodes[n].poll_output()
+            {
                 match command {
                     Command::Register { attempt, register } => {
                         self.send(Message::Register(n, attempt, *register));
@@ -353,7 +352,9 @@ impl World {
             }
         }
         for n in 0..FOLLOWERS {
-            while let Some(output) = self.followers[n].poll_output() {
+            while !self.stands(NODES + n)
+                && let Some(output) = self.followers[n].poll_output()
+            {
                 match output {
                     FollowerOutput::Subscribe { watch, have } => {
                         self.send(Message::Subscribe(n, watch, have));
@@ -403,16 +404,18 @@ impl World {
             Output::SaveEpoch { epoch } => self.epoch = epoch.0,
             Output::Evicted { id, token, .. } => self.check_evicted(&id, token),
             Output::Drain { id, step, missing } => {
-                let is_it = |node: &Registration| node.instance().id == id;
-                let n = self.nodes.iter().position(is_it).expect("ids are of nodes");
                 if step == DrainStep::Acknowledged && missing.is_empty() {
-                    self.check_acknowledged(n);
+                    self.check_acknowledged(&id);
                 }
                 if step == DrainStep::Ended {
                     self.checks.drained(self.now, &id);
                 }
-                if let Some(token) = self.tokens.get(&id) {
-                    self.send(Message::Drained(n, *token, step));
+                let is_it = |n: &usize| self.nodes[*n].instance().id == id;
+                let wanted: Vec<usize> = (0..NODES).filter(is_it).collect();
+                let token = self.tokens[&id];
+                // Who does not hold it takes no note of it.
+                for n in wanted {
+                    self.send(Message::Drained(n, token, step));
                 }
             }
             _ => {}
@@ -420,13 +423,14 @@ impl World {
     }
 
     /// Nobody that the registry waits for sends a drained node anything new.
-    fn check_acknowledged(&self, n: usize) {
-        let id = &self.nodes[n].instance().id;
+    fn check_acknowledged(&self, id: &InstanceId) {
         let token = self.directory.lease(id).map(|lease| lease.token);
         let known = (0..FOLLOWERS).filter(|f| self.known_until[*f] > self.now);
         for follower in known {
-            let view = self.followers[follower].view(service_of(n).as_str());
-            let shown = view.and_then(|view| view.instances.get(id));
+            let mut views = SERVICES
+                .iter()
+                .filter_map(|(name, _)| self.followers[follower].view(name));
+            let shown = views.find_map(|view| view.instances.get(id));
             let is_served =
                 shown.is_some_and(|one| one.state == State::Serving && Some(one.token) == token);
             assert!(
@@ -469,16 +473,19 @@ impl World {
                 "seed {seed}: views of {service} differ"
             );
         }
-        assert!(
-            self.nodes.iter().all(|node| node.may_serve(self.now)),
-            "seed {seed}: fenced"
-        );
+        let serving = self.nodes.iter().filter(|node| node.may_serve(self.now));
+        let mut ids: Vec<&InstanceId> = serving.map(|node| &node.instance().id).collect();
+        ids.sort();
+        let count = ids.len();
+        ids.dedup();
+        assert_eq!((count, ids.len()), (IDS, IDS), "seed {seed}: {ids:?} serve");
     }
 
-    /// All connections are there, and none stands still.
+    /// All connections are there, and nothing stands still.
     pub(super) fn heal(&mut self) {
         for peer in 0..NODES + FOLLOWERS {
             self.is_stuck[peer] = [false; 2];
+            self.stands_until[peer] = self.now;
             self.connect(peer);
         }
     }
@@ -489,7 +496,7 @@ fn registration(n: usize, incarnation: u64, seed: u64) -> Registration {
         id: OwnerId(n as u128),
         incarnation,
     };
-    let id = InstanceId::new(&format!("node-{n}")).expect("a valid id");
+    let id = InstanceId::new(&format!("node-{}", id_of(n))).expect("a valid id");
     let address = "10.0.0.1:7000".parse().expect("a valid address");
     let instance = Instance::new(id, service_of(n), address, owner);
     Registration::new(instance, RegistrationConfig::default(), seed ^ n as u64)
