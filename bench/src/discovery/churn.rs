@@ -33,6 +33,17 @@ pub(crate) struct Settings {
     pub(crate) time: Duration,
 }
 
+impl Settings {
+    /// Every service has as many instances and watchers as the others.
+    fn check(&self) -> Result<()> {
+        for count in [self.instances, self.watchers] {
+            let is_even = count > 0 && count.is_multiple_of(self.services);
+            ensure!(is_even, "{count} is no multiple of {}", self.services);
+        }
+        Ok(())
+    }
+}
+
 /// What was measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Churned {
@@ -79,6 +90,7 @@ struct Service {
 
 /// Runs it against an embedded registry. `check` is the program of the conformance suite.
 pub(crate) fn run(check: &Path, settings: Settings) -> Result<Churned> {
+    settings.check()?;
     let server = Running::start(Backend::Embedded, check);
     let pid = server.pid().context("the registry has a process")?;
     let own = std::process::id();

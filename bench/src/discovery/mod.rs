@@ -28,6 +28,9 @@ const SESSION: Duration = Duration::from_secs(4);
 /// No wait is longer; none is meant to come near it.
 const WAIT: Duration = Duration::from_mins(1);
 
+/// Services of the instances under churn.
+const SERVICES: usize = 100;
+
 /// `bench discovery`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
@@ -53,9 +56,15 @@ pub(crate) struct Args {
         default_value = "embedded,etcd,zookeeper"
     )]
     backends: Vec<Backend>,
-    /// Seconds of churn of an embedded registry's 10,000 instances; 0 leaves it out
+    /// Seconds of churn of an embedded registry's instances; 0 leaves it out
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     churn: u64,
+    /// Instances under churn, a multiple of their 100 services
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    churn_instances: usize,
+    /// Watchers of these, a multiple of the services, too
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    churn_watchers: usize,
     /// Nothing but the churn
     #[arg(long)]
     churn_only: bool,
@@ -91,38 +100,46 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if args.churn > 0 {
         let settings = churn::Settings {
-            instances: 10_000,
-            services: 100,
-            watchers: 1000,
+            instances: args.churn_instances,
+            services: SERVICES,
+            watchers: args.churn_watchers,
             share: 0.01,
             time: Duration::from_secs(args.churn),
         };
         let churned = churn::run(&check, settings).context("churn")?;
         report.churned = Some(churned);
     }
-    let words: Vec<String> = args.watchers.iter().map(ToString::to_string).collect();
-    let names: Vec<&str> = backends.iter().map(|one| one.name()).collect();
-    let settings = if args.churn_only {
-        format!("--churn-only --churn {}", args.churn)
-    } else {
-        format!(
-            "--rounds {} --watchers {} --kills {} --backends {} --churn {}",
-            args.rounds,
-            words.join(","),
-            args.kills,
-            names.join(","),
-            args.churn
-        )
-    };
     let run = Run {
         facts: watch.finish(),
-        settings,
+        settings: args.words(backends),
         blocks: report.blocks(SESSION),
     };
     run.print()?;
     let path = run.append(BENCHMARK, args.out.as_deref())?;
     eprintln!("added to {}", path.display());
     Ok(())
+}
+
+impl Args {
+    /// The arguments that make the same run.
+    fn words(&self, backends: &[Backend]) -> String {
+        let churn = format!(
+            "--churn {} --churn-instances {} --churn-watchers {}",
+            self.churn, self.churn_instances, self.churn_watchers
+        );
+        if self.churn_only {
+            return format!("--churn-only {churn}");
+        }
+        let watchers: Vec<String> = self.watchers.iter().map(ToString::to_string).collect();
+        let names: Vec<&str> = backends.iter().map(|one| one.name()).collect();
+        format!(
+            "--rounds {} --watchers {} --kills {} --backends {} {churn}",
+            self.rounds,
+            watchers.join(","),
+            self.kills,
+            names.join(","),
+        )
+    }
 }
 
 fn measure(server: &Running, count: usize, rounds: u32) -> Result<Row> {
