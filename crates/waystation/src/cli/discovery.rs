@@ -52,6 +52,8 @@ Examples:
     /// List the nodes that are registered
     #[command(after_help = "\
 With --json each line is a node, in the form that file:// registries read.
+--holders lists subscribers, and the version that each was sent and has seen: in
+etcd and ZooKeeper as of 10 s ago at most, and at once while a node drains.
 
 Examples:
   waystation node list                 all services
