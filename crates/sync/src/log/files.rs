@@ -102,6 +102,12 @@ impl Folder {
     pub fn open(path: &Path) -> io::Result<Self> {
         fs::create_dir_all(path)?;
         let folder = File::open(path)?;
+        // Its own name must be durable before anything in it is. A folder above it
+        // that may not be read cannot be synced.
+        let above = path.parent().filter(|one| !one.as_os_str().is_empty());
+        if let Ok(above) = File::open(above.unwrap_or(Path::new("."))) {
+            above.sync_all()?;
+        }
         flock(&folder, FlockOperation::NonBlockingLockExclusive)
             .map_err(|error| io::Error::new(io::Error::from(error).kind(), locked(path)))?;
         let path = path.to_path_buf();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::ops::Range;
 
 use bytes::Bytes;
 use waystation_base::{Epoch, Moment, Seq, SiteId};
@@ -71,6 +72,8 @@ pub(super) fn open<F: Files>(
     for number in numbers {
         recovery.open_segment(number, Some(number) == last)?;
     }
+    // A crash may have come between a change of names and its sync.
+    recovery.files.sync_folder()?;
     let view = View {
         epoch: recovery.epoch.unwrap_or(fresh),
         segments: recovery.segments,
@@ -83,6 +86,7 @@ pub(super) fn open<F: Files>(
         sites: recovery.sites,
         found: recovery.found,
         spare,
+        are_names_synced: true,
         is_failed: false,
     })
 }
@@ -115,25 +119,26 @@ impl<F: Files> Recovery<F> {
         }
         self.end = head.after;
         let mut opened = Segment::new(number, &head, file);
-        opened.used = self.take_batches(&mut opened, &data, &head)?;
+        let last_batch = self.take_batches(&mut opened, &data, &head)?;
+        opened.used = last_batch.end;
         opened.last = self.end;
         if segment::has_batch(&data, opened.used, head.salt) {
             return Err(corrupt(opened.used, "a batch is damaged"));
         }
         if is_last {
-            erase(&*opened.file, &data, opened.used)?;
+            make_durable(&*opened.file, &data, last_batch)?;
         }
         self.segments.push_back(opened);
         Ok(())
     }
 
-    /// Takes in the batches of a segment; the offset after the last one.
+    /// Takes in the batches of a segment; where the last one is.
     fn take_batches(
         &mut self,
         opened: &mut Segment<F::File>,
         data: &Bytes,
         head: &Head,
-    ) -> Result<u64, LogError> {
+    ) -> Result<Range<u64>, LogError> {
         let segment = opened.number;
         let corrupt = |offset, what| LogError::Corrupt {
             segment,
@@ -141,7 +146,9 @@ impl<F: Files> Recovery<F> {
             what,
         };
         let mut scan = Scan::new(data, head.salt);
+        let mut begin = scan.offset();
         while let Some((offset, first, body)) = scan.next_batch() {
+            begin = offset;
             let items = decode(body, head.epoch, first)
                 .ok_or_else(|| corrupt(offset, "a batch makes no sense"))?;
             if first.0 != self.end.0 + 1 {
@@ -150,7 +157,7 @@ impl<F: Files> Recovery<F> {
             self.take(items);
             opened.note(offset, first, self.config.index_bytes);
         }
-        Ok(scan.offset())
+        Ok(begin..scan.offset())
     }
 
     /// Takes in what a batch holds.
@@ -178,6 +185,21 @@ impl<F: Files> Recovery<F> {
     }
 }
 
+/// Makes durable what is told of the last segment from here on.
+///
+/// Its last batch may never have been synced: its writer was killed before, or its
+/// sync failed, and then the system holds pages that it will not write again. So the
+/// batch is written again. Those before it were synced before it was written.
+fn make_durable(file: &impl LogFile, data: &[u8], last_batch: Range<u64>) -> io::Result<()> {
+    erase(file, data, last_batch.end)?;
+    let at = |offset| usize::try_from(offset).unwrap_or(usize::MAX).min(data.len());
+    let batch = &data[at(last_batch.start)..at(last_batch.end)];
+    if !batch.is_empty() {
+        file.write_at(last_batch.start, batch)?;
+    }
+    file.sync()
+}
+
 /// Overwrites what a crash has left behind the last whole batch, so that nothing
 /// of it is ever taken for a later batch.
 fn erase(file: &impl LogFile, data: &[u8], from: u64) -> io::Result<()> {
@@ -192,7 +214,7 @@ fn erase(file: &impl LogFile, data: &[u8], from: u64) -> io::Result<()> {
         let piece = &zeros[..PIECE.min(last + 1 - at)];
         file.write_at((from + at) as u64, piece)?;
     }
-    file.sync()
+    Ok(())
 }
 
 /// Reads the bytes of one segment as a log that is opened reads them: how many

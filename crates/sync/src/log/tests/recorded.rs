@@ -7,7 +7,8 @@ use std::rc::Rc;
 
 use waystation_base::Rng;
 
-use crate::log::{Files, LogFile};
+use super::EPOCH;
+use crate::log::{Files, Log, LogConfig, LogError, LogFile};
 
 /// Bytes that a disk writes as a whole.
 const SECTOR: usize = 512;
@@ -21,6 +22,9 @@ pub(super) enum Call {
     SyncFolder,
     Write(usize, u64, Vec<u8>),
     Sync(usize),
+    /// A sync that failed: the system will not write again what was written before
+    /// it, and no later sync covers it, though it can be read.
+    SyncFailed(usize),
 }
 
 type Names = BTreeMap<String, usize>;
@@ -32,13 +36,38 @@ pub(super) struct Disk {
     files: BTreeMap<usize, Vec<u8>>,
 }
 
-/// Syncs that are left out, to see that a test notices.
+/// One call of the log that is left out, to see that a test notices. They are told
+/// apart by what was called before them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum LeftOut {
     #[default]
     Nothing,
-    SyncsOfFiles,
-    SyncsOfNames,
+    /// After a batch was appended.
+    SyncOfAppend,
+    /// After the header of a new segment was written.
+    SyncOfRoll,
+    /// After a new segment got its name.
+    NamesOfRoll,
+    /// After trimmed segments lost their names.
+    NamesOfTrim,
+    /// When a log is opened: of the last segment.
+    SyncOfOpen,
+    /// When a log is opened: the last batch, which is written again.
+    WriteOfOpen,
+    /// When a log is opened: of the folder.
+    NamesOfOpen,
+}
+
+impl LeftOut {
+    pub(super) const ALL: [Self; 7] = [
+        Self::SyncOfAppend,
+        Self::SyncOfRoll,
+        Self::NamesOfRoll,
+        Self::NamesOfTrim,
+        Self::SyncOfOpen,
+        Self::WriteOfOpen,
+        Self::NamesOfOpen,
+    ];
 }
 
 /// A call that is to fail: how many go before it, and how.
@@ -48,12 +77,19 @@ pub(super) struct Fault {
     pub(super) kind: io::ErrorKind,
 }
 
+/// The kind of a [`Fault`] that is a kill of the process: the call is not made.
+pub(super) const KILLED: io::ErrorKind = io::ErrorKind::Interrupted;
+
 /// A folder in memory. Clones are the same folder.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Recorded {
     pub(super) disk: Rc<RefCell<Disk>>,
     pub(super) calls: Rc<RefCell<Vec<Call>>>,
+    /// What the disk held before the calls.
+    pub(super) base: Disk,
     left_out: LeftOut,
+    /// Whether a log is being opened.
+    is_opening: Rc<Cell<bool>>,
     pub(super) fault: Rc<Cell<Option<Fault>>>,
 }
 
@@ -72,31 +108,82 @@ impl Recorded {
         }
     }
 
-    pub(super) fn on(disk: Disk) -> Self {
+    /// A folder on a disk that holds something, which leaves out some syncs.
+    pub(super) fn on(disk: Disk, left_out: LeftOut) -> Self {
         Self {
-            disk: Rc::new(RefCell::new(disk)),
+            left_out,
+            disk: Rc::new(RefCell::new(disk.clone())),
+            base: disk,
             ..Self::default()
         }
+    }
+
+    /// Opens a log on this folder. Calls are told apart only of logs that are opened
+    /// so.
+    pub(super) fn open_log(&self, config: LogConfig) -> Result<Log<Self>, LogError> {
+        self.is_opening.set(true);
+        let log = Log::open(self.clone(), config, EPOCH);
+        self.is_opening.set(false);
+        log
+    }
+
+    /// Calls made so far.
+    pub(super) fn count(&self) -> usize {
+        self.calls.borrow().len()
+    }
+
+    fn is_left_out(&self, call: &Call) -> bool {
+        let calls = self.calls.borrow();
+        let site = match call {
+            Call::Write(_, offset, data) if self.is_opening.get() => {
+                // What is erased is overwritten with zeros.
+                let is_batch = *offset > 0 && data.iter().any(|byte| *byte != 0);
+                is_batch.then_some(LeftOut::WriteOfOpen)
+            }
+            Call::Sync(_) if self.is_opening.get() => Some(LeftOut::SyncOfOpen),
+            Call::SyncFolder if self.is_opening.get() => Some(LeftOut::NamesOfOpen),
+            Call::Sync(_) => match calls.last() {
+                Some(Call::Write(_, 0, _)) => Some(LeftOut::SyncOfRoll),
+                _ => Some(LeftOut::SyncOfAppend),
+            },
+            Call::SyncFolder => match calls.last() {
+                Some(Call::Rename(_, to)) if to.ends_with(".segment") => Some(LeftOut::NamesOfRoll),
+                _ => Some(LeftOut::NamesOfTrim),
+            },
+            _ => None,
+        };
+        site == Some(self.left_out)
     }
 
     fn note(&self, call: Call) -> io::Result<()> {
         if let Some(fault) = self.fault.get() {
             if fault.after == 0 {
                 self.fault.set(None);
-                // What fails may leave a part.
-                if let Call::Write(number, offset, data) = &call {
-                    let part = data[..data.len() / 2].to_vec();
-                    let part = Call::Write(*number, *offset, part);
-                    apply(&mut self.disk.borrow_mut(), &part);
-                }
+                self.note_failed(&call, fault.kind);
                 return Err(fault.kind.into());
             }
             let after = fault.after - 1;
             self.fault.set(Some(Fault { after, ..fault }));
         }
-        apply(&mut self.disk.borrow_mut(), &call);
-        self.calls.borrow_mut().push(call);
+        if !self.is_left_out(&call) {
+            apply(&mut self.disk.borrow_mut(), &call);
+            self.calls.borrow_mut().push(call);
+        }
         Ok(())
+    }
+
+    /// What fails may leave a part.
+    fn note_failed(&self, call: &Call, kind: io::ErrorKind) {
+        let left = match call {
+            Call::Write(number, offset, data) => {
+                let part = data[..data.len() / 2].to_vec();
+                Call::Write(*number, *offset, part)
+            }
+            Call::Sync(number) if kind != KILLED => Call::SyncFailed(*number),
+            _ => return,
+        };
+        apply(&mut self.disk.borrow_mut(), &left);
+        self.calls.borrow_mut().push(left);
     }
 
     /// Changes the bytes of a file behind the log's back.
@@ -134,7 +221,7 @@ fn apply(disk: &mut Disk, call: &Call) {
         Call::Remove(name) => {
             disk.names.remove(name);
         }
-        Call::SyncFolder | Call::Sync(_) => {}
+        Call::SyncFolder | Call::Sync(_) | Call::SyncFailed(_) => {}
         Call::Write(number, offset, data) => {
             let begin = usize::try_from(*offset).unwrap();
             let file = disk.files.get_mut(number).unwrap();
@@ -145,11 +232,17 @@ fn apply(disk: &mut Disk, call: &Call) {
 
 /// What the disk holds when the power is lost after these calls: what was synced,
 /// and of the rest any part, in any order.
-pub(super) fn after_power_loss(calls: &[Call], rng: &mut Rng) -> Disk {
-    let mut disk = Disk::default();
+/// `base` is what the disk held before them.
+pub(super) fn after_power_loss(base: &Disk, calls: &[Call], rng: &mut Rng) -> Disk {
+    let mut disk = base.clone();
     let is_synced = |at: usize, number: usize| {
-        let mut later = calls[at..].iter();
-        later.any(|one| matches!(one, Call::Sync(synced) if *synced == number))
+        let syncs = calls[at..].iter().filter_map(|one| match one {
+            Call::Sync(synced) if *synced == number => Some(true),
+            Call::SyncFailed(synced) if *synced == number => Some(false),
+            _ => None,
+        });
+        // Only the first counts: what a sync that failed dropped stays dropped.
+        syncs.take(1).any(|is_good| is_good)
     };
     let folder_synced = calls
         .iter()
@@ -229,9 +322,6 @@ impl Files for Recorded {
     }
 
     fn sync_folder(&self) -> io::Result<()> {
-        if self.left_out == LeftOut::SyncsOfNames {
-            return Ok(());
-        }
         self.note(Call::SyncFolder)
     }
 }
@@ -256,9 +346,6 @@ impl LogFile for RecordedFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if self.folder.left_out == LeftOut::SyncsOfFiles {
-            return Ok(());
-        }
         self.folder.note(Call::Sync(self.number))
     }
 }
