@@ -4,6 +4,7 @@
 mod append;
 mod arrival;
 mod join;
+mod operate;
 mod retention;
 mod types;
 
@@ -13,19 +14,19 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use waystation_base::{ConnName, Epoch, FencingToken, Moment, Seq, SiteId};
+use waystation_base::{ConnName, Epoch, Moment, Seq, SiteId};
 
 use crate::ids::{SiteName, SnapshotId};
 use crate::keys::Keys;
 use crate::limits::LEASE_MIN;
 use crate::marks::{Mark, Marks};
-use crate::message::{Refusal, ToHub, ToSite, Vitals};
+use crate::message::{Refusal, ToHub, Vitals};
 use crate::session::{Notice, Report};
 use append::{Appender, Then};
 use join::{Dump, Join};
 
 pub use types::{
-    AppendFault, Batch, HubConfig, HubEvent, HubOutput, Phase, Publish, Record, Restored,
+    AppendFault, Batch, ChangeRefusal, HubConfig, HubEvent, HubOutput, Phase, Publish, Record, Restored,
     SiteRecord, SiteStatus,
 };
 
@@ -71,7 +72,8 @@ impl Known {
 ///
 /// What must be durable first is asked for by [`HubOutput::Append`] and told only
 /// after [`Hub::handle_durable`]: answers to publishes, the end that entries are
-/// sent up to, a first admission, a joiner's position, a writer's token.
+/// sent up to, a first admission, a joiner's position, a writer's token, answers to
+/// operators.
 #[derive(Debug)]
 pub struct Hub {
     config: HubConfig,
@@ -219,52 +221,6 @@ impl Hub {
         self.advance(now);
     }
 
-    /// Gives a site the right to write, in place of whoever held its last token.
-    /// It holds once [`ToSite::Writer`] says so. False for an unknown site.
-    pub fn handle_grant_writer(&mut self, now: Moment, site: SiteId) -> bool {
-        let Some(known) = self.sites.get_mut(&site) else {
-            return false;
-        };
-        known.record.token = FencingToken(known.record.token.0 + 1);
-        known.record.may_write = true;
-        known.is_writer_durable = false;
-        self.log.push_site(site, Then::Writer(site));
-        self.advance(now);
-        true
-    }
-
-    /// Takes the right to write away. From here on nothing of the site enters
-    /// the log; [`HubEvent::Fenced`] says when that is durable, so that a restart
-    /// does not undo it. False for an unknown site.
-    pub fn handle_fence_writer(&mut self, now: Moment, site: SiteId) -> bool {
-        let Some(known) = self.sites.get_mut(&site) else {
-            return false;
-        };
-        known.record.may_write = false;
-        self.log.push_site(site, Then::Writer(site));
-        self.advance(now);
-        true
-    }
-
-    /// Forgets a site and what it pins. Its copy must join anew. False for an
-    /// unknown one.
-    pub fn handle_forget(&mut self, now: Moment, site: SiteId) -> bool {
-        let Some(known) = self.sites.get(&site) else {
-            return false;
-        };
-        let name = known.record.name.clone();
-        if let Some(conn) = known.conn {
-            self.conns.remove(&conn);
-            self.notify(conn, Notice::Close(Refusal::UnknownSite { name }));
-        }
-        self.leave_join(site);
-        self.sites.remove(&site);
-        self.donor_lost(now, site);
-        self.log.push_forgotten(site);
-        self.advance(now);
-        true
-    }
-
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Moment) {
         self.retry_append(now);
@@ -349,32 +305,24 @@ impl Hub {
         match *then {
             Then::Admit(conn, site) => self.admit(now, conn, site),
             Then::JoinFrom(site) => self.tell_snapshot(site),
-            Then::Writer(site) => self.tell_writer(site),
+            Then::Writer {
+                site,
+                token,
+                may_write,
+                ticket,
+            } => {
+                self.tell_writer(site, token, may_write);
+                self.outputs.push_back(HubOutput::Changed { ticket });
+            }
+            Then::Changed(ticket) => self.outputs.push_back(HubOutput::Changed { ticket }),
             Then::Nothing => {}
         }
     }
 
-    fn tell_writer(&mut self, site: SiteId) {
-        let end = self.log.durable();
-        let Some(known) = self.sites.get_mut(&site) else {
-            return;
-        };
-        known.is_writer_durable = true;
-        let source = known.source_durable;
-        let token = known.record.may_write.then_some(known.record.token);
-        let conn = known.conn;
-        if token.is_none() {
-            let event = HubEvent::Fenced { site, source, end };
-            self.outputs.push_back(HubOutput::Event(event));
-        }
-        if let Some(conn) = conn {
-            self.notify(conn, Notice::Send(ToSite::Writer { token, source }));
-        }
-    }
-
     /// The log may hold anything: everyone connects again to the next hub.
-    fn fail(&mut self) {
+    fn fail(&mut self, error: &Arc<str>) {
         self.log.is_failed = true;
+        self.refuse_changes(error);
         let conns: Vec<ConnName> = self.conns.keys().copied().collect();
         for conn in conns {
             self.notify(conn, Notice::Close(Refusal::LogFailed));

@@ -82,7 +82,7 @@ mod test_support;
 pub use donor_choice::{Candidate, best_donor};
 pub use entry::{Chunk, ClientKey, Entry, Origin, SnapshotSize, Touches, TouchesOf, chunk_hash};
 pub use hub::{
-    AppendFault, Batch, Hub, HubConfig, HubEvent, HubOutput, Phase, Publish, Record,
+    AppendFault, Batch, ChangeRefusal, Hub, HubConfig, HubEvent, HubOutput, Phase, Publish, Record,
     Restored as HubRestored, SiteRecord, SiteStatus,
 };
 pub use ids::{Ahead, Cursor, LifeId, Position, SiteName, SiteNameError, SnapshotId};

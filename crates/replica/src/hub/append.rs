@@ -25,8 +25,16 @@ pub(super) enum Then {
     Admit(ConnName, SiteId),
     /// The joiner hears of its snapshot.
     JoinFrom(SiteId),
-    /// The right to write holds, or is gone.
-    Writer(SiteId),
+    /// The right to write that goes with this token holds, or is gone.
+    Writer {
+        site: SiteId,
+        token: FencingToken,
+        may_write: bool,
+        /// Who waits to hear of it.
+        ticket: u64,
+    },
+    /// What an operator changed is durable.
+    Changed(u64),
     Nothing,
 }
 
@@ -36,7 +44,19 @@ pub(super) enum Then {
 enum Item {
     Entry(Arc<Entry>),
     Site(SiteId, Then),
-    Forgotten(SiteId),
+    Forgotten(SiteId, u64),
+}
+
+impl Item {
+    /// The operator who waits for it.
+    fn ticket(&self) -> Option<u64> {
+        match self {
+            Self::Site(_, Then::Writer { ticket, .. }) | Self::Forgotten(_, ticket) => {
+                Some(*ticket)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Who waits for an entry to be durable.
@@ -115,8 +135,15 @@ impl Appender {
         self.queue.push_back(Item::Site(site, then));
     }
 
-    pub(super) fn push_forgotten(&mut self, site: SiteId) {
-        self.queue.push_back(Item::Forgotten(site));
+    pub(super) fn push_forgotten(&mut self, site: SiteId, ticket: u64) {
+        self.queue.push_back(Item::Forgotten(site, ticket));
+    }
+
+    /// The operators who wait for records that are not durable.
+    pub(super) fn tickets(&self) -> Vec<u64> {
+        let appending = self.appending.iter().flatten();
+        let all = appending.chain(&self.queue);
+        all.filter_map(Item::ticket).collect()
     }
 
     /// What goes into the next batch, unless one is on its way or there is
@@ -306,7 +333,7 @@ impl Hub {
                     self.note_durable_source(&entry.origin);
                 }
                 Item::Site(_, then) => thens.push(then),
-                Item::Forgotten(_) => {}
+                Item::Forgotten(_, ticket) => thens.push(Then::Changed(ticket)),
             }
         }
         if let Some(last) = last {
@@ -352,14 +379,12 @@ impl Hub {
     /// are written again. After [`AppendFault::Unknown`] the hub refuses
     /// everything, since it cannot tell what the log holds.
     pub fn handle_append_failed(&mut self, now: Moment, fault: AppendFault, error: &Arc<str>) {
-        let error = Arc::clone(error);
-        let event = HubEvent::AppendFailed {
-            error: Arc::clone(&error),
-        };
+        let copy = || Arc::clone(error);
+        let event = HubEvent::AppendFailed { error: copy() };
         self.outputs.push_back(HubOutput::Event(event));
         let refusal = match fault {
-            AppendFault::NotStored => PublishRefusal::NotStored { error },
-            AppendFault::Unknown => PublishRefusal::Unknown { error },
+            AppendFault::NotStored => PublishRefusal::NotStored { error: copy() },
+            AppendFault::Unknown => PublishRefusal::Unknown { error: copy() },
         };
         for (_, waiter) in self.log.roll_back() {
             let refusal = refusal.clone();
@@ -379,7 +404,7 @@ impl Hub {
         }
         match fault {
             AppendFault::NotStored => self.log.retry_at = Some(now + self.config.retry_after),
-            AppendFault::Unknown => self.fail(),
+            AppendFault::Unknown => self.fail(error),
         }
     }
 
@@ -410,7 +435,7 @@ impl Hub {
                 Item::Site(site, _) => {
                     changed.insert(site);
                 }
-                Item::Forgotten(site) => batch.records.push(Record::Forgotten(site)),
+                Item::Forgotten(site, _) => batch.records.push(Record::Forgotten(site)),
             }
         }
         for site in changed {

@@ -12,7 +12,7 @@ use super::*;
 use crate::entry::ClientKey;
 use crate::ids::LifeId;
 use crate::limits::PAYLOAD_BYTES_MAX;
-use crate::message::{Holding, PublishRefusal, Violation};
+use crate::message::{Holding, PublishRefusal, ToSite, Violation};
 use crate::test_support::{EPOCH, NOW, TestHub, at, conn, hello, holding};
 
 fn publish(key: &[u8]) -> Publish {
@@ -208,7 +208,7 @@ fn a_master_that_was_forgotten_joins_like_everyone_else() {
     test.master();
     dumps::join(&mut test, 2, "b", 2);
     let master = test.hub.site(&HubConfig::default().first).unwrap();
-    assert!(test.hub.handle_forget(NOW, master));
+    test.hub.handle_forget(NOW, 1, master);
     for slot in 3..5 {
         let answer = test.arrive(slot, &hello("master", 9, Holding::Fresh));
         assert_eq!(stream_after(&answer), None);

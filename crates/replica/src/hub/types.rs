@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use thiserror::Error;
 use waystation_base::{ConnName, Epoch, FencingToken, Moment, Seq, SiteId};
 
 use crate::entry::{ClientKey, Entry, Origin};
@@ -189,6 +190,18 @@ pub enum HubOutput {
         /// Why.
         refusal: PublishRefusal,
     },
+    /// What an operator changed is durable: answer it.
+    Changed {
+        /// The ticket it came with.
+        ticket: u64,
+    },
+    /// What an operator wanted changed is not done, or nobody knows: answer it.
+    ChangeRefused {
+        /// The ticket it came with.
+        ticket: u64,
+        /// Why.
+        refusal: ChangeRefusal,
+    },
     /// Make a session for the connection.
     Admit {
         /// The connection.
@@ -219,6 +232,24 @@ pub enum HubOutput {
     },
     /// Something that operators want to know.
     Event(HubEvent),
+}
+
+/// Why what an operator wants is not done.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ChangeRefusal {
+    /// There is no such site, or it was forgotten meanwhile.
+    #[error("no such site is known")]
+    UnknownSite,
+    /// The log failed before: nothing is changed. Try again later.
+    #[error("the hub stands until the log is opened anew")]
+    LogFailed,
+    /// The log failed meanwhile. Look at the status and do it again.
+    #[error("it may be done or not: {error}")]
+    Unknown {
+        /// What the log said.
+        error: Arc<str>,
+    },
 }
 
 /// What operators want to know.

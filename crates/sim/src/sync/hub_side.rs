@@ -272,7 +272,7 @@ impl World {
                 }
             }
             HubOutput::Trim { through } => self.trim(through),
-            HubOutput::Event(_) => {}
+            HubOutput::Changed { .. } | HubOutput::ChangeRefused { .. } | HubOutput::Event(_) => {}
         }
     }
 
@@ -333,7 +333,7 @@ impl World {
     /// The operator gives the capturing site the right to write.
     pub(super) fn grant(&mut self, site: SiteId) {
         if let Some(hub) = &mut self.hub {
-            hub.handle_grant_writer(self.now, site);
+            hub.handle_grant_writer(self.now, 0, site);
         }
     }
 }

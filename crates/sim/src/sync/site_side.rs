@@ -458,7 +458,7 @@ impl World {
                     let Some(hub) = &mut self.hub else { continue };
                     let name = SiteName::new("master").expect("a valid name");
                     if let Some(site) = hub.site(&name) {
-                        hub.handle_forget(self.now, site);
+                        hub.handle_forget(self.now, 0, site);
                     }
                 }
                 side.rejoins += 1;

@@ -172,6 +172,10 @@ impl Desk {
                 let ticket = Ticket::of_number(ticket);
                 self.post(ticket.shard, ToShard::Published(ticket.wait, Err(refusal)));
             }
+            HubOutput::Changed { ticket } => self.changed(ticket),
+            HubOutput::ChangeRefused { ticket, refusal } => {
+                self.refuse(Ticket::of_number(ticket), refusal.to_string());
+            }
             HubOutput::Admit { conn, welcome } => {
                 self.admitted.retain(|_, site| *site != welcome.site);
                 self.admitted.insert(conn, welcome.site);

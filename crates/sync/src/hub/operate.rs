@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use waystation_base::Moment;
-use waystation_replica::{ApplyState, Phase, SiteName, SiteStatus};
+use waystation_base::{Moment, SiteId};
+use waystation_replica::{ApplyState, Hub, Phase, SiteName, SiteStatus};
 
 use super::desk::Desk;
 use super::letters::{Ticket, ToShard};
@@ -149,21 +149,9 @@ impl Desk {
                 let end = self.hub.end().0;
                 self.answer(ticket, &TrimReport { through, end });
             }
-            Operation::Grant { site } => {
-                self.change(ticket, &site, |desk, site| {
-                    desk.hub.handle_grant_writer(now, site)
-                });
-            }
-            Operation::Fence { site } => {
-                self.change(ticket, &site, |desk, site| {
-                    desk.hub.handle_fence_writer(now, site)
-                });
-            }
-            Operation::Forget { site } => {
-                self.change(ticket, &site, |desk, site| {
-                    desk.hub.handle_forget(now, site)
-                });
-            }
+            Operation::Grant { site } => self.change(ticket, &site, Hub::handle_grant_writer),
+            Operation::Fence { site } => self.change(ticket, &site, Hub::handle_fence_writer),
+            Operation::Forget { site } => self.change(ticket, &site, Hub::handle_forget),
         }
     }
 
@@ -176,20 +164,27 @@ impl Desk {
         }
     }
 
+    /// Has the core change something; it is answered when it is durable.
     fn change(
         &mut self,
         ticket: Ticket,
         name: &str,
-        change: impl FnOnce(&mut Self, waystation_base::SiteId) -> bool,
+        change: impl FnOnce(&mut Hub, Moment, u64, SiteId),
     ) {
         let site = SiteName::new(name).ok();
-        let site = site.and_then(|name| self.hub.site(&name));
-        if site.is_some_and(|site| change(self, site)) {
-            self.answer(ticket, &Done { done: true });
-        } else {
-            let error = format!("no site has the name {name}");
-            self.post(ticket.shard, ToShard::Operated(ticket.wait, Err(error)));
+        match site.and_then(|name| self.hub.site(&name)) {
+            Some(site) => change(&mut self.hub, self.shard.now(), ticket.number(), site),
+            None => self.refuse(ticket, format!("no site has the name {name}")),
         }
+    }
+
+    /// What an operator changed is durable.
+    pub(super) fn changed(&mut self, ticket: u64) {
+        self.answer(Ticket::of_number(ticket), &Done { done: true });
+    }
+
+    pub(super) fn refuse(&mut self, ticket: Ticket, error: String) {
+        self.post(ticket.shard, ToShard::Operated(ticket.wait, Err(error)));
     }
 
     pub(super) fn answer(&mut self, ticket: Ticket, report: &impl Serialize) {

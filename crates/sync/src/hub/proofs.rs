@@ -244,7 +244,7 @@ impl Desk {
     pub(super) fn verify(&mut self, ticket: Ticket, wait_ms: u64) {
         if self.proofs.running.len() >= PROOFS_MAX {
             let error = "too many proofs are under way".to_owned();
-            return self.post(ticket.shard, ToShard::Operated(ticket.wait, Err(error)));
+            return self.refuse(ticket, error);
         }
         let wait = Duration::from_millis(wait_ms).min(PROOF_WAIT_MAX);
         let deadline = self.shard.now() + wait;

@@ -1,5 +1,7 @@
 //! Captured changes and the right to write.
 
+use waystation_base::FencingToken;
+
 use super::*;
 use crate::entry::Origin;
 
@@ -10,7 +12,7 @@ fn with_writer() -> (TestHub, SiteId) {
     let mut test = TestHub::new(HubConfig::default());
     test.master();
     let site = test.hub.site(&HubConfig::default().first).unwrap();
-    assert!(test.hub.handle_grant_writer(NOW, site));
+    test.hub.handle_grant_writer(NOW, 1, site);
     let writer = ToSite::Writer {
         token: Some(TOKEN),
         source: 0,
@@ -88,7 +90,7 @@ fn after_a_restart_no_captured_change_enters_again() {
 fn a_writer_whose_token_was_taken_away_publishes_nothing() {
     let (mut test, site) = with_writer();
     capture(&mut test, TOKEN, 1, 1);
-    assert!(test.hub.handle_fence_writer(NOW, site));
+    test.hub.handle_fence_writer(NOW, 2, site);
     let (source, end) = (1, Seq(1));
     let fenced = HubEvent::Fenced { site, source, end };
     assert!(test.told().contains(&HubOutput::Event(fenced)));
@@ -97,7 +99,7 @@ fn a_writer_whose_token_was_taken_away_publishes_nothing() {
     assert_eq!(refusal(&refused), Some(PublishRefusal::Fenced { token }));
     assert_eq!(test.hub.end(), Seq(1));
     // A new token brings a new right, and the old one stays dead.
-    test.hub.handle_grant_writer(NOW, site);
+    test.hub.handle_grant_writer(NOW, 3, site);
     test.settle();
     let refused = capture(&mut test, TOKEN, 2, 1);
     assert_eq!(refusal(&refused), Some(PublishRefusal::Fenced { token }));
@@ -108,7 +110,7 @@ fn a_writer_whose_token_was_taken_away_publishes_nothing() {
 #[test]
 fn a_fence_holds_before_it_is_durable_and_a_grant_only_after() {
     let (mut test, site) = with_writer();
-    test.hub.handle_fence_writer(NOW, site);
+    test.hub.handle_fence_writer(NOW, 2, site);
     let publish = |token| ToHub::Publish {
         token,
         first: 1,
@@ -118,8 +120,131 @@ fn a_fence_holds_before_it_is_durable_and_a_grant_only_after() {
         .handle_report(NOW, conn(1), Report::Said(publish(TOKEN)));
     test.told();
     assert_eq!(test.hub.end(), Seq(0));
-    test.hub.handle_grant_writer(NOW, site);
+    test.hub.handle_grant_writer(NOW, 3, site);
     test.hub
         .handle_report(NOW, conn(1), Report::Said(publish(FencingToken(2))));
     assert!(refusal(&test.notices(conn(1))).is_some());
+}
+
+fn changed(told: &[HubOutput], ticket: u64) -> bool {
+    told.contains(&HubOutput::Changed { ticket })
+}
+
+/// The story: a fence was answered as done before it was durable; the hub died, and
+/// the next one let the site write.
+#[test]
+fn a_change_is_answered_when_it_is_durable_and_not_before() {
+    let (mut test, site) = with_writer();
+    let hub = &mut test.hub;
+    outputs(hub);
+    hub.handle_fence_writer(NOW, 5, site);
+    let told = outputs(hub);
+    assert!(matches!(&told[..], [HubOutput::Append(_)]), "{told:?}");
+    hub.handle_durable(NOW);
+    assert!(changed(&outputs(hub), 5));
+    hub.handle_forget(NOW, 6, site);
+    assert!(!changed(&outputs(hub), 6));
+    hub.handle_durable(NOW);
+    assert!(changed(&outputs(hub), 6));
+    hub.handle_grant_writer(NOW, 7, site);
+    let (ticket, refusal) = (7, ChangeRefusal::UnknownSite);
+    let refused = HubOutput::ChangeRefused { ticket, refusal };
+    assert_eq!(outputs(hub), [refused]);
+}
+
+/// The story: the fence was answered as done although the log had failed; the next
+/// hub read from the log that the site may write.
+#[test]
+fn a_change_that_the_log_loses_is_not_answered_as_done() {
+    let (mut test, site) = with_writer();
+    let record = test.batches.last().unwrap().records.clone();
+    let hub = &mut test.hub;
+    outputs(hub);
+    hub.handle_publish(NOW, 1, publish(b"a"));
+    outputs(hub);
+    // One change waits behind the batch that fails, one comes after.
+    hub.handle_fence_writer(NOW, 5, site);
+    let error: Arc<str> = "sync failed".into();
+    hub.handle_append_failed(NOW, AppendFault::Unknown, &error);
+    hub.handle_fence_writer(NOW, 6, site);
+    let told = outputs(hub);
+    let refused = |ticket, refusal| HubOutput::ChangeRefused { ticket, refusal };
+    assert!(told.contains(&refused(5, ChangeRefusal::Unknown { error })));
+    assert!(told.contains(&refused(6, ChangeRefusal::LogFailed)));
+    assert!(!changed(&told, 5) && !changed(&told, 6));
+    // What the next hub reads: the operator was not told otherwise.
+    let [Record::Site(record)] = &record[..] else {
+        panic!("not the record of the grant: {record:?}");
+    };
+    assert!(record.may_write);
+}
+
+/// A full disk: the change holds on, is written once there is room, and is answered
+/// then.
+#[test]
+fn a_change_that_finds_no_room_is_answered_once_it_is_stored() {
+    let (mut test, site) = with_writer();
+    let hub = &mut test.hub;
+    outputs(hub);
+    hub.handle_fence_writer(NOW, 5, site);
+    outputs(hub);
+    let error: Arc<str> = "no space left on device".into();
+    hub.handle_append_failed(NOW, AppendFault::NotStored, &error);
+    assert!(!changed(&outputs(hub), 5));
+    let later = NOW + HubConfig::default().retry_after;
+    hub.handle_timeout(later);
+    let told = outputs(hub);
+    assert!(matches!(&told[..], [HubOutput::Append(_)]), "{told:?}");
+    hub.handle_durable(later);
+    assert!(changed(&outputs(hub), 5));
+}
+
+/// The story: a grant came while a fence was on its way, and the fence's durability
+/// was taken for the grant's: the token was told before it was durable, and nobody
+/// heard that the fence was.
+#[test]
+fn a_grant_behind_a_fence_is_told_after_its_own_batch() {
+    let (mut test, site) = with_writer();
+    let hub = &mut test.hub;
+    outputs(hub);
+    hub.handle_fence_writer(NOW, 5, site);
+    outputs(hub);
+    hub.handle_grant_writer(NOW, 6, site);
+    hub.handle_durable(NOW);
+    let told = outputs(hub);
+    let (source, end) = (0, Seq(0));
+    let fenced = HubEvent::Fenced { site, source, end };
+    assert!(told.contains(&HubOutput::Event(fenced)), "{told:?}");
+    let writer = |token| HubOutput::Notify {
+        conn: conn(1),
+        notice: Notice::Send(ToSite::Writer { token, source }),
+    };
+    assert!(told.contains(&writer(None)), "{told:?}");
+    let token = Some(FencingToken(2));
+    assert!(!told.contains(&writer(token)), "told too early");
+    assert!(changed(&told, 5) && !changed(&told, 6));
+    hub.handle_durable(NOW);
+    let told = outputs(hub);
+    assert!(told.contains(&writer(token)), "{told:?}");
+    assert!(changed(&told, 6));
+}
+
+/// And the other way round: a right that was taken away meanwhile is not told.
+#[test]
+fn a_right_that_is_taken_away_on_its_way_is_never_told() {
+    let (mut test, site) = with_writer();
+    let hub = &mut test.hub;
+    outputs(hub);
+    hub.handle_grant_writer(NOW, 5, site);
+    outputs(hub);
+    hub.handle_fence_writer(NOW, 6, site);
+    hub.handle_durable(NOW);
+    hub.handle_durable(NOW);
+    let told = outputs(hub);
+    let is_right = |one: &HubOutput| {
+        matches!(one, HubOutput::Notify { notice: Notice::Send(ToSite::Writer { token, .. }), .. }
+            if token.is_some())
+    };
+    assert!(!told.iter().any(is_right), "{told:?}");
+    assert!(changed(&told, 5) && changed(&told, 6));
 }
