@@ -19,6 +19,7 @@ mod sessions;
 mod tail;
 mod writer;
 
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
@@ -38,7 +39,7 @@ use waystation_net::{
 use waystation_replica::{HubConfig, HubRestored, SessionConfig};
 
 use crate::limits::{DESK_LETTERS_MAX, OUTPUT_BYTES_MAX, SHARD_BYTES_MAX, SHARD_LETTERS_MAX};
-use crate::log::{Folder, Log, LogConfig, LogError, LogStore, random};
+use crate::log::{Files, Folder, Log, LogConfig, LogError, LogStore, random};
 use desk::Desk;
 use home::Homes;
 use letters::{Outgoing, ToDesk, ToShard};
@@ -68,6 +69,9 @@ pub struct HubOptions {
     pub session: SessionConfig,
     /// How it writes.
     pub log: LogConfig,
+    /// For how long a publisher or an operator waits for a log that does not
+    /// answer, before it hears that nobody knows what was done. Default 1 min.
+    pub answer_wait: Duration,
     /// How long a stop may take. Default 5 s.
     pub drain: Duration,
 }
@@ -82,6 +86,7 @@ impl HubOptions {
             hub: HubConfig::default(),
             session: SessionConfig::default(),
             log: LogConfig::default(),
+            answer_wait: Duration::from_mins(1),
             drain: Duration::from_secs(5),
         }
     }
@@ -105,7 +110,7 @@ pub enum HubError {
     Start(#[from] StartError),
     /// The log's thread cannot be started.
     #[error("cannot start the log's thread")]
-    Thread(#[source] std::io::Error),
+    Thread(#[source] io::Error),
 }
 
 /// A running hub. It stops when it is dropped.
@@ -140,7 +145,7 @@ impl HubServer {
     /// # Errors
     /// The folder is in use, holds a damaged log, or the address is in use.
     pub fn start(options: &HubOptions) -> Result<Self, HubError> {
-        Self::begin(options, None)
+        Self::begin(options, folder_of(options), None)
     }
 
     /// As [`HubServer::start`], with another store in the log's place: for benchmarks
@@ -154,28 +159,51 @@ impl HubServer {
         options: &HubOptions,
         store: Box<dyn LogStore + Send>,
     ) -> Result<Self, HubError> {
-        Self::begin(options, Some(store))
+        Self::begin(options, folder_of(options), Some(store))
     }
 
-    fn begin(
+    /// As [`HubServer::start`], with the log in files that `files` opens, now and
+    /// whenever the log failed: for tests with disks that fail.
+    ///
+    /// # Errors
+    /// As [`HubServer::start`].
+    #[doc(hidden)]
+    pub fn start_in<F>(
         options: &HubOptions,
+        files: impl Fn() -> io::Result<F> + Send + 'static,
+    ) -> Result<Self, HubError>
+    where
+        F: Files + Send + 'static,
+        F::File: Send + Sync + 'static,
+    {
+        Self::begin(options, files, None)
+    }
+
+    fn begin<F>(
+        options: &HubOptions,
+        files: impl Fn() -> io::Result<F> + Send + 'static,
         store: Option<Box<dyn LogStore + Send>>,
-    ) -> Result<Self, HubError> {
+    ) -> Result<Self, HubError>
+    where
+        F: Files + Send + 'static,
+        F::File: Send + Sync + 'static,
+    {
         let of_folder = |source| HubError::Folder {
             dir: options.dir.clone(),
             source,
         };
-        let files = Folder::open(&options.dir).map_err(|error| of_folder(error.into()))?;
-        let mut log = Log::open(files, options.log.clone(), fresh_epoch()).map_err(of_folder)?;
+        let opened = files().map_err(|error| of_folder(error.into()))?;
+        let mut log = Log::open(opened, options.log.clone(), fresh_epoch()).map_err(of_folder)?;
         let restored = log.restored(MonotonicClock.now(), random() >> 1);
         let (epoch, end) = (restored.epoch, restored.end);
         tracing::info!(%epoch, %end, start = %restored.start, "read the log");
-        let tail = Arc::new(Tail::new(log.reader()));
+        let tail = Arc::new(Tail::new(Arc::new(log.reader())));
         let (jobs, batches) = sync_channel(2);
         let (done, results) = mailbox(8);
         let trim = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             log: Some(log),
+            files: Box::new(files),
             store,
             options: options.clone(),
             batches,
@@ -245,6 +273,11 @@ impl Drop for HubServer {
     }
 }
 
+fn folder_of(options: &HubOptions) -> impl Fn() -> io::Result<Folder> + Send + 'static {
+    let dir = options.dir.clone();
+    move || Folder::open(&dir)
+}
+
 /// The history of a log that begins now: higher than those before it, as far as
 /// the calendar goes.
 fn fresh_epoch() -> Epoch {
@@ -297,10 +330,11 @@ fn serve(
         desk: Some((desk, letters)),
         shards: incoming,
     });
-    let session = options.session.clone();
+    let (session, answer_wait) = (options.session.clone(), options.answer_wait);
     let tail = Arc::clone(tail);
     let begin = move |shard: &Shard| {
-        let sessions = Sessions::new(shard, to_desk.clone(), Arc::clone(&tail), session.clone());
+        let (desk, tail) = (to_desk.clone(), Arc::clone(&tail));
+        let sessions = Sessions::new(shard, desk, tail, session.clone(), answer_wait);
         let mut start = start.lock().unwrap_or_else(PoisonError::into_inner);
         start.begin(shard, &sessions);
         shard.set_extension(sessions);

@@ -20,6 +20,7 @@ use waystation_replica::{Batch, Entry, HubRestored, Record, SiteRecord};
 
 pub use files::{Files, Folder, LogFile};
 pub use reader::LogReader;
+pub(crate) use reader::ReadLog;
 use record::put_record;
 pub(crate) use record::{Item, decode, put_entry};
 use recovery::Found;

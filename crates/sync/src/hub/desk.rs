@@ -174,7 +174,7 @@ impl Desk {
             }
             HubOutput::Changed { ticket } => self.changed(ticket),
             HubOutput::ChangeRefused { ticket, refusal } => {
-                self.refuse(Ticket::of_number(ticket), refusal.to_string());
+                self.refuse_change(ticket, &refusal);
             }
             HubOutput::Admit { conn, welcome } => {
                 self.admitted.retain(|_, site| *site != welcome.site);

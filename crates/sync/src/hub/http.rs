@@ -10,6 +10,7 @@ use http::{Method, Request, Response, StatusCode};
 use waystation_net::Conn;
 use waystation_net::native::HttpHandler;
 use waystation_replica::{ClientKey, Publish};
+use waystation_wire::Status;
 
 use super::operate::Operation;
 use super::publish::status_of;
@@ -54,20 +55,20 @@ async fn publish(sessions: Rc<Sessions>, request: Request<Bytes>) -> Response<By
             let body = serde_json::json!({ "epoch": epoch.0, "seq": seq.0 });
             json(StatusCode::OK, body.to_string().into())
         }
-        Err(refusal) => {
-            let status = status_of(&refusal).http_code();
-            let status = StatusCode::from_u16(status);
-            let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            fault(status, &refusal.to_string())
-        }
+        Err(refusal) => fault(code_of(status_of(&refusal)), &refusal.to_string()),
     }
 }
 
 async fn operate(sessions: Rc<Sessions>, operation: Operation) -> Response<Bytes> {
     match sessions.operate(operation).await {
         Ok(body) => json(StatusCode::OK, body),
-        Err(error) => fault(StatusCode::NOT_FOUND, &error),
+        Err(unable) => fault(code_of(unable.status), &unable.error),
     }
+}
+
+fn code_of(status: Status) -> StatusCode {
+    let code = StatusCode::from_u16(status.http_code());
+    code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 fn fault(status: StatusCode, error: &str) -> Response<Bytes> {

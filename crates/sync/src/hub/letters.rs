@@ -8,6 +8,7 @@ use waystation_mailbox::Sender;
 use waystation_replica::{
     AppendFault, Hello, HubRestored, Notice, Publish, PublishRefusal, Refusal, Report, Welcome,
 };
+use waystation_wire::Status;
 
 use super::operate::Operation;
 use crate::codec::{Proof, ProofAnswer};
@@ -53,7 +54,21 @@ pub(super) enum ToShard {
     /// A publish is durable, or refused.
     Published(u64, Result<(Epoch, Seq), PublishRefusal>),
     /// An operation was done: its answer in JSON, or why not.
-    Operated(u64, Result<Bytes, String>),
+    Operated(u64, Result<Bytes, Unable>),
+}
+
+/// Why an operation was not done, or nobody knows.
+#[derive(Debug)]
+pub(super) struct Unable {
+    pub(super) status: Status,
+    pub(super) error: String,
+}
+
+impl Unable {
+    pub(super) fn new(status: Status, error: impl Into<String>) -> Self {
+        let error = error.into();
+        Self { status, error }
+    }
 }
 
 /// From the log's thread.

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use waystation_base::{Moment, SiteId};
-use waystation_replica::{ApplyState, Hub, Phase, SiteName, SiteStatus};
+use waystation_replica::{ApplyState, ChangeRefusal, Hub, Phase, SiteName, SiteStatus};
+use waystation_wire::Status;
 
 use super::desk::Desk;
-use super::letters::{Ticket, ToShard};
+use super::letters::{Ticket, ToShard, Unable};
 
 /// What an operator wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,10 +173,11 @@ impl Desk {
         change: impl FnOnce(&mut Hub, Moment, u64, SiteId),
     ) {
         let site = SiteName::new(name).ok();
-        match site.and_then(|name| self.hub.site(&name)) {
-            Some(site) => change(&mut self.hub, self.shard.now(), ticket.number(), site),
-            None => self.refuse(ticket, format!("no site has the name {name}")),
-        }
+        let Some(site) = site.and_then(|name| self.hub.site(&name)) else {
+            let error = format!("no site has the name {name}");
+            return self.refuse(ticket, Unable::new(Status::NotFound, error));
+        };
+        change(&mut self.hub, self.shard.now(), ticket.number(), site);
     }
 
     /// What an operator changed is durable.
@@ -183,13 +185,24 @@ impl Desk {
         self.answer(Ticket::of_number(ticket), &Done { done: true });
     }
 
-    pub(super) fn refuse(&mut self, ticket: Ticket, error: String) {
-        self.post(ticket.shard, ToShard::Operated(ticket.wait, Err(error)));
+    pub(super) fn refuse_change(&mut self, ticket: u64, refusal: &ChangeRefusal) {
+        let status = match refusal {
+            ChangeRefusal::UnknownSite => Status::NotFound,
+            ChangeRefusal::LogFailed => Status::Unavailable,
+            ChangeRefusal::Unknown { .. } => Status::OutcomeUnknown,
+            _ => Status::Internal,
+        };
+        let unable = Unable::new(status, refusal.to_string());
+        self.refuse(Ticket::of_number(ticket), unable);
+    }
+
+    pub(super) fn refuse(&mut self, ticket: Ticket, unable: Unable) {
+        self.post(ticket.shard, ToShard::Operated(ticket.wait, Err(unable)));
     }
 
     pub(super) fn answer(&mut self, ticket: Ticket, report: &impl Serialize) {
         let answer = serde_json::to_vec(report).map(Bytes::from);
-        let answer = answer.map_err(|error| error.to_string());
+        let answer = answer.map_err(|error| Unable::new(Status::Internal, error.to_string()));
         self.post(ticket.shard, ToShard::Operated(ticket.wait, answer));
     }
 }

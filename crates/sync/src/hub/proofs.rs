@@ -14,9 +14,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use waystation_base::{ConnName, Moment, Seq};
 use waystation_replica::{Phase, Position};
+use waystation_wire::Status;
 
 use super::desk::Desk;
-use super::letters::{Ticket, ToShard};
+use super::letters::{Ticket, ToShard, Unable};
 use crate::adapter::RangeHash;
 use crate::codec::{Proof, ProofAnswer, ProofSaid};
 use crate::limits::{
@@ -243,8 +244,8 @@ impl Desk {
     /// Asks every live site for the hashes of its copy at one sequence.
     pub(super) fn verify(&mut self, ticket: Ticket, wait_ms: u64) {
         if self.proofs.running.len() >= PROOFS_MAX {
-            let error = "too many proofs are under way".to_owned();
-            return self.refuse(ticket, error);
+            let error = "too many proofs are under way";
+            return self.refuse(ticket, Unable::new(Status::Overloaded, error));
         }
         let wait = Duration::from_millis(wait_ms).min(PROOF_WAIT_MAX);
         let deadline = self.shard.now() + wait;

@@ -217,7 +217,7 @@ impl Handler for OperateHandler {
                         .with_trace(header.trace);
                     reply(&conn, &answer, &body)
                 }
-                Err(error) => reply_error(&conn, &header, Status::NotFound, &error),
+                Err(unable) => reply_error(&conn, &header, unable.status, &unable.error),
             };
         }))
     }

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
@@ -14,16 +15,16 @@ use waystation_net::{CloseReason, Conn, HandlerGuard, Label, Shard};
 use waystation_replica::{
     Notice, Publish, PublishRefusal, Refusal, SessionConfig, ToHub, ToSite, Violation, Welcome,
 };
-use waystation_wire::Header;
+use waystation_wire::{Header, Status};
 
 use super::http::Http;
-use super::letters::{Ticket, ToDesk, ToShard};
+use super::letters::{Ticket, ToDesk, ToShard, Unable};
 use super::operate::Operation;
 use super::publish::{self, OperateHandler, PartHandler, Parts, PublishHandler};
 use super::session_task;
 use super::tail::Tail;
 use crate::codec::{DecodeError, FromHub, FromSite, Pieces, Proof, id};
-use crate::limits::{HELLO_BYTES_MAX, REQUESTS_PER_CONNECTION, SESSION_INPUTS_MAX};
+use crate::limits::{HELLO_BYTES_MAX, PROOF_WAIT_MAX, REQUESTS_PER_CONNECTION, SESSION_INPUTS_MAX};
 
 /// What a session's task takes in.
 pub(super) enum Input {
@@ -125,7 +126,7 @@ struct FromFrame {
 /// An answer of the desk.
 pub(super) enum Answer {
     Published(Result<(Epoch, Seq), PublishRefusal>),
-    Operated(Result<Bytes, String>),
+    Operated(Result<Bytes, Unable>),
 }
 
 /// The sessions of a shard.
@@ -134,6 +135,7 @@ pub(super) struct Sessions {
     pub(super) desk: Sender<ToDesk>,
     pub(super) tail: Arc<Tail>,
     pub(super) config: SessionConfig,
+    answer_wait: Duration,
     seats: RefCell<BTreeMap<ConnName, Rc<Seat>>>,
     pub(super) parts: RefCell<BTreeMap<ConnName, Parts>>,
     waits: RefCell<BTreeMap<u64, Waiter>>,
@@ -146,12 +148,14 @@ impl Sessions {
         desk: Sender<ToDesk>,
         tail: Arc<Tail>,
         config: SessionConfig,
+        answer_wait: Duration,
     ) -> Rc<Self> {
         Rc::new(Self {
             shard: shard.clone(),
             desk,
             tail,
             config,
+            answer_wait,
             seats: RefCell::default(),
             parts: RefCell::default(),
             waits: RefCell::default(),
@@ -318,29 +322,56 @@ impl Sessions {
         publish: Publish,
     ) -> Result<(Epoch, Seq), PublishRefusal> {
         let letter = |ticket| ToDesk::Publish(ticket, publish);
-        match self.ask(letter).await {
-            Some(Answer::Published(result)) => result,
-            Some(Answer::Operated(_)) | None => Err(PublishRefusal::Busy),
+        match self.ask(Duration::ZERO, letter).await {
+            Ok(Answer::Published(result)) => result,
+            Ok(Answer::Operated(_)) | Err(Unanswered::NotAsked) => Err(PublishRefusal::Busy),
+            Err(Unanswered::Late) => {
+                let error = "the log does not answer".into();
+                Err(PublishRefusal::Unknown { error })
+            }
         }
     }
 
     /// Has an operation done: its answer in JSON.
-    pub(super) async fn operate(self: Rc<Self>, operation: Operation) -> Result<Bytes, String> {
+    pub(super) async fn operate(self: Rc<Self>, operation: Operation) -> Result<Bytes, Unable> {
+        let wait = match operation {
+            Operation::Verify { wait_ms } => Duration::from_millis(wait_ms).min(PROOF_WAIT_MAX),
+            _ => Duration::ZERO,
+        };
         let letter = |ticket| ToDesk::Operate(ticket, operation);
-        match self.ask(letter).await {
-            Some(Answer::Operated(result)) => result,
-            Some(Answer::Published(_)) | None => Err("the hub has too much to do".to_owned()),
+        match self.ask(wait, letter).await {
+            Ok(Answer::Operated(result)) => result,
+            Ok(Answer::Published(_)) | Err(Unanswered::NotAsked) => {
+                let error = "the hub has too much to do";
+                Err(Unable::new(Status::Overloaded, error))
+            }
+            Err(Unanswered::Late) => {
+                let error = "it may be done or not: the log does not answer";
+                Err(Unable::new(Status::OutcomeUnknown, error))
+            }
         }
     }
 
-    /// None when the desk has no room, or is gone.
-    async fn ask(&self, letter: impl FnOnce(Ticket) -> ToDesk) -> Option<Answer> {
+    /// Asks the desk, and waits `more` than for what is to be durable.
+    async fn ask(
+        &self,
+        more: Duration,
+        letter: impl FnOnce(Ticket) -> ToDesk,
+    ) -> Result<Answer, Unanswered> {
         let (answer, waiter) = oneshot::channel();
         let ticket = self.wait(Waiter::Task(answer));
         let wait = ticket.wait;
         let _waiting = Waiting { of: self, wait };
-        self.desk.try_send(letter(ticket)).ok()?;
-        waiter.await.ok()
+        self.desk
+            .try_send(letter(ticket))
+            .map_err(|_| Unanswered::NotAsked)?;
+        let late = self.shard.sleep(self.answer_wait + more);
+        tokio::select! {
+            biased;
+            // A desk that is gone has answered whom it could.
+            answer = waiter => answer.map_err(|_| Unanswered::Late),
+            () = late => Err(Unanswered::Late),
+        }
     }
 
     fn wait(&self, waiter: Waiter) -> Ticket {
@@ -350,6 +381,14 @@ impl Sessions {
         let shard = self.shard.id().0;
         Ticket { shard, wait }
     }
+}
+
+/// Why there is no answer of the desk.
+enum Unanswered {
+    /// It has no room, or is gone.
+    NotAsked,
+    /// It did not answer in time: what was asked may be done or not.
+    Late,
 }
 
 /// Takes a wait off the list, however it ends.
@@ -367,7 +406,7 @@ impl Drop for Waiting<'_> {
 /// The desk must hear that a connection is gone, whenever it has room.
 async fn tell_lost(sessions: Rc<Sessions>, name: ConnName) {
     while sessions.desk.try_send(ToDesk::Lost(name)).is_err() && !sessions.desk.is_closed() {
-        let pause = std::time::Duration::from_millis(10);
+        let pause = Duration::from_millis(10);
         sessions.shard.sleep(pause).await;
     }
 }

@@ -1,17 +1,16 @@
 //! The last entries in memory: sites that keep up are served without the disk.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use waystation_base::Seq;
 use waystation_replica::{Entry, entry_bytes};
 
 use crate::limits::TAIL_BYTES_MAX;
-use crate::log::LogReader;
+use crate::log::ReadLog;
 
 struct State {
-    reader: LogReader<File>,
+    reader: Arc<dyn ReadLog>,
     entries: VecDeque<Arc<Entry>>,
     bytes: u64,
 }
@@ -22,7 +21,7 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    pub(super) fn new(reader: LogReader<File>) -> Self {
+    pub(super) fn new(reader: Arc<dyn ReadLog>) -> Self {
         Self {
             state: RwLock::new(State {
                 reader,
@@ -33,7 +32,7 @@ impl Tail {
     }
 
     /// The log was opened anew.
-    pub(super) fn reset(&self, reader: LogReader<File>) {
+    pub(super) fn reset(&self, reader: Arc<dyn ReadLog>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         *state = State {
             reader,
@@ -56,12 +55,12 @@ impl Tail {
         }
     }
 
-    pub(super) fn reader(&self) -> LogReader<File> {
+    pub(super) fn reader(&self) -> Arc<dyn ReadLog> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.reader.clone()
+        Arc::clone(&state.reader)
     }
 
-    /// Entries in `(after, through]`, as [`LogReader::read`] gives them; none if
+    /// Entries in `(after, through]`, as [`LogReader::read`](crate::LogReader::read) gives them; none if
     /// the first is not in memory.
     pub(super) fn read(
         &self,

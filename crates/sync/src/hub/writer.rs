@@ -1,5 +1,6 @@
 //! The log's thread: appends a batch, trims, and opens the log anew when it failed.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -13,14 +14,16 @@ use waystation_replica::{AppendFault, Batch};
 use super::letters::Done;
 use super::tail::Tail;
 use super::{HubOptions, fresh_epoch};
-use crate::log::{AppendError, Folder, Log, LogError, LogStore, random};
+use crate::log::{AppendError, Files, Log, LogError, LogStore, random};
 
 /// How often the thread looks whether something may be trimmed, or tries to open
 /// the log again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-pub(super) struct Writer {
-    pub(super) log: Option<Log<Folder>>,
+pub(super) struct Writer<F: Files> {
+    pub(super) log: Option<Log<F>>,
+    /// Opens the log's folder.
+    pub(super) files: Box<dyn Fn() -> io::Result<F> + Send>,
     /// What keeps entries in the log's place, in a benchmark.
     pub(super) store: Option<Box<dyn LogStore + Send>>,
     pub(super) options: HubOptions,
@@ -31,7 +34,10 @@ pub(super) struct Writer {
     pub(super) tail: Arc<Tail>,
 }
 
-impl Writer {
+impl<F: Files> Writer<F>
+where
+    F::File: Send + Sync + 'static,
+{
     /// Ends when the desk is gone.
     pub(super) fn run(mut self) {
         loop {
@@ -78,7 +84,7 @@ impl Writer {
         match self.open() {
             Ok(mut log) => {
                 let restored = log.restored(MonotonicClock.now(), random() >> 1);
-                self.tail.reset(log.reader());
+                self.tail.reset(Arc::new(log.reader()));
                 tracing::info!(end = %restored.end, "opened the log anew");
                 self.log = Some(log);
                 self.tell(Done::Reopened(Box::new(restored)));
@@ -87,8 +93,8 @@ impl Writer {
         }
     }
 
-    fn open(&self) -> Result<Log<Folder>, LogError> {
-        let files = Folder::open(&self.options.dir)?;
+    fn open(&self) -> Result<Log<F>, LogError> {
+        let files = (self.files)()?;
         Log::open(files, self.options.log.clone(), fresh_epoch())
     }
 

@@ -33,6 +33,18 @@ pub struct LogReader<T> {
     view: Arc<RwLock<View<T>>>,
 }
 
+/// A [`LogReader`] of any kind of files.
+pub(crate) trait ReadLog: Send + Sync {
+    /// As [`LogReader::read`].
+    fn read(&self, after: Seq, through: Seq, bytes_max: u64) -> Result<Vec<Arc<Entry>>, ReadError>;
+}
+
+impl<T: LogFile + Send + Sync> ReadLog for LogReader<T> {
+    fn read(&self, after: Seq, through: Seq, bytes_max: u64) -> Result<Vec<Arc<Entry>>, ReadError> {
+        Self::read(self, after, through, bytes_max)
+    }
+}
+
 impl<T> Clone for LogReader<T> {
     fn clone(&self) -> Self {
         Self {

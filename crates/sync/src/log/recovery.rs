@@ -192,7 +192,11 @@ impl<F: Files> Recovery<F> {
 /// batch is written again. Those before it were synced before it was written.
 fn make_durable(file: &impl LogFile, data: &[u8], last_batch: Range<u64>) -> io::Result<()> {
     erase(file, data, last_batch.end)?;
-    let at = |offset| usize::try_from(offset).unwrap_or(usize::MAX).min(data.len());
+    let at = |offset| {
+        usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(data.len())
+    };
     let batch = &data[at(last_batch.start)..at(last_batch.end)];
     if !batch.is_empty() {
         file.write_at(last_batch.start, batch)?;

@@ -180,12 +180,7 @@ impl History {
 
     /// The log goes on after a power loss, until the next one. What was torn never
     /// comes back.
-    fn check_twice(
-        &self,
-        count: usize,
-        left_out: LeftOut,
-        rng: &mut Rng,
-    ) -> Result<(), String> {
+    fn check_twice(&self, count: usize, left_out: LeftOut, rng: &mut Rng) -> Result<(), String> {
         let (files, mut log) = self.check(count, left_out, rng)?;
         let opened = files.count();
         let end = usize::try_from(log.end().0).unwrap();
