@@ -26,8 +26,8 @@ use append::{Appender, Then};
 use join::{Dump, Join};
 
 pub use types::{
-    AppendFault, Batch, ChangeRefusal, HubConfig, HubEvent, HubOutput, Phase, Publish, Record, Restored,
-    SiteRecord, SiteStatus,
+    AppendFault, Batch, ChangeRefusal, HubConfig, HubEvent, HubOutput, Phase, Publish, Record,
+    Restored, SiteRecord, SiteStatus,
 };
 
 /// What the hub knows of a site.
@@ -314,6 +314,9 @@ impl Hub {
                 self.tell_writer(site, token, may_write);
                 self.outputs.push_back(HubOutput::Changed { ticket });
             }
+            Then::Refuse(conn, ref name, ref refusal) => {
+                self.refuse(conn, name.clone(), refusal.clone());
+            }
             Then::Changed(ticket) => self.outputs.push_back(HubOutput::Changed { ticket }),
             Then::Nothing => {}
         }
@@ -323,6 +326,10 @@ impl Hub {
     fn fail(&mut self, error: &Arc<str>) {
         self.log.is_failed = true;
         self.refuse_changes(error);
+        for conn in self.log.refusing() {
+            let refusal = Refusal::LogFailed;
+            self.outputs.push_back(HubOutput::Refuse { conn, refusal });
+        }
         let conns: Vec<ConnName> = self.conns.keys().copied().collect();
         for conn in conns {
             self.notify(conn, Notice::Close(Refusal::LogFailed));

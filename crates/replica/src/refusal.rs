@@ -34,6 +34,13 @@ pub enum Refusal {
         /// The log's durable end.
         end: Seq,
     },
+    /// The copy was past the end of the log once: since then the log gave its
+    /// numbers to other entries. It must join anew.
+    #[error("the copy stands at {claimed}, and was past the end of the log before")]
+    WasPastEnd {
+        /// Where it stands.
+        claimed: Seq,
+    },
     /// The entries that the copy needs are gone.
     #[error("must re-seed: the copy stands at {at}, and the log begins after {start}")]
     MustReseed {

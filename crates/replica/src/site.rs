@@ -315,6 +315,7 @@ impl Site {
                 | Refusal::OtherEpoch { .. }
                 | Refusal::UnknownSite { .. }
                 | Refusal::PastEnd { .. }
+                | Refusal::WasPastEnd { .. }
                 | Refusal::OtherLife { .. }
                 | Refusal::SecondMaster { .. }
                 | Refusal::Superseded

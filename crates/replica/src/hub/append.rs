@@ -9,13 +9,13 @@ use waystation_base::{ConnName, FencingToken, Moment, Seq, SiteId};
 use super::Hub;
 use super::types::{AppendFault, Batch, HubEvent, HubOutput, Publish, Record};
 use crate::entry::{Entry, Origin};
-use crate::ids::Position;
+use crate::ids::{Position, SiteName};
 use crate::keys::Keys;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, CLIENT_KEY_BYTES_MAX, PAYLOAD_BYTES_MAX,
     PUBLISHES_PENDING_BYTES_MAX, PUBLISHES_PENDING_MAX,
 };
-use crate::message::{PublishRefusal, ToSite};
+use crate::message::{PublishRefusal, Refusal, ToSite};
 use crate::session::{Notice, entry_bytes};
 
 /// What happens once a record is durable.
@@ -35,6 +35,8 @@ pub(super) enum Then {
     },
     /// What an operator changed is durable.
     Changed(u64),
+    /// The connection is refused, and the copy stays refused.
+    Refuse(ConnName, SiteName, Refusal),
     Nothing,
 }
 
@@ -137,6 +139,17 @@ impl Appender {
 
     pub(super) fn push_forgotten(&mut self, site: SiteId, ticket: u64) {
         self.queue.push_back(Item::Forgotten(site, ticket));
+    }
+
+    /// The connections that are refused once that is durable.
+    pub(super) fn refusing(&self) -> Vec<ConnName> {
+        let appending = self.appending.iter().flatten();
+        let all = appending.chain(&self.queue);
+        all.filter_map(|one| match one {
+            Item::Site(_, Then::Refuse(conn, ..)) => Some(*conn),
+            _ => None,
+        })
+        .collect()
     }
 
     /// The operators who wait for records that are not durable.

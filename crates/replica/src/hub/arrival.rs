@@ -5,7 +5,7 @@ use waystation_base::{ConnName, Moment, Seq, SiteId};
 use super::append::Then;
 use super::types::{HubEvent, HubOutput, Phase, SiteRecord};
 use super::{Hub, Known};
-use crate::ids::Position;
+use crate::ids::{Position, SiteName};
 use crate::limits::SITES_MAX;
 use crate::message::{Hello, Holding, Refusal, Vitals, Welcome};
 use crate::session::Notice;
@@ -15,15 +15,18 @@ impl Hub {
     /// its record is durable, or by [`HubOutput::Refuse`].
     pub fn handle_hello(&mut self, now: Moment, conn: ConnName, hello: &Hello) {
         if let Err(refusal) = self.arrive(now, conn, hello) {
-            let name = hello.name.clone();
-            let event = HubEvent::Refused {
-                name,
-                refusal: refusal.clone(),
-            };
-            self.outputs.push_back(HubOutput::Event(event));
-            self.outputs.push_back(HubOutput::Refuse { conn, refusal });
+            self.refuse(conn, hello.name.clone(), refusal);
         }
         self.advance(now);
+    }
+
+    pub(super) fn refuse(&mut self, conn: ConnName, name: SiteName, refusal: Refusal) {
+        let event = HubEvent::Refused {
+            name,
+            refusal: refusal.clone(),
+        };
+        self.outputs.push_back(HubOutput::Event(event));
+        self.outputs.push_back(HubOutput::Refuse { conn, refusal });
     }
 
     fn arrive(&mut self, now: Moment, conn: ConnName, hello: &Hello) -> Result<(), Refusal> {
@@ -32,7 +35,13 @@ impl Hub {
         }
         let site = self.site(&hello.name);
         self.check_life(site, hello)?;
-        let at = self.check_holding(site, hello)?;
+        let at = match self.check_holding(site, hello) {
+            Err(Refusal::PastEnd { claimed, end }) => {
+                self.note_beyond(conn, site, hello, claimed, end);
+                return Ok(());
+            }
+            checked => checked?,
+        };
         let site = match site {
             Some(site) => site,
             None => self.add(now, hello)?,
@@ -78,6 +87,30 @@ impl Hub {
             self.log.push_site(site, Then::Admit(conn, site));
         }
         Ok(())
+    }
+
+    /// The copy has entries that the log does not have. Their numbers are given anew,
+    /// so that it must not come in once the log has passed its place. That is durable
+    /// before it hears of it.
+    fn note_beyond(
+        &mut self,
+        conn: ConnName,
+        site: Option<SiteId>,
+        hello: &Hello,
+        claimed: Seq,
+        end: Seq,
+    ) {
+        let (name, refusal) = (hello.name.clone(), Refusal::PastEnd { claimed, end });
+        let known = site.and_then(|site| self.sites.get_mut(&site));
+        let Some(known) = known else {
+            return self.refuse(conn, name, refusal);
+        };
+        known.record.phase = Phase::Beyond;
+        let site = known.record.site;
+        let event = HubEvent::Beyond { site, claimed, end };
+        self.outputs.push_back(HubOutput::Event(event));
+        let then = Then::Refuse(conn, name, refusal);
+        self.log.push_site(site, then);
     }
 
     /// A name belongs to one copy. Only a copy that is not connected makes room
@@ -149,6 +182,11 @@ impl Hub {
             return Err(Refusal::UnknownSite { name });
         }
         let (claimed, end) = (position.seq, self.end());
+        let known = site.and_then(|site| self.sites.get(&site));
+        // A copy with another life is refused before.
+        if known.is_some_and(|one| one.record.phase == Phase::Beyond) {
+            return Err(Refusal::WasPastEnd { claimed });
+        }
         if claimed > end {
             return Err(Refusal::PastEnd { claimed, end });
         }

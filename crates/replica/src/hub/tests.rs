@@ -241,6 +241,54 @@ fn claims_that_the_log_cannot_meet_are_refused_by_reason() {
     assert_eq!(unknown, Refusal::UnknownSite { name });
 }
 
+/// The story: a hub's folder was restored from a backup, and its last entries were
+/// gone. A site that had applied them was refused; the log gave their numbers to
+/// other entries, and when it had passed the site's place, a restart of the site was
+/// welcome: two histories in one, and nobody noticed.
+#[test]
+fn a_copy_that_was_past_the_end_never_comes_in_again() {
+    let mut test = TestHub::new(HubConfig::default());
+    test.master();
+    dumps::join(&mut test, 2, "b", 2);
+    test.publish(5);
+    test.hub.handle_lost(NOW, conn(2));
+    test.hub
+        .handle_hello(NOW, conn(3), &hello("b", 2, holding(6)));
+    // First it must be durable that the copy is refused.
+    let Some(HubOutput::Event(event)) = test.hub.poll_output() else {
+        panic!("nobody hears of it");
+    };
+    let site = test.hub.site(&crate::test_support::name("b")).unwrap();
+    let (claimed, end) = (Seq(6), Seq(5));
+    assert_eq!(event, HubEvent::Beyond { site, claimed, end });
+    let told = outputs(&mut test.hub);
+    let [HubOutput::Append(batch)] = &told[..] else {
+        panic!("told before it is durable: {told:?}");
+    };
+    let record = batch.records.clone();
+    test.hub.handle_durable(NOW);
+    let (conn, refusal) = (conn(3), Refusal::PastEnd { claimed, end });
+    let refuse = HubOutput::Refuse { conn, refusal };
+    assert!(test.told().contains(&refuse));
+    test.publish(5);
+    let was = Refusal::WasPastEnd { claimed };
+    let answer = test.arrive(4, &hello("b", 2, holding(6)));
+    assert_eq!(refused(&answer), &was);
+    // After a restart, too.
+    let [Record::Site(record)] = &record[..] else {
+        panic!("not one record: {record:?}");
+    };
+    let mut restored = Restored::empty(EPOCH);
+    restored.end = Seq(10);
+    restored.sites = vec![record.clone()];
+    let mut again = TestHub::restored(restored, HubConfig::default());
+    let answer = again.arrive(1, &hello("b", 2, holding(6)));
+    assert_eq!(refused(&answer), &was);
+    // Another copy takes its place.
+    let answer = again.arrive(2, &hello("b", 3, Holding::Fresh));
+    assert_eq!(stream_after(&answer), None);
+}
+
 #[test]
 fn a_copy_of_a_copy_cannot_take_a_sites_name() {
     let mut test = TestHub::new(HubConfig::default());

@@ -71,6 +71,9 @@ pub enum Phase {
     Live,
     /// What it needs was trimmed: it must join anew.
     Evicted,
+    /// It was past the end of the log: what it holds is not what the log says. It
+    /// must join anew.
+    Beyond,
 }
 
 /// What the log stores of a site.
@@ -277,6 +280,16 @@ pub enum HubEvent {
         acked: Seq,
         /// What it has.
         at: Seq,
+    },
+    /// A site holds entries that the log does not have: the log lost its end, or
+    /// was restored from before. The copy is refused from now on.
+    Beyond {
+        /// The site.
+        site: SiteId,
+        /// What it claims.
+        claimed: Seq,
+        /// The log's end.
+        end: Seq,
     },
     /// A dump failed.
     DumpFailed {

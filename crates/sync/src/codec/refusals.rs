@@ -54,6 +54,10 @@ pub(super) fn put_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
         Refusal::Silent => out.push(8),
         Refusal::SitesFull => out.push(9),
         Refusal::LogFailed => out.push(10),
+        Refusal::WasPastEnd { claimed } => {
+            out.push(12);
+            put_u64(out, claimed.0);
+        }
         other => put_told(out, 11, &other.to_string()),
     }
 }
@@ -89,6 +93,9 @@ pub(super) fn take_refusal(reader: &mut Reader) -> Option<Refusal> {
         11 => Refusal::Violation(Violation::Told {
             text: take_text(reader)?,
         }),
+        12 => Refusal::WasPastEnd {
+            claimed: reader.seq()?,
+        },
         _ => return None,
     })
 }

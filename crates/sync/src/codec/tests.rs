@@ -183,6 +183,7 @@ fn refusals() -> Vec<Refusal> {
         Refusal::Silent,
         Refusal::SitesFull,
         Refusal::LogFailed,
+        Refusal::WasPastEnd { claimed: Seq(4) },
         Refusal::Violation(Violation::Told {
             text: "a gap".into(),
         }),

@@ -221,6 +221,9 @@ fn log(event: &HubEvent) {
         HubEvent::Rewound { site, acked, at } => {
             tracing::warn!(%site, %acked, %at, "a site came back with less than it had");
         }
+        HubEvent::Beyond { site, claimed, end } => {
+            tracing::error!(%site, %claimed, %end, "a site is past the end of the log: it must join anew");
+        }
         HubEvent::DumpFailed { donor, error } => {
             tracing::error!(%donor, error = &**error, "a dump failed");
         }

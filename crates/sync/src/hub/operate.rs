@@ -60,7 +60,8 @@ pub struct SiteReport {
     pub id: u16,
     /// Its name.
     pub name: String,
-    /// `fresh`, `restoring`, `live` or `evicted`.
+    /// `fresh`, `restoring`, `live`, `evicted` or `past end`; the last two must join
+    /// anew.
     pub phase: String,
     /// Whether it is connected.
     pub is_connected: bool,
@@ -100,6 +101,7 @@ impl From<SiteStatus> for SiteReport {
                 Phase::Restoring => "restoring",
                 Phase::Live => "live",
                 Phase::Evicted => "evicted",
+                Phase::Beyond => "past end",
             }
             .to_owned(),
             is_connected: one.is_connected,

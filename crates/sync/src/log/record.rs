@@ -51,6 +51,7 @@ pub(crate) fn put_record(out: &mut Vec<u8>, record: &Record) {
                 Phase::Restoring => 1,
                 Phase::Live => 2,
                 Phase::Evicted => 3,
+                Phase::Beyond => 4,
             });
             put_u64(out, record.at.0);
             put_u64(out, record.token.0);
@@ -74,6 +75,7 @@ fn read_site(reader: &mut Reader) -> Option<SiteRecord> {
             1 => Phase::Restoring,
             2 => Phase::Live,
             3 => Phase::Evicted,
+            4 => Phase::Beyond,
             _ => return None,
         },
         at: reader.seq()?,
