@@ -162,7 +162,7 @@ impl Hub {
                 position,
                 ahead,
                 size,
-            } => self.snapshot_opened(site, snapshot, position, ahead, size),
+            } => self.snapshot_opened(now, site, snapshot, position, ahead, size),
             Report::SnapshotFailed { snapshot, error } => {
                 self.snapshot_failed(now, site, snapshot, &error);
             }

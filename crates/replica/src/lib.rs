@@ -33,6 +33,9 @@
 //! what is in flight is waited for; then the donor opens a snapshot, and its
 //! increments go on at once. Requests that come meanwhile share it.
 //!
+//! A copy that takes long leaves its snapshot for a fresh one now and then, so that
+//! neither the log nor the donor's database keeps all that is written meanwhile.
+//!
 //! Each chunk carries the position of its snapshot. Before a joiner stores a chunk
 //! of another donor, it brings the rows that it has to that chunk's position: it
 //! applies the entries in between to keys below its cursor only. So chunks of

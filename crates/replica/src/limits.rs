@@ -40,6 +40,10 @@ pub const MARKS_MAX: usize = 8192;
 /// Most joiners that one dump serves. One more waits for the next dump.
 pub const JOINERS_OF_A_DUMP_MAX: usize = 16;
 
+/// A dump that is open for longer serves no more joiners than it has: they get a
+/// fresh one.
+pub const DUMP_SHARED_FOR: Duration = Duration::from_secs(30);
+
 /// Most snapshots that a donor holds open. One more is refused.
 pub const SNAPSHOTS_OPEN_MAX: usize = 4;
 

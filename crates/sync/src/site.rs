@@ -38,6 +38,10 @@ pub struct SiteOptions {
     /// Name, zone, how it applies and joins. What entries touch, and whether they
     /// can be applied to a part of a copy, the adapter says.
     pub core: SiteConfig,
+    /// How busy its machine is, in thousandths, for the choice of donors. Default
+    /// what the system says of the last minute, 1000 where each processor has one
+    /// process that wants to run.
+    pub load_permille: fn() -> u16,
     /// How long a stop may take. Default 5 s.
     pub drain: Duration,
 }
@@ -48,6 +52,7 @@ impl SiteOptions {
         Self {
             hub,
             core,
+            load_permille: load::machine_permille,
             drain: Duration::from_secs(5),
         }
     }

@@ -11,7 +11,7 @@ use super::{Hub, Known};
 use crate::donor_choice::{Candidate, best_donor};
 use crate::entry::{Chunk, SnapshotSize};
 use crate::ids::{Ahead, Position, SnapshotId};
-use crate::limits::{JOINERS_OF_A_DUMP_MAX, SNAPSHOTS_OPEN_MAX};
+use crate::limits::{DUMP_SHARED_FOR, JOINERS_OF_A_DUMP_MAX, SNAPSHOTS_OPEN_MAX};
 use crate::message::{Donor, JoinError, Pull, Restoring, ToSite};
 use crate::session::Notice;
 
@@ -64,6 +64,7 @@ impl Join {
 /// What is known of a snapshot that is open.
 #[derive(Clone, Copy, Debug)]
 struct Opened {
+    since: Moment,
     position: Position,
     ahead: Option<Ahead>,
     size: SnapshotSize,
@@ -79,13 +80,15 @@ pub(super) struct Dump {
 }
 
 impl Dump {
-    /// Whether a joiner that needs `at_least` can be served as well.
-    fn takes(&self, at_least: Seq, start: Seq) -> bool {
+    /// Whether a joiner that needs `at_least` can be served as well. One that has
+    /// been open for long is nothing to begin with: who leaves it for a fresh one
+    /// must not get it again.
+    fn takes(&self, now: Moment, at_least: Seq, start: Seq) -> bool {
         let is_far_enough = match self.opened {
             None => self.at_least >= at_least,
             Some(opened) => {
                 let seq = opened.position.seq;
-                seq >= at_least && seq >= start
+                seq >= at_least && seq >= start && now < opened.since + DUMP_SHARED_FOR
             }
         };
         is_far_enough && self.joiners.len() < JOINERS_OF_A_DUMP_MAX
@@ -181,7 +184,7 @@ impl Hub {
         let mut of_donor = self.dumps.iter().filter(|(_, dump)| dump.donor == donor);
         let shared = of_donor
             .clone()
-            .find(|(_, dump)| dump.takes(at_least, start));
+            .find(|(_, dump)| dump.takes(now, at_least, start));
         if let Some((&snapshot, _)) = shared {
             return self.share(site, snapshot);
         }
@@ -265,6 +268,7 @@ impl Hub {
 
     pub(super) fn snapshot_opened(
         &mut self,
+        now: Moment,
         donor: SiteId,
         snapshot: SnapshotId,
         position: Position,
@@ -276,6 +280,7 @@ impl Hub {
             return self.notify_site(donor, Notice::CloseSnapshot { snapshot });
         };
         dump.opened = Some(Opened {
+            since: now,
             position,
             ahead,
             size,

@@ -27,6 +27,13 @@ pub struct JoinerConfig {
     pub chunks_window: u64,
     /// A donor that sends no chunk for so long is given up. Default 10 s.
     pub chunk_wait_max: Duration,
+    /// Chunks are taken from one snapshot for so long at most. Then the joiner asks
+    /// for a fresh one, brings what it has to that one's position, and goes on at
+    /// the same chunk: so the log need not keep all that is written while a large
+    /// copy is taken, nor the donor's database. Default 60 s; shorter asks donors
+    /// for snapshots more often. Where entries cannot be applied to a part of a copy
+    /// the log must keep what is written meanwhile.
+    pub renew_after: Duration,
     /// For how long the hub may look for a donor before it is asked anew.
     /// Default 90 s; more than the hub's own limit.
     pub answer_max: Duration,
@@ -41,6 +48,7 @@ impl Default for JoinerConfig {
             can_filter: true,
             chunks_window: 4,
             chunk_wait_max: Duration::from_secs(10),
+            renew_after: Duration::from_mins(1),
             answer_max: Duration::from_secs(90),
             backoff: BackoffConfig::default(),
         }
@@ -106,6 +114,8 @@ struct Pulling {
     index: u64,
     from: Cursor,
     by: Moment,
+    /// When the snapshot is old.
+    renew_at: Moment,
     received: VecDeque<Arc<Chunk>>,
     is_last_received: bool,
 }
@@ -299,6 +309,7 @@ impl Joiner {
             index,
             from,
             by: now + self.config.chunk_wait_max,
+            renew_at: now + self.config.renew_after,
             received: VecDeque::new(),
             is_last_received: false,
         });
@@ -399,7 +410,7 @@ impl Joiner {
             }
             Holding::Fresh => {}
         }
-        if is_void {
+        if is_void || self.renew(now) {
             return;
         }
         let window = self.config.chunks_window;
@@ -415,6 +426,23 @@ impl Joiner {
             self.wishes.push_back(Wish::Send(ToHub::Pull(pull)));
         }
         self.store_next();
+    }
+
+    /// Asks for a fresh snapshot if the present one is old. Never before a chunk of
+    /// it is stored, so that each brings the copy on.
+    fn renew(&mut self, now: Moment) -> bool {
+        let State::Pulling(pulling) = &self.state else {
+            return false;
+        };
+        let is_followed = self.config.can_filter
+            && pulling.source.ahead.is_none()
+            && self.part.as_ref().is_some_and(|part| part.ahead.is_none());
+        if now < pulling.renew_at || pulling.is_last_received || !is_followed {
+            return false;
+        }
+        let donor = self.config.donor.clone();
+        self.ask(now, donor, None);
+        true
     }
 
     /// The chunk could not be stored, for now: it is tried again.

@@ -222,6 +222,9 @@ impl World {
         config.joiner.chunk_wait_max = Duration::from_secs(3);
         config.joiner.answer_max = Duration::from_secs(8);
         config.joiner.can_filter = self.plan.can_filter;
+        if self.rng_is_even(n + 8) {
+            config.joiner.renew_after = Duration::from_millis(300);
+        }
         config.joiner.chunks_window = 2;
         config.touches = if self.mutant == Mutant::ParkedHoldsNothing {
             TouchesOf::new(|_| Touches::Keys(Vec::new()))

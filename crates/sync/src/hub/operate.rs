@@ -79,6 +79,9 @@ pub struct SiteReport {
     pub applied_per_second: u64,
     /// `running`, `retrying` or `stopped`.
     pub applier: String,
+    /// How busy its machine is, in thousandths.
+    #[serde(default)]
+    pub load_permille: u16,
     /// Entries that are parked.
     pub parked: u32,
     /// Whether an entry was skipped and not repaired.
@@ -117,6 +120,7 @@ impl From<SiteStatus> for SiteReport {
                 ApplyState::Stopped => "stopped",
             }
             .to_owned(),
+            load_permille: one.vitals.load_permille,
             parked: one.vitals.parked,
             is_differing: one.vitals.is_differing,
             may_write: one.may_write,

@@ -58,6 +58,7 @@ pub(super) struct SiteTask {
     pub(super) told: VecDeque<SiteEvent>,
     /// How busy the machine is is looked at next at this moment.
     load_at: Moment,
+    load_permille: fn() -> u16,
     /// The copy is being given up; the hub hears of its next life only once that is
     /// durable.
     pub(super) is_giving_up: bool,
@@ -107,6 +108,7 @@ impl SiteTask {
             proofs: Proofs::default(),
             told: VecDeque::new(),
             load_at: shard.now(),
+            load_permille: options.load_permille,
             is_giving_up: false,
             waiters: Vec::new(),
             is_connect_due: false,
@@ -126,7 +128,7 @@ impl SiteTask {
             let now = self.shard.now();
             if self.load_at <= now {
                 self.load_at = now + load::EVERY;
-                self.site.handle_load(load::machine_permille());
+                self.site.handle_load((self.load_permille)());
             }
             let wakes = [self.site.poll_timeout(), self.proofs.poll_timeout()];
             let wake = wakes.into_iter().flatten().min();

@@ -64,8 +64,19 @@ impl Place {
     }
 
     pub(crate) fn site(&self, name: &str, table: &MemoryDatabase) -> SiteServer {
+        self.site_with(name, table, |_| ())
+    }
+
+    /// A site with other settings.
+    pub(crate) fn site_with(
+        &self,
+        name: &str,
+        table: &MemoryDatabase,
+        change: impl FnOnce(&mut SiteOptions),
+    ) -> SiteServer {
         let core = SiteConfig::new(SiteName::new(name).unwrap());
-        let options = SiteOptions::new(self.address(), core);
+        let mut options = SiteOptions::new(self.address(), core);
+        change(&mut options);
         SiteServer::start(options, Arc::new(table.clone())).unwrap()
     }
 }

@@ -192,6 +192,10 @@ pub(crate) struct SiteRunArgs {
     /// Where the site is: donors of the same zone are near
     #[arg(long, value_name = "ZONE", default_value = "")]
     pub(crate) zone: String,
+    /// Most of its copy that it sends to sites that join, a second; as much as goes
+    /// if not given
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    pub(crate) donor_mib_per_second: Option<u64>,
     /// Leave a table alone; may be given again
     #[arg(long, value_name = "TABLE")]
     pub(crate) skip: Vec<String>,

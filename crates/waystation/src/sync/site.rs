@@ -94,6 +94,7 @@ fn check(args: &SiteRunArgs, config: &Config) -> Result<(SiteOptions, Target), F
     }
     let mut core = SiteConfig::new(name);
     core.zone = args.zone.as_str().into();
+    core.donor_bytes_per_second = args.donor_mib_per_second.map(|mib| mib << 20);
     core.joiner.donor = donor;
     core.applier.policy = policy(args.policy);
     Ok((SiteOptions::new(args.hub.hub.into(), core), target))

@@ -92,6 +92,33 @@ fn requests_that_come_meanwhile_share_a_dump_and_get_its_exact_position() {
     assert_eq!(given(&test.notices(conn(4))), Some(at(4)));
 }
 
+/// Who leaves a snapshot since it is old must not get it again, though others still
+/// use it.
+#[test]
+fn a_dump_that_is_open_for_long_is_not_shared_any_more() {
+    let mut test = with_joiners();
+    ask(&mut test, 2, Donor::Best, None);
+    ask(&mut test, 3, Donor::Best, None);
+    let snapshot = asked(&mut test, 1).expect("the master is asked");
+    opened(&mut test, 1, snapshot, at(5));
+    test.publish(3);
+    let join = ToHub::Join {
+        donor: Donor::Best,
+        except: None,
+        have: Some(Restoring {
+            position: at(5),
+            chunks: 1,
+            cursor: Cursor::new(b"k"),
+            ahead: None,
+        }),
+    };
+    let later = NOW + crate::limits::DUMP_SHARED_FOR;
+    let said = Report::Said(join);
+    test.hub.handle_report(later, conn(2), said);
+    let fresh = asked(&mut test, 1).expect("the master is asked again");
+    assert_ne!(fresh, snapshot);
+}
+
 /// The story: data and position in two stores: a crash in between made a position
 /// that no data followed.
 #[test]

@@ -2,6 +2,7 @@
 //! chunks, deadlines.
 
 use bytes::Bytes;
+use waystation_base::Seq;
 
 use super::*;
 use crate::test_support::{NOW, at};
@@ -220,11 +221,53 @@ fn a_joiner_that_stores_asks_when_the_store_has_ended() {
 #[test]
 fn a_join_that_failed_is_asked_for_again_and_a_gone_part_is_dropped() {
     let mut joiner = with_part();
-    let (at, start) = (waystation_base::Seq(5), waystation_base::Seq(9));
+    let (at, start) = (Seq(5), Seq(9));
     let error = JoinError::MustReseed { at, start };
     joiner.failed(NOW, error.clone());
     assert_eq!(wishes(&mut joiner), [Wish::Failed(error)]);
     let later = joiner.poll_timeout().expect("it asks again");
     joiner.handle_timeout(later);
     assert_eq!(joins(&wishes(&mut joiner)), Some((None, None)));
+}
+
+/// The story: a copy took longer than the log keeps what is written meanwhile; the
+/// joiner was evicted, began anew, and was evicted again, for ever.
+#[test]
+fn a_copy_that_takes_long_leaves_its_snapshot_for_a_fresh_one_and_goes_on() {
+    let mut joiner = with_part();
+    let later = NOW + JoinerConfig::default().renew_after;
+    joiner.chunk(later, FIRST, chunk(3));
+    joiner.stored(later);
+    let told = wishes(&mut joiner);
+    let (except, have) = joins(&told).expect("a fresh snapshot is asked for");
+    assert_eq!(except, None, "nothing is wrong with the donor");
+    let have = have.expect("what is there counts");
+    assert_eq!((have.position, have.chunks), (at(5), 4));
+    assert_eq!(pulls(&told), None, "nothing more of the old one");
+    let told = give(&mut joiner, SECOND, 90);
+    let catch_up = Wish::Send(ToHub::CatchUp { after: Seq(5) });
+    assert!(told.contains(&catch_up), "{told:?}");
+    joiner.applied(later, at(90));
+    let pull = pulls(&wishes(&mut joiner)).expect("it goes on");
+    assert_eq!((pull.snapshot, pull.index), (SECOND, 4));
+    let told = store(&mut joiner, SECOND, 4..6);
+    let (position, ahead) = (at(90), None);
+    assert_eq!(told.last(), Some(&Wish::Complete { position, ahead }));
+}
+
+#[test]
+fn a_part_that_cannot_follow_stays_with_its_snapshot() {
+    let later = NOW + JoinerConfig::default().renew_after;
+    let config = JoinerConfig {
+        can_filter: false,
+        ..JoinerConfig::default()
+    };
+    let mut joiner = Joiner::new(config, None, 1);
+    joiner.begin(NOW);
+    give(&mut joiner, FIRST, 5);
+    joiner.chunk(later, FIRST, chunk(0));
+    joiner.stored(later);
+    let told = wishes(&mut joiner);
+    assert_eq!(joins(&told), None);
+    assert!(pulls(&told).is_some());
 }
