@@ -246,6 +246,46 @@ fn a_proof_under_load_is_about_one_sequence_and_finds_a_row_that_differs() {
     assert_eq!(room.differing.len(), 1, "one range differs");
 }
 
+/// The story: a site was away, the others were equal, and `verify` said that all were.
+#[test]
+fn a_proof_names_a_live_site_that_is_not_connected_and_is_not_equal() {
+    let place = Place::new();
+    let _hub = place.start();
+    let tables = [(); 3].map(|()| MemoryDatabase::new());
+    let names = ["master", "room-1", "room-2"].into_iter();
+    let sites = names
+        .zip(&tables)
+        .map(|(name, table)| place.site(name, table));
+    let mut sites: Vec<_> = sites.collect();
+    let client = place.client();
+    client.publish(None, &append("row", "1"), PATIENCE).unwrap();
+    for table in &tables {
+        wait_for_row(table, "row", "1");
+    }
+    wait_until("all three are equal", || {
+        let proof = client.verify(PATIENCE).unwrap();
+        proof.is_equal && proof.sites.len() == 3
+    });
+    sites.pop().unwrap().stop();
+    wait_until("it is known to be away", || {
+        let status = client.status(PATIENCE).unwrap();
+        status.sites.iter().any(|one| !one.is_connected)
+    });
+    let proof = client.verify(PATIENCE).unwrap();
+    assert!(!proof.is_equal, "{proof:?}");
+    let away = proof.sites.iter().find(|one| one.site == "room-2").unwrap();
+    assert_eq!(away.result, "failed");
+    assert_eq!(away.error.as_deref(), Some("it is not connected"));
+    // An operator who has it forgotten asks about the others.
+    let site = "room-2".to_owned();
+    let forget = Operation::Forget { site };
+    client
+        .operate::<serde_json::Value>(forget, PATIENCE)
+        .unwrap();
+    let proof = client.verify(PATIENCE).unwrap();
+    assert!(proof.is_equal, "{proof:?}");
+}
+
 #[test]
 fn a_second_hub_on_the_folder_is_refused() {
     let place = Place::new();

@@ -31,10 +31,10 @@ pub struct ProofReport {
     pub epoch: u64,
     /// The sequence at which all copies were hashed.
     pub at: u64,
-    /// Whether all sites that have rows took part and have equal copies, two at
-    /// least.
+    /// Whether all live sites that have rows took part and have equal copies, two
+    /// at least. One that is not connected did not.
     pub is_equal: bool,
-    /// The sites that were live.
+    /// The live sites, connected or not.
     pub sites: Vec<SiteProof>,
 }
 
@@ -84,6 +84,8 @@ struct Running {
     /// How often it was begun.
     tries: u32,
     parts: BTreeMap<ConnName, Part>,
+    /// Names of live sites that are not connected.
+    absent: Vec<String>,
 }
 
 impl Running {
@@ -174,7 +176,13 @@ impl Part {
 fn report(running: Running, end: Position) -> ProofReport {
     // Without one some site did not hold still in time.
     let at = running.at.unwrap_or(end);
-    let parts: Vec<Part> = running.parts.into_values().collect();
+    let absent = running.absent.into_iter().map(|name| Part {
+        name,
+        still: None,
+        ranges: Vec::new(),
+        end: Some(End::Failed("it is not connected".to_owned())),
+    });
+    let parts: Vec<Part> = running.parts.into_values().chain(absent).collect();
     let is_whole = |part: &&Part| matches!(part.end, Some(End::Whole(None)));
     let first = parts.iter().find(is_whole).map(|part| part.ranges.clone());
     let first = first.unwrap_or_default();
@@ -255,18 +263,18 @@ impl Desk {
     /// Has all live sites hold still.
     fn begin_proof(&mut self, ticket: Ticket, deadline: Moment, tries: u32) {
         let now = self.shard.now();
-        let live: BTreeMap<_, _> = self
+        let mut live: BTreeMap<_, _> = self
             .hub
             .status(now)
             .into_iter()
-            .filter(|one| one.phase == Phase::Live && one.is_connected)
+            .filter(|one| one.phase == Phase::Live)
             .map(|one| (one.site, one.name.to_string()))
             .collect();
         let mut parts = BTreeMap::new();
         for (conn, site) in &self.admitted {
-            if let Some(name) = live.get(site) {
+            if let Some(name) = live.remove(site) {
                 let part = Part {
-                    name: name.clone(),
+                    name,
                     still: None,
                     ranges: Vec::new(),
                     end: None,
@@ -283,6 +291,8 @@ impl Desk {
             deadline,
             tries,
             parts,
+            // A copy that nobody looked at is not known to be equal.
+            absent: live.into_values().collect(),
         };
         self.proofs.running.insert(proof, running);
         self.want(proof, None, conns);
