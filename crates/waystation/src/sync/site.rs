@@ -161,7 +161,39 @@ fn path_of(url: &str) -> Result<&Path, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::path_of;
+    use clap::Parser as _;
+
+    use super::{check, path_of};
+    use crate::cli::SiteRunArgs;
+    use crate::config::{Config, Sources};
+
+    #[derive(clap::Parser)]
+    struct Call {
+        #[command(flatten)]
+        site: SiteRunArgs,
+    }
+
+    /// The story: zone and rate of a donor could be set in a program only.
+    #[test]
+    fn a_site_is_told_where_it_is_and_what_it_may_send() {
+        let parse = |more: &[&str]| {
+            let args = ["site", "--name", "a", "--database", "sqlite://a.db"];
+            Call::try_parse_from(args.iter().chain(more))
+        };
+        let config = Config::load(Sources::default()).unwrap();
+        let core = |more: &[&str]| {
+            let args = parse(more).unwrap_or_else(|error| panic!("{error}")).site;
+            check(&args, &config).map(|(options, _)| options.core)
+        };
+        let told = core(&["--zone", "east", "--donor-mib-per-second", "3"]);
+        let told = told.unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(&*told.zone, "east");
+        assert_eq!(told.donor_bytes_per_second, Some(3 << 20));
+        let told = core(&[]).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!((&*told.zone, told.donor_bytes_per_second), ("", None));
+        assert!(parse(&["--donor-mib-per-second", "0"]).is_err());
+        assert!(core(&["--zone", &"z".repeat(65)]).is_err());
+    }
 
     #[test]
     fn a_url_names_a_file_or_its_fault() {
