@@ -78,7 +78,7 @@ pub enum Command {
         /// The change.
         update: Update,
     },
-    /// Begin to drain.
+    /// Begin to drain; comes again as long as renewals do not tell of it.
     Drain {
         /// The lease's token.
         token: FencingToken,
@@ -195,7 +195,7 @@ impl Registration {
         self.is_connected = false;
         self.asked = None;
         self.ask_at = None;
-        if self.config.renewal == Renewal::BySession && self.is_serving() {
+        if self.config.renewal == Renewal::BySession && !self.is_fenced {
             let at = now + self.config.fence_margin;
             self.fence_at = Some(self.fence_at.map_or(at, |before| before.min(at)));
         }
@@ -222,9 +222,8 @@ impl Registration {
         }
         if granted.state == State::Draining {
             self.advance_drain(DrainStep::Waiting);
-        } else if self.drain.is_some() {
-            let token = granted.token;
-            self.outputs.push_back(Command::Drain { token });
+        } else {
+            self.tell_drain();
         }
     }
 
@@ -238,7 +237,10 @@ impl Registration {
             return;
         }
         self.answered(now, sent_at, renewed.ttl);
-        let Some(step) = renewed.drain else { return };
+        let Some(step) = renewed.drain else {
+            // Whoever should have told the registry was not heard.
+            return self.tell_drain();
+        };
         if step == DrainStep::Acknowledged && self.drain == Some(step) {
             // The registry still waits: the word of it may have been lost.
             self.tell_idle();
@@ -296,8 +298,7 @@ impl Registration {
         if self.drain.is_none() {
             self.drain = Some(DrainStep::Waiting);
             if self.is_registered {
-                let token = self.instance.token;
-                self.outputs.push_back(Command::Drain { token });
+                self.tell_drain();
             }
         }
     }
@@ -379,10 +380,6 @@ impl Registration {
 
 /// Helpers, in the order in which they are called.
 impl Registration {
-    fn is_serving(&self) -> bool {
-        !self.is_fenced
-    }
-
     fn fence_if_due(&mut self, now: Moment) {
         if self.fence_at.is_some_and(|at| at <= now) {
             self.fence();
@@ -463,6 +460,13 @@ impl Registration {
                 self.tell_idle();
             }
             DrainStep::Ended => self.finish(),
+        }
+    }
+
+    fn tell_drain(&mut self) {
+        if self.drain.is_some() {
+            let token = self.instance.token;
+            self.outputs.push_back(Command::Drain { token });
         }
     }
 

@@ -273,6 +273,24 @@ fn that_nothing_is_in_flight_is_told_again_while_the_registry_waits() {
     assert_eq!(commands(&mut one), [Command::Idle { token }]);
 }
 
+/// A registry that refused the order to drain, on a connection that stayed, was
+/// never told again, and the node waited for its drain for ever.
+#[test]
+fn a_drain_of_which_the_registry_does_not_know_is_told_again() {
+    let mut one = registered(Renewal::ByCommand);
+    let token = FencingToken(1);
+    one.handle_drain();
+    assert_eq!(commands(&mut one), [Command::Drain { token }]);
+    one.handle_timeout(seconds(2));
+    assert_eq!(commands(&mut one), [renew(2)]);
+    one.handle_renewed(seconds(2), one.attempt, renewed(None));
+    assert_eq!(commands(&mut one), [Command::Drain { token }]);
+    one.handle_timeout(seconds(4));
+    assert_eq!(commands(&mut one), [renew(3)]);
+    one.handle_renewed(seconds(4), one.attempt, renewed(Some(DrainStep::Waiting)));
+    assert_eq!(commands(&mut one), []);
+}
+
 #[test]
 fn a_drain_that_was_wished_while_disconnected_begins_with_the_registration() {
     let mut one = registration(Renewal::ByCommand);

@@ -10,10 +10,14 @@ mod calls;
 mod convert;
 mod disk;
 mod journal;
+mod orders;
 mod proto;
 mod server;
 mod state;
 mod views;
+
+#[cfg(test)]
+mod tests;
 
 pub(crate) use backend::EmbeddedBackend;
 pub use server::{EmbeddedConfig, EmbeddedServer};

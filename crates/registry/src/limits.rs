@@ -124,7 +124,7 @@ pub const STORE_TEND_INTERVAL: Duration = Duration::from_secs(10);
 pub const DRAIN_POLL: Duration = Duration::from_millis(50);
 
 /// How long an update, a drain or its end waits before it is tried again, when
-/// the store gave no answer.
+/// the registry gave no answer, or refused it for now.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// The session of a client that watches `ZooKeeper`, in which its subscribers

@@ -8,18 +8,20 @@ use futures_util::future::LocalBoxFuture;
 use prost::Message;
 use waystation_base::{BackoffConfig, FencingToken, MessageId, Moment};
 use waystation_membership::{
-    Attempt, HolderError, Instance, InstanceId, Refusal, Register, Renewal, SubscriberId, Update,
-    Watch,
+    Attempt, HolderError, Instance, InstanceId, Refusal, Register, Renewal, SubscriberId, Watch,
 };
 use waystation_net::native::{Router, Upstream, UpstreamConfig, UpstreamEvents};
-use waystation_net::{Address, CloseReason, Conn, Label, Shard};
+use waystation_net::{Address, CloseReason, Conn, Label, Shard, WaitsFor, waiting};
 
 use super::calls::{CallFault, FnHandler, call};
 use super::convert::{self, Malformed};
+use super::orders::{Order, Orders, Round, Wanted};
 use super::proto::{self, id};
 use crate::backend::{Ask, Backend, Event, Events, Key, Registering, Reply};
 use crate::error::AskError;
-use crate::limits::{CALL_WAIT, CALLS_MAX, CONNECT_PAUSE_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_WAIT};
+use crate::limits::{
+    CALL_WAIT, CALLS_MAX, CONNECT_PAUSE_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_WAIT, RETRY_PAUSE,
+};
 use crate::registry::{Holder, ListedService};
 
 /// The backend of `embedded://HOST:PORT` and `route://HOST:PORT`.
@@ -34,6 +36,7 @@ struct Link {
     upstream: Upstream,
     events: Events,
     url: Rc<str>,
+    orders: Rc<Orders>,
 }
 
 struct Hooks {
@@ -77,6 +80,7 @@ impl EmbeddedBackend {
             upstream: Upstream::with_events(shard, config, router, hooks),
             events,
             url: url.into(),
+            orders: Rc::default(),
         };
         Self { link }
     }
@@ -251,6 +255,11 @@ impl Link {
     fn registration(&self, key: Key, instance: &Instance, what: Registering) {
         let (id, token) = (instance.id.clone(), instance.token);
         let link = self.clone();
+        if matches!(what, Registering::Register(..) | Registering::Deregister) {
+            // A registration says all that is wanted, and its core what is not
+            // part of it.
+            self.orders.forget(key);
+        }
         match what {
             Registering::Register(attempt, register) => {
                 self.clone()
@@ -261,11 +270,10 @@ impl Link {
                     .spawn(async move { link.renew(key, attempt, &id, token).await });
             }
             Registering::Update(update) => {
-                self.clone()
-                    .spawn(async move { link.update(key, &id, token, &update).await });
+                self.want(key, id, token, |wanted| wanted.update(update));
             }
-            Registering::Drain => self.clone().order(key, id::DRAIN, id, token),
-            Registering::Idle => self.clone().order(key, id::IDLE, id, token),
+            Registering::Drain => self.want(key, id, token, Wanted::drain),
+            Registering::Idle => self.want(key, id, token, Wanted::idle),
             Registering::Deregister => {
                 // Without a connection the lease ends by itself.
                 if self.upstream.conn().is_some() {
@@ -324,40 +332,60 @@ impl Link {
         self.tell(key, event);
     }
 
-    async fn update(&self, key: Key, id: &InstanceId, token: FencingToken, update: &Update) {
-        let body = convert::update_message(id, token, update);
-        let answer: Result<proto::Done, _> = self.ask(id::UPDATE, &body).await;
-        if let Ok(proto::Done {
-            refused: Some(refused),
-            ..
-        }) = answer
-        {
-            self.tell(key, refused_event(key, refused));
-        }
-    }
-
-    /// Orders something about a lease. A lost order is made again: by the next
-    /// registration, since the connection it was lost with is gone.
-    fn order(self, key: Key, message: MessageId, id: InstanceId, token: FencingToken) {
-        self.clone().spawn(async move {
-            let body = convert::held_message(&id, token);
-            let answer: Result<proto::Done, _> = self.ask(message, &body).await;
-            if let Ok(proto::Done {
-                refused: Some(refused),
-                ..
-            }) = answer
-            {
-                self.tell(key, refused_event(key, refused));
-            }
-        });
-    }
-
     fn tell(&self, key: Key, event: Result<Event, Malformed>) {
         match event {
             Ok(event) => {
                 self.events.push(event);
             }
             Err(error) => self.tell_fault(key, CallFault::Decode(error.to_string())),
+        }
+    }
+
+    /// Has an order worked off, behind those of its registration before it.
+    fn want(
+        &self,
+        key: Key,
+        id: InstanceId,
+        token: FencingToken,
+        change: impl FnOnce(&mut Wanted),
+    ) {
+        if let Some(round) = self.orders.want(key, change) {
+            let link = self.clone();
+            self.clone()
+                .spawn(async move { link.work_off(key, round, &id, token).await });
+        }
+    }
+
+    /// Carries out what is ordered about a registration, one thing after
+    /// another, until nothing is left or the registration is made anew.
+    async fn work_off(&self, key: Key, round: Round, id: &InstanceId, token: FencingToken) {
+        while let Some(order) = self.orders.next(key, round) {
+            let answer: Result<proto::Done, _> = match &order {
+                Order::Update(update) => {
+                    let body = convert::update_message(id, token, update);
+                    self.ask(id::UPDATE, &body).await
+                }
+                Order::Drain => self.ask(id::DRAIN, &convert::held_message(id, token)).await,
+                Order::Idle => self.ask(id::IDLE, &convert::held_message(id, token)).await,
+            };
+            match answer {
+                Ok(done) => {
+                    if let Some(refused) = done.refused {
+                        self.tell(key, refused_event(key, refused));
+                    }
+                }
+                Err(fault) if fault.is_lasting() => self.tell_fault(key, fault),
+                Err(fault) => {
+                    tracing::debug!(%id, %fault, "an order has no answer");
+                    self.orders.again(key, round, order);
+                    let pause = self.shard.sleep(RETRY_PAUSE);
+                    waiting(WaitsFor::plain("registry pause"), pause).await;
+                    if self.upstream.conn().is_none() {
+                        // The next connection begins with a registration.
+                        self.orders.forget_round(key, round);
+                    }
+                }
+            }
         }
     }
 

@@ -22,6 +22,26 @@ pub(crate) enum CallFault {
     Decode(String),
 }
 
+impl CallFault {
+    /// Whether the same call would have the same outcome. All else may be over
+    /// by the next try: who is asked has much to do, cannot store, or was not
+    /// heard.
+    pub(crate) fn is_lasting(&self) -> bool {
+        match self {
+            Self::Call(error) => matches!(error, CallError::Closed | CallError::TooLarge),
+            Self::Status { status, .. } => matches!(
+                status,
+                Status::InvalidRequest
+                    | Status::Unimplemented
+                    | Status::PermissionDenied
+                    | Status::Unauthenticated
+                    | Status::TooLarge
+            ),
+            Self::Decode(_) => true,
+        }
+    }
+}
+
 /// Calls `message` and decodes its answer.
 pub(crate) async fn call<A: Message + Default>(
     upstream: &Upstream,

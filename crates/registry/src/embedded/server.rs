@@ -194,7 +194,7 @@ pub(super) const VIEW_ROUTES: &[(&str, MessageId, Run)] = &[
 pub(super) type Run = fn(&Registry, &Conn, Inbound<'_>) -> Result<(), Malformed>;
 
 /// What concerns leases.
-const LEASE_ROUTES: &[(&str, MessageId, Run)] = &[
+pub(super) const LEASE_ROUTES: &[(&str, MessageId, Run)] = &[
     ("registry register", id::REGISTER, register),
     ("registry renew", id::RENEW, renew),
     ("registry update", id::UPDATE, update),
@@ -228,7 +228,8 @@ pub(super) fn put_routes(
     }
 }
 
-fn serve(registry: &Registry, conn: &Conn, inbound: Inbound<'_>, run: Run) {
+/// Has a request carried out.
+pub(super) fn serve(registry: &Registry, conn: &Conn, inbound: Inbound<'_>, run: Run) {
     let header = *inbound.header;
     let result = run(registry, conn, inbound);
     registry.touch();

@@ -1,0 +1,136 @@
+//! A client and a registry that refuses or stores nothing for a while.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use waystation_base::MessageId;
+use waystation_membership::{Directory, DirectoryConfig, DrainStep, Update, Watch};
+use waystation_net::native::{NativeProtocol, Router, reply_error};
+use waystation_net::{Label, NetConfig, Server, Shard};
+use waystation_wire::Status;
+
+use super::calls::FnHandler;
+use super::disk::Folder;
+use super::journal::Journal;
+use super::proto::id;
+use super::server::{LEASE_ROUTES, VIEW_ROUTES, put_routes, serve};
+use super::state::Registry as State;
+use crate::test_support::instance;
+use crate::{Client, RegistrationOptions, Registry, RegistryUrl};
+
+const WAIT: Duration = Duration::from_secs(30);
+
+/// How often each request is refused before it is carried out.
+type Refusals = &'static [(MessageId, u32)];
+
+/// A registry of which the test decides what it refuses.
+struct Moody {
+    server: Server,
+    _dir: tempfile::TempDir,
+}
+
+impl Moody {
+    fn start(refusals: Refusals) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let parts = Mutex::new(Some(Self::open(dir.path())));
+        let server = Server::builder(NetConfig::default())
+            .on_shard(move |shard| {
+                let (folder, journal, directory) = parts.lock().unwrap().take().unwrap();
+                let state = State::new(shard, directory, folder);
+                let storing = Rc::clone(&state).keep_journal(journal);
+                shard.spawn(Label::of("journal"), storing);
+                shard.spawn(Label::of("time"), Rc::clone(&state).keep_time());
+                shard.set_extension(state);
+            })
+            .listen("127.0.0.1:0".parse().unwrap(), move |shard| {
+                NativeProtocol::new(Rc::new(router(shard, refusals)))
+            })
+            .start()
+            .unwrap();
+        Self { server, _dir: dir }
+    }
+
+    fn open(dir: &Path) -> (Arc<Folder>, Journal, Directory) {
+        let folder = Arc::new(Folder::open(dir).unwrap());
+        let epoch = folder.next_epoch().unwrap();
+        let journal = Journal::open(folder.journal()).unwrap().journal;
+        let now = waystation_base::Clock::now(&waystation_net::MonotonicClock);
+        let directory = Directory::new(now, epoch, DirectoryConfig::default());
+        (folder, journal, directory)
+    }
+
+    fn client(&self) -> Client {
+        let url = format!("embedded://{}", self.server.addresses()[0]);
+        let url: RegistryUrl = url.parse().unwrap();
+        Client::open(&url).unwrap()
+    }
+}
+
+fn router(shard: &Shard, refusals: Refusals) -> Router {
+    let state = shard.extension::<State>().unwrap();
+    let mut router = Router::new();
+    put_routes(&state, &mut router, VIEW_ROUTES);
+    let left: BTreeMap<MessageId, u32> = refusals.iter().copied().collect();
+    let left = Rc::new(RefCell::new(left));
+    for &(name, message, run) in LEASE_ROUTES {
+        let (state, left) = (Rc::clone(&state), Rc::clone(&left));
+        let handler = FnHandler::new(name, move |conn, inbound| {
+            if let Some(left) = left.borrow_mut().get_mut(&message)
+                && *left > 0
+            {
+                *left -= 1;
+                let _ = reply_error(conn, inbound.header, Status::Overloaded, "later");
+                return;
+            }
+            serve(&state, conn, inbound, run);
+        });
+        router.route(message, handler).unwrap();
+    }
+    router
+}
+
+/// An update, a drain or the end of one that the registry refused for now, on a
+/// connection that stayed, was lost: the weight stayed wrong, a role stayed
+/// listed as starting, and who drained waited for ever.
+#[test]
+fn what_a_registry_refuses_for_now_is_asked_for_again() {
+    let registry = Moody::start(&[(id::UPDATE, 2), (id::DRAIN, 2), (id::IDLE, 2)]);
+    let (client, other) = (registry.client(), registry.client());
+    let watching = other
+        .watch(Watch::Prefix("".into()), crate::WatchOptions::default())
+        .unwrap();
+    let one = instance("a", "a-1");
+    let id = one.id.clone();
+    let one = client
+        .register(one, RegistrationOptions::default())
+        .unwrap();
+    one.wait_until(WAIT, |status| status.is_registered).unwrap();
+    let update = Update {
+        weight: Some(7),
+        ..Update::default()
+    };
+    one.update(update).unwrap();
+    let weight = || {
+        let views = watching.views();
+        let mut views = views.iter();
+        views.find_map(|shown| Some(shown.view.instances.get(&id)?.weight))
+    };
+    while weight() != Some(7) {
+        assert!(!watching.wait_changes(WAIT).is_empty(), "{:?}", weight());
+    }
+    one.drain();
+    let acknowledged = |step| step >= Some(DrainStep::Acknowledged);
+    one.wait_until(WAIT, |status| acknowledged(status.drain))
+        .unwrap();
+    one.idle();
+    let ended = |step| step == Some(DrainStep::Ended);
+    one.wait_until(WAIT, |status| ended(status.drain)).unwrap();
+    drop((one, watching));
+    client.close_and_wait();
+    other.close_and_wait();
+    registry.server.drain();
+}
