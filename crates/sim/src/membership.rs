@@ -1,6 +1,7 @@
 //! One registry, nodes of two services, two of which want one id, and subscribers
 //! of one or of all in a seeded world: a network that delays, loses and partitions,
-//! also one way only, processes that restart or stand still, and nodes that are
+//! also one way only, a disk that is slow, whose last writes are lost when the
+//! registry is killed, processes that restart or stand still, and nodes that are
 //! drained.
 //!
 //! Checked all the time:
@@ -8,8 +9,9 @@
 //!   back, nor at once by the loss of many;
 //! - no two holders of an id have one token, and tokens of an id rise;
 //! - a node that is evicted has fenced itself before;
-//! - who acknowledged a drain shows the node as serving no more, a drain that
-//!   was shown is not undone, and who was drained is not back;
+//! - who acknowledged a drain shows the node as serving no more; a drain that
+//!   was shown is not undone, by a restart either once its node was told; who was
+//!   drained is not back, by a restart either once it was told that it is out;
 //! - what subscribers show at a version is what the registry published there.
 //!
 //! After healing: every live node is visible again within a bound, of two that want
@@ -17,6 +19,7 @@
 
 mod checks;
 mod message;
+mod store;
 mod world;
 
 use world::World;

@@ -18,7 +18,7 @@ use waystation_wire::Status;
 use super::calls::FnHandler;
 use super::convert::{self, Malformed};
 use super::disk::Folder;
-use super::journal::{Journal, Opened};
+use super::journal::{Journal, Opened, Record};
 use super::proto::{self, id};
 use super::state::{Registry, tell_subscribed};
 use crate::error::ServeError;
@@ -168,8 +168,10 @@ fn begin(shard: &Shard, start: Start, config: DirectoryConfig) {
     let registry = Registry::new(shard, directory, start.folder);
     registry.touch();
     shard.set_extension(Rc::clone(&registry));
-    let journal = Rc::clone(&registry).keep_journal(start.journal);
-    shard.spawn(Label::of("registry journal"), journal);
+    let mut journal = start.journal;
+    let append = move |records: &[Record]| journal.append(records);
+    let storing = Rc::clone(&registry).keep_journal(append);
+    shard.spawn(Label::of("registry journal"), storing);
     shard.spawn(Label::of("registry time"), registry.keep_time());
 }
 

@@ -1,8 +1,9 @@
 //! The state of an embedded registry on its shard: the directory, who is
 //! connected where, and what waits to be stored.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,22 +18,29 @@ use waystation_wire::{Header, Status, encode_into, frames_len};
 
 use super::convert;
 use super::disk::Folder;
-use super::journal::{Journal, Record};
+use super::journal::Record;
 use super::proto::{self, id};
 use crate::limits::UNSTORED_MAX;
 
-/// An answer that has not left.
-struct Answer {
+/// A word that has not left.
+struct Word {
     to: ConnName,
-    request: Header,
+    what: What,
     body: Vec<u8>,
 }
 
-/// What is to be stored, and answered then.
+enum What {
+    /// The answer to this request.
+    Answer(Header),
+    /// How far a drain is.
+    Drained,
+}
+
+/// What is to be stored, and told then.
 #[derive(Default)]
 struct Unstored {
     records: Vec<Record>,
-    answers: Vec<Answer>,
+    words: Vec<Word>,
 }
 
 #[derive(Default)]
@@ -49,9 +57,11 @@ pub(super) struct Registry {
     pub(super) directory: RefCell<Directory>,
     folder: Arc<Folder>,
     peers: RefCell<Peers>,
-    /// Answers of this turn; they leave once what they tell is stored.
-    answers: RefCell<Vec<Answer>>,
+    /// Words of this turn; they leave once what they tell is stored.
+    words: RefCell<Vec<Word>>,
     unstored: RefCell<Unstored>,
+    /// Whether a write is under way.
+    is_storing: Cell<bool>,
     /// Something happened: publish, push, store, answer.
     news: Notify,
     to_store: Notify,
@@ -64,8 +74,9 @@ impl Registry {
             directory: RefCell::new(directory),
             folder,
             peers: RefCell::default(),
-            answers: RefCell::default(),
+            words: RefCell::default(),
             unstored: RefCell::default(),
+            is_storing: Cell::new(false),
             news: Notify::new(),
             to_store: Notify::new(),
         })
@@ -84,9 +95,9 @@ impl Registry {
 
     /// Answers a request once everything before it is stored.
     pub(super) fn answer(&self, conn: &Conn, request: &Header, body: &impl Message) {
-        self.answers.borrow_mut().push(Answer {
+        self.words.borrow_mut().push(Word {
             to: conn.name(),
-            request: *request,
+            what: What::Answer(*request),
             body: body.encode_to_vec(),
         });
     }
@@ -167,7 +178,9 @@ impl Registry {
     }
 
     /// Carries out what the directory wants: now what is pushed, and later, when
-    /// it is stored, what is answered.
+    /// it is stored, what is answered and what a node is told of its drain. So
+    /// subscribers may be shown what a crash undoes, and nobody acts on a word
+    /// that it does.
     pub(super) fn flush(&self) {
         let mut records = Vec::new();
         let mut pushes = Pushes::default();
@@ -178,14 +191,15 @@ impl Registry {
             self.carry_out(output, &mut records, &mut pushes);
         }
         self.disown(&records);
-        let answers = std::mem::take(&mut *self.answers.borrow_mut());
+        let words = std::mem::take(&mut *self.words.borrow_mut());
         let mut unstored = self.unstored.borrow_mut();
-        if records.is_empty() && unstored.records.is_empty() {
+        let waits = !unstored.records.is_empty() || !unstored.words.is_empty();
+        if records.is_empty() && !waits && !self.is_storing.get() {
             drop(unstored);
-            return self.send_answers(answers);
+            return self.send_words(words);
         }
         unstored.records.extend(records);
-        unstored.answers.extend(answers);
+        unstored.words.extend(words);
         drop(unstored);
         self.to_store.notify_one();
     }
@@ -247,37 +261,49 @@ impl Registry {
             tracing::warn!(%id, ?step, ?missing, "drain: not everyone has acknowledged");
         }
         let owner = self.peers.borrow().owners.get(id).copied();
-        let Some((name, token)) = owner else { return };
-        let Ok(conn) = self.shard.connection(name) else {
-            return; // it learns the step with its next renewal
-        };
+        let Some((to, token)) = owner else { return };
         let message = proto::Drained {
             id: id.to_string(),
             token: token.0,
             step: convert::drain_number(Some(step)),
         };
-        // One that is not delivered is told by the next renewal.
-        let _ = send(&conn, id::DRAINED, &message.encode_to_vec());
+        // Who is told that it is out exits: it must not be listed by the next
+        // start.
+        self.words.borrow_mut().push(Word {
+            to,
+            what: What::Drained,
+            body: message.encode_to_vec(),
+        });
     }
 
-    fn send_answers(&self, answers: Vec<Answer>) {
-        for answer in answers {
-            let Ok(conn) = self.shard.connection(answer.to) else {
-                continue;
+    fn send_words(&self, words: Vec<Word>) {
+        for Word { to, what, body } in words {
+            let Ok(conn) = self.shard.connection(to) else {
+                continue; // a node learns the step with its next renewal
             };
-            let request = &answer.request;
-            let header = Header::reply(request.call, request.message, Status::Ok)
-                .with_sid(request.sid)
-                .with_trace(request.trace);
-            // A connection that closes meanwhile counts it itself.
-            let _ = reply(&conn, &header, &answer.body);
+            match what {
+                What::Answer(request) => {
+                    let header = Header::reply(request.call, request.message, Status::Ok)
+                        .with_sid(request.sid)
+                        .with_trace(request.trace);
+                    // A connection that closes meanwhile counts it itself.
+                    let _ = reply(&conn, &header, &body);
+                }
+                What::Drained => {
+                    // One that is not delivered is told by the next renewal.
+                    let _ = send(&conn, id::DRAINED, &body);
+                }
+            }
         }
     }
 
-    fn refuse_answers(&self, answers: Vec<Answer>, reason: &str) {
-        for answer in answers {
-            if let Ok(conn) = self.shard.connection(answer.to) {
-                let _ = reply_error(&conn, &answer.request, Status::Unavailable, reason);
+    /// What could not be stored is not told.
+    fn refuse_words(&self, words: Vec<Word>, reason: &str) {
+        for Word { to, what, .. } in words {
+            if let What::Answer(request) = what
+                && let Ok(conn) = self.shard.connection(to)
+            {
+                let _ = reply_error(&conn, &request, Status::Unavailable, reason);
             }
         }
     }
@@ -303,35 +329,45 @@ impl Registry {
         }
     }
 
-    /// Stores what is to be stored, and answers then, for ever. What comes
-    /// while a write is under way is stored with the next.
-    pub(super) async fn keep_journal(self: Rc<Self>, journal: Journal) {
-        let mut journal = Some(journal);
+    /// Stores what is to be stored, by `append`, which blocks, and tells then, for
+    /// ever. What comes while a write is under way is stored with the next.
+    pub(super) async fn keep_journal<F>(self: Rc<Self>, append: F)
+    where
+        F: FnMut(&[Record]) -> io::Result<()> + Send + 'static,
+    {
+        let mut append = Some(append);
         loop {
             self.to_store.notified().await;
-            let Unstored { records, answers } = std::mem::take(&mut *self.unstored.borrow_mut());
-            let Some(mut taken) = journal.take() else {
-                self.refuse_answers(answers, "the journal is lost");
+            let Unstored { records, words } = std::mem::take(&mut *self.unstored.borrow_mut());
+            if records.is_empty() {
+                self.send_words(words);
+                continue;
+            }
+            let Some(mut taken) = append.take() else {
+                self.refuse_words(words, "the journal is lost");
                 continue;
             };
             let write = move || {
-                let result = taken.append(&records);
+                let result = taken(&records);
                 (taken, result)
             };
-            match self.shard.offload("registry journal", write).await {
+            self.is_storing.set(true);
+            let written = self.shard.offload("registry journal", write).await;
+            self.is_storing.set(false);
+            match written {
                 Ok((given_back, result)) => {
-                    journal = Some(given_back);
+                    append = Some(given_back);
                     match result {
-                        Ok(()) => self.send_answers(answers),
+                        Ok(()) => self.send_words(words),
                         Err(error) => {
                             tracing::error!(%error, "cannot store");
-                            self.refuse_answers(answers, "the registry cannot store");
+                            self.refuse_words(words, "the registry cannot store");
                         }
                     }
                 }
                 Err(error) => {
                     tracing::error!(%error, "the journal is lost");
-                    self.refuse_answers(answers, "the journal is lost");
+                    self.refuse_words(words, "the journal is lost");
                 }
             }
         }

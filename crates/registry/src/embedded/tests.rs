@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use waystation_base::MessageId;
+use waystation_base::{Clock, MessageId, ShardId};
 use waystation_membership::{Directory, DirectoryConfig, DrainStep, Update, Watch};
 use waystation_net::native::{NativeProtocol, Router, reply_error};
-use waystation_net::{Label, NetConfig, Server, Shard};
+use waystation_net::{Label, MonotonicClock, NetConfig, Server, Shard};
 use waystation_wire::Status;
 
 use super::calls::FnHandler;
@@ -20,7 +20,7 @@ use super::proto::id;
 use super::server::{LEASE_ROUTES, VIEW_ROUTES, put_routes, serve};
 use super::state::Registry as State;
 use crate::test_support::instance;
-use crate::{Client, RegistrationOptions, Registry, RegistryUrl};
+use crate::{Client, RegistrationOptions, Registry, RegistryUrl, WatchOptions};
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -30,6 +30,8 @@ type Refusals = &'static [(MessageId, u32)];
 /// A registry of which the test decides what it refuses.
 struct Moody {
     server: Server,
+    /// Who holds it keeps the registry from storing.
+    store: Arc<Mutex<()>>,
     _dir: tempfile::TempDir,
 }
 
@@ -37,11 +39,17 @@ impl Moody {
     fn start(refusals: Refusals) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let parts = Mutex::new(Some(Self::open(dir.path())));
+        let store = Arc::new(Mutex::new(()));
+        let door = Arc::clone(&store);
         let server = Server::builder(NetConfig::default())
             .on_shard(move |shard| {
-                let (folder, journal, directory) = parts.lock().unwrap().take().unwrap();
+                let (folder, mut journal, directory) = parts.lock().unwrap().take().unwrap();
                 let state = State::new(shard, directory, folder);
-                let storing = Rc::clone(&state).keep_journal(journal);
+                let door = Arc::clone(&door);
+                let storing = Rc::clone(&state).keep_journal(move |records| {
+                    let _open = door.lock().unwrap();
+                    journal.append(records)
+                });
                 shard.spawn(Label::of("journal"), storing);
                 shard.spawn(Label::of("time"), Rc::clone(&state).keep_time());
                 shard.set_extension(state);
@@ -51,16 +59,31 @@ impl Moody {
             })
             .start()
             .unwrap();
-        Self { server, _dir: dir }
+        Self {
+            server,
+            store,
+            _dir: dir,
+        }
     }
 
     fn open(dir: &Path) -> (Arc<Folder>, Journal, Directory) {
         let folder = Arc::new(Folder::open(dir).unwrap());
         let epoch = folder.next_epoch().unwrap();
         let journal = Journal::open(folder.journal()).unwrap().journal;
-        let now = waystation_base::Clock::now(&waystation_net::MonotonicClock);
+        let now = MonotonicClock.now();
         let directory = Directory::new(now, epoch, DirectoryConfig::default());
         (folder, journal, directory)
+    }
+
+    /// Asks the registry itself.
+    fn ask<T: Send + 'static>(&self, ask: impl FnOnce(&State) -> T + Send + 'static) -> T {
+        let (tell, told) = mpsc::channel();
+        let job = move |shard: &Shard| {
+            let state = shard.extension::<State>().unwrap();
+            tell.send(ask(&state)).unwrap();
+        };
+        self.server.remote().run_on(ShardId(0), job).unwrap();
+        told.recv_timeout(WAIT).unwrap()
     }
 
     fn client(&self) -> Client {
@@ -101,7 +124,7 @@ fn what_a_registry_refuses_for_now_is_asked_for_again() {
     let registry = Moody::start(&[(id::UPDATE, 2), (id::DRAIN, 2), (id::IDLE, 2)]);
     let (client, other) = (registry.client(), registry.client());
     let watching = other
-        .watch(Watch::Prefix("".into()), crate::WatchOptions::default())
+        .watch(Watch::Prefix("".into()), WatchOptions::default())
         .unwrap();
     let one = instance("a", "a-1");
     let id = one.id.clone();
@@ -130,6 +153,60 @@ fn what_a_registry_refuses_for_now_is_asked_for_again() {
     let ended = |step| step == Some(DrainStep::Ended);
     one.wait_until(WAIT, |status| ended(status.drain)).unwrap();
     drop((one, watching));
+    client.close_and_wait();
+    other.close_and_wait();
+    registry.server.drain();
+}
+
+/// Who drained was told so before that was stored. A registry that was killed in
+/// between had it serving again, or listed one that had been told that it was out
+/// and was no more.
+#[test]
+fn a_node_hears_of_its_drain_when_that_is_stored() {
+    let registry = Moody::start(&[]);
+    let (client, other) = (registry.client(), registry.client());
+    let watch = |client: &Client, service: &str| {
+        let watch = Watch::Service(service.parse().unwrap());
+        client.watch(watch, WatchOptions::default()).unwrap()
+    };
+    let (news, _watching) = (watch(&client, "b"), watch(&other, "a"));
+    let one = instance("a", "a-1");
+    let id = one.id.clone();
+    let one = client
+        .register(one, RegistrationOptions::default())
+        .unwrap();
+    let status = one.wait_until(WAIT, |status| status.is_registered).unwrap();
+    let token = status.instance.token;
+
+    let held = registry.store.lock().unwrap();
+    one.drain();
+    let step = move |state: &State| {
+        let mut directory = state.directory.borrow_mut();
+        let renewed = directory.handle_renew(state.shard.now(), &id, token);
+        renewed.unwrap().drain
+    };
+    let deadline = MonotonicClock.now() + WAIT;
+    while registry.ask(step.clone()) != Some(DrainStep::Acknowledged) {
+        assert!(MonotonicClock.now() < deadline, "nobody acknowledges");
+        std::thread::yield_now();
+    }
+    // What the node's connection carries next is behind what it carried before.
+    registry.ask(|state| {
+        let now = state.shard.now();
+        let placed = instance("b", "b-1");
+        (state.directory.borrow_mut().handle_place(now, placed)).unwrap();
+        state.flush();
+    });
+    while news.views().iter().all(|one| one.view.instances.is_empty()) {
+        assert!(!news.wait_changes(WAIT).is_empty(), "nothing comes");
+    }
+    assert_eq!(one.status().drain, Some(DrainStep::Waiting));
+
+    drop(held);
+    let acknowledged = Some(DrainStep::Acknowledged);
+    one.wait_until(WAIT, |status| status.drain == acknowledged)
+        .unwrap();
+    drop((one, news));
     client.close_and_wait();
     other.close_and_wait();
     registry.server.drain();

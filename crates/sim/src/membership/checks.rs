@@ -13,10 +13,15 @@ use waystation_membership::{
 pub(super) struct Checks {
     seed: u64,
     holders: BTreeMap<(InstanceId, FencingToken), Owner>,
-    /// The highest token of each id, and who has it.
+    /// Who was granted each id last, whether or not it was told.
+    held_by: BTreeMap<InstanceId, Owner>,
+    /// The highest token of each id that was told, and to whom.
     highest: BTreeMap<InstanceId, (FencingToken, Owner)>,
-    /// What the registry showed as draining.
+    /// What the registry showed as draining, what it told the node to be, and
+    /// what it told to be out.
     draining: BTreeSet<(InstanceId, FencingToken)>,
+    told: BTreeSet<(InstanceId, FencingToken)>,
+    out: BTreeSet<(InstanceId, FencingToken)>,
     /// Who was drained out since the registry's last start, and who was ever,
     /// when.
     drained: BTreeMap<InstanceId, Owner>,
@@ -45,8 +50,11 @@ impl Checks {
         Self {
             seed,
             holders: BTreeMap::new(),
+            held_by: BTreeMap::new(),
             highest: BTreeMap::new(),
             draining: BTreeSet::new(),
+            told: BTreeSet::new(),
+            out: BTreeSet::new(),
             drained: BTreeMap::new(),
             left_at: BTreeMap::new(),
             published: BTreeMap::new(),
@@ -54,9 +62,24 @@ impl Checks {
         }
     }
 
-    /// The registry starts again. Who was drained it need not know any more.
-    pub(super) fn restarted(&mut self) {
+    /// The registry starts again with what it kept. Who was drained it need not
+    /// know any more, and a drain that nobody told its node may be undone.
+    pub(super) fn restarted<'a>(&mut self, kept: impl Iterator<Item = &'a (Instance, Duration)>) {
         self.drained.clear();
+        self.draining.retain(|one| self.told.contains(one));
+        for (one, _) in kept {
+            let is_out = self.out.contains(&(one.id.clone(), one.token));
+            let (seed, id) = (self.seed, &one.id);
+            assert!(!is_out, "seed {seed}: {id} is kept, and was told to be out");
+        }
+    }
+
+    /// A node was told that it drains, or that it is out.
+    pub(super) fn told(&mut self, id: &InstanceId, token: FencingToken, is_end: bool) {
+        self.told.insert((id.clone(), token));
+        if is_end {
+            self.out.insert((id.clone(), token));
+        }
     }
 
     /// Each holder has a token of its own, and later ones higher ones.
@@ -74,6 +97,12 @@ impl Checks {
             "seed {seed}: {id} is granted {token} behind {highest}"
         );
         (*highest, *last) = (token, owner);
+    }
+
+    /// The registry grants an id. Who was drained out of it stays out.
+    pub(super) fn held(&mut self, id: &InstanceId, owner: Owner) {
+        let seed = self.seed;
+        self.held_by.insert(id.clone(), owner);
         assert_ne!(
             self.drained.get(id),
             Some(&owner),
@@ -83,7 +112,7 @@ impl Checks {
 
     /// The drain of an instance is over.
     pub(super) fn drained(&mut self, now: Moment, id: &InstanceId) {
-        if let Some((_, owner)) = self.highest.get(id) {
+        if let Some(owner) = self.held_by.get(id) {
             self.drained.insert(id.clone(), *owner);
         }
         self.left_at.insert(id.clone(), now);

@@ -2,8 +2,8 @@
 
 use waystation_base::{FencingToken, ServiceName};
 use waystation_membership::{
-    Attempt, Content, DrainStep, Granted, HolderError, Refusal, Register, Renewed, SubscriberId,
-    ViewAck, ViewVersion, Watch,
+    Attempt, Content, DrainStep, Granted, HolderError, Refusal, Register, Renewed, State,
+    SubscriberId, ViewAck, ViewVersion, Watch,
 };
 
 use super::world::NODES;
@@ -47,11 +47,28 @@ impl Message {
         )
     }
 
+    /// The lease of which this tells its holder that it drains.
+    pub(super) fn drain_told(&self) -> Option<FencingToken> {
+        match self {
+            Self::Drained(_, token, _) => Some(*token),
+            Self::Granted(_, _, Ok(granted)) => {
+                (granted.state == State::Draining).then_some(granted.token)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether this tells its holder that it is out.
+    pub(super) fn is_end(&self) -> bool {
+        matches!(self, Self::Drained(_, _, DrainStep::Ended))
+    }
+
     /// Whether it may be lost alone: it is asked again. A connection that loses
     /// anything else is lost itself.
     pub(super) fn is_asked_again(&self) -> bool {
         let is_lease = matches!(self, Self::Register(..) | Self::Renew(..));
-        is_lease || matches!(self, Self::Granted(..) | Self::Renewed(..))
+        let is_order = matches!(self, Self::Drain(..) | Self::Idle(..));
+        is_lease || is_order || matches!(self, Self::Granted(..) | Self::Renewed(..))
     }
 }
 

@@ -1,5 +1,7 @@
 //! The world: one registry, nodes and subscribers, and a network with faults.
 
+mod promises;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +10,12 @@ use waystation_base::{Epoch, FencingToken, Moment, Rng, ServiceName};
 use waystation_membership::{
     Command, Content, Directory, DirectoryConfig, DrainStep, Follower, FollowerConfig,
     FollowerOutput, Instance, InstanceId, Output, Owner, OwnerId, Registration, RegistrationConfig,
-    State, SubscriberId, View, Watch,
+    SubscriberId, View, Watch,
 };
 
 use super::checks::Checks;
 use super::message::{Message, index};
+use super::store::{Answer, Record, Store};
 
 /// Ids of each service.
 const LOGICS: usize = 4;
@@ -48,7 +51,7 @@ pub(super) struct World {
     now: Moment,
     epoch: u64,
     directory: Directory,
-    disk: BTreeMap<InstanceId, (Instance, Duration)>,
+    store: Store,
     nodes: Vec<Registration>,
     followers: Vec<Follower>,
     /// Per peer: whether its connection is up, and the earliest next delivery,
@@ -87,7 +90,7 @@ impl World {
             now,
             epoch: 1,
             directory: Directory::new(now, Epoch(1), DirectoryConfig::default()),
-            disk: BTreeMap::new(),
+            store: Store::default(),
             nodes: (0..NODES).map(node).collect(),
             followers: (0..FOLLOWERS).map(follower).collect(),
             is_up: vec![false; NODES + FOLLOWERS],
@@ -215,22 +218,23 @@ impl World {
 
     fn restart_registry(&mut self) {
         (0..NODES + FOLLOWERS).for_each(|peer| self.disconnect(peer));
+        self.store.lose_unwritten(&mut self.rng);
         if self.rng.chance(0.3) {
-            self.disk.clear(); // emptied by hand
+            self.store.wipe(); // emptied by hand
         }
-        self.checks.restarted();
+        self.checks.restarted(self.store.kept());
         let killed_at = self.now;
         self.now += Duration::from_millis(self.rng.below(15_000));
         self.epoch += 1;
         let config = DirectoryConfig::default();
         for until in &mut self.known_until {
             // What it has on its disk tells it to wait for them.
-            let is_waited_for = *until > killed_at && !self.disk.is_empty();
+            let is_waited_for = *until > killed_at && !self.store.is_empty();
             let linger = is_waited_for.then(|| self.now + config.linger);
             *until = linger.unwrap_or(Moment::ZERO);
         }
         self.directory = Directory::new(self.now, Epoch(self.epoch), config);
-        for (instance, ttl) in self.disk.values() {
+        for (instance, ttl) in self.store.kept() {
             self.directory.restore(self.now, instance.clone(), *ttl);
         }
     }
@@ -247,6 +251,8 @@ impl World {
         }
         self.directory.handle_timeout(self.now);
         self.drain_outputs();
+        let answers = self.store.advance(self.now, &mut self.rng);
+        self.leave(answers);
     }
 
     /// Deadlines of processes come first: what one had may be over when it goes on.
@@ -275,15 +281,15 @@ impl World {
                 let id = register.instance.id.clone();
                 let granted = directory.handle_register(now, register);
                 if let Ok(granted) = granted {
-                    self.tokens.insert(id.clone(), granted.token);
-                    self.checks.granted(&id, owner, granted.token);
+                    self.checks.held(&id, owner);
+                    self.tokens.insert(id, granted.token);
                 }
-                self.send(Message::Granted(n, attempt, granted));
+                self.answer(Message::Granted(n, attempt, granted), Some(owner));
             }
             Message::Renew(n, attempt, token) => {
                 let id = self.nodes[n].instance().id.clone();
                 let renewed = directory.handle_renew(now, &id, token);
-                self.send(Message::Renewed(n, attempt, renewed));
+                self.answer(Message::Renewed(n, attempt, renewed), None);
             }
             Message::Granted(n, attempt, Ok(granted)) => {
                 self.nodes[n].handle_granted(now, attempt, granted);
@@ -332,6 +338,8 @@ impl World {
             }
             self.carry_out(output);
         }
+        let answers = self.store.flush(self.now, &mut self.rng);
+        self.leave(answers);
         for n in 0..NODES {
             while !self.stands(n)
                 && let Some(command) = self.nodes[n].poll_output()
@@ -373,6 +381,38 @@ impl World {
         }
     }
 
+    /// Answers once what came before is stored.
+    fn answer(&mut self, message: Message, owner: Option<Owner>) {
+        let connection = self.connections[message.peer()];
+        self.store.answer(Answer {
+            message,
+            connection,
+            owner,
+        });
+    }
+
+    /// What is stored may be told, to who is still there.
+    fn leave(&mut self, answers: Vec<Answer>) {
+        for Answer {
+            message,
+            connection,
+            owner,
+        } in answers
+        {
+            let peer = message.peer();
+            if self.is_up[peer] && self.connections[peer] == connection {
+                let id = &self.nodes[peer].instance().id;
+                if let (Message::Granted(_, _, Ok(granted)), Some(owner)) = (&message, owner) {
+                    self.checks.granted(id, owner, granted.token);
+                }
+                if let Some(token) = message.drain_told() {
+                    self.checks.told(id, token, message.is_end());
+                }
+                self.send(message);
+            }
+        }
+    }
+
     /// What the registry wants done.
     fn carry_out(&mut self, output: Output) {
         match output {
@@ -397,10 +437,10 @@ impl World {
                 self.send(Message::Push(index(subscriber), content));
             }
             Output::Save { instance, ttl } => {
-                let id = instance.id.clone();
-                self.disk.insert(id, ((*instance).clone(), ttl));
+                let instance = Box::new((*instance).clone());
+                self.store.record(Record::Save(instance, ttl));
             }
-            Output::Erase { id } => drop(self.disk.remove(&id)),
+            Output::Erase { id } => self.store.record(Record::Erase(id)),
             Output::SaveEpoch { epoch } => self.epoch = epoch.0,
             Output::Evicted { id, token, .. } => self.check_evicted(&id, token),
             Output::Drain { id, step, missing } => {
@@ -415,70 +455,11 @@ impl World {
                 let token = self.tokens[&id];
                 // Who does not hold it takes no note of it.
                 for n in wanted {
-                    self.send(Message::Drained(n, token, step));
+                    self.answer(Message::Drained(n, token, step), None);
                 }
             }
             _ => {}
         }
-    }
-
-    /// Nobody that the registry waits for sends a drained node anything new.
-    fn check_acknowledged(&self, id: &InstanceId) {
-        let token = self.directory.lease(id).map(|lease| lease.token);
-        let known = (0..FOLLOWERS).filter(|f| self.known_until[*f] > self.now);
-        for follower in known {
-            let mut views = SERVICES
-                .iter()
-                .filter_map(|(name, _)| self.followers[follower].view(name));
-            let shown = views.find_map(|view| view.instances.get(id));
-            let is_served =
-                shown.is_some_and(|one| one.state == State::Serving && Some(one.token) == token);
-            assert!(
-                !is_served,
-                "seed {}: follower {follower} shows {id} after it acknowledged its drain",
-                self.seed
-            );
-        }
-    }
-
-    /// Who is evicted has fenced itself before.
-    fn check_evicted(&self, id: &InstanceId, token: FencingToken) {
-        let serves = |node: &&Registration| {
-            let instance = node.instance();
-            instance.id == *id && instance.token == token && node.may_serve(self.now)
-        };
-        assert!(
-            self.nodes.iter().find(serves).is_none(),
-            "seed {}: {id} is evicted while it serves",
-            self.seed
-        );
-    }
-
-    /// Whether every subscriber shows just the nodes of what it watches, all of
-    /// them serving, and the same as the registry.
-    pub(super) fn check_healed(&self) {
-        let seed = self.seed;
-        for (n, (service, nodes)) in (0..FOLLOWERS).flat_map(|n| SERVICES.map(|one| (n, one))) {
-            let view = self.followers[n].view(service);
-            if !watch_of(n).covers(&ServiceName::new(service).expect("a valid name")) {
-                assert_eq!(view, None, "seed {seed}: follower {n} is shown {service}");
-                continue;
-            }
-            let is_serving = |one: &&Arc<Instance>| one.state == State::Serving;
-            let there = view.map_or(0, |view| view.instances.values().filter(is_serving).count());
-            assert_eq!(there, nodes, "seed {seed}: follower {n} misses a {service}");
-            assert_eq!(
-                view,
-                self.directory.view(service).as_ref(),
-                "seed {seed}: views of {service} differ"
-            );
-        }
-        let serving = self.nodes.iter().filter(|node| node.may_serve(self.now));
-        let mut ids: Vec<&InstanceId> = serving.map(|node| &node.instance().id).collect();
-        ids.sort();
-        let count = ids.len();
-        ids.dedup();
-        assert_eq!((count, ids.len()), (IDS, IDS), "seed {seed}: {ids:?} serve");
     }
 
     /// All connections are there, and nothing stands still.
