@@ -41,7 +41,8 @@ struct Shared {
     is_connected: Cell<bool>,
     /// Questions that wait for the first reading.
     waiting: RefCell<Vec<(u64, Watch, Moment)>>,
-    reads: Cell<u64>,
+    /// The version of what was read last.
+    at: Cell<ViewVersion>,
 }
 
 /// What tells a file from what it was.
@@ -68,7 +69,10 @@ impl FileBackend {
             mirror: RefCell::new(Mirror::new()),
             is_connected: Cell::new(false),
             waiting: RefCell::default(),
-            reads: Cell::new(0),
+            at: Cell::new(ViewVersion {
+                epoch: Epoch(1),
+                number: 0,
+            }),
         });
         let task = follow(shard.clone(), Rc::downgrade(&shared));
         shard.spawn(Label::of("registry file"), task);
@@ -180,7 +184,6 @@ impl Shared {
     }
 
     fn read(&self, text: &str) {
-        self.reads.set(self.reads.get() + 1);
         let mut instances = Vec::new();
         for parsed in parse(text) {
             match parsed {
@@ -191,13 +194,29 @@ impl Shared {
                 }
             }
         }
-        let at = ViewVersion {
-            epoch: Epoch(1),
-            number: self.reads.get(),
-        };
+        let at = self.go_on(self.at.get());
         let pushes = self.mirror.borrow_mut().fill(at, instances);
         for (subscriber, content) in pushes {
             self.events.push(Event::Push(subscriber, content));
+        }
+    }
+
+    /// The next version above this one.
+    fn go_on(&self, above: ViewVersion) -> ViewVersion {
+        let at = ViewVersion {
+            number: above.number + 1,
+            ..above
+        };
+        self.at.set(at);
+        at
+    }
+
+    /// A subscriber holds this, which may be of a process before this one: of the
+    /// same number, and not of the same list.
+    fn see(&self, have: ViewVersion) {
+        if have >= self.at.get() {
+            let at = self.go_on(have);
+            self.mirror.borrow_mut().raise(at);
         }
     }
 
@@ -229,8 +248,13 @@ impl Backend for FileBackend {
             // A client of a static list takes no registrations.
             Ask::Registration { .. } | Ask::Ack(_) => {}
             Ask::Subscribe {
-                subscriber, watch, ..
+                subscriber,
+                watch,
+                have,
             } => {
+                if let Some(have) = have {
+                    shared.see(have);
+                }
                 let views = shared.mirror.borrow_mut().subscribe(subscriber, watch);
                 for view in views {
                     shared.push(subscriber, Content::View(view));
@@ -280,7 +304,55 @@ impl Backend for FileBackend {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use waystation_base::ShardId;
+    use waystation_net::{NetConfig, Server};
+
     use super::*;
+
+    /// Each process counted what it read from one again, so that a view that was
+    /// kept over a restart was taken for a later one, and the list for an old
+    /// backup of itself.
+    #[test]
+    fn a_list_goes_on_above_what_is_held_of_an_earlier_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("list");
+        std::fs::write(
+            &path,
+            "{\"id\":\"a\",\"service\":\"s\",\"address\":\"10.0.0.1:1\"}\n",
+        )
+        .unwrap();
+        let server = Server::builder(NetConfig::default()).start().unwrap();
+        let (tell, told) = mpsc::channel();
+        let have = ViewVersion {
+            epoch: Epoch(1),
+            number: 5,
+        };
+        let job = move |shard: &Shard| {
+            let events = Events::default();
+            let backend = FileBackend::new(shard, path, events.clone());
+            shard.spawn(Label::of("test"), async move {
+                loop {
+                    events.ready().await;
+                    match events.pop() {
+                        Some(Event::Connected) => backend.handle(Ask::Subscribe {
+                            subscriber: SubscriberId(1),
+                            watch: Watch::Prefix("".into()),
+                            have: Some(have),
+                        }),
+                        Some(Event::Push(_, content)) => break tell.send(content.at()).unwrap(),
+                        _ => {}
+                    }
+                }
+            });
+        };
+        server.remote().run_on(ShardId(0), job).unwrap();
+        let at = told.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert!(at > have, "{at}");
+        server.drain();
+    }
 
     #[test]
     fn a_list_skips_what_is_no_instance_and_names_the_line() {

@@ -99,6 +99,16 @@ impl Mirror {
         pushes
     }
 
+    /// Goes on at a version above one that somebody holds of an earlier source. Who
+    /// holds a version of this one finds a gap at the next change, and asks for
+    /// the whole. Cost: O(services), and a copy of each view that is held.
+    pub(crate) fn raise(&mut self, at: ViewVersion) {
+        self.at = at;
+        for view in self.views.values_mut() {
+            Arc::make_mut(view).at = at;
+        }
+    }
+
     /// Sets one service's instances, if they are others than before.
     fn replace(
         &mut self,
