@@ -70,8 +70,7 @@ impl Report {
             text,
             "{} transactions were captured and {} statements published in {} s; {} copies were \
              begun anew; {} processes ended by themselves and were started again. {} proofs of \
-             equality held, all but the last under load, where the master is left out while writes \
-             of its own are on their way. The checker compared {} rows of each \
+             equality of all four held, all but the last under load. The checker compared {} rows of each \
              of the four files: no difference, no publish lost, none applied twice.",
             self.written,
             self.published,

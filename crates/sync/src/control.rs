@@ -46,6 +46,8 @@ pub enum Question {
     Resume,
     /// The copy taken anew.
     Rejoin,
+    /// The copy was put right: it differs no more.
+    Repaired,
 }
 
 /// What a site says.
@@ -213,6 +215,7 @@ fn done(server: &SiteServer, question: Question) -> Result<Answer, SiteError> {
         Question::Park { seq } => answer.error = decide(server, seq, Verdict::Park)?,
         Question::Resume => server.resume()?,
         Question::Rejoin => server.rejoin()?,
+        Question::Repaired => server.set_repaired()?,
     }
     Ok(answer)
 }

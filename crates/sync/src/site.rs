@@ -24,7 +24,7 @@ use waystation_base::Seq;
 use waystation_net::{Address, BlockingError, Label, NetConfig, Server, Shard, StartError};
 use waystation_replica::{LifeId, ReplayRefusal, SiteConfig, SiteEvent, SiteView, Verdict};
 
-use crate::adapter::{Adapter, AdapterError, Audited, Opened};
+use crate::adapter::{Adapter, AdapterError, Apply, Audited, Opened};
 use crate::limits::{ADAPTER_WAIT_MAX, HANDLER_BATCH_ENTRIES_MAX};
 use crate::log::random;
 use events::{Event, Inbox};
@@ -190,18 +190,34 @@ impl SiteServer {
     /// # Errors
     /// It did not answer in time, or cannot be read.
     pub fn audit(&self) -> Result<Vec<Audited>, SiteError> {
+        self.ask_target(Apply::audit)
+    }
+
+    /// Somebody put the copy right: it differs no more, and may be a donor again.
+    /// Whether that is true a proof of equality says.
+    ///
+    /// # Errors
+    /// It did not answer in time, or cannot be stored.
+    pub fn set_repaired(&self) -> Result<(), SiteError> {
+        self.ask_target(Apply::set_repaired)?;
+        self.ask(|task| task.site.handle_repaired())
+    }
+
+    /// Asks the lane of transactions.
+    fn ask_target<T: Send + 'static>(
+        &self,
+        question: fn(&mut (dyn Apply + 'static)) -> Result<T, AdapterError>,
+    ) -> Result<T, SiteError> {
         let server = self.server.as_ref().ok_or(SiteError::Lane)?;
-        let audit =
-            server
-                .remote()
-                .ask(waystation_base::ShardId(0), ADAPTER_WAIT_MAX, |shard| {
-                    let inbox = shard.extension::<Inbox>();
-                    Box::pin(async move {
-                        let lane = inbox?.apply_lane()?;
-                        lane.run(super::adapter::Apply::audit).await
-                    })
-                })?;
-        Ok(audit.ok_or(SiteError::Lane)??)
+        let answer = server.remote().ask(
+            waystation_base::ShardId(0),
+            ADAPTER_WAIT_MAX,
+            move |shard| {
+                let inbox = shard.extension::<Inbox>();
+                Box::pin(async move { inbox?.apply_lane()?.run(question).await })
+            },
+        )?;
+        Ok(answer.ok_or(SiteError::Lane)??)
     }
 
     /// Stops: what is under way in the target ends there.

@@ -30,6 +30,7 @@ pub(crate) fn run(command: &SyncCommand, config: &Config, as_json: bool) -> Resu
         SyncCommand::Park(args) => local::park(args, config),
         SyncCommand::Resume(args) => local::resume(args, config),
         SyncCommand::Rejoin(args) => local::rejoin(args, config),
+        SyncCommand::Repaired(args) => local::repaired(args, config),
         SyncCommand::Grant(args) => ask::change(args, ask::Change::Grant),
         SyncCommand::Fence(args) => ask::change(args, ask::Change::Fence),
         SyncCommand::Forget(args) => ask::change(args, ask::Change::Forget),

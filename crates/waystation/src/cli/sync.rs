@@ -124,6 +124,14 @@ publish once `sync grant` has allowed it.
 Examples:
   waystation sync rejoin room-2")]
     Rejoin(LocalSiteArgs),
+    /// Say that the copy of a site on this machine was put right by hand
+    #[command(after_help = "\
+A copy from which an entry was left out counts as differing, and is nobody's donor,
+until it is taken anew or this is said. `sync verify` tells whether it is true.
+
+Examples:
+  waystation sync repaired room-2 && waystation sync verify")]
+    Repaired(LocalSiteArgs),
     /// Give a site the right to publish what it captures
     #[command(after_help = "\
 Examples:
@@ -255,7 +263,7 @@ pub(crate) struct VerifyArgs {
     pub(crate) wait: u64,
 }
 
-/// `sync audit`, `sync resume`, `sync rejoin`.
+/// `sync audit`, `sync resume`, `sync rejoin`, `sync repaired`.
 #[derive(Debug, Args)]
 pub(crate) struct LocalSiteArgs {
     #[command(flatten)]
@@ -300,7 +308,9 @@ impl SyncCommand {
         match self {
             Self::Hub(args) => Some(&args.dir),
             Self::Site(args) => Some(&args.dir),
-            Self::Audit(args) | Self::Resume(args) | Self::Rejoin(args) => Some(&args.dir),
+            Self::Audit(args) | Self::Resume(args) | Self::Rejoin(args) | Self::Repaired(args) => {
+                Some(&args.dir)
+            }
             Self::Skip(args) | Self::Park(args) => Some(&args.local.dir),
             Self::Replay(args) => Some(&args.entry.local.dir),
             _ => None,

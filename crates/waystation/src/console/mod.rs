@@ -4,6 +4,7 @@
 //! It only reads: nothing here changes a process. What it shows of the roles it
 //! asks of them at that moment, all at once and each with a deadline.
 
+mod copies;
 mod gather;
 mod metrics;
 mod openmetrics;
@@ -90,7 +91,10 @@ impl Console {
     }
 
     async fn process_rows(&self) -> Vec<ProcessRow> {
-        let answers = self.ask("/metrics").await;
+        self.rows_of(&self.ask("/metrics").await)
+    }
+
+    fn rows_of(&self, answers: &[Answer<'_>]) -> Vec<ProcessRow> {
         let now = self.clock.now();
         let snapshot = self.snapshots.borrow();
         let row = |process: &crate::supervise::ProcessView| {

@@ -114,10 +114,15 @@ impl<'a> Exposition<'a> {
         self.family(sample, places)
     }
 
+    /// All samples, by families.
+    pub(super) fn samples(&self) -> impl Iterator<Item = &Sample<'a>> {
+        self.families.iter().flat_map(|family| &family.samples)
+    }
+
     /// The sum of all samples called `name`; none when there is none.
     pub(super) fn sum(&self, name: &str) -> Option<f64> {
-        let samples = self.families.iter().flat_map(|family| &family.samples);
-        let values = samples
+        let values = self
+            .samples()
             .filter(|sample| sample.name == name)
             .map(|sample| sample.value);
         values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))

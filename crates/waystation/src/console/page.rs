@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
+use super::copies::{CopyRow, copy_rows};
 use super::{Console, ProcessRow, merge_arrays};
 
 const TEMPLATE: &str = include_str!("page.html");
@@ -15,16 +16,22 @@ const CONTEXTS_SHOWN_MAX: usize = 200;
 impl Console {
     /// The whole page.
     pub(super) async fn page(&self) -> String {
-        let (processes, contexts) = tokio::join!(self.process_rows(), self.ask("/api/v1/contexts"));
+        let (metrics, contexts) = tokio::join!(self.ask("/metrics"), self.ask("/api/v1/contexts"));
         render(
             self.chat_url.as_deref(),
-            &processes,
+            &self.rows_of(&metrics),
+            &copy_rows(&metrics),
             &merge_arrays(&contexts),
         )
     }
 }
 
-fn render(chat_url: Option<&str>, processes: &[ProcessRow], contexts: &[Value]) -> String {
+fn render(
+    chat_url: Option<&str>,
+    processes: &[ProcessRow],
+    copies: &[CopyRow],
+    contexts: &[Value],
+) -> String {
     let healthy = processes
         .iter()
         .filter(|row| row.state == "healthy")
@@ -43,6 +50,7 @@ fn render(chat_url: Option<&str>, processes: &[ProcessRow], contexts: &[Value]) 
         .replace("{{verdict}}", &verdict)
         .replace("{{chat}}", &chat)
         .replace("{{processes}}", &process_table(processes))
+        .replace("{{copies}}", &copy_table(copies))
         .replace("{{contexts}}", &context_table(contexts))
 }
 
@@ -87,6 +95,42 @@ fn process_table(processes: &[ProcessRow]) -> String {
         ],
         &rows,
     )
+}
+
+/// Nothing where there are no sites.
+fn copy_table(copies: &[CopyRow]) -> String {
+    if copies.is_empty() {
+        return String::new();
+    }
+    let mut rows = String::new();
+    for row in copies {
+        let (class, state) = match (row.up, row.stands, row.parked) {
+            (Some(0), _, _) => ("unhealthy", "away"),
+            (_, Some(1..), _) => ("unhealthy", "needs an operator"),
+            (_, _, Some(1..)) => ("waiting", "has parked entries"),
+            _ => ("healthy", "follows"),
+        };
+        let _ = write!(
+            rows,
+            "<tr><th scope=\"row\">{}</th><td><span class=\"state {class}\">{state}</span></td>\
+             <td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td>\
+             <td class=\"n\">{}</td></tr>",
+            escape(&row.site),
+            or_dash(row.lag_entries),
+            or_dash(row.lag_bytes),
+            or_dash(row.lag_seconds),
+            or_dash(row.applied),
+        );
+    }
+    let head = [
+        ("Site", false),
+        ("State", false),
+        ("Entries behind", true),
+        ("Bytes", true),
+        ("Seconds", true),
+        ("Applied a second", true),
+    ];
+    format!("<h2>Copies</h2>\n{}", table(&head, &rows))
 }
 
 fn context_table(contexts: &[Value]) -> String {
@@ -222,12 +266,18 @@ mod tests {
         let page = render(
             Some("http://127.0.0.1:7080/"),
             &[row("unhealthy")],
+            &[CopyRow {
+                site: "<i>".to_owned(),
+                up: Some(0),
+                ..CopyRow::default()
+            }],
             &contexts,
         );
         assert!(!page.contains("<script>alert"), "{page}");
         assert!(page.contains("&lt;script&gt;alert(1)"));
         assert!(page.contains("&quot;&lt;b&gt;&quot;"));
         assert!(page.contains("&lt;no das&gt;"));
+        assert!(page.contains("&lt;i&gt;") && page.contains("away"));
         assert!(page.contains("0 of 1 roles serve."));
         assert!(page.contains("<a href=\"http://127.0.0.1:7080/\">"));
         assert!(!page.contains("{{"), "a placeholder was left");
@@ -236,7 +286,7 @@ mod tests {
     #[test]
     fn a_flood_of_contexts_is_cut_and_counted() {
         let contexts = vec![json!({"process": "logic-1"}); CONTEXTS_SHOWN_MAX + 3];
-        let page = render(None, &[row("healthy")], &contexts);
+        let page = render(None, &[row("healthy")], &[], &contexts);
         assert_eq!(
             page.matches("<tr><th scope=\"row\">").count(),
             CONTEXTS_SHOWN_MAX + 1

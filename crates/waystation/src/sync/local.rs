@@ -102,3 +102,12 @@ pub(super) fn rejoin(args: &LocalSiteArgs, config: &Config) -> Result<(), Failur
     ask(config, &args.site, Question::Rejoin)?;
     Ok(())
 }
+
+/// Has the copy counted as one that does not differ.
+///
+/// # Errors
+/// There was no answer, or it cannot be stored.
+pub(super) fn repaired(args: &LocalSiteArgs, config: &Config) -> Result<(), Failure> {
+    ask(config, &args.site, Question::Repaired)?;
+    Ok(())
+}

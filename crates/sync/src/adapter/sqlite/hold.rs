@@ -4,15 +4,22 @@
 //! wait, as they do for each other. Numbers must be committed before they are told,
 //! so the transaction that numbers ends, and an empty one follows it at once.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::outbox::{self, Numbered};
 use super::snapshot::SqliteSnapshot;
 use super::state::State;
 use crate::adapter::AdapterError;
+use crate::limits::BUSY_WAIT;
 
 /// How often others may be faster between two transactions.
-const TRIES_MAX: u32 = 16;
+const TRIES_MAX: u32 = 8;
+
+/// Longest wait for the lock, each time: entries that are to be applied wait behind
+/// this, and the proof can be begun again.
+const LOCK_WAIT: Duration = Duration::from_millis(250);
 
 /// Begins a transaction that keeps others out, when everything is numbered: the last
 /// number. It ends with `ROLLBACK`.
@@ -20,6 +27,18 @@ const TRIES_MAX: u32 = 16;
 /// # Errors
 /// Somebody else writes, or a table cannot be captured; then there is none.
 pub(super) fn begin(connection: &mut Connection, skipped: &[String]) -> Result<u64, AdapterError> {
+    connection.busy_timeout(LOCK_WAIT)?;
+    let begun = try_begin(connection, skipped);
+    if let Err(error) = connection.busy_timeout(BUSY_WAIT) {
+        if begun.is_ok() {
+            connection.execute_batch("ROLLBACK")?;
+        }
+        return Err(error.into());
+    }
+    begun
+}
+
+fn try_begin(connection: &mut Connection, skipped: &[String]) -> Result<u64, AdapterError> {
     for _ in 0..TRIES_MAX {
         connection.execute_batch("BEGIN IMMEDIATE")?;
         match all_numbered(connection) {
