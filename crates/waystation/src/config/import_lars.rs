@@ -190,7 +190,10 @@ pub(crate) fn import(path: &Path, bytes: &[u8]) -> Result<Imported, Faults> {
 
 fn program_of(ini: &Ini) -> Program {
     let agents = ["loadbalance", "dnsserver"];
-    if agents.iter().any(|section| ini.has(section)) {
+    // Where the reporter is says its agent; the reporter itself has a reactor.
+    let names_reporter = ini.get("reporter", "ip").or(ini.get("reporter", "port"));
+    let is_agent = names_reporter.is_some() && !ini.has("reactor");
+    if is_agent || agents.iter().any(|section| ini.has(section)) {
         return Program::Agent;
     }
     let port = ini.get("reactor", "port").map(|entry| entry.value.as_str());
@@ -301,6 +304,10 @@ impl Importer<'_> {
             let message = format!("db_host: `{}` is not a host", host.value);
             return self.fault(host.line, message);
         }
+        if let (None, Some(password)) = (&user, &password) {
+            let message = "[mysql] has `db_passwd` and no `db_user`".to_owned();
+            return self.fault(password.line, message);
+        }
         let mut url = String::from("mysql://");
         if let Some(user) = user {
             escape(&mut url, &user.value);
@@ -409,6 +416,24 @@ mod tests {
             import(text).unwrap(),
             "[route]\nstore = \"mysql://a%40b:p%3A%2F%3F%23@h/n\"\n"
         );
+    }
+
+    /// A password without a user was left out without a word.
+    #[test]
+    fn a_password_needs_its_user() {
+        let said = import(b"[mysql]\ndb_host=h\ndb_name=n\ndb_passwd=p\n").unwrap_err();
+        assert!(
+            said.contains("x.conf:4:1: [mysql] has `db_passwd` and no `db_user`"),
+            "{said}"
+        );
+    }
+
+    /// An agent's file that says nothing but where the reporter is was taken
+    /// for the reporter's, in which that means nothing.
+    #[test]
+    fn who_names_the_reporter_is_its_agent() {
+        let ours = import(b"[reporter]\nip = 10.0.0.1\nport = 7779\n");
+        assert_eq!(ours.unwrap(), "[agent]\nreport = \"10.0.0.1:7779\"\n");
     }
 
     /// Comments in other encodings are common in these files.
