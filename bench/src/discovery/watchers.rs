@@ -144,7 +144,10 @@ fn options() -> RegistrationOptions {
         ttl: SESSION,
         ..RegistrationConfig::default()
     };
-    RegistrationOptions { config }
+    RegistrationOptions {
+        config,
+        ..RegistrationOptions::default()
+    }
 }
 
 fn instance(id: &str) -> Result<Instance> {

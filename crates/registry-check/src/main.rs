@@ -57,7 +57,13 @@ fn node(url: &str, service: &str, id: &str, address: &str, ttl_ms: &str) -> Outc
         ttl: Duration::from_millis(ttl_ms.parse()?),
         ..RegistrationConfig::default()
     };
-    let registered = client.register(instance, RegistrationOptions { config })?;
+    let registered = client.register(
+        instance,
+        RegistrationOptions {
+            config,
+            ..RegistrationOptions::default()
+        },
+    )?;
     let status = registered.wait_until(Duration::from_secs(30), |status| status.is_registered);
     let status = status.ok_or("not registered in time")?;
     println!("ready {}", status.instance.token);

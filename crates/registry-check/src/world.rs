@@ -116,7 +116,10 @@ impl<F: Fixture> World<F> {
             },
             ..RegistrationConfig::default()
         };
-        let options = RegistrationOptions { config };
+        let options = RegistrationOptions {
+            config,
+            ..RegistrationOptions::default()
+        };
         client.register(instance, options).expect("it is taken")
     }
 

@@ -17,7 +17,7 @@ use waystation_membership::{
 
 use crate::error::AskError;
 use crate::limits::EVENTS_MAX;
-use crate::registry::ListedService;
+use crate::registry::{DrainWaits, ListedService};
 
 /// A registration of one client; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +42,8 @@ pub(crate) enum Ask {
         key: Key,
         /// The instance as it should stand, with its latest token.
         instance: Box<Instance>,
+        /// How long its drain may take, where no server has a word on that.
+        drain: DrainWaits,
         what: Registering,
     },
     Subscribe {

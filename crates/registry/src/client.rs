@@ -174,7 +174,7 @@ impl Registry for Client {
             return Err(Error::ReadOnly { url });
         }
         let key = Key(hub.admit(Counted::Registration)?);
-        let slot = Arc::new(RegistrationSlot::new(key, instance, options.config));
+        let slot = Arc::new(RegistrationSlot::new(key, instance, options));
         hub.order(Order::Registration(Arc::clone(&slot)));
         Ok(Registered::new(slot, Arc::clone(hub)))
     }

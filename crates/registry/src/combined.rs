@@ -296,7 +296,7 @@ impl Registry for Combined {
         if state.registrations.len() >= REGISTRATIONS_MAX {
             return Err(Error::RegistrationsFull);
         }
-        let slot = RegistrationSlot::new(state.key(), instance, options.config);
+        let slot = RegistrationSlot::new(state.key(), instance, options);
         let turns = Arc::clone(&self.turns);
         let joined = JoinedRegistration::new(Arc::new(slot));
         joined

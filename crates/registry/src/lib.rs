@@ -96,8 +96,8 @@ pub use handle::{Draining, Listing, Registered, RegistrationStatus, Watching};
 pub use place::Place;
 pub use registries::Registries;
 pub use registry::{
-    Acks, Change, Holder, ListedService, RegistrationOptions, Registry, Session, SessionState,
-    WatchOptions,
+    Acks, Change, DrainWaits, Holder, ListedService, RegistrationOptions, Registry, Session,
+    SessionState, WatchOptions,
 };
 pub use text::{
     InstanceTextError, instance_from_json, instance_to_json, view_from_json, view_to_json,

@@ -146,10 +146,10 @@ pub const ZOOKEEPER_NODES_MAX: usize = 200_000;
 /// Subscribers that are written at once.
 pub const ZOOKEEPER_WRITE_TOGETHER: usize = 100;
 
-/// How long a [`Place`](crate::Place) waits until every subscriber has
-/// acknowledged its drain. After that who has not may still send something new,
-/// and is refused.
-pub const PLACE_ACK_WAIT: Duration = Duration::from_secs(2);
+/// How much longer than its drain may wait for subscribers a
+/// [`Place`](crate::Place) waits for the registry's word on that. After that who
+/// has not acknowledged may still send something new, and is refused.
+pub const PLACE_SPARE: Duration = Duration::from_secs(1);
 
 /// How long a [`Place`](crate::Place) then waits until it is out. After that the
 /// registry finds out by its lease.

@@ -7,18 +7,18 @@ use waystation_membership::{DrainStep, Instance, State, Update};
 
 use crate::error::Error;
 use crate::handle::{Registered, RegistrationStatus};
-use crate::limits::{LEAVE_LOOK, PLACE_ACK_WAIT, PLACE_END_WAIT};
+use crate::limits::{LEAVE_LOOK, PLACE_END_WAIT, PLACE_SPARE};
 use crate::registries::Registries;
-use crate::registry::{RegistrationOptions, Registry, SessionState};
+use crate::registry::{DrainWaits, RegistrationOptions, Registry, SessionState};
 
 /// A node's place among the nodes: registered as starting, then as serving,
 /// drained, and out.
 ///
 /// ```no_run
 /// # use waystation_membership::Instance;
-/// # use waystation_registry::{Error, Place, Registries};
+/// # use waystation_registry::{DrainWaits, Error, Place, Registries};
 /// # async fn run(registries: Registries, instance: Instance) -> Result<(), Error> {
-/// let place = Place::take(&registries, instance)?;
+/// let place = Place::take(&registries, instance, DrainWaits::default())?;
 /// // Listen; wait for what it needs itself.
 /// place.serve().await;
 /// // Wait for a signal, or until somebody drains it:
@@ -32,20 +32,31 @@ use crate::registry::{RegistrationOptions, Registry, SessionState};
 pub struct Place {
     registries: Registries,
     registered: Registered,
+    waits: DrainWaits,
 }
 
 impl Place {
     /// Registers `instance` as starting. It stays registered, whatever becomes
-    /// of the registry, until it leaves or the value is dropped.
+    /// of the registry, until it leaves or the value is dropped. `waits` says how
+    /// long it is willing to be drained.
     ///
     /// # Errors
     /// The instance is out of rule, or the registry takes no registrations.
-    pub fn take(registries: &Registries, mut instance: Instance) -> Result<Self, Error> {
+    pub fn take(
+        registries: &Registries,
+        mut instance: Instance,
+        waits: DrainWaits,
+    ) -> Result<Self, Error> {
         instance.state = State::Starting;
-        let registered = registries.register(instance, RegistrationOptions::default())?;
+        let options = RegistrationOptions {
+            drain: waits,
+            ..RegistrationOptions::default()
+        };
+        let registered = registries.register(instance, options)?;
         Ok(Self {
             registries: registries.clone(),
             registered,
+            waits,
         })
     }
 
@@ -73,11 +84,13 @@ impl Place {
     }
 
     /// Begins to drain, and waits until every subscriber has said that its
-    /// callers send nothing new here: at most [`PLACE_ACK_WAIT`], and no
-    /// longer than the registry can be talked to.
+    /// callers send nothing new here: at most as long as it is willing to, with
+    /// [`PLACE_SPARE`] for the registry's word on that, and no longer than the
+    /// registry can be talked to.
     pub async fn announce_end(&self) {
         self.registered.drain();
-        self.reach(PLACE_ACK_WAIT, DrainStep::Acknowledged).await;
+        let wait = self.waits.acknowledged + PLACE_SPARE;
+        self.reach(wait, DrainStep::Acknowledged).await;
     }
 
     /// Says that nothing is in flight any more, and waits until the node is

@@ -1,11 +1,12 @@
 //! The one interface of all backends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use waystation_base::Moment;
 use waystation_membership::{
-    FollowerConfig, Instance, InstanceId, RegistrationConfig, SubscriberId, View, ViewVersion,
-    Watch,
+    DirectoryConfig, FollowerConfig, Instance, InstanceId, RegistrationConfig, SubscriberId, View,
+    ViewVersion, Watch,
 };
 
 use crate::error::Error;
@@ -75,6 +76,30 @@ pub struct RegistrationOptions {
     /// Leases, margins and pauses. How leases are kept alive is the backend's
     /// choice, whatever stands here.
     pub config: RegistrationConfig,
+    /// How long its drain may take. The embedded registry has its own word on
+    /// that, for all that are registered there.
+    pub drain: DrainWaits,
+}
+
+/// How long a drain waits for others. The same everywhere is best: a node that
+/// waits for less leaves before the registry lets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainWaits {
+    /// Until all subscribers have acknowledged. Default 10 s. A subscriber that
+    /// hangs delays the drain by so much.
+    pub acknowledged: Duration,
+    /// Until no request is in flight, after that. Default 30 s.
+    pub requests: Duration,
+}
+
+impl Default for DrainWaits {
+    fn default() -> Self {
+        let config = DirectoryConfig::default();
+        Self {
+            acknowledged: config.drain_ack_max,
+            requests: config.drain_requests_max,
+        }
+    }
 }
 
 /// When a view counts as seen by a subscriber's callers.

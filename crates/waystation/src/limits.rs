@@ -57,9 +57,9 @@ pub(crate) const CONSOLE_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// connections to every Logic, the admin side, the event loops.
 pub(crate) const DESCRIPTORS_RESERVED: u64 = 256;
 
-/// How long `node register` waits for subscribers to acknowledge its drain:
-/// longer than a registry does by default, so that the registry decides.
-pub(crate) const DRAIN_ACK_WAIT: Duration = Duration::from_secs(15);
+/// How much longer than its drain may wait for subscribers `node register` waits
+/// for the registry's word on that, so that the registry decides.
+pub(crate) const DRAIN_ACK_SPARE: Duration = Duration::from_secs(13);
 
 /// How long `node register` then waits until it is out; then it reports and
 /// ends, and the lease ends by itself.

@@ -24,7 +24,10 @@ use crate::failure::Failure;
 pub(crate) fn run(command: &NodeCommand, config: &Config, as_json: bool) -> Result<(), Failure> {
     let urls = config.registry.urls()?;
     match command {
-        NodeCommand::Register(args) => register::run(args, &urls, as_json),
+        NodeCommand::Register(args) => {
+            let waits = config.registry.drain_waits();
+            register::run(args, &urls, waits, as_json)
+        }
         NodeCommand::List(args) => list::run(args, &urls, as_json),
         NodeCommand::Watch(args) => watch::run(args, &urls, as_json),
         NodeCommand::Drain(args) => drain::run(args, &urls, as_json),

@@ -268,6 +268,7 @@ fn role(config: &Config, args: &RoleArgs, serving: im::Serving) -> Result<im::Ro
             advertise: args.advertise,
             logic_probe: config.health.logic(),
             das_probe: config.health.das(),
+            drain: config.registry.drain_waits(),
         },
         serving,
     })

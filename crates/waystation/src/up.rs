@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use waystation_base::BackoffConfig;
-use waystation_registry::RegistryUrl;
+use waystation_registry::{DrainWaits, RegistryUrl};
 
 use crate::clock::Uptime;
 use crate::config::{Config, Up};
@@ -68,7 +68,7 @@ pub(crate) async fn run(config: &Config, run_for: Option<Duration>) -> Result<()
     };
     let options = supervise::Options {
         clock,
-        policy: policy(&config.up),
+        policy: policy(&config.up, config.registry.drain_waits()),
         health_interval: config.up.health_interval(),
     };
     let channel = (events.clone(), happened);
@@ -187,7 +187,7 @@ fn endpoint(spec: &ChildSpec) -> Endpoint {
     }
 }
 
-fn policy(up: &Up) -> Policy {
+fn policy(up: &Up, waits: DrainWaits) -> Policy {
     Policy {
         backoff: BackoffConfig {
             base: Duration::from_millis(up.restart_delay_min_ms),
@@ -197,7 +197,7 @@ fn policy(up: &Up) -> Policy {
         },
         reset_after: Duration::from_millis(up.restart_reset_ms),
         start_timeout: up.start_timeout(),
-        drain_timeout: up.drain_timeout(),
+        drain_timeout: up.drain_timeout(waits),
     }
 }
 

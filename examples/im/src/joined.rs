@@ -160,7 +160,8 @@ impl Joined {
     async fn serve(&self, entrant: &Entrant<'_>) -> Result<Option<Place>, Error> {
         let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
-        let place = match Place::take(&self.registries, entrant.instance()?) {
+        let waits = entrant.role.discovery.drain;
+        let place = match Place::take(&self.registries, entrant.instance()?, waits) {
             Ok(place) => Some(place),
             // Whoever edits the list knows of this role.
             Err(RegistryError::ReadOnly { .. }) => None,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use waystation_base::hash64;
 use waystation_net::{Address, ConnectionLimits, NetConfig, SlowReader, unix_time};
-use waystation_registry::RegistryUrl;
+use waystation_registry::{DrainWaits, RegistryUrl};
 use waystation_service::limits::CONCURRENCY;
 use waystation_service::{ProbeConfig, Router};
 
@@ -50,6 +50,8 @@ pub struct Discovery {
     pub logic_probe: Option<ProbeConfig>,
     /// How those who call Das probe it, if they do.
     pub das_probe: Option<ProbeConfig>,
+    /// How long its own drain waits for others.
+    pub drain: DrainWaits,
 }
 
 /// How a role serves.

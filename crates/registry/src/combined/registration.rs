@@ -9,7 +9,7 @@ use waystation_membership::{DrainStep, GrantError, Refusal, State, Update};
 
 use crate::error::Error;
 use crate::handle::{Registered, RegistrationSlot, RegistrationStatus};
-use crate::registry::{RegistrationOptions, Registry};
+use crate::registry::Registry;
 
 /// A registration, and those in the sources that it is made of.
 #[derive(Debug)]
@@ -56,10 +56,7 @@ impl JoinedRegistration {
         let mut parts = self.lock();
         let mut instance = self.slot.status.read(|status| status.instance.clone());
         parts.update.apply(&mut instance);
-        let options = RegistrationOptions {
-            config: self.slot.config,
-        };
-        let registered = registry.register(instance, options)?;
+        let registered = registry.register(instance, self.slot.options)?;
         if parts.is_draining {
             registered.drain();
         }

@@ -74,7 +74,7 @@ impl Registrations {
             std::mem::take(&mut *wish)
         };
         let running = (self.by_key.entry(slot.key)).or_insert_with(|| {
-            let mut config = slot.config;
+            let mut config = slot.options.config;
             config.renewal = self.renewal;
             let instance = slot.status.read(|status| status.instance.clone());
             let mut core = Registration::new(instance, config, self.rng.next_u64());
@@ -208,6 +208,7 @@ impl Running {
         backend.handle(Ask::Registration {
             key: self.slot.key,
             instance: Box::new(self.core.instance().clone()),
+            drain: self.slot.options.drain,
             what,
         });
     }

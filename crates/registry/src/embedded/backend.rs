@@ -138,10 +138,12 @@ impl Backend for EmbeddedBackend {
     fn handle(&self, ask: Ask) {
         let link = &self.link;
         match ask {
+            // The server has its own word on drains.
             Ask::Registration {
                 key,
                 instance,
                 what,
+                ..
             } => link.registration(key, &instance, what),
             Ask::Subscribe {
                 subscriber,

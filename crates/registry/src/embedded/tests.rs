@@ -7,8 +7,10 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use waystation_base::{Clock, MessageId, ShardId};
-use waystation_membership::{Directory, DirectoryConfig, DrainStep, Update, Watch};
+use waystation_base::{Clock, MessageId, ServiceName, ShardId};
+use waystation_membership::{
+    Directory, DirectoryConfig, DrainStep, State as NodeState, Update, View, Watch,
+};
 use waystation_net::native::{NativeProtocol, Router, reply_error};
 use waystation_net::{Label, MonotonicClock, NetConfig, Server, Shard};
 use waystation_wire::Status;
@@ -20,7 +22,10 @@ use super::proto::id;
 use super::server::{LEASE_ROUTES, VIEW_ROUTES, put_routes, serve};
 use super::state::Registry as State;
 use crate::test_support::instance;
-use crate::{Client, RegistrationOptions, Registry, RegistryUrl, WatchOptions};
+use crate::{
+    Acks, Client, DrainWaits, Place, RegistrationOptions, Registries, Registry, RegistryUrl,
+    WatchOptions,
+};
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -37,8 +42,12 @@ struct Moody {
 
 impl Moody {
     fn start(refusals: Refusals) -> Self {
+        Self::start_with(refusals, DirectoryConfig::default())
+    }
+
+    fn start_with(refusals: Refusals, config: DirectoryConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let parts = Mutex::new(Some(Self::open(dir.path())));
+        let parts = Mutex::new(Some(Self::open(dir.path(), config)));
         let store = Arc::new(Mutex::new(()));
         let door = Arc::clone(&store);
         let server = Server::builder(NetConfig::default())
@@ -66,12 +75,12 @@ impl Moody {
         }
     }
 
-    fn open(dir: &Path) -> (Arc<Folder>, Journal, Directory) {
+    fn open(dir: &Path, config: DirectoryConfig) -> (Arc<Folder>, Journal, Directory) {
         let folder = Arc::new(Folder::open(dir).unwrap());
         let epoch = folder.next_epoch().unwrap();
         let journal = Journal::open(folder.journal()).unwrap().journal;
         let now = MonotonicClock.now();
-        let directory = Directory::new(now, epoch, DirectoryConfig::default());
+        let directory = Directory::new(now, epoch, config);
         (folder, journal, directory)
     }
 
@@ -208,6 +217,58 @@ fn a_node_hears_of_its_drain_when_that_is_stored() {
         .unwrap();
     drop((one, news));
     client.close_and_wait();
+    other.close_and_wait();
+    registry.server.drain();
+}
+
+/// A role left two seconds after its drain had begun, however long a drain was
+/// set to wait for subscribers: what the setting said held for nobody's roles.
+#[test]
+fn a_place_waits_for_a_subscriber_that_hangs_as_long_as_is_set() {
+    let config = DirectoryConfig {
+        drain_ack_max: Duration::from_mins(10),
+        ..DirectoryConfig::default()
+    };
+    let registry = Moody::start_with(&[], config);
+    let (client, other) = (registry.client(), registry.client());
+    let service: ServiceName = "a".parse().unwrap();
+    let options = WatchOptions {
+        acks: Acks::ByCaller,
+        ..WatchOptions::default()
+    };
+    let hangs = other
+        .watch(Watch::Service(service.clone()), options)
+        .unwrap();
+    let waits = DrainWaits {
+        acknowledged: config.drain_ack_max,
+        ..DrainWaits::default()
+    };
+    let (tell, told) = mpsc::channel();
+    let leaving = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let place = Place::take(&Registries::from(client), instance("a", "a-1"), waits);
+            let place = place.unwrap();
+            place.serve().await;
+            place.announce_end().await;
+            tell.send(()).unwrap();
+            place.leave().await;
+        });
+    });
+    let is_draining = |view: &View| {
+        let mut all = view.instances.values();
+        all.any(|one| one.state == NodeState::Draining)
+    };
+    let view = hangs.wait_view("a", WAIT, is_draining).unwrap();
+    // Longer than it waited before.
+    let early = told.recv_timeout(Duration::from_secs(4));
+    assert!(early.is_err(), "it leaves without the subscriber's word");
+    hangs.acknowledge(&service, view.at);
+    told.recv_timeout(WAIT).unwrap();
+    leaving.join().unwrap();
     other.close_and_wait();
     registry.server.drain();
 }

@@ -5,15 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use waystation_base::{Clock, Moment};
-use waystation_membership::{
-    DrainStep, Instance, InstanceError, Refusal, RegistrationConfig, Update,
-};
+use waystation_membership::{DrainStep, Instance, InstanceError, Refusal, Update};
 use waystation_net::MonotonicClock;
 
 use crate::backend::Key;
 use crate::combined::JoinedRegistration;
 use crate::hub::{Hub, Order};
 use crate::observed::Observed;
+use crate::registry::RegistrationOptions;
 
 /// How a registration stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +49,7 @@ pub(crate) struct RegistrationWish {
 #[derive(Debug)]
 pub(crate) struct RegistrationSlot {
     pub(crate) key: Key,
-    pub(crate) config: RegistrationConfig,
+    pub(crate) options: RegistrationOptions,
     pub(crate) wish: Mutex<RegistrationWish>,
     pub(crate) status: Observed<RegistrationStatus>,
     /// Until when the node may serve, in nanoseconds of the process's clock; 0
@@ -59,10 +58,10 @@ pub(crate) struct RegistrationSlot {
 }
 
 impl RegistrationSlot {
-    pub(crate) fn new(key: Key, instance: Instance, config: RegistrationConfig) -> Self {
+    pub(crate) fn new(key: Key, instance: Instance, options: RegistrationOptions) -> Self {
         Self {
             key,
-            config,
+            options,
             wish: Mutex::default(),
             status: Observed::new(RegistrationStatus {
                 instance,

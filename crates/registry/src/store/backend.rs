@@ -50,8 +50,9 @@ impl<S: Store> Backend for StoreBackend<S> {
             Ask::Registration {
                 key,
                 instance,
+                drain,
                 what,
-            } => shared.registration(key, instance, what),
+            } => shared.registration(key, instance, drain, what),
             Ask::Subscribe {
                 subscriber,
                 watch,

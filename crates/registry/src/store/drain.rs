@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use waystation_base::{FencingToken, Moment, ServiceName};
-use waystation_membership::{DirectoryConfig, DrainStep, ViewVersion};
+use waystation_membership::{DrainStep, ViewVersion};
 use waystation_net::{WaitsFor, waiting};
 
 use super::register::Registrant;
@@ -27,9 +27,9 @@ pub(super) async fn run<S: Store>(
     registrant: Rc<Registrant<S>>,
     drain: Drain,
 ) {
-    let config = DirectoryConfig::default();
+    let waits = registrant.drain_waits;
     tell(&shared, &registrant, &drain, DrainStep::Waiting);
-    let deadline = shared.shard.now() + config.drain_ack_max;
+    let deadline = shared.shard.now() + waits.acknowledged;
     while registrant.holds(drain.token) {
         let missing = behind(&shared, &drain, deadline).await;
         if missing == Some(0) {
@@ -48,7 +48,7 @@ pub(super) async fn run<S: Store>(
     }
     registrant.set_drain(DrainStep::Acknowledged);
     tell(&shared, &registrant, &drain, DrainStep::Acknowledged);
-    let pause = shared.shard.sleep(config.drain_requests_max);
+    let pause = shared.shard.sleep(waits.requests);
     tokio::select! {
         () = shared.closed() => return,
         () = waiting(WaitsFor::plain("requests in flight"), pause) => {}

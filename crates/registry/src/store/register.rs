@@ -21,11 +21,13 @@ use super::shape::{Bid, Renewing, Store, StoreFault, Written};
 use super::shared::Shared;
 use crate::backend::{Event, Key, Registering};
 use crate::limits::{RETRY_PAUSE, STORE_TRIES};
+use crate::registry::DrainWaits;
 
 /// One registration of this client.
 pub(crate) struct Registrant<S: Store> {
     key: Key,
     pub(super) id: InstanceId,
+    pub(super) drain_waits: DrainWaits,
     wanted: RefCell<Wanted>,
     held: Cell<Option<Held<S::Mark>>>,
     /// What its entry lives with.
@@ -46,10 +48,11 @@ pub(crate) struct Held<M> {
 }
 
 impl<S: Store> Registrant<S> {
-    pub(super) fn new(key: Key, id: InstanceId) -> Self {
+    pub(super) fn new(key: Key, id: InstanceId, drain_waits: DrainWaits) -> Self {
         Self {
             key,
             id,
+            drain_waits,
             wanted: RefCell::default(),
             held: Cell::new(None),
             keep: S::Keep::default(),

@@ -23,7 +23,7 @@ use crate::backend::{Event, Events, Key, Registering};
 use crate::error::AskError;
 use crate::limits::CONNECT_PAUSE_MAX;
 use crate::mirror::{Changes, Mirror};
-use crate::registry::ListedService;
+use crate::registry::{DrainWaits, ListedService};
 
 /// What the tasks of a backend share.
 pub(crate) struct Shared<S: Store> {
@@ -186,6 +186,7 @@ impl<S: Store> Shared<S> {
         self: &Rc<Self>,
         key: Key,
         instance: Box<Instance>,
+        drain: DrainWaits,
         what: Registering,
     ) {
         let is_last = matches!(what, Registering::Deregister);
@@ -196,7 +197,7 @@ impl<S: Store> Shared<S> {
         }
         let registrant = {
             let mut all = self.registrants.borrow_mut();
-            let new = || Rc::new(Registrant::new(key, instance.id.clone()));
+            let new = || Rc::new(Registrant::new(key, instance.id.clone(), drain));
             Rc::clone(all.entry(key).or_insert_with(new))
         };
         registrant.want(instance, what);

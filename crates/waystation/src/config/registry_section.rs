@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use waystation_membership::DirectoryConfig;
-use waystation_registry::RegistryUrl;
+use waystation_registry::{DrainWaits, RegistryUrl};
 
 use super::field::{Kind, section};
 use crate::failure::Failure;
@@ -31,8 +31,10 @@ section! {
         /// How long a subscriber that was lost is waited for.
         linger_ms: u64 = Integer(10_000), Kind::Integer { unit: "ms", min: 0, max: 600_000 },
             "drains wait for subscribers that died";
-        /// How long a drain waits until all subscribers have acknowledged.
-        drain_ack_ms: u64 = Integer(10_000), Kind::Integer { unit: "ms", min: 0, max: 600_000 },
+        /// How long a drain waits until all subscribers have acknowledged, in
+        /// whichever registry: the embedded one goes by what stands here, and roles
+        /// and `waystation node register` by what they are started with.
+        drain_ack_ms: u64 = Integer(2_000), Kind::Integer { unit: "ms", min: 0, max: 600_000 },
             "a subscriber that hangs delays each drain by so much";
         /// How long a drain then waits for requests in flight.
         drain_requests_ms: u64 = Integer(30_000), Kind::Integer { unit: "ms", min: 0, max: 3_600_000 },
@@ -50,13 +52,22 @@ impl Registry {
         urls.map_err(|error| Failure::Usage(anyhow!("registry.url: {error}")))
     }
 
+    /// How long drains of what is registered by us may take.
+    pub(crate) fn drain_waits(&self) -> DrainWaits {
+        DrainWaits {
+            acknowledged: Duration::from_millis(self.drain_ack_ms),
+            requests: Duration::from_millis(self.drain_requests_ms),
+        }
+    }
+
     /// How the embedded registry behaves.
     pub(crate) fn directory(&self) -> DirectoryConfig {
+        let waits = self.drain_waits();
         DirectoryConfig {
             grace: Duration::from_millis(self.grace_ms),
             linger: Duration::from_millis(self.linger_ms),
-            drain_ack_max: Duration::from_millis(self.drain_ack_ms),
-            drain_requests_max: Duration::from_millis(self.drain_requests_ms),
+            drain_ack_max: waits.acknowledged,
+            drain_requests_max: waits.requests,
             ..DirectoryConfig::default()
         }
     }

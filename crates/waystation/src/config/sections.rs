@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use waystation_net::{ConnectionLimits, TcpKeepalive};
-use waystation_registry::UrlError;
-use waystation_registry::limits::{PLACE_ACK_WAIT, PLACE_END_WAIT};
+use waystation_registry::limits::{PLACE_END_WAIT, PLACE_SPARE};
+use waystation_registry::{DrainWaits, UrlError};
 
 use super::field::{Kind, OWN_REGISTRY, section};
 use super::up_registries::UpRegistries;
@@ -128,8 +128,9 @@ impl Up {
 
     /// [`Self::drain_timeout_ms`] as a duration, with the time to leave the
     /// registry.
-    pub(crate) fn drain_timeout(&self) -> Duration {
-        Duration::from_millis(self.drain_timeout_ms) + PLACE_ACK_WAIT + PLACE_END_WAIT
+    pub(crate) fn drain_timeout(&self, waits: DrainWaits) -> Duration {
+        let leaving = waits.acknowledged + PLACE_SPARE + PLACE_END_WAIT;
+        Duration::from_millis(self.drain_timeout_ms) + leaving
     }
 
     /// The registries by which the roles find each other.

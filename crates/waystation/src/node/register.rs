@@ -11,13 +11,14 @@ use waystation_base::hash64;
 use waystation_membership::{DrainStep, Instance, InstanceId, Owner, OwnerId, RegistrationConfig};
 use waystation_net::{Termination, unix_time};
 use waystation_registry::{
-    Error, Registered, RegistrationOptions, RegistrationStatus, RegistryUrl, SessionState,
+    DrainWaits, Error, Registered, RegistrationOptions, RegistrationStatus, RegistryUrl,
+    SessionState,
 };
 
 use super::{LOOK, Opened, open};
 use crate::cli::RegisterArgs;
 use crate::failure::Failure;
-use crate::limits::{DRAIN_ACK_WAIT, DRAIN_END_WAIT};
+use crate::limits::{DRAIN_ACK_SPARE, DRAIN_END_WAIT};
 use crate::serving;
 
 /// What ends the wait.
@@ -34,16 +35,25 @@ enum End {
 ///
 /// # Errors
 /// What was asked for is out of rule, or the registry did not confirm the end.
-pub(super) fn run(args: &RegisterArgs, urls: &[RegistryUrl], as_json: bool) -> Result<(), Failure> {
+pub(super) fn run(
+    args: &RegisterArgs,
+    urls: &[RegistryUrl],
+    waits: DrainWaits,
+    as_json: bool,
+) -> Result<(), Failure> {
     let instance = instance(args)?;
     let opened = open(urls)?;
     let config = RegistrationConfig {
         ttl: Duration::from_secs(args.ttl),
         ..RegistrationConfig::default()
     };
-    let registered = opened
-        .registry
-        .register(instance, RegistrationOptions { config });
+    let registered = opened.registry.register(
+        instance,
+        RegistrationOptions {
+            config,
+            drain: waits,
+        },
+    );
     let registered = Arc::new(registered.map_err(|error| match error {
         Error::Instance(_) | Error::ReadOnly { .. } => Failure::Usage(error.into()),
         error => Failure::Operation(error.into()),
@@ -63,7 +73,7 @@ pub(super) fn run(args: &RegisterArgs, urls: &[RegistryUrl], as_json: bool) -> R
         End::Drained => {}
         End::Output(error) => return Err(anyhow::Error::new(error).context("cannot print").into()),
     }
-    leave(&opened, &registered)
+    leave(&opened, &registered, waits)
 }
 
 fn start_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Failure> {
@@ -83,9 +93,10 @@ fn wait_for_signals(mut signals: Termination, ends: &Sender<End>) {
 
 /// Waits until every subscriber has acknowledged, and then until the node is
 /// out. This process serves nothing, so nothing is in flight.
-fn leave(opened: &Opened, registered: &Registered) -> Result<(), Failure> {
+fn leave(opened: &Opened, registered: &Registered, waits: DrainWaits) -> Result<(), Failure> {
     let is_past = |step: DrainStep| move |status: &RegistrationStatus| status.drain >= Some(step);
-    let mut looks = DRAIN_ACK_WAIT.as_secs() / LOOK.as_secs();
+    let wait = waits.acknowledged + DRAIN_ACK_SPARE;
+    let mut looks = wait.as_secs() / LOOK.as_secs();
     while registered
         .wait_until(LOOK, is_past(DrainStep::Acknowledged))
         .is_none()
