@@ -64,6 +64,9 @@ pub enum FollowerOutput {
         view: Arc<View>,
         /// What is in it although the source says it is gone: suspects.
         kept: Vec<InstanceId>,
+        /// What was shown before and is not in it, without its owner's word: its
+        /// lease ran out, or nobody says why.
+        lapsed: Vec<InstanceId>,
     },
     /// Tell the source what callers see.
     Ack(ViewAck),
@@ -160,7 +163,7 @@ impl Follower {
         let is_wanted = self.fault_of(&view).is_none();
         if is_wanted && !self.services.contains_key(&view.service) {
             let view = Arc::new(view);
-            self.show(Arc::clone(&view), Vec::new());
+            self.show(Arc::clone(&view), Vec::new(), Vec::new());
             let followed = Followed::new(view);
             self.services
                 .insert(followed.source.service.clone(), followed);
@@ -263,7 +266,7 @@ impl Follower {
                 continue;
             };
             followed.guard.clear();
-            self.settle(&service);
+            self.settle(&service, &[]);
             let kept = 0;
             (self.outputs).push_back(FollowerOutput::Guard { service, kept });
         }
@@ -335,7 +338,7 @@ impl Follower {
         followed.source = source;
         followed.is_fresh = true;
         followed.is_resyncing = false;
-        self.settle(&service);
+        self.settle(&service, removed);
         let kept = self.services[&service].guard.kept();
         if kept != kept_before {
             let service = service.clone();
@@ -351,7 +354,7 @@ impl Follower {
     }
 
     /// Shows what the source says together with what the guard keeps.
-    fn settle(&mut self, service: &ServiceName) {
+    fn settle(&mut self, service: &ServiceName, removed: &[(InstanceId, Removal)]) {
         let Some(followed) = self.services.get_mut(service) else {
             return;
         };
@@ -362,13 +365,20 @@ impl Follower {
             instances.insert(id.clone(), Arc::clone(instance));
             kept.push(id.clone());
         }
+        let has_left = |id: &InstanceId| {
+            let mut removed = removed.iter();
+            removed.any(|(one, why)| one == id && *why == Removal::Deregistered)
+        };
+        let before = followed.shown.instances.keys();
+        let gone = before.filter(|id| !view.instances.contains_key(*id));
+        let lapsed = gone.filter(|id| !has_left(id)).cloned().collect();
         followed.shown = view;
         let view = Arc::clone(&followed.shown);
-        self.show(view, kept);
+        self.show(view, kept, lapsed);
     }
 
-    fn show(&mut self, view: Arc<View>, kept: Vec<InstanceId>) {
-        (self.outputs).push_back(FollowerOutput::Changed { view, kept });
+    fn show(&mut self, view: Arc<View>, kept: Vec<InstanceId>, lapsed: Vec<InstanceId>) {
+        (self.outputs).push_back(FollowerOutput::Changed { view, kept, lapsed });
     }
 }
 

@@ -140,6 +140,12 @@ fn what_was_deregistered_is_never_kept() {
     follower.handle_push(seconds(60), &Content::Delta(Arc::new(delta.clone())));
     // Two losses of a trusted source: believed.
     assert_eq!(names(&follower), [""; 0]);
+    let told = outputs(&mut follower);
+    let lapsed = told.iter().find_map(|one| match one {
+        FollowerOutput::Changed { lapsed, .. } => Some(lapsed.clone()),
+        _ => None,
+    });
+    assert_eq!(lapsed, Some(vec![instance("a", 1).id, instance("c", 1).id]));
     let mut follower = settled(&["a", "b", "c"]);
     follower.handle_push(seconds(1), &Content::Delta(Arc::new(delta)));
     assert_eq!(names(&follower), ["a", "c"]);

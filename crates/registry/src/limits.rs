@@ -54,6 +54,10 @@ pub const SKIPPED_NAMED_MAX: usize = 64;
 /// Size of a static list. A larger one is not read, and told.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
+/// Instances of a service that are remembered as gone without a word. Further
+/// ones count as gone for good.
+pub const LAPSED_MAX: usize = 64;
+
 /// How often a static list is looked at for changes.
 pub const FILE_POLL: Duration = Duration::from_millis(250);
 

@@ -1,5 +1,6 @@
 //! The one interface of all backends.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use waystation_membership::{
 
 use crate::error::Error;
 use crate::handle::{Draining, Listing, Registered, Watching};
+use crate::limits::LAPSED_MAX;
 
 /// Node discovery, whatever keeps it.
 ///
@@ -133,6 +135,30 @@ pub struct Change {
     /// What is in it although the registry says that it is gone: suspects that
     /// the guard on losses keeps for a while.
     pub kept: Vec<InstanceId>,
+    /// What was in it and is not any more, without its owner's word: its lease ran
+    /// out, or nobody says why. Not longer than [`LAPSED_MAX`]; the latest of them
+    /// when changes come together.
+    pub lapsed: BTreeSet<InstanceId>,
+}
+
+impl Change {
+    /// Goes on from what was shown before: what had lapsed and is not back still
+    /// has.
+    pub(crate) fn since(mut self, before: Option<&Self>) -> Self {
+        let before = before.into_iter().flat_map(|before| &before.lapsed);
+        let before: Vec<InstanceId> = before.cloned().collect();
+        let instances = &self.view.instances;
+        self.lapsed.retain(|id| !instances.contains_key(id));
+        for id in before {
+            if self.lapsed.len() < LAPSED_MAX && !instances.contains_key(&id) {
+                self.lapsed.insert(id);
+            }
+        }
+        while self.lapsed.len() > LAPSED_MAX {
+            self.lapsed.pop_first();
+        }
+        self
+    }
 }
 
 /// Whether a registry can be talked to.

@@ -36,10 +36,11 @@ pub struct Pick {
 /// What a view changed in a group.
 #[derive(Default)]
 pub struct Updated {
-    /// Who is new, or has moved to another address.
+    /// Who is new, is back, or has moved to another address.
     pub came: Vec<Rc<Member>>,
     /// Whoever is gone. Calls that were sent to them end; then their
-    /// connections close.
+    /// connections close, but those of a last resort
+    /// ([`Group::update_lapsed`]).
     pub went: Vec<Rc<Member>>,
 }
 
@@ -47,6 +48,8 @@ struct Shared {
     /// What the members are instances of, for people.
     service: String,
     members: RefCell<Vec<Rc<Member>>>,
+    /// Who is gone from the views without a word, and still does its work.
+    lapsed: RefCell<Vec<Rc<Member>>>,
     connect: Connect,
     changed: Notify,
     agent: Followed,
@@ -86,6 +89,7 @@ impl Group {
         let shared = Shared {
             service: service.to_owned(),
             members: RefCell::new(members),
+            lapsed: RefCell::default(),
             connect,
             changed: Notify::new(),
             agent,
@@ -99,9 +103,23 @@ impl Group {
     /// list any more. From its return on no new call goes to anybody who is
     /// not serving by it. Cost: O(n · log n) for n instances.
     pub fn update(&self, view: &View, kept: &[InstanceId]) -> Updated {
+        self.update_lapsed(view, kept, &BTreeSet::new())
+    }
+
+    /// As [`Group::update`]. Of who is gone, those that have `lapsed` did not say
+    /// so themselves: their leases ran out. As long as one of them is connected,
+    /// and its verdict is not that it is gone too, it is the last resort of
+    /// [`Group::pick`].
+    pub fn update_lapsed(
+        &self,
+        view: &View,
+        kept: &[InstanceId],
+        lapsed: &BTreeSet<InstanceId>,
+    ) -> Updated {
         let mut updated = Updated::default();
         let mut members = self.shared.members.borrow_mut();
-        let before = std::mem::take(&mut *members).into_iter();
+        let resorts = self.shared.lapsed.take().into_iter();
+        let before = resorts.chain(std::mem::take(&mut *members));
         let mut before: BTreeMap<String, Rc<Member>> = before
             .map(|member| (member.id().to_owned(), member))
             .collect();
@@ -112,6 +130,9 @@ impl Group {
                 .is_some_and(|member| member.is_at(instance));
             let known = is_there.then(|| before.remove(id.as_str())).flatten();
             let member = if let Some(member) = known {
+                if member.is_lapsed() {
+                    updated.came.push(member.clone());
+                }
                 member
             } else {
                 let member = Rc::new(Member::new(id.to_string(), &self.shared.agent));
@@ -122,10 +143,14 @@ impl Group {
             members.push(member);
         }
         drop(members);
-        updated.went = before.into_values().collect();
-        for member in &updated.went {
+        let news = before.values().filter(|member| !member.is_lapsed());
+        updated.went = news.cloned().collect();
+        let (resorts, gone): (Vec<_>, Vec<_>) = (before.into_values())
+            .partition(|member| lapsed.contains(member.id()) && member.lapse());
+        for member in gone {
             member.retire();
         }
+        *self.shared.lapsed.borrow_mut() = resorts;
         self.shared.changed.notify_waiters();
         updated
     }
@@ -140,7 +165,9 @@ impl Group {
 
     pub(crate) fn heed_agent(&self, shard: &Shard, config: CallerConfig) -> Rc<Agent> {
         let agent = self.shared.agent.get_or_init(|| Agent::new(shard, config));
-        self.members().iter().for_each(|member| member.count());
+        for member in self.members() {
+            member.count();
+        }
         agent.clone()
     }
 
@@ -244,7 +271,8 @@ impl Group {
     /// be reached ([`Channel::is_up`]) and is not suspect ([`Member::verdict`]);
     /// otherwise its keys, and no others, go to the members of which that is
     /// true. With none, to one that is suspect; with none of these, to one that
-    /// has a connection, or to any that is not gone. A connection that was not
+    /// has a connection, or to any that is not gone; with nobody at all, to one whose
+    /// lease ran out and that still does its work. A connection that was not
     /// made yet counts as one that answers. Cost: O(members).
     ///
     /// # Errors
@@ -255,13 +283,13 @@ impl Group {
         let all = || members.iter().filter(|member| member.takes());
         let home = rendezvous(key, all().map(|member| (member, member.hash())));
         let Some(home) = home else {
-            return Err(self.nobody());
+            return self.last_resort(key);
         };
         let best = all().filter_map(|member| member.rank()).min();
         let ranked = all().filter(|member| best.is_some() && member.rank() == best);
         let picked = rendezvous(key, ranked.map(|member| (member, member.hash())));
         let Some(picked) = picked else {
-            return Err(self.nobody());
+            return self.last_resort(key);
         };
         let (picked, is_home) = (picked.clone(), Rc::ptr_eq(picked, home));
         drop(members);
@@ -269,6 +297,25 @@ impl Group {
             channel: self.channel(&picked),
             id: picked.id().to_owned(),
             is_home,
+        })
+    }
+
+    /// One whose lease ran out, and that still does its work.
+    fn last_resort(&self, key: u64) -> Result<Pick, Status> {
+        let mut resorts = self.shared.lapsed.borrow_mut();
+        resorts.retain(|member| {
+            let is_one = member.is_last_resort();
+            if !is_one {
+                member.retire();
+            }
+            is_one
+        });
+        let all = resorts.iter().map(|member| (member, member.hash()));
+        let picked = rendezvous(key, all).ok_or_else(|| self.nobody())?;
+        Ok(Pick {
+            channel: self.channel(picked),
+            id: picked.id().to_owned(),
+            is_home: false,
         })
     }
 

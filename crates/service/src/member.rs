@@ -28,6 +28,8 @@ pub struct Member {
     /// The registry does not list it any more, and the guard on losses keeps
     /// it.
     is_kept: Cell<bool>,
+    /// The registry does not list it any more, and nobody has said why.
+    is_lapsed: Cell<bool>,
     probe: Cell<ProbeWord>,
     /// Probes without an answer in a row.
     unanswered: Cell<u32>,
@@ -44,6 +46,7 @@ impl Member {
             instance: RefCell::default(),
             takes: Cell::new(false),
             is_kept: Cell::default(),
+            is_lapsed: Cell::default(),
             probe: Cell::new(ProbeWord::None),
             unanswered: Cell::default(),
             channel: OnceCell::new(),
@@ -80,7 +83,9 @@ impl Member {
     /// and where the group follows an agent all callers of this machine. That the
     /// registry is away says nothing of it.
     pub fn verdict(&self) -> Verdict {
-        let lease = if self.is_kept.get() {
+        let lease = if self.is_lapsed.get() {
+            LeaseWord::Expired
+        } else if self.is_kept.get() {
             LeaseWord::Unknown
         } else {
             LeaseWord::Live
@@ -167,7 +172,25 @@ impl Member {
         let takes = instance.state == State::Serving && instance.weight > 0;
         self.takes.set(takes);
         self.is_kept.set(is_kept);
+        self.is_lapsed.set(false);
         *self.instance.borrow_mut() = Some(instance.clone());
+    }
+
+    /// Its lease has run out. Whether it can still be called, when nobody else
+    /// can: it was serving, is connected, and its callers or a probe speak well of
+    /// it.
+    pub(crate) fn lapse(&self) -> bool {
+        self.is_lapsed.set(true);
+        self.is_last_resort()
+    }
+
+    pub(crate) fn is_lapsed(&self) -> bool {
+        self.is_lapsed.get()
+    }
+
+    pub(crate) fn is_last_resort(&self) -> bool {
+        let is_connected = self.channel.get().is_some_and(Channel::is_connected);
+        self.takes.get() && is_connected && self.verdict() != Verdict::Gone
     }
 
     /// It takes no new calls from here on; those that were sent end.

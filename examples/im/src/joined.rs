@@ -406,7 +406,8 @@ impl Follower {
             waystation_net::describe_task(service.to_string());
             loop {
                 for change in waiting(CHANGES, watching.changes()).await {
-                    on_update(group.update(&change.view, &change.kept));
+                    let updated = group.update_lapsed(&change.view, &change.kept, &change.lapsed);
+                    on_update(updated);
                     watching.acknowledge(&change.view.service, change.view.at);
                 }
             }

@@ -111,6 +111,7 @@ mod tests {
         Change {
             view: Arc::new(view),
             kept: Vec::new(),
+            lapsed: BTreeSet::new(),
         }
     }
 

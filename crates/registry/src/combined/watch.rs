@@ -275,6 +275,9 @@ impl Parts {
             return None;
         }
         let (instances, kept) = merge(&seen);
+        let lapsed = seen.iter().filter_map(|seen| seen.change);
+        let lapsed = lapsed.flat_map(|change| change.lapsed.iter().cloned());
+        let lapsed = lapsed.collect();
         let of: BTreeMap<u64, ViewVersion> = (looks.iter())
             .filter_map(|(source, look)| Some((*source, look.services.get(service)?.view.at)))
             .collect();
@@ -287,7 +290,7 @@ impl Parts {
         if acks == Acks::ByCaller {
             self.made_of(service, number, of, is_news);
         }
-        is_news.then(|| Change {
+        let change = || Change {
             view: Arc::new(View {
                 service: service.clone(),
                 at: ViewVersion {
@@ -297,7 +300,9 @@ impl Parts {
                 instances,
             }),
             kept,
-        })
+            lapsed,
+        };
+        is_news.then(|| change().since(before))
     }
 
     /// Remembers of what a version is made. What callers hold already is

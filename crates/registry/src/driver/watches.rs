@@ -158,10 +158,13 @@ impl Following {
                 subscriber,
                 service,
             }),
-            FollowerOutput::Changed { view, kept } => {
+            FollowerOutput::Changed { view, kept, lapsed } => {
                 let service = view.service.clone();
+                let lapsed = lapsed.into_iter().collect();
+                let change = Change { view, kept, lapsed };
+                let change = change.since(shown.services.get(&service));
                 shown.news.insert(service.clone());
-                shown.services.insert(service, Change { view, kept });
+                shown.services.insert(service, change);
                 None
             }
             FollowerOutput::Ack(ack) => (slot.options.acks == Acks::Shown).then_some(Ask::Ack(ack)),

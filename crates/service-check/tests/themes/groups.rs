@@ -1,11 +1,11 @@
 //! Groups that follow the views of a registry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use waystation_base::{Epoch, ServiceName};
-use waystation_membership::{Instance, InstanceId, Owner, State, View, ViewVersion};
+use waystation_membership::{Instance, InstanceId, Owner, State, Verdict, View, ViewVersion};
 use waystation_net::native::UpstreamState;
 use waystation_net::{Address, Label, Shard};
 use waystation_service::{App, Channel, Code, Ctx, Group};
@@ -170,6 +170,59 @@ fn who_drains_gets_nothing_new_and_what_was_sent_ends() {
         }
         assert!(ask(&[]).await);
         assert_eq!((one.begun.count(), two.begun.count()), (1, 2));
+    });
+    client.drain();
+    shops.into_iter().for_each(App::drain);
+}
+
+/// The lease of the only node ran out, since it alone was cut off from the
+/// registry, and its callers, who reached it, had nobody left to call.
+#[test]
+fn who_lapsed_and_still_answers_is_the_last_resort() {
+    let (io, stages) = (memory(), [Stage::default(), Stage::default()]);
+    let shops = [
+        shop_at(&io, "127.0.0.1:7001", &stages[0]),
+        shop_at(&io, "127.0.0.1:7002", &stages[1]),
+    ];
+    let client = client(&io);
+    run_on(&client, move |shard| async move {
+        let group = following(&shard);
+        let [a, b] = [("a", 7001), ("b", 7002)].map(|(id, port)| node(id, port, State::Serving));
+        let [id_a, id_b] = [&a, &b].map(|one| one.id.clone());
+        let ctx = Ctx::background(&shard, "test", Duration::from_secs(20));
+        let call = async |group: &Group| {
+            let pick = group.pick(b"x").unwrap();
+            let answer = ShopClient::new(pick.channel).act(&ctx, &script(&[])).await;
+            assert!(answer.is_ok());
+            pick.id
+        };
+        let both = view(1, &[a.clone(), b.clone()]);
+        group.update(&both, &[]);
+        for member in group.members() {
+            let channel = group.channel(&member);
+            let answer = ShopClient::new(channel).act(&ctx, &script(&[])).await;
+            assert!(answer.is_ok());
+        }
+        let one = view(2, std::slice::from_ref(&b));
+        let went = group.update_lapsed(&one, &[], &[id_a.clone()].into()).went;
+        assert_eq!(went[0].verdict(), Verdict::Suspect);
+        assert_eq!(call(&group).await, "b", "while another is there");
+        let nobody = view(3, &[]);
+        let lapsed = [id_a.clone(), id_b.clone()].into();
+        group.update_lapsed(&nobody, &[], &lapsed);
+        assert_eq!(group.home(b"x"), None);
+        let last = call(&group).await;
+        assert!(["a", "b"].contains(&&*last));
+        // Who said so itself is gone for good.
+        group.update_lapsed(&nobody, &[], &[id_b].into());
+        assert_eq!(call(&group).await, "b");
+        let back = group.update_lapsed(&both, &[], &BTreeSet::new());
+        assert_eq!(back.came.len(), 2, "both are back");
+        group.update(&nobody, &[]);
+        assert_eq!(
+            group.pick(b"x").map(|_| ()).unwrap_err().code(),
+            Code::Unavailable
+        );
     });
     client.drain();
     shops.into_iter().for_each(App::drain);

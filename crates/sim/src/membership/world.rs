@@ -368,7 +368,7 @@ impl World {
                         self.send(Message::Subscribe(n, watch, have));
                     }
                     FollowerOutput::Resync { service } => self.send(Message::Resync(n, service)),
-                    FollowerOutput::Changed { view, kept } => {
+                    FollowerOutput::Changed { view, kept, .. } => {
                         self.checks.shown(self.now, n, &view, &kept);
                     }
                     FollowerOutput::Guard { service, kept } => {
