@@ -156,7 +156,8 @@ pub const POOLED_BUFFERS: usize = 64;
 /// Bytes of an HTTP request's head. Above it the answer is 431.
 pub const HTTP_HEAD_BYTES: usize = 16 * 1024;
 
-/// Bytes of an HTTP request's body. Above it the answer is 413.
+/// Bytes of an HTTP request's body, where a router sets no other bound. Above it
+/// the answer is 413.
 pub const HTTP_BODY_BYTES: usize = 1024 * 1024;
 
 /// Headers of an HTTP request. Above it the answer is 431.

@@ -86,6 +86,7 @@ pub struct Publisher {
     shard: Shard,
     upstream: Upstream,
     last_tag: Rc<Cell<u64>>,
+    may_differ: bool,
 }
 
 impl Publisher {
@@ -96,7 +97,16 @@ impl Publisher {
             shard: shard.clone(),
             upstream: Upstream::new(shard, UpstreamConfig::new(hub), router),
             last_tag: Rc::new(Cell::new(0)),
+            may_differ: false,
         }
+    }
+
+    /// Publishes statements that would do something else at each site, or that
+    /// cannot be read, too. By default the hub refuses them.
+    #[must_use]
+    pub fn allow_nondeterministic(mut self) -> Self {
+        self.may_differ = true;
+        self
     }
 
     /// Publishes, and answers the entry's place once it is durable. What may be
@@ -144,6 +154,7 @@ impl Publisher {
         let mut body = Vec::with_capacity(rest.len() + key.len() + 32);
         put_u64(&mut body, tag);
         put_u64(&mut body, payload.len() as u64);
+        body.push(u8::from(self.may_differ));
         put_bytes(&mut body, key);
         body.extend_from_slice(rest);
         let answer = self
@@ -231,6 +242,7 @@ fn bound(what: &'static str, found: usize, bytes_max: usize) -> Result<(), Clien
 /// of its own; it ends when this is dropped.
 pub struct HubClient {
     server: Server,
+    may_differ: bool,
 }
 
 /// The publisher of the client's thread.
@@ -252,7 +264,15 @@ impl HubClient {
             shard.set_extension(Rc::new(Kept(publisher)));
         };
         let server = Server::builder(net).on_shard(begin).start()?;
-        Ok(Self { server })
+        let may_differ = false;
+        Ok(Self { server, may_differ })
+    }
+
+    /// As [`Publisher::allow_nondeterministic`].
+    #[must_use]
+    pub fn allow_nondeterministic(mut self) -> Self {
+        self.may_differ = true;
+        self
     }
 
     /// Publishes, as [`Publisher::publish`] does.
@@ -267,7 +287,9 @@ impl HubClient {
     ) -> Result<Position, ClientError> {
         let key: Option<Arc<[u8]>> = key.map(Arc::from);
         let payload = Bytes::copy_from_slice(payload);
-        self.ask(within, move |publisher, deadline| {
+        let may_differ = self.may_differ;
+        self.ask(within, move |mut publisher, deadline| {
+            publisher.may_differ |= may_differ;
             Box::pin(async move { publisher.publish(key.as_deref(), &payload, deadline).await })
         })
     }

@@ -79,6 +79,13 @@ pub const OUTBOX_READ_BYTES: usize = 4 << 20;
 /// Events of a site that wait to be asked for. Of more the oldest are left out.
 pub const EVENTS_TOLD_MAX: usize = 256;
 
+/// Longest payload that is looked at for a statement on a shard's own thread. A
+/// longer one is on another thread.
+pub const STATEMENT_HERE_BYTES: usize = 4 << 10;
+
+/// Longest body of an operation, by HTTP. A larger one is refused.
+pub const OPERATION_BYTES_MAX: usize = 64 << 10;
+
 /// Bytes that all connections of a shard hold together. Above it the connection
 /// that holds most is closed.
 pub const SHARD_BYTES_MAX: usize = 1 << 30;

@@ -382,6 +382,76 @@ fn http_publishes_and_tells_the_status() {
     assert!(http(&place, &unknown).starts_with("HTTP/1.1 404"));
 }
 
+/// The story: payloads of more than 1 MiB were refused by HTTP, and by nothing else.
+#[test]
+fn http_takes_the_largest_entry_and_refuses_a_larger_one() {
+    let place = Place::new();
+    let _hub = place.start();
+    let Address::Unix(path) = place.address() else {
+        panic!("hubs of tests listen on Unix sockets");
+    };
+    for (length, code) in [(PAYLOAD_BYTES_MAX, 200), (PAYLOAD_BYTES_MAX + 1, 413)] {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(4 * PATIENCE)).unwrap();
+        let head = format!(
+            "POST /v1/publish HTTP/1.1\r\nhost: hub\r\nconnection: close\r\n\
+             content-length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        // It may be cut off once the answer is out.
+        let _ = stream.write_all(&vec![7; length]);
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        let answer = std::str::from_utf8(&answer).unwrap();
+        assert_eq!(answer, format!("HTTP/1.1 {code}"));
+    }
+    let status = place.client().status(PATIENCE).unwrap();
+    assert_eq!(status.end, 1);
+}
+
+/// The story: `NOW()` was refused by the command only. What came by HTTP or from a
+/// program was durable, and every site stood at it.
+#[test]
+fn statements_that_would_differ_are_refused_however_they_come() {
+    let place = Place::new();
+    let _hub = place.start();
+    let client = place.client();
+    let statement = "UPDATE t SET at = NOW()";
+    // More than is looked at in passing.
+    let long = format!("{statement} WHERE name = '{}'", "x".repeat(8 << 10));
+    for sql in [statement, &long] {
+        let refused = client.publish(None, sql.as_bytes(), PATIENCE);
+        let invalid = Status::InvalidRequest;
+        assert!(
+            matches!(&refused, Err(ClientError::Refused { status, text })
+                if *status == invalid && text.contains("now()")),
+            "{refused:?}"
+        );
+    }
+    let request = |header: &str| {
+        let length = statement.len();
+        format!(
+            "POST /v1/publish HTTP/1.1\r\nhost: hub\r\nconnection: close\r\n{header}\
+             content-length: {length}\r\n\r\n{statement}"
+        )
+    };
+    let answer = http(&place, &request(""));
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert_eq!(client.status(PATIENCE).unwrap().end, 0);
+    // Whoever wants it all the same gets it.
+    let answer = http(&place, &request("allow-nondeterministic: true\r\n"));
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let client = client.allow_nondeterministic();
+    let at = client.publish(None, long.as_bytes(), PATIENCE).unwrap();
+    assert_eq!(at.seq, Seq(2));
+    let same = "UPDATE t SET n = n + 1";
+    let client = place.client();
+    assert_eq!(
+        client.publish(None, same.as_bytes(), PATIENCE).unwrap().seq,
+        Seq(3)
+    );
+}
+
 #[test]
 fn trimming_keeps_what_a_site_lacks_and_an_unknown_site_is_named() {
     let place = Place::new();

@@ -11,6 +11,7 @@ use super::http::HttpHandler;
 use super::upgrade::Origins;
 use crate::conn::{CloseReason, Conn, SendError, Session};
 use crate::limits::HANDLERS_PER_CONNECTION;
+use crate::limits::HTTP_BODY_BYTES;
 use crate::protocol::Home;
 use crate::shard::Label;
 
@@ -104,6 +105,7 @@ pub struct Router {
     pub(crate) fallback: Option<Rc<dyn Handler>>,
     pub(crate) text: Option<Rc<dyn TextHandler>>,
     pub(crate) http: Option<Rc<dyn HttpHandler>>,
+    pub(crate) http_body_bytes: usize,
     pub(crate) websocket_path: Option<String>,
     pub(crate) origins: Origins,
     pub(crate) control: Rc<dyn Control>,
@@ -119,6 +121,7 @@ impl Default for Router {
             fallback: None,
             text: None,
             http: None,
+            http_body_bytes: HTTP_BODY_BYTES,
             websocket_path: None,
             origins: Origins::Same,
             control: Rc::new(NoControl),
@@ -163,6 +166,13 @@ impl Router {
     /// Handles HTTP requests. Without it they are answered 404.
     pub fn set_http(&mut self, handler: Rc<dyn HttpHandler>) {
         self.http = Some(handler);
+    }
+
+    /// Takes bodies of HTTP requests up to this many bytes; default
+    /// [`HTTP_BODY_BYTES`](crate::limits::HTTP_BODY_BYTES). A larger one is answered
+    /// 413. A connection holds the whole body until its answer.
+    pub fn set_http_body_bytes(&mut self, bytes_max: usize) {
+        self.http_body_bytes = bytes_max;
     }
 
     /// Accepts WebSocket upgrades on this path.

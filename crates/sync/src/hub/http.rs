@@ -13,11 +13,14 @@ use waystation_replica::{ClientKey, Publish};
 use waystation_wire::Status;
 
 use super::operate::Operation;
-use super::publish::status_of;
 use super::sessions::Sessions;
+use crate::limits::OPERATION_BYTES_MAX;
 
 /// The header with the client's key of a publish.
 const KEY: &str = "idempotency-key";
+
+/// `true` publishes statements that would do something else at each site, too.
+const ALLOW: &str = "allow-nondeterministic";
 
 pub(super) struct Http(pub(super) Rc<Sessions>);
 
@@ -32,6 +35,9 @@ impl HttpHandler for Http {
             let route = (request.method().clone(), request.uri().path().to_owned());
             match (&route.0, route.1.as_str()) {
                 (&Method::POST, "/v1/publish") => publish(sessions, request).await,
+                (&Method::POST, "/v1/operate") if request.body().len() > OPERATION_BYTES_MAX => {
+                    fault(StatusCode::PAYLOAD_TOO_LARGE, "an operation is short")
+                }
                 (&Method::POST, "/v1/operate") => match serde_json::from_slice(request.body()) {
                     Ok(operation) => operate(sessions, operation).await,
                     Err(error) => fault(StatusCode::BAD_REQUEST, &error.to_string()),
@@ -43,19 +49,21 @@ impl HttpHandler for Http {
     }
 }
 
-/// The body is the payload; the answer comes once it is durable.
+/// The body is the payload, of 64 MiB at most; the answer comes once it is durable.
 async fn publish(sessions: Rc<Sessions>, request: Request<Bytes>) -> Response<Bytes> {
     let key = request.headers().get(KEY).map(HeaderValue::as_bytes);
+    let allowed = request.headers().get(ALLOW).map(HeaderValue::as_bytes);
+    let may_differ = allowed == Some(b"true");
     let publish = Publish {
         key: key.filter(|key| !key.is_empty()).map(ClientKey::new),
         payload: request.into_body(),
     };
-    match sessions.publish(publish).await {
+    match sessions.publish(publish, may_differ).await {
         Ok((epoch, seq)) => {
             let body = serde_json::json!({ "epoch": epoch.0, "seq": seq.0 });
             json(StatusCode::OK, body.to_string().into())
         }
-        Err(refusal) => fault(code_of(status_of(&refusal)), &refusal.to_string()),
+        Err(unable) => fault(code_of(unable.status), &unable.error),
     }
 }
 

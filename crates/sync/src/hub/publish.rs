@@ -12,7 +12,7 @@ use waystation_replica::{ClientKey, Publish, PublishRefusal};
 use waystation_wire::{Header, Status};
 
 use super::operate::Operation;
-use super::sessions::Sessions;
+use super::sessions::{Sessions, may_be_statement};
 use crate::limits::{PARTS_BYTES_MAX, PAYLOADS_IN_PARTS_MAX};
 use crate::parts::Reader;
 
@@ -96,10 +96,13 @@ impl Handler for PartHandler {
 pub(super) struct PublishHandler(pub(super) Rc<Sessions>);
 
 impl PublishHandler {
-    fn read(&self, conn: &Conn, body: &[u8]) -> Result<Publish, Unread> {
+    /// The publish, and whether it may be a statement that would do something else
+    /// at each site.
+    fn read(&self, conn: &Conn, body: &[u8]) -> Result<(Publish, bool), Unread> {
         let mut reader = Reader::new(Bytes::copy_from_slice(body));
         let tag = reader.u64().ok_or(Unread::Invalid)?;
         let length = reader.u64().ok_or(Unread::Invalid)?;
+        let may_differ = reader.flag().ok_or(Unread::Invalid)?;
         let key = reader.bytes().ok_or(Unread::Invalid)?;
         let rest = reader.rest();
         let mut parts = self.0.parts.borrow_mut();
@@ -120,19 +123,23 @@ impl PublishHandler {
                 bytes_max,
             }));
         }
-        Ok(Publish {
+        let publish = Publish {
             key: (!key.is_empty()).then(|| ClientKey::new(&key)),
             payload,
-        })
+        };
+        Ok((publish, may_differ))
     }
 }
 
 impl Handler for PublishHandler {
     fn handle(&self, conn: &Conn, message: Inbound<'_>) -> Started {
         let header = *message.header;
-        let publish = match self.read(conn, message.body) {
-            Ok(publish) => Ok(publish),
-            Err(Unread::Refused(refusal)) => Err(refusal),
+        let (publish, may_differ) = match self.read(conn, message.body) {
+            Ok(publish) => publish,
+            Err(Unread::Refused(refusal)) => {
+                answer(conn, &header, Err(refusal));
+                return None;
+            }
             // A connection that closes meanwhile counts it itself.
             Err(Unread::Invalid) => {
                 let reason = "a publish that makes no sense";
@@ -145,11 +152,23 @@ impl Handler for PublishHandler {
                 return None;
             }
         };
-        match publish {
-            Ok(publish) => self.0.publish_from(conn, header, publish),
-            Err(refusal) => answer(conn, &header, Err(refusal)),
+        if may_differ || !may_be_statement(&publish.payload) {
+            self.0.publish_from(conn, header, publish);
+            return None;
         }
-        None
+        let (conn, sessions) = (conn.clone(), Rc::clone(&self.0));
+        Some(Box::pin(async move {
+            match sessions.check_statement(&publish.payload).await {
+                Ok(()) => {
+                    let published = sessions.publish_checked(publish).await;
+                    answer(&conn, &header, published);
+                }
+                Err(unable) => {
+                    // A connection that closes meanwhile counts it itself.
+                    let _ = reply_error(&conn, &header, unable.status, &unable.error);
+                }
+            }
+        }))
     }
 
     fn label(&self) -> Label {

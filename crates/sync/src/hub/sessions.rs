@@ -12,6 +12,7 @@ use waystation_base::{ConnName, Epoch, Seq};
 use waystation_mailbox::{Receiver, Sender};
 use waystation_net::native::{Control, Handler, Inbound, Router, Started};
 use waystation_net::{CloseReason, Conn, HandlerGuard, Label, Shard};
+use waystation_replica::limits::PAYLOAD_BYTES_MAX;
 use waystation_replica::{
     Notice, Publish, PublishRefusal, Refusal, SessionConfig, ToHub, ToSite, Violation, Welcome,
 };
@@ -20,11 +21,15 @@ use waystation_wire::{Header, Status};
 use super::http::Http;
 use super::letters::{Ticket, ToDesk, ToShard, Unable};
 use super::operate::Operation;
-use super::publish::{self, OperateHandler, PartHandler, Parts, PublishHandler};
+use super::publish::{self, OperateHandler, PartHandler, Parts, PublishHandler, status_of};
 use super::session_task;
 use super::tail::Tail;
 use crate::codec::{DecodeError, FromHub, FromSite, Pieces, Proof, id};
-use crate::limits::{HELLO_BYTES_MAX, PROOF_WAIT_MAX, REQUESTS_PER_CONNECTION, SESSION_INPUTS_MAX};
+use crate::limits::{
+    HELLO_BYTES_MAX, PROOF_WAIT_MAX, REQUESTS_PER_CONNECTION, SESSION_INPUTS_MAX,
+    STATEMENT_HERE_BYTES,
+};
+use crate::statement::{self, is_statement};
 
 /// What a session's task takes in.
 pub(super) enum Input {
@@ -316,8 +321,38 @@ impl Sessions {
         }
     }
 
-    /// Publishes, and waits until the entry is durable.
+    /// Publishes, and waits until the entry is durable. A statement that would do
+    /// something else at each site is refused unless it `may_differ`.
     pub(super) async fn publish(
+        self: Rc<Self>,
+        publish: Publish,
+        may_differ: bool,
+    ) -> Result<(Epoch, Seq), Unable> {
+        if !may_differ {
+            self.check_statement(&publish.payload).await?;
+        }
+        let published = self.publish_checked(publish).await;
+        published.map_err(|refusal| Unable::new(status_of(&refusal), refusal.to_string()))
+    }
+
+    /// Refuses a statement that would do something else at each site.
+    pub(super) async fn check_statement(&self, payload: &Bytes) -> Result<(), Unable> {
+        let text = payload.clone();
+        let check = move || match std::str::from_utf8(&text) {
+            Ok(sql) if is_statement(&text) => statement::check(sql),
+            _ => Ok(()),
+        };
+        let checked = if payload.len() <= STATEMENT_HERE_BYTES {
+            check()
+        } else {
+            let checked = self.shard.offload("check a statement", check).await;
+            checked.map_err(|error| Unable::new(Status::Overloaded, error.to_string()))?
+        };
+        checked.map_err(|fault| Unable::new(Status::InvalidRequest, fault.to_string()))
+    }
+
+    /// Publishes what need not be looked at.
+    pub(super) async fn publish_checked(
         self: Rc<Self>,
         publish: Publish,
     ) -> Result<(Epoch, Seq), PublishRefusal> {
@@ -383,6 +418,19 @@ impl Sessions {
     }
 }
 
+/// Whether a payload may be a statement: a quick look, so that what is none goes its
+/// way at once.
+pub(super) fn may_be_statement(payload: &[u8]) -> bool {
+    match payload.get(..STATEMENT_HERE_BYTES) {
+        // A character that is cut is no fault.
+        Some(begin) => match std::str::from_utf8(begin) {
+            Ok(_) => true,
+            Err(error) => error.error_len().is_none(),
+        },
+        None => is_statement(payload),
+    }
+}
+
 /// Why there is no answer of the desk.
 enum Unanswered {
     /// It has no room, or is gone.
@@ -445,6 +493,7 @@ pub(super) fn router(sessions: &Rc<Sessions>) -> Router {
         routed.expect("message ids of one protocol differ");
     }
     router.set_http(Rc::new(Http(Rc::clone(sessions))));
+    router.set_http_body_bytes(PAYLOAD_BYTES_MAX);
     router.set_control(Rc::new(Closing(Rc::clone(sessions))));
     router.set_concurrency(REQUESTS_PER_CONNECTION);
     router

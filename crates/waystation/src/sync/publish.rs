@@ -19,7 +19,10 @@ use crate::failure::Failure;
 pub(super) fn run(args: &PublishArgs, as_json: bool) -> Result<(), Failure> {
     let payload = read(args)?;
     check(args, &payload)?;
-    let client = HubClient::start(args.hub.hub.into()).context("cannot start")?;
+    let mut client = HubClient::start(args.hub.hub.into()).context("cannot start")?;
+    if args.allow_nondeterministic {
+        client = client.allow_nondeterministic();
+    }
     let key = args.key.as_deref().map(str::as_bytes);
     let within = Duration::from_secs(args.wait);
     let place = client.publish(key, &payload, within);

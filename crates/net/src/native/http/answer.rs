@@ -15,7 +15,6 @@ use super::super::upgrade::upgrade;
 use super::HTTP_BUFFERS;
 use super::limit::State;
 use crate::conn::Conn;
-use crate::limits::HTTP_BODY_BYTES;
 use crate::shard::until;
 
 /// An error in the shape that all have: `{"code":"…","message":"…"}`.
@@ -52,7 +51,7 @@ pub(super) async fn answer(
         state.upgraded.set(upgraded);
         response
     } else {
-        match whole_body(conn, request).await {
+        match whole_body(conn, request, router.http_body_bytes).await {
             Err(refusal) => {
                 state.astray.set(true);
                 refusal
@@ -77,14 +76,25 @@ pub(super) async fn answer(
     response.map(Full::new)
 }
 
+/// A number of bytes as people write it.
+fn size(bytes: usize) -> String {
+    let mib = bytes >> 20;
+    if mib << 20 == bytes {
+        format!("{mib} MiB")
+    } else {
+        format!("{bytes} bytes")
+    }
+}
+
 /// Reads the body, within its bounds of size and time. The connection holds
 /// its bytes until the answer.
 async fn whole_body(
     conn: &Conn,
     request: Request<Incoming>,
+    bytes_max: usize,
 ) -> Result<Request<Bytes>, Response<Bytes>> {
     let (head, body) = request.into_parts();
-    let mut body = Limited::new(body, HTTP_BODY_BYTES);
+    let mut body = Limited::new(body, bytes_max);
     let collected = async {
         let mut bytes = BytesMut::new();
         while let Some(frame) = body.frame().await {
@@ -102,7 +112,7 @@ async fn whole_body(
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(fault(
             StatusCode::PAYLOAD_TOO_LARGE,
             Status::TooLarge,
-            "the body is larger than 1 MiB",
+            &format!("the body is larger than {}", size(bytes_max)),
         )),
         Ok(Err(_)) => Err(fault(
             StatusCode::BAD_REQUEST,
