@@ -21,11 +21,14 @@ use waystation_replica::{Batch, Entry, HubRestored, Record, SiteRecord};
 pub use files::{Files, Folder, LogFile};
 pub use reader::LogReader;
 pub(crate) use reader::ReadLog;
-use record::put_record;
 pub(crate) use record::{Item, decode, put_entry};
+use record::{START_BYTES, put_record, put_start};
 use recovery::Found;
 pub use recovery::{check_segment, segment_with};
 use segment::{BATCH_HEADER_BYTES, Head, Segment};
+
+/// Bytes of the batch that notes a trim.
+const START_BATCH_BYTES: u64 = BATCH_HEADER_BYTES + START_BYTES;
 
 /// How a log behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,6 +162,8 @@ pub struct Log<F: Files> {
     sites: BTreeMap<SiteId, SiteRecord>,
     /// What was there when the log was opened.
     found: Found,
+    /// What comes before this may go, durably.
+    trimmed: Seq,
     /// Files to be written again.
     spare: Vec<String>,
     /// Whether all changes of names are durable.
@@ -215,6 +220,9 @@ impl<F: Files> Log<F> {
             (last.map_or(1, |one| one.number + 1), view.epoch, view.end)
         };
         let mut body = Vec::new();
+        if self.trimmed > Seq(0) {
+            put_start(&mut body, self.trimmed);
+        }
         for record in self.sites.values() {
             put_record(&mut body, &Record::Site(record.clone()));
         }
@@ -223,7 +231,7 @@ impl<F: Files> Log<F> {
             segment::put_batch(&mut records, salt, Seq(after.0 + 1), &body);
         }
         let used = segment::SEGMENT_HEADER_BYTES + records.len() as u64;
-        let needed = used + bytes;
+        let needed = used + bytes + START_BATCH_BYTES;
         let name = segment::name_of(number);
         if !self.are_names_synced {
             // A spare file that still has a segment's name on the disk would be
@@ -269,18 +277,63 @@ impl<F: Files> Log<F> {
         Ok((spare, file))
     }
 
-    /// Where a batch of `bytes` goes, if the last segment has room.
-    fn place(&self, bytes: u64) -> io::Result<Option<Place<F::File>>> {
+    /// Where a batch of `bytes` goes, if the last segment has room for it and
+    /// `reserve` more.
+    fn place(&self, bytes: u64, reserve: u64) -> io::Result<Option<Place<F::File>>> {
         let view = self.reader.view();
         let Some(last) = view.segments.back() else {
             return Ok(None);
         };
-        let has_room = last.used + bytes <= last.file.length()?;
+        let has_room = last.used + bytes + reserve <= last.file.length()?;
         Ok(has_room.then(|| Place {
             file: Arc::clone(&last.file),
             salt: last.salt,
             offset: last.used,
         }))
+    }
+
+    /// Where the log begins once what may go is gone, if anything may.
+    fn start_after(&self, through: Seq) -> Option<Seq> {
+        let view = self.reader.view();
+        let pairs = view.segments.iter().zip(view.segments.iter().skip(1));
+        let gone = pairs.take_while(|(one, _)| one.last <= through);
+        gone.last().map(|(_, next)| next.after)
+    }
+
+    /// Notes durably that what comes before `start` may go: a segment that is missing
+    /// is told from one that was trimmed.
+    fn note_start(&mut self, start: Seq) -> Result<(), AppendError> {
+        let mut body = Vec::new();
+        put_start(&mut body, start);
+        let (offset, bytes) = self.store(&body, 0)?;
+        self.note(&Batch::default(), offset, bytes);
+        self.trimmed = start;
+        Ok(())
+    }
+
+    /// Writes and syncs a batch that leaves `reserve` bytes of its segment; where it
+    /// is, and its bytes.
+    fn store(&mut self, body: &[u8], reserve: u64) -> Result<(u64, u64), AppendError> {
+        if self.is_failed {
+            return Err(AppendError::Failed);
+        }
+        let bytes = BATCH_HEADER_BYTES + body.len() as u64;
+        let mut place = self.place(bytes, reserve).map_err(AppendError::NotStored)?;
+        if place.is_none() {
+            // A segment that was begun in vain holds no entries, and the next try
+            // takes its number again.
+            self.roll(bytes).map_err(AppendError::NotStored)?;
+            place = self.place(bytes, reserve).map_err(AppendError::NotStored)?;
+        }
+        let Place { file, salt, offset } = place.expect("a new segment has room");
+        let first = Seq(self.end().0 + 1);
+        let mut data = Vec::with_capacity(body.len() + 64);
+        segment::put_batch(&mut data, salt, first, body);
+        if let Err(error) = file.write_durable(offset, &data) {
+            self.is_failed = true;
+            return Err(AppendError::Unknown(error));
+        }
+        Ok((offset, bytes))
     }
 
     /// The first segment, if it may go. The last one stays: it is written.
@@ -368,22 +421,9 @@ impl<F: Files> LogStore for Log<F> {
         for record in &batch.records {
             put_record(&mut body, record);
         }
-        let bytes = BATCH_HEADER_BYTES + body.len() as u64;
-        let mut place = self.place(bytes).map_err(AppendError::NotStored)?;
-        if place.is_none() {
-            // A segment that was begun in vain holds no entries, and the next try
-            // takes its number again.
-            self.roll(bytes).map_err(AppendError::NotStored)?;
-            place = self.place(bytes).map_err(AppendError::NotStored)?;
-        }
-        let Place { file, salt, offset } = place.expect("a new segment has room");
-        let first = Seq(self.end().0 + 1);
-        let mut data = Vec::with_capacity(body.len() + 64);
-        segment::put_batch(&mut data, salt, first, &body);
-        if let Err(error) = file.write_durable(offset, &data) {
-            self.is_failed = true;
-            return Err(AppendError::Unknown(error));
-        }
+        // The last room is for the note of a trim: a full disk must not refuse what
+        // makes room.
+        let (offset, bytes) = self.store(&body, START_BATCH_BYTES)?;
         self.note(batch, offset, bytes);
         Ok(())
     }
@@ -393,7 +433,13 @@ impl<F: Files> LogStore for Log<F> {
     }
 
     fn trim(&mut self, through: Seq) -> io::Result<()> {
-        while let Some(name) = self.trimmable(through) {
+        if let Some(start) = self.start_after(through).filter(|one| *one > self.trimmed) {
+            self.note_start(start).map_err(|error| match error {
+                AppendError::NotStored(error) | AppendError::Unknown(error) => error,
+                AppendError::Failed => io::Error::other(error.to_string()),
+            })?;
+        }
+        while let Some(name) = self.trimmable(through.min(self.trimmed)) {
             self.set_aside(&name)?;
             self.reader.view_mut().segments.pop_front();
         }

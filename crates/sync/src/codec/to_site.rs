@@ -181,7 +181,7 @@ fn take_entries(reader: &mut Reader) -> Option<ToSite> {
     let items = decode(reader.rest(), first.epoch, first.seq)?;
     let entries = items.into_iter().map(|item| match item {
         Item::Entry(entry) => Some(entry),
-        Item::Record(_) => None,
+        Item::Record(_) | Item::Start(_) => None,
     });
     let entries: Option<Arc<[Arc<Entry>]>> = entries.collect();
     let entries = entries.filter(|all| !all.is_empty())?;

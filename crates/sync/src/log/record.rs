@@ -14,12 +14,23 @@ const CLIENT_WITH_KEY: u8 = 2;
 const CAPTURED: u8 = 3;
 const SITE: u8 = 16;
 const FORGOTTEN: u8 = 17;
+const START: u8 = 18;
+
+/// Bytes of the item that [`put_start`] puts.
+pub(super) const START_BYTES: u64 = 9;
 
 /// One item of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Item {
     Entry(Arc<Entry>),
     Record(Record),
+    /// What comes before this may be gone: it was trimmed.
+    Start(Seq),
+}
+
+pub(super) fn put_start(out: &mut Vec<u8>, start: Seq) {
+    out.push(START);
+    put_u64(out, start.0);
 }
 
 pub(crate) fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
@@ -127,6 +138,7 @@ impl Items {
         let is_wanted = self.seq >= from;
         match take_kind(&mut self.reader).ok_or(Malformed)? {
             Kind::Record(record) => return Ok(Some(Item::Record(record))),
+            Kind::Start(start) => return Ok(Some(Item::Start(start))),
             Kind::Entry(_) if !is_wanted => self.reader.skip_bytes().ok_or(Malformed)?,
             Kind::Entry(origin) => {
                 let payload = self.reader.bytes().ok_or(Malformed)?;
@@ -157,6 +169,7 @@ impl Items {
 /// A record, or what stands before an entry's payload.
 enum Kind {
     Record(Record),
+    Start(Seq),
     Entry(Origin),
 }
 
@@ -164,6 +177,7 @@ fn take_kind(reader: &mut Reader) -> Option<Kind> {
     Some(match reader.u8()? {
         SITE => Kind::Record(Record::Site(read_site(reader)?)),
         FORGOTTEN => Kind::Record(Record::Forgotten(reader.site()?)),
+        START => Kind::Start(reader.seq()?),
         CLIENT => Kind::Entry(Origin::Client { key: None }),
         CLIENT_WITH_KEY => Kind::Entry(Origin::Client {
             key: Some(ClientKey::new(&reader.bytes_within(CLIENT_KEY_BYTES_MAX)?)),
@@ -225,7 +239,11 @@ mod tests {
             source: 8,
         };
         let records = [Record::Site(record), Record::Forgotten(SiteId(4))];
-        entries.chain(records.map(Item::Record)).collect()
+        let records = records.map(Item::Record);
+        entries
+            .chain(records)
+            .chain([Item::Start(Seq(2))])
+            .collect()
     }
 
     fn encode(items: &[Item]) -> Bytes {
@@ -233,6 +251,7 @@ mod tests {
         for item in items {
             match item {
                 Item::Entry(entry) => put_entry(&mut out, entry),
+                Item::Start(start) => put_start(&mut out, *start),
                 Item::Record(record) => put_record(&mut out, record),
             }
         }

@@ -40,6 +40,8 @@ struct Recovery<F: Files> {
     segments: VecDeque<Segment<F::File>>,
     end: Seq,
     bytes: u64,
+    /// What comes before this may have been trimmed.
+    trimmed: Seq,
     sites: BTreeMap<SiteId, SiteRecord>,
     found: Found,
 }
@@ -65,6 +67,7 @@ pub(super) fn open<F: Files>(
         segments: VecDeque::new(),
         end: Seq(0),
         bytes: 0,
+        trimmed: Seq(0),
         sites: BTreeMap::new(),
         found: Found::default(),
     };
@@ -72,6 +75,7 @@ pub(super) fn open<F: Files>(
     for number in numbers {
         recovery.open_segment(number, Some(number) == last)?;
     }
+    recovery.check_first()?;
     // A crash may have come between a change of names and its sync.
     recovery.files.sync_folder()?;
     let view = View {
@@ -85,6 +89,7 @@ pub(super) fn open<F: Files>(
         reader: LogReader::new(view),
         sites: recovery.sites,
         found: recovery.found,
+        trimmed: recovery.trimmed,
         spare,
         are_names_synced: true,
         is_failed: false,
@@ -132,6 +137,18 @@ impl<F: Files> Recovery<F> {
         Ok(())
     }
 
+    /// Segments before the first one are gone by a trim, or are missing.
+    fn check_first(&self) -> Result<(), LogError> {
+        match self.segments.front() {
+            Some(first) if first.after > self.trimmed => Err(LogError::Corrupt {
+                segment: first.number,
+                offset: 0,
+                what: "what comes before it is missing, and was not trimmed",
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes in the batches of a segment; where the last one is.
     fn take_batches(
         &mut self,
@@ -173,6 +190,7 @@ impl<F: Files> Recovery<F> {
                     }
                 }
                 Item::Record(record) => note_record(&mut self.sites, record),
+                Item::Start(start) => self.trimmed = self.trimmed.max(start),
             }
         }
         if self.end > before {
@@ -233,7 +251,7 @@ pub fn check_segment(data: &Bytes) -> Option<(u64, u64, u64)> {
         for item in decode(body, head.epoch, first)? {
             match item {
                 Item::Entry(_) => entries += 1,
-                Item::Record(_) => records += 1,
+                Item::Record(_) | Item::Start(_) => records += 1,
             }
         }
     }

