@@ -21,6 +21,7 @@ use waystation_service::{App, Group, Health, ProbeConfig, Updated};
 
 use crate::error::Error;
 use crate::kept::Kept;
+use crate::ousted::Ousted;
 use crate::rival::{Standing, standing};
 use crate::role::{RoleConfig, service_at};
 use crate::standing::{LOOK as LOOK_AT_STANDINGS, Standings};
@@ -51,6 +52,7 @@ pub(crate) struct Joined {
     /// Why the role does not serve yet; none once it does. What becomes of the
     /// registry after that is no matter of the role's health.
     waits_for: Arc<Mutex<Option<String>>>,
+    ousted: Ousted,
 }
 
 /// What a role registers.
@@ -106,6 +108,7 @@ impl Joined {
             needs: needs.map(kept),
             standings: Arc::default(),
             waits_for: Arc::new(Mutex::new(Some("it is starting".to_owned()))),
+            ousted: Ousted::default(),
         })
     }
 
@@ -131,6 +134,11 @@ impl Joined {
             let waits_for = waits_for.lock().unwrap_or_else(PoisonError::into_inner);
             waits_for.clone().map_or(Ok(()), Err)
         })
+    }
+
+    /// Whether another node has its place.
+    pub(crate) fn ousted(&self) -> Ousted {
+        self.ousted.clone()
     }
 
     fn set_waits_for(&self, reason: Option<String>) {
@@ -181,6 +189,7 @@ impl Joined {
             _ = interrupt.recv() => "SIGINT",
             reason = serves => reason?,
             error = self.look_for_needs(found) => return Err(error),
+            never = self.ousted.follow(place.as_ref()) => match never {},
         };
         tracing::info!(id = %entrant.id, reason, "draining");
         if let Some(place) = &place {

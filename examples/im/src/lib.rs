@@ -24,6 +24,7 @@ mod joined;
 mod kept;
 pub mod load;
 pub mod logic;
+mod ousted;
 mod rival;
 mod role;
 mod standing;

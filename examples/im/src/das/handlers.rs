@@ -16,6 +16,7 @@ use crate::im::{
     HomeReply, HomeRequest, MarkReadReply, Message, Pushed, UserConversations, UserCreateGroup,
     UserGroup, UserHistory, UserMarkRead, UserMembers, UserRemoveMember, WatchRequest,
 };
+use crate::ousted::Ousted;
 use crate::store::{
     AddMembers, Append, ConversationsQuery, CreateGroup, HistoryPage, HistoryQuery, MarkRead,
     RemoveMember, StoreError, StoreHandle, limits,
@@ -35,15 +36,6 @@ const COMMIT: WaitsFor = WaitsFor::plain("a commit of the store");
 /// See [`COMMIT`].
 const READER: WaitsFor = WaitsFor::plain("a reader of the store");
 
-/// Awaits a write; lists of contexts say so.
-async fn write<T>(
-    ctx: &Ctx,
-    operation: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, Status> {
-    ctx.set_state("writing");
-    Ok(waiting(COMMIT, operation).await?)
-}
-
 /// Awaits a read; lists of contexts say so.
 async fn read<T>(
     ctx: &Ctx,
@@ -58,11 +50,28 @@ pub(super) struct DataAccess {
     store: StoreHandle,
     /// Who is told what arrives, where there are other sites.
     watchers: Option<Rc<Watchers>>,
+    ousted: Ousted,
 }
 
 impl DataAccess {
-    pub(super) fn new(store: StoreHandle, watchers: Option<Rc<Watchers>>) -> Self {
-        Self { store, watchers }
+    pub(super) fn new(store: StoreHandle, watchers: Option<Rc<Watchers>>, ousted: Ousted) -> Self {
+        Self {
+            store,
+            watchers,
+            ousted,
+        }
+    }
+
+    /// Begins a write and awaits it; lists of contexts say so.
+    async fn write<T, F>(&self, ctx: &Ctx, operation: impl FnOnce() -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        if self.ousted.is_true() {
+            return Err(Status::unavailable("another node has this one's place"));
+        }
+        ctx.set_state("writing");
+        Ok(waiting(COMMIT, operation()).await?)
     }
 }
 
@@ -133,7 +142,7 @@ impl Das for DataAccess {
             body: request.body,
             at_ms: now_ms(),
         };
-        let appended = write(ctx, self.store.append(append)).await?;
+        let appended = self.write(ctx, || self.store.append(append)).await?;
         Ok(AppendReply {
             seq: appended.seq,
             at_ms: appended.at_ms,
@@ -202,7 +211,7 @@ impl Das for DataAccess {
             uid: request.uid,
             seq: request.seq,
         };
-        let marked = write(ctx, self.store.mark_read(mark)).await?;
+        let marked = self.write(ctx, || self.store.mark_read(mark)).await?;
         let unread = marked.last_seq.saturating_sub(marked.read_seq);
         Ok(MarkReadReply {
             read_seq: marked.read_seq,
@@ -220,7 +229,7 @@ impl Das for DataAccess {
             creator: request.uid,
             members: request.members,
         };
-        let group = write(ctx, self.store.create_group(create)).await?;
+        let group = self.write(ctx, || self.store.create_group(create)).await?;
         Ok(GroupReply {
             conversation: group.conversation,
             members: group.members,
@@ -235,7 +244,7 @@ impl Das for DataAccess {
             actor: request.uid,
             members: request.members,
         };
-        let added = write(ctx, self.store.add_members(add)).await?;
+        let added = self.write(ctx, || self.store.add_members(add)).await?;
         let changed = !added.added.is_empty();
         Ok(GroupReply {
             conversation,
@@ -255,7 +264,7 @@ impl Das for DataAccess {
             actor: request.uid,
             uid: request.member,
         };
-        let removed = write(ctx, self.store.remove_member(remove)).await?;
+        let removed = self.write(ctx, || self.store.remove_member(remove)).await?;
         Ok(GroupReply {
             conversation,
             members: removed.members,

@@ -114,6 +114,7 @@ fn start(
     let limits = role.clone();
     let arrivals = site.map(Site::arrivals);
     let told = store.clone();
+    let ousted = joined.ousted();
     let (served, watched, counted) = (store.clone(), store.clone(), store.clone());
     let app = App::builder(role.name("das"), role.net())
         .admin(role.admin("das"))
@@ -139,7 +140,7 @@ fn start(
             if let Some(watchers) = watchers.clone() {
                 router.on_close(move |peer: &Peer, _: CloseReason| watchers.remove(peer));
             }
-            let access = DataAccess::new(served.clone(), watchers);
+            let access = DataAccess::new(served.clone(), watchers, ousted.clone());
             das::register(router, Rc::new(access))
         })
         .start()?;

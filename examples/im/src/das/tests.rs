@@ -12,6 +12,7 @@ use waystation_service::App;
 
 use super::handlers::DataAccess;
 use crate::im::das;
+use crate::ousted::Ousted;
 use crate::store::{
     Addressees, ChatReader, ChatStore, ConversationState, ConversationsQuery, HistoryQuery,
     MessagePage, StoreError, StoreHandle, StoreOptions, WriteOperation, WriteOutcome,
@@ -99,7 +100,10 @@ fn a_request_that_waits_for_the_store_says_so() {
     let app = App::builder("das-1", NetConfig::default())
         .admin(Address::Unix(admin.clone()))
         .listen(Address::Unix(rpc.clone()), move |router| {
-            das::register(router, Rc::new(DataAccess::new(store.clone(), None)))
+            das::register(
+                router,
+                Rc::new(DataAccess::new(store.clone(), None, Ousted::default())),
+            )
         })
         .start()
         .unwrap();
@@ -118,4 +122,40 @@ fn a_request_that_waits_for_the_store_says_so() {
     let waits = r#""waiting_for":"a commit of the store""#;
     assert!(listed.contains(waits), "{listed}");
     assert!(answered.contains("503"), "{answered}");
+}
+
+/// Two Das each took the chat's messages for a while: the one that had lost its
+/// place did not care.
+#[test]
+fn who_has_lost_its_place_writes_nothing_until_it_has_it_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let rpc = folder.path().join("rpc");
+    let (entered, arrived) = channel();
+    let (release, gate) = channel();
+    let standstill = Standstill { entered, gate };
+    let store = StoreHandle::start(Box::new(standstill), StoreOptions::default()).unwrap();
+    let ousted = Ousted::default();
+    ousted.set(true);
+    let heeded = ousted.clone();
+    let app = App::builder("das-1", NetConfig::default())
+        .listen(Address::Unix(rpc.clone()), move |router| {
+            let access = DataAccess::new(store.clone(), None, heeded.clone());
+            das::register(router, Rc::new(access))
+        })
+        .start()
+        .unwrap();
+    let body = r#"{"uid":"ada","conversation":"dm:ada:bob","clientId":"1","body":"aGk="}"#;
+    let append = || send(&rpc, "POST /im.Das/Append", body);
+    let refused = answer(append());
+    assert!(
+        refused.contains("another node has this one's place"),
+        "{refused}"
+    );
+    assert!(arrived.try_recv().is_err(), "it reached the store");
+    ousted.set(false);
+    let asked = append();
+    arrived.recv_timeout(PATIENCE).unwrap();
+    release.send(()).unwrap();
+    answer(asked);
+    app.drain();
 }
