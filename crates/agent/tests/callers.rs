@@ -162,7 +162,11 @@ struct Child(i32);
 
 impl Child {
     /// Runs `work` in it, then ends it, with 0 if `work` says so.
-    #[expect(unsafe_code, reason = "a fork is what is tested")]
+    #[expect(
+        unsafe_code,
+        clippy::disallowed_methods,
+        reason = "a fork is what is tested"
+    )]
     fn start(work: impl FnOnce() -> bool) -> Self {
         // SAFETY: the child has this thread only, and uses nothing that others
         // may have held: memory is given by an allocator that minds forks. It ends
