@@ -169,7 +169,7 @@ impl Router {
     }
 
     /// Takes bodies of HTTP requests up to this many bytes; default
-    /// [`HTTP_BODY_BYTES`](crate::limits::HTTP_BODY_BYTES). A larger one is answered
+    /// [`HTTP_BODY_BYTES`]. A larger one is answered
     /// 413. A connection holds the whole body until its answer.
     pub fn set_http_body_bytes(&mut self, bytes_max: usize) {
         self.http_body_bytes = bytes_max;
