@@ -16,6 +16,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use waystation_base::{ConnName, Moment, line_passes};
 
@@ -202,7 +203,8 @@ impl Conn {
         self.shared.opened
     }
 
-    /// When bytes were last received on it, or a pause of reading ended.
+    /// When bytes were last received on it, or a pause of reading ended; later
+    /// than [`Conn::opened`] once there were any.
     pub fn received(&self) -> Moment {
         self.shared.received.get()
     }
@@ -330,7 +332,10 @@ impl Conn {
     }
 
     pub(crate) fn set_received(&self, now: Moment) {
-        self.shared.received.set(now);
+        // A turn has one time: an answer that comes in the turn in which the connection was opened
+        // is later than its opening nevertheless.
+        let first = self.shared.opened + Duration::from_nanos(1);
+        self.shared.received.set(now.max(first));
     }
 
     pub(crate) fn is_draining(&self) -> bool {
