@@ -9,7 +9,11 @@ fuzz_target!(|input: &[u8]| {
     let Some((which, bytes)) = input.split_first() else {
         return;
     };
-    let again = if which & 1 == 0 { changes_again } else { key_again };
+    let again = if which & 1 == 0 {
+        changes_again
+    } else {
+        key_again
+    };
     if let Some(once) = again(bytes) {
         assert_eq!(again(&once).as_ref(), Some(&once));
     }
