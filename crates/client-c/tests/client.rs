@@ -4,13 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "these are tests and their helpers")]
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use waystation_agent::{Agent, AgentConfig};
 use waystation_base::ServiceName;
 use waystation_membership::{Instance, InstanceId, LarsPair, Owner};
 use waystation_registry::instance_to_json;
+use waystation_test_process::component;
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 const HOSTS: [&str; 2] = ["127.0.0.1:9001", "127.0.0.1:9002"];
@@ -94,24 +95,6 @@ fn libraries() -> PathBuf {
     own.parent().unwrap().to_owned()
 }
 
-/// A program that tests drive, as `cargo xtask test` says or where Debian has it.
-fn program(name: &str, usual: &str) -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
-    let components = variable("WAYSTATION_TEST_COMPONENTS").unwrap_or_default();
-    let named = components.split(',').find_map(|entry| {
-        let (one, path) = entry.split_once('=')?;
-        (one == name).then_some(path)
-    });
-    let program = Path::new(named.unwrap_or(usual)).to_owned();
-    if program.is_file() {
-        return Some(program);
-    }
-    let is_ci = variable("CI").is_some_and(|value| value == "true" || value == "1");
-    assert!(!is_ci, "{} is missing", program.display());
-    println!("left out: {} is missing", program.display());
-    None
-}
-
 fn is_done(output: &Output) {
     let said = String::from_utf8_lossy(&output.stdout);
     let error = String::from_utf8_lossy(&output.stderr);
@@ -123,7 +106,7 @@ fn is_done(output: &Output) {
 
 #[test]
 fn needs_cc_a_program_in_c_picks_and_reports() {
-    let Some(compiler) = program("cc", "/usr/bin/cc") else {
+    let Some(compiler) = component::find("cc", "/usr/bin/cc") else {
         return;
     };
     let world = World::new();
@@ -152,7 +135,7 @@ fn needs_cc_a_program_in_c_picks_and_reports() {
 
 #[test]
 fn needs_python_a_program_in_python_picks_and_reports() {
-    let Some(python) = program("python", "/usr/bin/python3") else {
+    let Some(python) = component::find("python", "/usr/bin/python3") else {
         return;
     };
     let world = World::new();

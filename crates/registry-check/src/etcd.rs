@@ -8,9 +8,8 @@ use std::thread::JoinHandle;
 
 use tempfile::TempDir;
 use waystation_registry::RegistryUrl;
-use waystation_test_process::Watchdog;
+use waystation_test_process::{Watchdog, component};
 
-use crate::component;
 use crate::fixture::{Ability, Fixture};
 use crate::proxy::Proxy;
 

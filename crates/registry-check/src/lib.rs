@@ -17,7 +17,6 @@
 //! ```
 
 pub mod cases;
-mod component;
 mod embedded;
 mod etcd;
 mod file;

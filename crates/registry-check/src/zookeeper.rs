@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use waystation_registry::RegistryUrl;
-use waystation_test_process::Watchdog;
+use waystation_test_process::{Watchdog, component};
 use zookeeper_client as zk;
 
-use crate::component;
 use crate::fixture::{Ability, Fixture};
 use crate::proxy::Proxy;
 use crate::world::{WAIT, now, since};

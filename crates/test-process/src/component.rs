@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Panics
 /// When it is missing with `CI=true`.
-pub(crate) fn find(name: &str, usual: &str) -> Option<PathBuf> {
+pub fn find(name: &str, usual: &str) -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
     let components = variable("WAYSTATION_TEST_COMPONENTS").unwrap_or_default();
     let named = components.split(',').find_map(|entry| {

@@ -27,7 +27,7 @@
 //! drop(watchdog);
 //! ```
 
-mod component;
+pub mod component;
 mod mariadb;
 mod postgres;
 
