@@ -108,12 +108,20 @@ impl Commands {
 
     /// Whether a command of this name may share a connection. Letters may be
     /// of either case.
+    #[inline]
     pub(crate) fn may_pass(&mut self, name: &[u8]) -> bool {
+        // Three letters are compared without a call, which costs more than
+        // they: GET and SET are most of what comes.
+        let is_last = match (name, &self.last) {
+            (&[a, b, c], &[x, y, z, ..]) => self.last_len == 3 && [a, b, c] == [x, y, z],
+            _ => !name.is_empty() && name == &self.last[..self.last_len],
+        };
+        is_last || self.look_up(name)
+    }
+
+    fn look_up(&mut self, name: &[u8]) -> bool {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
             return false;
-        }
-        if name == &self.last[..self.last_len] {
-            return true;
         }
         let shared = SHARED
             .iter()

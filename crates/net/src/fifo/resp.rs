@@ -26,6 +26,7 @@ impl RespCodec {
 impl FifoCodec for RespCodec {
     type Answer = Bytes;
 
+    #[inline]
     fn scan(&mut self, input: &[u8]) -> Result<FifoScan, &'static str> {
         match self.scanner.scan(input, &self.limits) {
             Ok(Scan::Complete(length)) => Ok(FifoScan::Answer(length)),

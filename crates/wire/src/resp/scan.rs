@@ -121,6 +121,9 @@ impl Scanner {
     ///
     /// # Errors
     /// [`RespError`]; the stream cannot be followed any further.
+    // Inline, with what finds short answers: a call for each took a third of
+    // what relaying it costs.
+    #[inline]
     pub fn scan(&mut self, input: &[u8], limits: &RespLimits) -> Result<Scan, RespError> {
         // Only at its first sight, so that no byte is read twice for each
         // piece in which a value comes.
@@ -129,6 +132,10 @@ impl Scanner {
         {
             return Ok(Scan::Complete(length));
         }
+        self.scan_long(input, limits)
+    }
+
+    fn scan_long(&mut self, input: &[u8], limits: &RespLimits) -> Result<Scan, RespError> {
         let result = self.go_on(input, limits);
         if !matches!(result, Ok(Scan::Need(_))) {
             // Not `clear`: a quiet connection holds no memory.
@@ -291,26 +298,28 @@ const SHORT_LINE: usize = 64;
 
 /// The end of a short line or bulk that is there as a whole, as most answers
 /// are. Whatever it does not like, the scanner judges.
+#[inline]
 fn short(input: &[u8], limits: &RespLimits) -> Option<usize> {
     if limits.line_max < SHORT_LINE {
         return None;
     }
-    let length = match *input.first()? {
-        b'+' | b'-' | b':' => {
-            let window = &input[..input.len().min(SHORT_LINE)];
-            let end = window.iter().position(|&byte| byte == b'\n')?;
-            if end < 2 || window[end - 1] != b'\r' {
-                return None;
-            }
-            end + 1
-        }
-        b'$' => {
+    let length = match input {
+        // What most writes are answered.
+        [b'+', b'O', b'K', b'\r', b'\n', ..] => 5,
+        [b'$', ..] => {
             let (_, rest) = short_bulk(input)?;
             input.len() - rest.len()
         }
+        [b'+' | b'-' | b':', ..] => short_line(input)?,
         _ => return None,
     };
     (length <= limits.bytes_max).then_some(length)
+}
+
+fn short_line(input: &[u8]) -> Option<usize> {
+    let window = &input[..input.len().min(SHORT_LINE)];
+    let end = window.iter().position(|&byte| byte == b'\n')?;
+    (end >= 2 && window[end - 1] == b'\r').then_some(end + 1)
 }
 
 /// A bulk that is there as a whole, and what is behind it.
