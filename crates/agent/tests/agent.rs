@@ -300,3 +300,30 @@ fn a_second_agent_at_the_same_socket_is_refused() {
     );
     assert!(machine_now() > Moment::ZERO);
 }
+
+/// Story: a caller that chooses hosts by a key never picks, and only a pick noticed
+/// that the agent was gone: from the agent's first restart on its calls were counted
+/// nowhere.
+#[test]
+fn who_only_counts_calls_finds_the_next_agent() {
+    let mut world = World::new(1);
+    let mut caller = world.caller();
+    caller.attach().unwrap();
+    let at = caller.hosts().unwrap()[0].address.clone();
+    let call = caller.begin_at(&at).unwrap();
+    world.until(|world| world.in_flight() == 1);
+    drop(world.agent.take());
+    world.until(|_| caller.begin_at(&at).is_none());
+    call.end(CallEnd::Ok, Load::default());
+    world.start();
+    assert_eq!(world.in_flight(), 0);
+    let mut call = None;
+    world.until(|_| {
+        let _not_yet = caller.attach();
+        call = caller.begin_at(&at);
+        call.is_some()
+    });
+    world.until(|world| world.in_flight() == 1);
+    drop(call);
+    world.until(|world| world.in_flight() == 0);
+}

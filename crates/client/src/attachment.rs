@@ -9,10 +9,12 @@ use std::time::Duration;
 use waystation_balance::{CallEnd, Load};
 use waystation_base::Moment;
 use waystation_membership::Address;
-use waystation_segment::{AttachError, Chosen, Ledger, Place, RouteReader};
+use waystation_segment::{
+    AttachError, Chosen, Ledger, Place, RouteReader, STALE_AFTER, SegmentState,
+};
 
 use crate::caller::{CallerConfig, PickedHost, Source};
-use crate::clock::machine_now;
+use crate::clock::{machine_now, machine_now_coarse};
 use crate::error::Error;
 use crate::mapping::{Access, ForkMark, Mapping};
 use crate::protocol::{Answer, Request, service_hash};
@@ -73,6 +75,12 @@ impl Attachment {
             ledger,
             known: Mutex::default(),
         })
+    }
+
+    /// Whether its agent has been silent for too long, or has let go of it.
+    pub(crate) fn is_stale(&self) -> bool {
+        let silence = machine_now_coarse().saturating_since(self.routes.beat());
+        silence > STALE_AFTER || self.routes.state() == SegmentState::Retired
     }
 
     /// The hosts; `None` when the memory never came to rest. Cost: a load while
@@ -214,9 +222,14 @@ impl Shared {
     /// What this process has, or what the agent gives it now.
     pub(crate) fn attach(&self) -> Result<Part, Error> {
         let mut state = lock(&self.state);
-        let attachment = if let Some(current) = &state.current {
-            Arc::clone(current)
+        let current = state.current.clone().filter(|one| !one.is_stale());
+        let attachment = if let Some(current) = current {
+            current
         } else {
+            // Who never picks finds out nowhere else that its agent is gone.
+            if state.current.take().is_some() {
+                self.attachment.fetch_add(1, Ordering::Relaxed);
+            }
             may_try(&mut state.tried_at, self.config.pause)?;
             let current = Arc::new(Attachment::open(&self.config)?);
             state.current = Some(Arc::clone(&current));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use waystation_balance::{CallEnd, Load};
 use waystation_membership::Address;
-use waystation_segment::{Chosen, Miss, Picker, Place, STALE_AFTER, SegmentState};
+use waystation_segment::{Chosen, Miss, Picker, Place};
 
 use crate::attachment::{Attachment, KnownHost, Memory, Part, Shared};
 use crate::clock::{machine_now, machine_now_coarse, pause};
@@ -175,7 +175,7 @@ impl Caller {
     pub fn begin_at(&mut self, address: &Address) -> Option<CallGuard> {
         self.adopt()?;
         let attachment = self.attachment.upgrade()?;
-        if is_stale(&attachment) {
+        if attachment.is_stale() {
             return None;
         }
         let host = attachment.find(address)?;
@@ -226,7 +226,7 @@ impl Caller {
     pub fn hosts(&mut self) -> Option<Arc<[KnownHost]>> {
         self.adopt()?;
         let attachment = self.attachment.upgrade()?;
-        if is_stale(&attachment) {
+        if attachment.is_stale() {
             return None;
         }
         attachment.hosts()
@@ -238,7 +238,7 @@ impl Caller {
     pub fn may_be_picked(&mut self, address: &Address) -> Option<bool> {
         self.adopt()?;
         let attachment = self.attachment.upgrade()?;
-        if is_stale(&attachment) {
+        if attachment.is_stale() {
             return None;
         }
         Some(attachment.find(address)?.may_be_picked)
@@ -457,10 +457,4 @@ impl std::fmt::Debug for Caller {
             .field("last", &self.last)
             .finish_non_exhaustive()
     }
-}
-
-/// Whether its agent has been silent for too long.
-fn is_stale(attachment: &Attachment) -> bool {
-    let silence = machine_now_coarse().saturating_since(attachment.routes.beat());
-    silence > STALE_AFTER || attachment.routes.state() == SegmentState::Retired
 }
