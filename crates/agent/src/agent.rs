@@ -109,6 +109,11 @@ impl Agent {
         &self.udp
     }
 
+    /// The server below; none once it has ended.
+    pub const fn server(&self) -> Option<&Server> {
+        self.server.as_ref()
+    }
+
     /// The Unix socket.
     pub fn socket(&self) -> &Path {
         &self.socket

@@ -68,6 +68,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Start everything on this machine and keep it running
     #[command(after_help = "\
+Runs a registry, a route server, this machine's agent, a report server, and the chat
+example on them: `route`, `host`, `report` and `node` work beside it as they are.
 Prints `ready http://127.0.0.1:7070` on a line of its own once all of it answers.
 SIGTERM and Ctrl-C drain all roles and end with 0; a second one kills them.
 
@@ -155,7 +157,7 @@ Examples:
         after_help = "\
 Examples:
   waystation report serve
-  waystation report show im.logic --history 1m"
+  waystation report show im.logic.a --history 1m"
     )]
     Report(ReportCommand),
     /// List the requests that running roles are handling, and what each waits for
@@ -304,6 +306,12 @@ impl Cli {
             let protocol = text(&args.route_protocol);
             set("--route-protocol", "agent", "route_protocol", protocol);
             set("--report", "agent", "report", address(&args.report));
+            let udp_port = args.udp_port.map(Value::Integer);
+            set("--udp-port", "agent", "udp_port", udp_port);
+        }
+        if let Command::Host(command) = &self.command {
+            let udp_port = command.agent().udp_port.map(Value::Integer);
+            set("--udp-port", "agent", "udp_port", udp_port);
         }
         if let Command::Route(RouteCommand::Serve(serve)) = &self.command {
             set("--listen", "route", "listen", address(&serve.listen));

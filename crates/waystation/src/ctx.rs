@@ -78,6 +78,13 @@ fn is_wanted(process: &str, wanted: &str) -> bool {
     [process, kind, role].contains(&wanted)
 }
 
+/// Whether this is a process by its name, such as `logic-2`, and no socket for
+/// others, as `agent` is for its callers.
+fn is_process(name: &str) -> bool {
+    let number = name.rsplit_once('-').map(|(_, number)| number);
+    number.is_some_and(|number| number.parse::<u16>().is_ok())
+}
+
 /// The admin sockets below the directory that are asked for.
 fn find(config: &Config, wanted: Option<&str>) -> anyhow::Result<Vec<Endpoint>> {
     let dir = config.dir().display();
@@ -97,7 +104,8 @@ fn find(config: &Config, wanted: Option<&str>) -> anyhow::Result<Vec<Endpoint>> 
     let mut roles: Vec<String> = entries
         .filter_map(|entry| {
             let name = entry.ok()?.file_name().into_string().ok()?;
-            Some(name.strip_suffix(".sock")?.to_owned())
+            let name = name.strip_suffix(".sock")?;
+            is_process(name).then(|| name.to_owned())
         })
         .take(CTX_ROLES_MAX + 1)
         .collect();
@@ -129,7 +137,15 @@ fn find(config: &Config, wanted: Option<&str>) -> anyhow::Result<Vec<Endpoint>> 
 
 #[cfg(test)]
 mod tests {
-    use super::is_wanted;
+    use super::{is_process, is_wanted};
+
+    /// Story: the agent's socket for callers stands beside those of roles, and was
+    /// asked for contexts.
+    #[test]
+    fn the_socket_for_callers_is_no_process() {
+        assert!(is_process("agent-1") && is_process("b-logic-2"));
+        assert!(!is_process("agent") && !is_process("sync-site-b"));
+    }
 
     #[test]
     fn processes_are_named_by_role_by_site_or_alone() {

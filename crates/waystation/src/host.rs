@@ -49,22 +49,16 @@ pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<
     settings.report = Some(ReportTo::new(config.agent.report));
     settings.lars_route = is_of_lars.then_some(config.agent.route);
     settings.copy = Some(config.dir().join("agent/routes.jsonl"));
-    if let Some(first) = args.udp_port {
-        for (at, step) in settings.udp.iter_mut().zip(0..) {
-            // Port 0 is any free one, for each of them.
-            at.set_port(if first == 0 {
-                0
-            } else {
-                first.saturating_add(step)
-            });
-        }
-    }
+    settings.udp = config.agent.udp().to_vec();
     let signals = serving::catch_signals()?;
     let agent = Agent::start(settings).map_err(|error| Failure::Operation(error.into()))?;
+    let net = agent.server().context("the agent has ended")?;
+    let attendant = serving::attend(config, "agent-1", net)?;
     let udp = agent.udp_addresses().iter().map(ToString::to_string);
     let url = format!("unix:{}", agent.socket().display());
     serving::say_ready(&url, &[("udp", udp.collect())], as_json);
     serving::wait(signals);
+    drop(attendant);
     agent.drain();
     Ok(())
 }
@@ -79,7 +73,12 @@ fn sources(config: &Config) -> Result<Vec<RegistryUrl>, Failure> {
 }
 
 fn socket_path(given: Option<&Path>, config: &Config) -> PathBuf {
-    given.map_or_else(|| config.dir().join("run/agent.sock"), Path::to_owned)
+    given.map_or_else(|| agent_socket(config), Path::to_owned)
+}
+
+/// Where the agent of this machine is, unless somebody says otherwise.
+pub(crate) fn agent_socket(config: &Config) -> PathBuf {
+    config.dir().join("run/agent.sock")
 }
 
 /// Runs one of `waystation host`'s commands.
@@ -88,11 +87,12 @@ fn socket_path(given: Option<&Path>, config: &Config) -> PathBuf {
 /// What the agent answers, or that it does not.
 pub(crate) fn run(command: &HostCommand, config: &Config, as_json: bool) -> Result<(), Failure> {
     let socket = socket_path(command.agent().socket.as_deref(), config);
+    let ports = config.agent.udp().map(|at| at.port());
     let mut out = io::stdout().lock();
     match command {
         HostCommand::Get(args) => {
             if let Some(pair) = pair_of(&args.service) {
-                return get_by_pair(pair, args.agent.udp_port, as_json, &mut out);
+                return get_by_pair(pair, ports, as_json, &mut out);
             }
             if args.explain {
                 let service = args.service.clone();
@@ -116,11 +116,11 @@ pub(crate) fn run(command: &HostCommand, config: &Config, as_json: bool) -> Resu
         }
         HostCommand::Simulate(args) => {
             drop(out);
-            load::simulate(args, &socket, as_json)
+            load::simulate(args, &socket, ports, as_json)
         }
         HostCommand::Rate(args) => {
             drop(out);
-            load::rate(args, &socket, as_json)
+            load::rate(args, &socket, ports, as_json)
         }
         HostCommand::Report(args) => {
             let request = Request::ReportAddress {
@@ -187,15 +187,13 @@ fn get(service: &str, socket: &Path, as_json: bool, out: &mut dyn Write) -> Resu
 
 fn get_by_pair(
     pair: LarsPair,
-    udp_port: Option<u16>,
+    ports: [u16; 3],
     as_json: bool,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     let mut caller = LarsCaller::new(pair.modid, pair.cmdid);
     caller.timeout = WAIT;
-    if let Some(first) = udp_port {
-        caller.ports = [0, 1, 2].map(|step| first.saturating_add(step));
-    }
+    caller.ports = ports;
     let address = caller.get_host().context("no host by UDP")?;
     let printed = if as_json {
         let line = json!({ "address": address.to_string(), "source": "udp", "reason": null });

@@ -26,7 +26,7 @@ const WAIT: Duration = Duration::from_secs(10);
 pub(crate) fn run(command: &ReportCommand, config: &Config, as_json: bool) -> Result<(), Failure> {
     match command {
         ReportCommand::Serve(args) => serve(args, config, as_json),
-        ReportCommand::Show(args) => show(args, as_json),
+        ReportCommand::Show(args) => show(args, config, as_json),
     }
 }
 
@@ -58,7 +58,8 @@ fn serve(_: &ReportServeArgs, config: &Config, as_json: bool) -> Result<(), Fail
     Ok(())
 }
 
-fn show(args: &ReportShowArgs, as_json: bool) -> Result<(), Failure> {
+fn show(args: &ReportShowArgs, config: &Config, as_json: bool) -> Result<(), Failure> {
+    let server = args.server.unwrap_or(config.report_server());
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let service = args.service.as_deref();
     let mut out = io::stdout().lock();
@@ -72,11 +73,11 @@ fn show(args: &ReportShowArgs, as_json: bool) -> Result<(), Failure> {
             until: now_s.saturating_add(1),
             limit,
         };
-        let (rows, is_all) = ask_history(args.server, &query, WAIT).map_err(failed)?;
+        let (rows, is_all) = ask_history(server, &query, WAIT).map_err(failed)?;
         print(&rows, as_json, &mut out, HISTORY, history_cells).context("cannot print")?;
         is_all
     } else {
-        let (rows, is_all) = ask_calls(args.server, service, limit, WAIT).map_err(failed)?;
+        let (rows, is_all) = ask_calls(server, service, limit, WAIT).map_err(failed)?;
         print(&rows, as_json, &mut out, CALLS, call_cells).context("cannot print")?;
         is_all
     };

@@ -11,7 +11,7 @@ use waystation_net::native::Origins;
 use waystation_registry::RegistryUrl;
 
 use crate::cli::{DasArgs, ImCommand, RoleArgs};
-use crate::config::Config;
+use crate::config::{Config, reachable};
 use crate::descriptors;
 use crate::dir::Sockets;
 use crate::failure::Failure;
@@ -123,6 +123,43 @@ fn pairs(flags: impl IntoIterator<Item = (&'static str, String)>) -> Vec<OsStrin
         .collect()
 }
 
+/// Where the servers of `up` beside the chat listen.
+pub(crate) struct Servers {
+    /// The route server.
+    pub(crate) route: SocketAddr,
+    /// The report server.
+    pub(crate) report: SocketAddr,
+}
+
+/// The route server, the report server and the agent of this machine, which drain
+/// after the chat: the agent first, since it tells the others.
+pub(crate) fn servers(config: &Config, places: &Places<'_>, at: &Servers) -> Vec<ChildSpec> {
+    let registries = places.registries.iter();
+    let registered = registries.map(|url| ("--registry", url.to_string()));
+    let mut args = pairs([("--listen", at.route.to_string())]);
+    args.extend(pairs(registered));
+    let child = |command, role, stage, args| Child {
+        command,
+        role,
+        index: 1,
+        stage,
+        site: None,
+        args,
+    };
+    let route = child(&["route", "serve"], "route", 4, args);
+    let listen = pairs([("--listen", at.report.to_string())]);
+    let report = child(&["report", "serve"], "report", 4, listen);
+    let args = pairs([
+        ("--route", reachable(at.route).to_string()),
+        ("--route-protocol", "native".to_owned()),
+        ("--report", reachable(at.report).to_string()),
+    ]);
+    let agent = child(&["agent"], "agent", 3, args);
+    let all = [route, report, agent].into_iter();
+    all.map(|child| child.spec(config, places.program, places.sockets))
+        .collect()
+}
+
 /// The registry that the roles use, which drains after all of them.
 pub(crate) fn registry(
     config: &Config,
@@ -134,7 +171,7 @@ pub(crate) fn registry(
         command: &["registry", "serve"],
         role: "registry",
         index: 1,
-        stage: 3,
+        stage: 4,
         site: None,
         args: pairs([("--listen", listen.to_string())]),
     };
@@ -266,6 +303,7 @@ fn role(config: &Config, args: &RoleArgs, serving: im::Serving) -> Result<im::Ro
             registries: config.registry.urls()?,
             peers: args.peers,
             advertise: args.advertise,
+            agent: Some(crate::host::agent_socket(config)),
             logic_probe: config.health.logic(),
             das_probe: config.health.das(),
             drain: config.registry.drain_waits(),

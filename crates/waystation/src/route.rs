@@ -85,7 +85,7 @@ fn client(args: &RouteAskArgs, config: &Config) -> AdminClient {
 }
 
 fn server(args: &RouteAskArgs, config: &Config) -> SocketAddr {
-    args.server.unwrap_or(config.agent.route)
+    args.server.unwrap_or(config.route_server())
 }
 
 fn failed(error: AdminError) -> Failure {

@@ -2,7 +2,7 @@
 //! and ends everything in order.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener as StdListener, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -13,7 +13,7 @@ use waystation_base::BackoffConfig;
 use waystation_registry::{DrainWaits, RegistryUrl};
 
 use crate::clock::Uptime;
-use crate::config::{Config, Up};
+use crate::config::{Config, Up, reachable};
 use crate::console::{self, Console, Endpoint};
 use crate::dir::{self, DataDir};
 use crate::failure::Failure;
@@ -140,6 +140,11 @@ fn plan(config: &Config, dir: &DataDir) -> Result<(Vec<ChildSpec>, Option<String
         let host = reachable(listen).to_string();
         registries.insert(0, RegistryUrl::Embedded { host });
     }
+    let (route, listener) = free_address("route-1", config.route.listen)?;
+    held.push(listener);
+    let (report, listener) = free_address("report-1", config.report.listen)?;
+    held.push(listener);
+    check_udp(config)?;
     let mut hub = None;
     if entries.len() > 1 {
         let (listen, listener) = free_address("hub-1", config.up.hub)?;
@@ -154,22 +159,12 @@ fn plan(config: &Config, dir: &DataDir) -> Result<(Vec<ChildSpec>, Option<String
         hub,
         registries: &registries,
     };
+    let servers = roles::Servers { route, report };
+    specs.extend(roles::servers(config, &places, &servers));
     specs.extend(roles::chat(config, &places));
     let first = entries.first();
     let url = first.map(|entry| format!("http://{}/", reachable(*entry)));
     Ok((specs, url))
-}
-
-/// Where this machine reaches who listens on `at`.
-fn reachable(mut at: SocketAddr) -> SocketAddr {
-    if at.ip().is_unspecified() {
-        at.set_ip(if at.is_ipv4() {
-            [127, 0, 0, 1].into()
-        } else {
-            [0, 0, 0, 0, 0, 0, 0, 1].into()
-        });
-    }
-    at
 }
 
 /// Makes sure that `role` will be able to listen on `at`, so that a port that
@@ -178,6 +173,15 @@ fn reachable(mut at: SocketAddr) -> SocketAddr {
 fn free_address(role: &str, at: SocketAddr) -> Result<(SocketAddr, StdListener), Failure> {
     let probe = StdListener::bind(at).and_then(|listener| Ok((listener.local_addr()?, listener)));
     Ok(probe.with_context(|| format!("{role} cannot listen on {at}"))?)
+}
+
+/// Makes sure that the agent will be able to listen where callers of Lars ask.
+fn check_udp(config: &Config) -> Result<(), Failure> {
+    for at in config.agent.udp() {
+        let probe = UdpSocket::bind(at);
+        probe.with_context(|| format!("agent-1 cannot listen on {at}, by UDP"))?;
+    }
+    Ok(())
 }
 
 fn endpoint(spec: &ChildSpec) -> Endpoint {

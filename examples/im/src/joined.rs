@@ -2,13 +2,14 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use waystation_base::ServiceName;
+use waystation_client::CallerConfig;
 use waystation_membership::{
     GrantError, Instance, InstanceId, Owner, OwnerId, Refusal, State, View, Watch,
 };
@@ -45,6 +46,7 @@ const NODE_ID: &str = "node-id";
 /// A role's ties to the registry.
 pub(crate) struct Joined {
     registries: Registries,
+    agent: Option<PathBuf>,
     /// The view of the service without which the role cannot serve.
     needs: Option<Kept>,
     site: Option<String>,
@@ -105,6 +107,7 @@ impl Joined {
         Ok(Self {
             site: role.site.as_ref().map(|site| site.as_str().to_owned()),
             registries: Registries::open(&role.discovery.registries)?,
+            agent: role.discovery.agent.clone(),
             needs: needs.map(kept),
             standings: Arc::default(),
             waits_for: Arc::new(Mutex::new(Some("it is starting".to_owned()))),
@@ -116,6 +119,7 @@ impl Joined {
     pub(crate) fn follower(&self) -> Follower {
         Follower {
             registries: self.registries.clone(),
+            agent: self.agent.clone(),
             standings: self.standings.clone(),
             site: self.site.clone(),
             restored: self.needs.as_ref().and_then(Kept::load),
@@ -341,6 +345,7 @@ fn any_serves(view: &View) -> bool {
 #[derive(Clone)]
 pub(crate) struct Follower {
     registries: Registries,
+    agent: Option<PathBuf>,
     standings: Arc<Standings>,
     site: Option<String>,
     /// What was known when this process last ran.
@@ -359,8 +364,9 @@ impl Follower {
         own.map_or_else(|| service.to_owned(), |site| service_at(service, site))
     }
 
-    /// Keeps `group` to the views of `service` at this site, and acknowledges each
-    /// once no caller on this shard goes by an older one. `on_update` sees what
+    /// Keeps `group` to the views of `service` at this site and to what the agent
+    /// of this machine knows, and acknowledges each view once no caller on this
+    /// shard goes by an older one. `on_update` sees what
     /// changed. `probe` says how its nodes are probed, if they are.
     pub(crate) fn follow(
         &self,
@@ -398,6 +404,9 @@ impl Follower {
                 return;
             }
         };
+        if let Some(agent) = &self.agent {
+            group.follow_agent(shard, CallerConfig::new(service, agent));
+        }
         if let Some(probe) = probe {
             group.probe(shard, probe.clone());
         }

@@ -46,6 +46,10 @@ pub struct Discovery {
     /// What is registered instead of the address that it listens on: for
     /// listeners on all interfaces, or behind a translation of addresses.
     pub advertise: Option<SocketAddr>,
+    /// The Unix socket of the agent of this machine, which tells callers what
+    /// others met and counts what they do; none goes by discovery alone. It need
+    /// not be there.
+    pub agent: Option<PathBuf>,
     /// How those who call Logics probe them, if they do.
     pub logic_probe: Option<ProbeConfig>,
     /// How those who call Das probe it, if they do.

@@ -18,7 +18,7 @@ pub(crate) struct AgentArgs {
     /// The first of three UDP ports of loopback for callers of Lars; 0 for any
     /// [default: 8888]
     #[arg(long, value_name = "PORT")]
-    pub(crate) udp_port: Option<u16>,
+    pub(crate) udp_port: Option<i64>,
     /// The registry that hosts come from [default: `embedded://127.0.0.1:7071`];
     /// given twice, both are used as one, to move from the first to the second
     #[arg(long, value_name = "URL", conflicts_with = "route")]
@@ -44,9 +44,10 @@ pub(crate) struct AgentArg {
     /// The agent's Unix socket [default: DIR/run/agent.sock]
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
-    /// The first of the agent's three UDP ports, for MODID/CMDID [default: 8888]
+    /// The first of the agent's three UDP ports, for MODID/CMDID
+    /// [default: `agent.udp_port` of the configuration, 8888]
     #[arg(long, value_name = "PORT")]
-    pub(crate) udp_port: Option<u16>,
+    pub(crate) udp_port: Option<i64>,
 }
 
 /// `host`.
@@ -59,21 +60,21 @@ tells which. MODID/CMDID asks by UDP, as callers of Lars do. --explain tells
 whom the agent would pick, and why.
 
 Examples:
-  waystation host get im.logic
-  waystation host get im.logic --explain
+  waystation host get im.logic.a
+  waystation host get im.logic.a --explain
   waystation host get 1/1 --json")]
     Get(GetArgs),
     /// List a service's hosts and what the agent knows of them
     #[command(after_help = "\
 Examples:
-  waystation host list im.logic
-  waystation host list im.logic --json")]
+  waystation host list im.logic.a
+  waystation host list im.logic.a --json")]
     List(HostArgs),
     /// Tell the agent how a call ended
     #[command(after_help = "\
 Examples:
-  waystation host report im.logic 10.0.0.1:7000 ok
-  waystation host report im.logic 10.0.0.1:7000 error")]
+  waystation host report pay 10.0.0.1:7000 ok
+  waystation host report pay 10.0.0.1:7000 error")]
     Report(ReportArgs),
     /// Make many calls up, some of which fail, and count what each host got
     #[command(after_help = "\

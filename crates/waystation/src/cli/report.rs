@@ -28,7 +28,7 @@ each 10 s, minute or hour, the latest first. SERVICE is MODID/CMDID for Lars.
 
 Examples:
   waystation report show
-  waystation report show im.logic --history 1m --since 3600
+  waystation report show im.logic.a --history 1m --since 3600
   waystation report show 1/2 --json --server 10.0.0.5:7779")]
     Show(ReportShowArgs),
 }
@@ -67,9 +67,9 @@ pub(crate) struct ReportShowArgs {
     /// At most so many rows
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) limit: u32,
-    /// The report server
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7779")]
-    pub(crate) server: SocketAddr,
+    /// The report server [default: `agent.report` of the configuration, 127.0.0.1:7779]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) server: Option<SocketAddr>,
 }
 
 /// How fine history is.

@@ -1,7 +1,7 @@
 //! The sections of the parts that take over from Lars. `config import-lars`
 //! fills them from Lars' own files.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use waystation_balance::LarsConfig;
@@ -104,6 +104,22 @@ section! {
         /// The report server.
         report: SocketAddr = Text("127.0.0.1:7779"), Kind::Address,
             "none";
+        /// The first of three UDP ports of loopback, one after the other, where
+        /// callers of Lars ask, who expect this one; 0 for any three.
+        udp_port: u16 = Integer(8_888), Kind::Integer { unit: "port", min: 0, max: 65_533 },
+            "none";
+    }
+}
+
+impl Agent {
+    /// Where callers of Lars ask.
+    pub(crate) fn udp(&self) -> [SocketAddr; 3] {
+        // Port 0 is any free one, for each of them.
+        let step = u16::from(self.udp_port != 0);
+        [0, 1, 2].map(|index| {
+            let port = self.udp_port.saturating_add(index * step);
+            (Ipv4Addr::LOCALHOST, port).into()
+        })
     }
 }
 

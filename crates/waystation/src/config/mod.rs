@@ -25,6 +25,7 @@ mod show;
 mod up_registries;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -220,10 +221,44 @@ impl Config {
         is_set(&self.values, section, key)
     }
 
+    /// The route server that commands ask: the agent's, or the one that would run
+    /// here.
+    pub(crate) fn route_server(&self) -> SocketAddr {
+        let (agent, own) = (self.agent.route, self.route.listen);
+        if self.is_set("agent", "route") {
+            agent
+        } else {
+            reachable(own)
+        }
+    }
+
+    /// The report server that commands ask: the agent's, or the one that would run
+    /// here.
+    pub(crate) fn report_server(&self) -> SocketAddr {
+        let (agent, own) = (self.agent.report, self.report.listen);
+        if self.is_set("agent", "report") {
+            agent
+        } else {
+            reachable(own)
+        }
+    }
+
     /// The directory of `up`.
     pub(crate) fn dir(&self) -> &Path {
         &self.up.dir
     }
+}
+
+/// Where this machine reaches who listens on `at`.
+pub(crate) fn reachable(mut at: SocketAddr) -> SocketAddr {
+    if at.ip().is_unspecified() {
+        at.set_ip(if at.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            [0, 0, 0, 0, 0, 0, 0, 1].into()
+        });
+    }
+    at
 }
 
 fn defaults() -> Values {

@@ -29,10 +29,10 @@ section! {
         /// Everything that `up` keeps: stores, sockets, the lock.
         dir: PathBuf = Text("./waystation-data"), Kind::Path,
             "none; paths of sockets below it must stay under 108 bytes";
-        /// Whether the chat example is started. Without it a registry that `up`
-        /// runs itself runs alone.
+        /// Whether the chat example is started. Without it the registry, the route
+        /// server, the agent and the report server run alone.
         demo: bool = Bool(true), Kind::Bool,
-            "ten processes: four at each of two sites, a hub and a registry";
+            "nine processes: four at each of two sites, and a hub";
         /// Where the chat's Entry listens (WebSocket, HTTP and native).
         entry: SocketAddr = Text("127.0.0.1:7080"), Kind::Address,
             "an address that is not loopback opens the chat to the network";
@@ -70,10 +70,10 @@ section! {
         /// killed, which are still draining.
         predecessor_timeout_ms: u64 = Integer(15_000), Kind::Integer { unit: "ms", min: 0, max: 600_000 },
             "a higher value delays the report that an old process hangs";
-        /// How long each of Entry, Logic, Das and the registry may drain before
+        /// How long each of Entry, Logic, Das and the servers below them may drain before
         /// it is killed; what is registered has 3 s more, to leave.
         drain_timeout_ms: u64 = Integer(10_000), Kind::Integer { unit: "ms", min: 1, max: 600_000 },
-            "four times this is the longest time to stop";
+            "five times this is the longest time to stop";
         /// How often a role that is in health is asked again.
         health_interval_ms: u64 = Integer(1_000), Kind::Integer { unit: "ms", min: 50, max: 60_000 },
             "a lower value costs a request a role each time";

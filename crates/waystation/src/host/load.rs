@@ -50,7 +50,7 @@ impl Host {
 }
 
 impl Way {
-    fn of(service: &str, socket: &Path, udp_port: Option<u16>) -> Self {
+    fn of(service: &str, socket: &Path, ports: [u16; 3]) -> Self {
         let Some(LarsPair { modid, cmdid }) = pair_of(service) else {
             let mut config = CallerConfig::new(service, socket);
             config.timeout = WAIT;
@@ -58,9 +58,7 @@ impl Way {
         };
         let mut caller = LarsCaller::new(modid, cmdid);
         caller.timeout = WAIT;
-        if let Some(first) = udp_port {
-            caller.ports = [0, 1, 2].map(|step| first.saturating_add(step));
-        }
+        caller.ports = ports;
         Self::Pair(caller)
     }
 
@@ -96,8 +94,13 @@ struct Counts {
 ///
 /// # Errors
 /// The agent does not answer.
-pub(super) fn simulate(args: &SimulateArgs, socket: &Path, as_json: bool) -> Result<(), Failure> {
-    let mut way = Way::of(&args.service, socket, args.agent.udp_port);
+pub(super) fn simulate(
+    args: &SimulateArgs,
+    socket: &Path,
+    ports: [u16; 3],
+    as_json: bool,
+) -> Result<(), Failure> {
+    let mut way = Way::of(&args.service, socket, ports);
     let seed = args
         .seed
         .unwrap_or_else(|| hash64(&unix_time().as_nanos().to_le_bytes()));
@@ -188,8 +191,13 @@ struct Measured {
 ///
 /// # Errors
 /// The agent does not answer.
-pub(super) fn rate(args: &RateArgs, socket: &Path, as_json: bool) -> Result<(), Failure> {
-    let way = Way::of(&args.service, socket, args.agent.udp_port);
+pub(super) fn rate(
+    args: &RateArgs,
+    socket: &Path,
+    ports: [u16; 3],
+    as_json: bool,
+) -> Result<(), Failure> {
+    let way = Way::of(&args.service, socket, ports);
     let time = Duration::from_secs(args.seconds.into());
     let reports = !args.no_report;
     let began = machine_now();

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use waystation_im::store::{Append, ChatStore, SqliteStore, WriteOperation};
 
-use super::Up;
+use super::{Up, run, stdout};
 
 /// Conversations of the user that [`with_conversations_of_ada`] makes.
 pub(crate) const MANY: usize = 5_000;
@@ -32,6 +32,8 @@ pub(crate) struct Chat {
     sites: Option<&'static str>,
     entry: String,
     registry: String,
+    route: String,
+    report: String,
     console: String,
     up: Option<Up>,
 }
@@ -102,11 +104,17 @@ impl Chat {
             sites,
             entry: address(free_ports(2)),
             registry,
+            route: free_address(),
+            report: free_address(),
             console: String::new(),
             up: None,
         };
         prepare(chat.dir.path());
-        std::fs::write(chat.config(), lines).unwrap();
+        let (route, report) = (&chat.route, &chat.report);
+        let servers = format!(
+            "[route]\nlisten = \"{route}\"\n[report]\nlisten = \"{report}\"\n[agent]\nudp_port = 0\n"
+        );
+        std::fs::write(chat.config(), format!("{lines}{servers}")).unwrap();
         chat.start_up();
         chat
     }
@@ -142,6 +150,26 @@ impl Chat {
     /// The URL of the registry by which its roles find each other.
     pub(crate) fn registry(&self) -> &str {
         &self.registry
+    }
+
+    /// Where its route server listens.
+    pub(crate) fn route(&self) -> &str {
+        &self.route
+    }
+
+    /// Where its report server listens.
+    pub(crate) fn report(&self) -> &str {
+        &self.report
+    }
+
+    /// What `waystation host ...` says on its directory, one JSON object a line;
+    /// nothing when it fails.
+    pub(crate) fn host(&self, args: &[&str]) -> Vec<Value> {
+        let dir = self.dir().to_str().unwrap();
+        let output = run(&[&["host"], args, &["--json", "--dir", dir]].concat());
+        let text = stdout(&output);
+        let lines = text.lines().map(serde_json::from_str);
+        lines.map(Result::unwrap).collect()
     }
 
     /// Where Entry listens, as `IP:PORT`.

@@ -27,8 +27,11 @@ pub(crate) fn waystation(args: &[&str]) -> Command {
         }
     }
     if args.first() == Some(&"up") && !args.contains(&"--config") {
-        // Beside others, whose registries have the default port, and whose hubs do.
-        command.env("WAYSTATION_REGISTRY__LISTEN", "127.0.0.1:0");
+        // Beside others, whose servers have the default ports.
+        for server in ["REGISTRY", "ROUTE", "REPORT"] {
+            command.env(format!("WAYSTATION_{server}__LISTEN"), "127.0.0.1:0");
+        }
+        command.env("WAYSTATION_AGENT__UDP_PORT", "0");
         command.env("WAYSTATION_UP__HUB", "127.0.0.1:0");
     }
     command.stdin(Stdio::null());

@@ -101,11 +101,8 @@ async fn fetch(
     };
     let page = ctx
         .retry(&Retry::idempotent(), async || {
-            state
-                .logic(&ctx, conversation)
-                .await?
-                .history(&ctx, &request)
-                .await
+            let logic = state.any_logic(&ctx).await?;
+            logic.history(&ctx, &request).await
         })
         .await?;
     drop(turn);

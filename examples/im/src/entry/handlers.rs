@@ -59,6 +59,19 @@ impl Front {
         .await
     }
 
+    /// Asks a Logic for what any of them knows, since Das does.
+    async fn look<T>(
+        &self,
+        ctx: &Ctx,
+        mut question: impl AsyncFnMut(LogicClient, &Ctx) -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        ctx.retry(&Retry::idempotent(), async || {
+            let part = ctx.within(TRY);
+            question(self.state.any_logic(&part).await?, &part).await
+        })
+        .await
+    }
+
     /// Tells every Logic that a user is here. One that does not answer is told
     /// when it does, and nobody waits for that.
     async fn announce(&self, ctx: &Ctx, uid: &str) {
@@ -210,10 +223,8 @@ impl Entry for Front {
             before_seq: request.before_seq,
             limit: request.limit,
         };
-        self.ask(ctx, &query.conversation, async |logic, ctx| {
-            logic.history(ctx, &query).await
-        })
-        .await
+        self.look(ctx, async |logic, ctx| logic.history(ctx, &query).await)
+            .await
     }
 
     async fn conversations(
@@ -226,7 +237,7 @@ impl Entry for Front {
             after: request.after,
             limit: request.limit,
         };
-        self.ask(ctx, &query.uid, async |logic, ctx| {
+        self.look(ctx, async |logic, ctx| {
             logic.conversations(ctx, &query).await
         })
         .await
@@ -301,10 +312,8 @@ impl Entry for Front {
             uid: Self::user(ctx, request.uid)?,
             conversation: request.conversation,
         };
-        self.ask(ctx, &group.conversation, async |logic, ctx| {
-            logic.members(ctx, &group).await
-        })
-        .await
+        self.look(ctx, async |logic, ctx| logic.members(ctx, &group).await)
+            .await
     }
 
     async fn presence(&self, ctx: &Ctx, request: PresenceRequest) -> Result<PresenceReply, Status> {

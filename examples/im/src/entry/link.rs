@@ -206,10 +206,8 @@ impl EntryShard {
             };
             let page = ctx
                 .retry(&Retry::idempotent(), async || {
-                    self.logic(ctx, uid)
-                        .await?
-                        .conversations(ctx, &request)
-                        .await
+                    let logic = self.any_logic(ctx).await?;
+                    logic.conversations(ctx, &request).await
                 })
                 .await?;
             all.extend(page.conversations);

@@ -94,6 +94,15 @@ impl EntryShard {
         self.logics.wait(ctx, key.as_bytes()).await
     }
 
+    /// The Logic for what any of them knows: the one that has least to do, by
+    /// what the agent of this machine knows.
+    ///
+    /// # Errors
+    /// [`Status`] when there is none before the deadline.
+    pub(super) async fn any_logic(&self, ctx: &Ctx) -> Result<LogicClient, Status> {
+        Ok(LogicClient::new(self.logics.best(ctx).await?.channel))
+    }
+
     /// Like [`EntryShard::pick`], to be asked.
     ///
     /// # Errors
