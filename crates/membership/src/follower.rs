@@ -188,11 +188,16 @@ impl Follower {
         let have = self.services.values().map(|one| one.source.at).max();
         let watch = self.watch.clone();
         (self.outputs).push_back(FollowerOutput::Subscribe { watch, have });
+        // What is watched by its name is pushed whole by that alone. Of a prefix
+        // nobody tells of services that are gone.
+        let is_told = matches!(self.watch, Watch::Service(_));
         for (service, followed) in &mut self.services {
             followed.is_fresh = false;
             followed.is_resyncing = true;
-            let service = service.clone();
-            self.outputs.push_back(FollowerOutput::Resync { service });
+            if !is_told {
+                let service = service.clone();
+                self.outputs.push_back(FollowerOutput::Resync { service });
+            }
         }
     }
 

@@ -248,3 +248,28 @@ proptest! {
         prop_assert_eq!(names(&follower), said);
     }
 }
+
+/// Story: after each connection a source was asked for a view by the subscription
+/// and once more by itself, so that a restart of a route server cost twice the
+/// bytes of all views.
+#[test]
+fn a_view_is_asked_for_once_after_a_connection() {
+    let watch = |follower: &mut Follower| {
+        follower.handle_disconnected();
+        follower.handle_connected(seconds(60));
+        outputs(follower)
+    };
+    let told = watch(&mut settled(&["a"]));
+    assert!(
+        matches!(&told[..], [FollowerOutput::Subscribe { .. }]),
+        "{told:?}"
+    );
+    // Of a prefix it is not known whether the service is still there.
+    let watched = Watch::Prefix("".into());
+    let mut follower = Follower::new(SubscriberId(1), watched, FollowerConfig::default());
+    follower.restore(view(1, 1, &["a"]));
+    outputs(&mut follower);
+    let told = watch(&mut follower);
+    let is_question = |one: &&FollowerOutput| matches!(one, FollowerOutput::Resync { .. });
+    assert_eq!(told.iter().filter(is_question).count(), 1, "{told:?}");
+}

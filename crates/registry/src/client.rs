@@ -1,11 +1,12 @@
 //! A client of a registry, whatever its backend.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use waystation_base::ShardId;
+use waystation_base::{BackoffConfig, ShardId};
 use waystation_membership::{Instance, InstanceId, SubscriberId, Watch};
 use waystation_net::{NetConfig, Server, Shard};
 
@@ -19,7 +20,7 @@ use crate::handle::{
     Draining, Listing, Question, QuestionKind, Registered, RegistrationSlot, WatchSlot, Watching,
 };
 use crate::hub::{Counted, Hub, Order};
-use crate::limits::CLOSE_WAIT;
+use crate::limits::{CLOSE_WAIT, REGISTRY_BACKOFF, ROUTE_BACKOFF};
 use crate::registry::{RegistrationOptions, Registry, Session, WatchOptions};
 use crate::url::{RegistryUrl, resolve};
 use crate::zookeeper::{Digest, Place, ZooKeeper};
@@ -41,10 +42,10 @@ struct Shared {
 /// What a backend is made of, on its way to the shard that runs it.
 #[derive(Debug, Clone)]
 enum Source {
-    Embedded(std::net::SocketAddr),
-    Route(std::net::SocketAddr),
+    Embedded(SocketAddr),
+    Route(SocketAddr),
     Etcd {
-        members: Vec<std::net::SocketAddr>,
+        members: Vec<SocketAddr>,
         prefix: String,
     },
     ZooKeeper(Place),
@@ -246,10 +247,10 @@ impl Source {
     fn start(self, shard: &Shard, hub: &Arc<Hub>) {
         let events = Events::default();
         let backend: Rc<dyn Backend> = match self {
-            Self::Embedded(address) | Self::Route(address) => {
-                let (url, events) = (hub.url.as_str(), events.clone());
-                Rc::new(EmbeddedBackend::new(shard, url, &address.into(), events))
+            Self::Embedded(address) => {
+                embedded(shard, hub, address, REGISTRY_BACKOFF, events.clone())
             }
+            Self::Route(address) => embedded(shard, hub, address, ROUTE_BACKOFF, events.clone()),
             Self::Etcd { members, prefix } => {
                 let members = members.into_iter().map(Into::into).collect();
                 let (url, events) = (hub.url.clone(), events.clone());
@@ -265,8 +266,21 @@ impl Source {
     }
 }
 
+/// The backend of what speaks the embedded registry's protocol.
+fn embedded(
+    shard: &Shard,
+    hub: &Hub,
+    address: SocketAddr,
+    backoff: BackoffConfig,
+    events: Events,
+) -> Rc<dyn Backend> {
+    let url = hub.url.as_str();
+    let backend = EmbeddedBackend::new(shard, url, &address.into(), backoff, events);
+    Rc::new(backend)
+}
+
 /// The address of a registry's host. Blocks while a name is looked up.
-fn find(host: &str) -> Result<std::net::SocketAddr, Error> {
+fn find(host: &str) -> Result<SocketAddr, Error> {
     resolve(host).map_err(|source| Error::Resolve {
         host: host.to_owned(),
         source,

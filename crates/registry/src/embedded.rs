@@ -21,4 +21,5 @@ mod tests;
 
 pub(crate) use backend::EmbeddedBackend;
 pub use server::{EmbeddedConfig, EmbeddedServer};
+pub use state::Pushes;
 pub use views::{Views, ViewsHome};

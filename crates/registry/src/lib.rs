@@ -90,7 +90,7 @@ mod zookeeper;
 
 pub use client::Client;
 pub use combined::Combined;
-pub use embedded::{EmbeddedConfig, EmbeddedServer, Views, ViewsHome};
+pub use embedded::{EmbeddedConfig, EmbeddedServer, Pushes, Views, ViewsHome};
 pub use error::{AskError, Error, ServeError};
 pub use handle::{Draining, Listing, Registered, RegistrationStatus, Watching};
 pub use place::Place;

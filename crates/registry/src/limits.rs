@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use waystation_base::BackoffConfig;
+
 /// Registrations of one client. One more is refused.
 pub const REGISTRATIONS_MAX: usize = 1024;
 
@@ -47,6 +49,22 @@ pub const KEEPALIVE_WAIT: Duration = Duration::from_secs(4);
 
 /// Longest pause between attempts to connect.
 pub const CONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Pauses between attempts to connect to a registry, with whom leases are renewed.
+pub const REGISTRY_BACKOFF: BackoffConfig = BackoffConfig {
+    base: Duration::from_millis(20),
+    max: CONNECT_PAUSE_MAX,
+    jitter: 0.5,
+};
+
+/// Pauses between attempts to connect to a route server, of which there are
+/// agents by the thousand: they come back evenly over half a second. Meanwhile they
+/// go by what they know.
+pub const ROUTE_BACKOFF: BackoffConfig = BackoffConfig {
+    base: Duration::from_millis(500),
+    max: CONNECT_PAUSE_MAX,
+    jitter: 1.0,
+};
 
 /// Foreign or malformed entries of a source that are named; the rest is counted.
 pub const SKIPPED_NAMED_MAX: usize = 64;

@@ -59,6 +59,7 @@ pub use client::{AdminClient, AdminError};
 pub use error::Error;
 pub use keeper::{ChangeError, StoreStatus};
 pub use lars::LarsCounters;
+pub use merge::{Merge, Settled};
 pub use row::{Patch, Route, RouteKey, WEIGHT_DEFAULT};
 pub use server::{RouteConfig, RouteServer};
 pub use store::{

@@ -18,19 +18,24 @@ use crate::row::{Route, RouteKey};
 
 /// What one service has to show from now on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Settled {
-    pub(crate) service: ServiceName,
+pub struct Settled {
+    /// The service.
+    pub service: ServiceName,
     /// Instances that are new or different.
-    pub(crate) placed: Vec<Arc<Instance>>,
+    pub placed: Vec<Arc<Instance>>,
     /// Instances that are gone, and why.
-    pub(crate) displaced: Vec<(InstanceId, Removal)>,
+    pub displaced: Vec<(InstanceId, Removal)>,
 }
 
 type Instances = BTreeMap<InstanceId, Arc<Instance>>;
 
-/// The sources, and what is shown of them.
+/// The core of a route server: its sources, and what is shown of them.
+///
+/// Calling order: [`Merge::put_route`], [`Merge::drop_route`] and
+/// [`Merge::put_registered`] as the sources change, then [`Merge::settle`] until
+/// `None`.
 #[derive(Debug, Default)]
-pub(crate) struct Merge {
+pub struct Merge {
     routes: BTreeMap<ServiceName, BTreeMap<Address, Route>>,
     registered: BTreeMap<ServiceName, Arc<View>>,
     /// The services of each pair, other than its own; how many hosts each has.
@@ -43,7 +48,7 @@ pub(crate) struct Merge {
 
 impl Merge {
     /// A route is new or different.
-    pub(crate) fn put_route(&mut self, route: Route) {
+    pub fn put_route(&mut self, route: Route) {
         let (service, lars) = (route.service.clone(), route.lars);
         let old = self
             .routes
@@ -55,7 +60,7 @@ impl Merge {
     }
 
     /// A route is gone.
-    pub(crate) fn drop_route(&mut self, key: &RouteKey) {
+    pub fn drop_route(&mut self, key: &RouteKey) {
         let Some(routes) = self.routes.get_mut(&key.service) else {
             return;
         };
@@ -73,7 +78,7 @@ impl Merge {
     }
 
     /// A registry shows this.
-    pub(crate) fn put_registered(&mut self, view: Arc<View>) {
+    pub fn put_registered(&mut self, view: Arc<View>) {
         let service = view.service.clone();
         for one in view.instances.values() {
             self.pair_changes(&service, None, one.lars);
@@ -127,7 +132,7 @@ impl Merge {
 
     /// What is different since the last call, of one service after another.
     /// Cost: O(instances of the services that changed).
-    pub(crate) fn settle(&mut self) -> Option<Settled> {
+    pub fn settle(&mut self) -> Option<Settled> {
         loop {
             let service = self.dirty.pop_first()?;
             let wanted = match LarsPair::of_service(&service) {

@@ -2,16 +2,18 @@
 //!
 //! `cargo xtask sim sync --seeds 10000` runs many worlds, `--seed 7` one; a
 //! failure prints the command that replays it. `cargo xtask sim balance` compares
-//! policies and prints tables.
+//! policies, `cargo xtask sim push` measures what a changed route costs, and both
+//! print tables.
 
 mod balance;
 mod membership;
+mod push;
 mod sync;
 
 use std::ops::Range;
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: waystation-sim membership|sync [--seeds COUNT | --seed SEED]";
+const USAGE: &str = "membership|sync [--seeds COUNT | --seed SEED]";
 const SEEDS_DEFAULT: u64 = 1000;
 
 /// Runs the world of one seed.
@@ -28,8 +30,13 @@ fn main() -> ExitCode {
     if let Some(("balance", rest)) = arguments.split_first().map(|(a, b)| (a.as_str(), b)) {
         return balance::main(rest);
     }
+    if let Some(("push", rest)) = arguments.split_first().map(|(a, b)| (a.as_str(), b)) {
+        return push::main(rest);
+    }
     let Some((name, run, seeds)) = parse(&arguments) else {
-        eprintln!("{USAGE}\n       waystation-sim {}", balance::USAGE);
+        for usage in [USAGE, balance::USAGE, push::USAGE] {
+            eprintln!("usage: waystation-sim {usage}");
+        }
         return ExitCode::from(2);
     };
     let count = seeds.end - seeds.start;

@@ -142,7 +142,7 @@ impl Directory {
         let at = service.view().at;
         self.drains
             .published(at, |id| self.service_of.get(id) == Some(name));
-        if service.is_settled_empty() && !is_named(&self.subscribers, name, service) {
+        if !is_named(&self.subscribers, name, service) && service.is_settled_empty() {
             self.services.remove(name);
         }
         self.advance_drains(self.called_at);

@@ -109,7 +109,7 @@ impl Directory {
             self.lost.insert((until, subscriber));
             for watch in &entry.watches {
                 for_each_watched(&mut self.services, watch, |_, service| {
-                    service.resync(subscriber);
+                    service.lose(subscriber);
                 });
             }
         }

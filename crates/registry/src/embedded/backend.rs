@@ -19,9 +19,7 @@ use super::orders::{Order, Orders, Round, Wanted};
 use super::proto::{self, id};
 use crate::backend::{Ask, Backend, Event, Events, Key, Registering, Reply};
 use crate::error::AskError;
-use crate::limits::{
-    CALL_WAIT, CALLS_MAX, CONNECT_PAUSE_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_WAIT, RETRY_PAUSE,
-};
+use crate::limits::{CALL_WAIT, CALLS_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_WAIT, RETRY_PAUSE};
 use crate::registry::{Holder, ListedService};
 
 /// The backend of `embedded://HOST:PORT` and `route://HOST:PORT`.
@@ -57,17 +55,19 @@ impl UpstreamEvents for Hooks {
 }
 
 impl EmbeddedBackend {
-    pub(crate) fn new(shard: &Shard, url: &str, address: &Address, events: Events) -> Self {
+    pub(crate) fn new(
+        shard: &Shard,
+        url: &str,
+        address: &Address,
+        backoff: BackoffConfig,
+        events: Events,
+    ) -> Self {
         let config = UpstreamConfig {
             in_flight_max: CALLS_MAX,
             connect_wait: Duration::from_secs(1),
             keepalive_interval: KEEPALIVE_INTERVAL,
             keepalive_wait: KEEPALIVE_WAIT,
-            backoff: BackoffConfig {
-                base: Duration::from_millis(20),
-                max: CONNECT_PAUSE_MAX,
-                ..BackoffConfig::default()
-            },
+            backoff,
             ..UpstreamConfig::new(address.clone())
         };
         let hooks = Rc::new(Hooks {

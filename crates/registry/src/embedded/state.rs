@@ -386,14 +386,17 @@ pub(super) fn tell_subscribed(conn: &Conn, subscriber: SubscriberId, refusal: St
     }
 }
 
-/// The encoded form of the push before, since many subscribers get the same.
-#[derive(Default)]
-struct Pushes {
+/// The bodies of pushes. Keeps the encoded form of the push before, since many
+/// subscribers get the same.
+#[derive(Debug, Default)]
+pub struct Pushes {
     content: Option<(Content, Bytes)>,
 }
 
 impl Pushes {
-    fn body(&mut self, subscriber: SubscriberId, content: &Content) -> Bytes {
+    /// The body of the message that tells a subscriber of this. Cost: a copy of
+    /// what was encoded for the subscriber before, if that was told the same.
+    pub fn body(&mut self, subscriber: SubscriberId, content: &Content) -> Bytes {
         let shared = match &self.content {
             Some((before, bytes)) if is_same(before, content) => bytes.clone(),
             _ => {

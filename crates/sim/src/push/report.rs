@@ -1,0 +1,138 @@
+//! The tables.
+
+use std::fmt::Write as _;
+
+use super::figures::Figures;
+use super::world::Scale;
+
+/// What the figures mean; opens the file of results.
+const ABOUT: &str = "\
+# `cargo xtask sim push`
+
+A route server and agents in virtual time: the cores of both as their shells connect them, with the
+messages that go between them. One run at each size of the table.
+
+- Services have 100 hosts: every other one has stored routes, the others registered instances. Of
+  the hosts 1 % changes each second: one comes, goes, or gets another weight.
+- There is an agent for each ten hosts, and an agent follows five services: a service has about 50
+  subscribers at each size.
+- Bytes are those of the frames that the server sends. CPU time is that of the cores and of encoding,
+  acknowledgements included, without sockets; it differs from run to run. Memory is all that was
+  asked for while it worked; a seed asks for the same each time.
+- After the changes were measured the server ends twice and is away for a while. *In vain* are
+  attempts to connect of each agent meanwhile; *at once* is the largest share of agents that came back
+  within the same 100 ms; *back* is when 99 of 100 were; *views* are whole views for each subscription
+  in the 10 s from then on, while one in a thousand connections is lost each second.
+- In the end every agent has the last view, which is checked.
+";
+
+/// A promise about the figures.
+pub(super) struct Bar {
+    name: &'static str,
+    wanted: String,
+    reached: String,
+    pub(super) is_kept: bool,
+}
+
+/// Whether the promises are kept.
+pub(super) fn bars(rows: &[(Scale, Figures)]) -> Vec<Bar> {
+    let mut bars = Vec::new();
+    if let [(_, few), .., (_, many)] = rows {
+        let (few, many) = (few.steady, many.steady);
+        let mut grows = |name, few: f64, many: f64, most: f64| {
+            let reached = many / few;
+            bars.push(Bar {
+                name,
+                wanted: format!("at most {most} times"),
+                reached: format!("{reached:.2} times"),
+                is_kept: reached <= most,
+            });
+        };
+        let (less, more) = (few.bytes_a_change(), many.bytes_a_change());
+        grows("bytes a change, largest table to smallest", less, more, 1.1);
+        let (less, more) = (few.server_kib_a_change(), many.server_kib_a_change());
+        grows("memory a change, at the server", less, more, 1.1);
+        let (less, more) = (few.agent_kib_a_push(), many.agent_kib_a_push());
+        grows("memory a push, at an agent", less, more, 1.1);
+        // Caches miss more in what is larger.
+        let (less, more) = (few.server_us_a_change(), many.server_us_a_change());
+        grows("CPU time a change, at the server", less, more, 3.0);
+        let (less, more) = (few.agent_us_a_push(), many.agent_us_a_push());
+        grows("CPU time a push, at an agent", less, more, 3.0);
+    }
+    let restarts = || rows.iter().flat_map(|(_, figures)| &figures.restarts);
+    let largest = |values: Vec<f64>| values.into_iter().fold(0.0, f64::max);
+    let at_once = largest(restarts().map(|one| one.most_at_once()).collect());
+    bars.push(Bar {
+        name: "agents back within the same 100 ms",
+        wanted: "at most 30 %".to_owned(),
+        reached: format!("{:.1} %", at_once * 100.0),
+        is_kept: at_once <= 0.3,
+    });
+    let views = largest(restarts().map(|one| one.wholes_a_watch()).collect());
+    bars.push(Bar {
+        name: "whole views a subscription, after a restart",
+        wanted: "at most 1.05".to_owned(),
+        reached: format!("{views:.2}"),
+        is_kept: views <= 1.05,
+    });
+    bars
+}
+
+/// All of the report.
+pub(super) fn text(rows: &[(Scale, Figures)], bars: &[Bar]) -> String {
+    let mut text = ABOUT.to_owned();
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        text,
+        "\n## A change\n\n| instances | agents | changes | pushes a change | whole views | bytes a \
+         change | server, µs | KiB | agent, µs a push | KiB |\n|---:|---:|---:|---:|---:|---:|---:|\
+         ---:|---:|---:|"
+    );
+    for (scale, figures) in rows {
+        let steady = &figures.steady;
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {:.1} | {} | {:.0} | {:.1} | {:.1} | {:.1} | {:.1} |",
+            scale.instances,
+            scale.agents,
+            steady.changes,
+            super::ratio(steady.sent.deltas, steady.changes),
+            steady.sent.wholes,
+            steady.bytes_a_change(),
+            steady.server_us_a_change(),
+            steady.server_kib_a_change(),
+            steady.agent_us_a_push(),
+            steady.agent_kib_a_push(),
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\n## A restart\n\n| instances | agents | away, ms | in vain | at once | back, ms | views | \
+         MiB | server, ms |\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+    );
+    for (scale, figures) in rows {
+        for one in &figures.restarts {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {:.1} | {:.1} % | {} | {:.2} | {:.1} | {:.0} |",
+                scale.instances,
+                scale.agents,
+                one.outage.as_millis(),
+                one.in_vain,
+                one.most_at_once() * 100.0,
+                one.back_ms(),
+                one.wholes_a_watch(),
+                super::ratio(one.sent.bytes, 1 << 20),
+                super::ratio(one.sent.work.cpu_ns, 1_000_000),
+            );
+        }
+    }
+    text.push_str("\n## Promises\n\n| promise | wanted | reached | |\n|---|---:|---:|---|\n");
+    for bar in bars {
+        let word = if bar.is_kept { "kept" } else { "MISSED" };
+        let (name, wanted, reached) = (bar.name, &bar.wanted, &bar.reached);
+        let _ = writeln!(text, "| {name} | {wanted} | {reached} | {word} |");
+    }
+    text
+}
