@@ -13,11 +13,13 @@ mod machine;
 mod net;
 mod pick;
 mod procfs;
+mod push;
 mod results;
 mod stats;
 mod sync;
 mod table;
 mod timing;
+mod udp;
 mod wheel;
 
 use std::io::{self, Write as _};
@@ -50,6 +52,8 @@ enum Benchmark {
     Report(calls::Args),
     /// A pick from shared memory, from another process
     Pick(pick::Args),
+    /// From the commit of a changed route to the callers that pick by it
+    Push(push::Args),
     /// The other process of `pick`
     #[command(hide = true)]
     PickCaller(pick::CallerArgs),
@@ -58,6 +62,8 @@ enum Benchmark {
     Serve(net::serve::Args),
     /// The sync hub, apply and join, beside databases and copies of files
     Sync(sync::Args),
+    /// Questions of callers of Lars to an agent, beside bare sockets
+    Udp(udp::Args),
     /// The deadline wheel beside a binary heap and tokio's timers
     #[command(alias = "wheel")]
     Timers(wheel::Args),
@@ -87,9 +93,11 @@ fn run(cli: &Cli) -> Result<()> {
         Benchmark::Net(args) => net::run(args),
         Benchmark::Report(args) => calls::run(args),
         Benchmark::Pick(args) => pick::run(args),
+        Benchmark::Push(args) => push::run(args),
         Benchmark::PickCaller(args) => pick::run_caller(args),
         Benchmark::Serve(args) => net::serve::run(args),
         Benchmark::Sync(args) => sync::run(args),
+        Benchmark::Udp(args) => udp::run(args),
         Benchmark::Timers(args) => wheel::run(args),
     }
 }
