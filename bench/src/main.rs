@@ -8,6 +8,7 @@ mod chat;
 mod discovery;
 mod figures;
 mod gateway;
+mod hosts;
 mod idle;
 mod machine;
 mod net;
@@ -44,6 +45,11 @@ enum Benchmark {
     Discovery(discovery::Args),
     /// `resp_gateway` beside nutcracker and a bare epoll proxy
     Gateway(gateway::Args),
+    /// Policies on real processes, two of which are slow
+    Hosts(hosts::Args),
+    /// One of the processes of `hosts`
+    #[command(hide = true)]
+    BenchHost(hosts::HostArgs),
     /// Memory of connections that do nothing
     Idle(idle::Args),
     /// `resp_server` beside redis-server and bare loops
@@ -89,6 +95,8 @@ fn run(cli: &Cli) -> Result<()> {
         Benchmark::Chat(args) => chat::run(args),
         Benchmark::Discovery(args) => discovery::run(args),
         Benchmark::Gateway(args) => gateway::run(args),
+        Benchmark::Hosts(args) => hosts::run(args),
+        Benchmark::BenchHost(args) => hosts::run_host(args),
         Benchmark::Idle(args) => idle::run(args),
         Benchmark::Net(args) => net::run(args),
         Benchmark::Report(args) => calls::run(args),

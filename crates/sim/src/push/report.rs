@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::figures::Figures;
+use super::figures::{Figures, Restart};
 use super::world::Scale;
 
 /// What the figures mean; opens the file of results.
@@ -62,14 +62,14 @@ pub(super) fn bars(rows: &[(Scale, Figures)]) -> Vec<Bar> {
     }
     let restarts = || rows.iter().flat_map(|(_, figures)| &figures.restarts);
     let largest = |values: Vec<f64>| values.into_iter().fold(0.0, f64::max);
-    let at_once = largest(restarts().map(|one| one.most_at_once()).collect());
+    let at_once = largest(restarts().map(Restart::most_at_once).collect());
     bars.push(Bar {
         name: "agents back within the same 100 ms",
         wanted: "at most 30 %".to_owned(),
         reached: format!("{:.1} %", at_once * 100.0),
         is_kept: at_once <= 0.3,
     });
-    let views = largest(restarts().map(|one| one.wholes_a_watch()).collect());
+    let views = largest(restarts().map(Restart::wholes_a_watch).collect());
     bars.push(Bar {
         name: "whole views a subscription, after a restart",
         wanted: "at most 1.05".to_owned(),
