@@ -2,11 +2,13 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use waystation_balance::{BalancerConfig, LarsConfig, PolicyKind};
 use waystation_registry::RegistryUrl;
 use waystation_wire::lars::UDP_PORTS;
 
+use crate::limits::LARS_REFRESH;
 use crate::probes::Probes;
 
 /// Settings of an [`Agent`](crate::Agent).
@@ -24,6 +26,9 @@ pub struct AgentConfig {
     pub registries: Vec<RegistryUrl>,
     /// A route server of Lars that pairs come from, in place of `registries`.
     pub lars_route: Option<SocketAddr>,
+    /// The age at which a route of a pair is asked for again at a route server of
+    /// Lars, whose pushes may be lost. Default 15 s.
+    pub lars_refresh: Duration,
     /// Where a copy of what is known is kept, for a start without the source;
     /// `None` keeps none.
     pub copy: Option<PathBuf>,
@@ -80,6 +85,7 @@ impl AgentConfig {
                 .to_vec(),
             registries: vec![registry],
             lars_route: None,
+            lars_refresh: LARS_REFRESH,
             copy: None,
             policy: PolicyKind::default(),
             balancer: BalancerConfig::default(),

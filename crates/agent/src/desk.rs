@@ -190,6 +190,11 @@ impl Desk {
         }
     }
 
+    /// The age at which a route is asked for again at a route server of Lars.
+    pub(crate) const fn lars_refresh(&self) -> Duration {
+        self.config.lars_refresh
+    }
+
     /// How long the answer to a probe is waited for.
     pub(crate) const fn probe_timeout(&self) -> Duration {
         self.config.balancer.prober.timeout

@@ -6,6 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -19,7 +20,7 @@ use waystation_net::{Label, Shard, until};
 use waystation_wire::lars::{GetRouteRequest, GetRouteResponse, HostInfo, Message, Scan, scan};
 
 use crate::desk::Desk;
-use crate::limits::{LARS_PAUSE_MAX, LARS_WAIT, REFRESH_EVERY, ROUTE_LOOK};
+use crate::limits::{LARS_PAUSE_MAX, LARS_WAIT, ROUTE_LOOK};
 use crate::routes::Origin;
 
 /// A pair that is asked for.
@@ -43,6 +44,8 @@ struct LarsSource {
     by_service: BTreeMap<ServiceName, Asked>,
     restored: BTreeMap<ServiceName, View>,
     is_connected: bool,
+    /// The age at which a route is asked for again.
+    refresh: Duration,
 }
 
 /// Asks the server for what is wanted here, for ever.
@@ -56,6 +59,7 @@ pub(crate) fn start(shard: &Shard, desk: &Rc<RefCell<Desk>>, at: SocketAddr, res
         by_service: BTreeMap::new(),
         restored: BTreeMap::new(),
         is_connected: false,
+        refresh: desk.borrow().lars_refresh(),
     };
     for view in restored {
         desk.borrow_mut().want(machine_now(), &view.service);
@@ -100,7 +104,7 @@ impl LarsSource {
     }
 
     /// Waits without a server; what is on disk is shown meanwhile.
-    async fn wait(&mut self, pause: std::time::Duration) {
+    async fn wait(&mut self, pause: Duration) {
         let news = self.desk.borrow().asking().news();
         let end = self.shard.now() + pause;
         loop {
@@ -189,7 +193,7 @@ impl LarsSource {
         let now = machine_now();
         let mut out = Vec::new();
         for asked in self.by_service.values_mut() {
-            let is_fresh = |at: Moment| now.saturating_since(at) < REFRESH_EVERY;
+            let is_fresh = |at: Moment| now.saturating_since(at) < self.refresh;
             if asked.sent_at.is_some_and(is_fresh) {
                 continue;
             }

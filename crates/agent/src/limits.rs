@@ -31,6 +31,10 @@ pub const ROUTE_LOOK: Duration = Duration::from_secs(5);
 /// lost against all promises is noticed so.
 pub const REFRESH_EVERY: Duration = Duration::from_mins(1);
 
+/// The age at which a route is asked for again at a route server of Lars, unless
+/// the agent's settings say otherwise.
+pub const LARS_REFRESH: Duration = Duration::from_secs(15);
+
 /// How long a caller waits for the first word of a service that was not asked
 /// for before. Then it is told that nobody is known to offer it.
 pub const FIRST_WORD_WAIT: Duration = Duration::from_millis(300);

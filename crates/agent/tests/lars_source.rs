@@ -77,11 +77,16 @@ struct World {
 
 impl World {
     fn new(at: SocketAddr) -> Self {
+        Self::with(at, |_| {})
+    }
+
+    fn with(at: SocketAddr, set: impl FnOnce(&mut AgentConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let registry = "file:///nowhere".parse().unwrap();
         let mut config = AgentConfig::new(folder.path().join("agent.sock"), registry, 7);
         config.lars_route = Some(at);
         config.udp.iter_mut().for_each(|at| at.set_port(0));
+        set(&mut config);
         Self {
             agent: Agent::start(config).unwrap(),
             _folder: folder,
@@ -176,4 +181,22 @@ fn a_server_that_refuses_closes_or_talks_nonsense_is_tried_again() {
     assert_eq!(server.asked(), (1, 1));
     server.tell(&route(&[80, 81, 82]));
     world.until_hosts(3);
+}
+
+/// Story: the age at which a route is asked for again was a setting that nobody
+/// read, so that a push that was lost stayed unnoticed for a minute.
+#[test]
+fn a_route_is_asked_for_again_at_the_age_that_the_settings_say() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let world = World::with(at, |config| config.lars_refresh = Duration::from_secs(1));
+    let _not_yet = world.caller().get_host();
+    let mut server = Server::accept(&listener);
+    assert_eq!(server.asked(), (1, 1));
+    server.tell(&route(&[7000]));
+    world.until_hosts(1);
+    // Nothing is pushed.
+    assert_eq!(server.asked(), (1, 1));
+    server.tell(&route(&[7000, 7001]));
+    world.until_hosts(2);
 }

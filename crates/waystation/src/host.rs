@@ -46,6 +46,9 @@ pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<
     let mut settings = AgentConfig::new(&socket, first.clone(), seed);
     settings.registries = sources;
     settings.lars = config.lars.rules();
+    settings.lars_refresh = Duration::from_secs(config.lars.update_timeout_s.into());
+    settings.policy = config.agent.policy();
+    settings.balancer.locality = config.agent.locality();
     settings.report = Some(ReportTo::new(config.agent.report));
     settings.lars_route = is_of_lars.then_some(config.agent.route);
     settings.copy = Some(config.dir().join("agent/routes.jsonl"));

@@ -30,6 +30,11 @@ impl Agent {
     }
 
     fn start_with(folder: tempfile::TempDir, more: &[&str]) -> Self {
+        Self::start_set(folder, more, &[])
+    }
+
+    /// With these settings of the section `agent`, too.
+    fn start_set(folder: tempfile::TempDir, more: &[&str], settings: &[(&str, &str)]) -> Self {
         let nodes = folder.path().join("nodes");
         std::fs::write(&nodes, NODES).unwrap();
         let registry = format!("file://{}", nodes.display());
@@ -43,10 +48,11 @@ impl Agent {
             "--registry",
             &registry,
         ];
-        let mut child = waystation(&[&args[..], more].concat())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = waystation(&[&args[..], more].concat());
+        for (key, value) in settings {
+            command.env(format!("WAYSTATION_AGENT__{key}"), value);
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let watchdog = Watchdog::over(&child);
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -205,4 +211,21 @@ fn an_agent_shows_the_hosts_of_several_registries() {
     for id in ["pay-1", "pay-2", "pay-3"] {
         assert_eq!(list.matches(id).count(), 1, "{list}");
     }
+}
+
+/// Story: an agent chose by one rule, and near hosts came first for nobody, since
+/// nothing told it where it stands.
+#[test]
+fn the_policy_and_the_place_of_an_agent_are_settings() {
+    let settings = [("POLICY", "round-robin"), ("SITE", "hel-1")];
+    let agent = Agent::start_set(tempfile::tempdir().unwrap(), &[], &settings);
+    let (_, why) = agent.host(&["get", "pay", "--explain"]);
+    assert!(why.contains("policy round-robin; 2 hosts serve"), "{why}");
+    // Whoever does not say where it stands is not near.
+    let (_, list) = agent.host(&["list", "pay", "--json"]);
+    let tiers = list.lines().map(|line| {
+        let host: serde_json::Value = serde_json::from_str(line).unwrap();
+        host["tier"].as_u64()
+    });
+    assert_eq!(tiers.collect::<Vec<_>>(), [Some(2), Some(2)], "{list}");
 }

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use toml::Value;
+use waystation_membership::Label;
 use waystation_net::native::Origins;
 use waystation_registry::{RegistryUrl, UrlError};
 use waystation_service::ProbeKind;
@@ -92,6 +93,8 @@ pub(crate) enum Kind {
     RegistryOrOwn,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// The name of a place, or empty.
+    Place,
 }
 
 /// A default, as it stands in the table.
@@ -137,6 +140,7 @@ impl Kind {
                 "\"same\", \"any\" or origins such as \"https://chat.example.org\"".to_owned()
             }
             Self::Choice(words) => format!("one of {}", quoted(words)),
+            Self::Place => "a name such as \"hel-1\"".to_owned(),
         }
     }
 
@@ -157,6 +161,7 @@ impl Kind {
                 let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
                 words.join(", ")
             }
+            Self::Place => "a name, or empty".to_owned(),
         }
     }
 
@@ -172,6 +177,7 @@ impl Kind {
             Self::Probe => "probe",
             Self::Origins => "origins",
             Self::Choice(_) => "word",
+            Self::Place => "name",
         }
     }
 
@@ -225,6 +231,11 @@ impl Kind {
                     Err(format!("`{text}` is not {}", self.expected()))
                 }
             }
+            (Self::Place, Value::String(text)) if text.is_empty() => Ok(()),
+            (Self::Place, Value::String(text)) => match Label::new(text) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(format!("`{text}` is not {}: {error}", self.expected())),
+            },
             (_, other) => Err(format!(
                 "expected {}, found {}",
                 self.expected(),
@@ -249,7 +260,8 @@ impl Kind {
             | Self::Registry
             | Self::RegistryOrOwn
             | Self::Probe
-            | Self::Choice(_) => Some(Value::String(text.to_owned())),
+            | Self::Choice(_)
+            | Self::Place => Some(Value::String(text.to_owned())),
         };
         let value = value.ok_or_else(|| format!("`{text}` is not {}", self.expected()))?;
         self.check(&value).map(|()| value)

@@ -4,10 +4,22 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use waystation_balance::LarsConfig;
+use waystation_balance::{LarsConfig, Locality, PolicyKind};
+use waystation_membership::Label;
 use waystation_report::Retention;
 
 use super::field::{Kind, section};
+
+/// How hosts may be chosen.
+const POLICIES: &[&str] = &[
+    "fresh",
+    "prequal",
+    "p2c",
+    "lars",
+    "weighted",
+    "round-robin",
+    "maglev",
+];
 
 /// What a route server may speak.
 const ROUTE_PROTOCOLS: &[&str] = &["native", "lars"];
@@ -108,10 +120,36 @@ section! {
         /// callers of Lars ask, who expect this one; 0 for any three.
         udp_port: u16 = Integer(8_888), Kind::Integer { unit: "port", min: 0, max: 65_533 },
             "none";
+        /// How hosts are chosen for native callers; those of Lars have the rule of
+        /// Lars, with the settings of its own section. By `fresh` and `p2c` callers
+        /// pick from shared memory.
+        policy: String = Text("fresh"), Kind::Choice(POLICIES),
+            "by any other than `fresh` and `p2c` callers ask the agent for each pick";
+        /// The machine room that this machine stands in: hosts there come first.
+        site: String = Text(""), Kind::Place,
+            "none";
+        /// Its part of the machine room, whose hosts come before others there.
+        zone: String = Text(""), Kind::Place,
+            "none";
     }
 }
 
 impl Agent {
+    /// How hosts are chosen.
+    pub(crate) fn policy(&self) -> PolicyKind {
+        // The text is one of the words.
+        self.policy.parse().unwrap_or_default()
+    }
+
+    /// Where this machine stands.
+    pub(crate) fn locality(&self) -> Locality {
+        let label = |text: &str| Label::new(text).ok();
+        Locality {
+            site: label(&self.site),
+            zone: label(&self.zone),
+        }
+    }
+
     /// Where callers of Lars ask.
     pub(crate) fn udp(&self) -> [SocketAddr; 3] {
         // Port 0 is any free one, for each of them.
@@ -179,5 +217,17 @@ impl Lars {
             idle_timeout: Duration::from_secs(self.idle_timeout_s.into()),
             overload_timeout: Duration::from_secs(self.overload_timeout_s.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A policy that could not be named could not be used.
+    #[test]
+    fn every_policy_may_be_chosen() {
+        let names = PolicyKind::ALL.map(PolicyKind::name);
+        assert_eq!(POLICIES, names);
     }
 }

@@ -11,10 +11,6 @@ mod field;
 mod file;
 mod health_section;
 mod import_lars;
-#[allow(
-    dead_code,
-    reason = "the commands that read them come with their crates"
-)]
 mod lars_sections;
 mod listeners;
 #[cfg(test)]
