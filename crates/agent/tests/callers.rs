@@ -7,6 +7,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{World, done, tcp};
 use waystation_balance::{CallEnd, Load};
@@ -269,4 +270,34 @@ fn callers_that_are_killed_anywhere_leave_nothing_behind() {
     let call = own.begin().unwrap();
     world.until(|world| world.in_flight() == 1);
     drop(call);
+}
+
+/// Story: what a pick costs was measured, and that it asks nothing of the system was
+/// believed. The kernel ends a process in this mode at any call but a few.
+#[test]
+#[expect(unsafe_code, reason = "what the kernel allows is what is tested")]
+fn a_pick_and_its_report_make_no_system_call() {
+    const PAIRS: u32 = 100_000;
+    let world = World::new(3);
+    let config = world.config();
+    let child = Child::start(|| {
+        let mut caller = Caller::new(config);
+        done(&mut caller);
+        assert_eq!(caller.source(), Some(Source::Segment));
+        // SAFETY: it takes no pointer, and this process was forked with one thread.
+        let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) };
+        let mut pairs = 0;
+        for _ in 0..PAIRS {
+            let Ok(picked) = caller.pick() else { break };
+            let took = Some(Duration::from_millis(1));
+            caller.report(&picked, CallEnd::Ok, took, Load::default());
+            pairs += 1;
+        }
+        let is_good = set == 0 && pairs == PAIRS;
+        // SAFETY: it ends this thread, which is the only one. What ends a process
+        // as a whole is not among the calls that are left.
+        unsafe { libc::syscall(libc::SYS_exit, libc::c_long::from(!is_good)) };
+        false
+    });
+    assert_eq!(child.wait(), 0);
 }

@@ -6,13 +6,11 @@ mod common;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use common::chat::look_until;
-use common::{run, stderr, stdout, waystation};
-use tempfile::TempDir;
+use common::{on_small_disk, run, set_room, stderr, stdout, waystation};
 use waystation_test_process::Watchdog;
 
 /// A report server, killed when it is dropped.
@@ -150,9 +148,10 @@ fn a_full_disk_costs_time_and_no_counts() {
     let folder = tempfile::tempdir().unwrap();
     // Its tables are made while there is room.
     assert_eq!(Server::start(folder.path(), &[]).end("TERM"), Some(0));
-    let mut command = full_disk(&folder);
-    command.process_group(0);
-    let server = Server::of(command);
+    let dir = folder.path().to_str().unwrap();
+    let serve = waystation(&["report", "serve", "--dir", dir, "--listen", "127.0.0.1:0"]);
+    let server = Server::of(on_small_disk(&serve));
+    set_room(server.child.id(), false);
     for successes in [3, 4, 50] {
         server.tell(successes);
     }
@@ -161,29 +160,8 @@ fn a_full_disk_costs_time_and_no_counts() {
         page.contains("\"is_up\":false") && page.contains("\"records\":3")
     });
     assert!(server.show(&["1/2"]).contains(" 50 "));
-    let pid = server.child.id().to_string();
-    let grow = ["--pid", &pid, "--fsize=unlimited:unlimited"];
-    assert!(
-        Command::new("prlimit")
-            .args(grow)
-            .status()
-            .unwrap()
-            .success()
-    );
+    set_room(server.child.id(), true);
     look_until("it is in history", || server.counted() == 50);
-}
-
-/// The server, with files that may not grow.
-fn full_disk(folder: &TempDir) -> Command {
-    let dir = folder.path().to_str().unwrap();
-    let mut serve = waystation(&["report", "serve", "--dir", dir, "--listen", "127.0.0.1:0"]);
-    let program = serve.get_program().to_owned();
-    let args: Vec<_> = serve.get_args().map(ToOwned::to_owned).collect();
-    serve = Command::new("/bin/sh");
-    // The hard limit stays, so that the soft one can be lifted again.
-    serve.args(["-c", "trap '' XFSZ; ulimit -S -f 0; exec \"$0\" \"$@\""]);
-    serve.arg(program).args(args).stdin(Stdio::null());
-    serve
 }
 
 fn get(address: &str, path: &str) -> String {

@@ -5,9 +5,9 @@
 mod common;
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use common::{run, stderr, stdout, waystation};
+use common::{on_small_disk, run, set_room, stderr, stdout, waystation};
 use waystation_test_process::Watchdog;
 
 /// A process that says when it is ready.
@@ -20,7 +20,11 @@ struct Running {
 
 impl Running {
     fn start(args: &[&str]) -> Self {
-        let mut child = waystation(args).stdout(Stdio::piped()).spawn().unwrap();
+        Self::of(&mut waystation(args))
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let watchdog = Watchdog::over(&child);
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -39,7 +43,7 @@ impl Running {
     /// Ends it as an operator does; its exit code.
     fn stop(mut self) -> Option<i32> {
         let pid = self.child.id().to_string();
-        let kill = std::process::Command::new("kill").arg(&pid).status();
+        let kill = Command::new("kill").arg(&pid).status();
         assert!(kill.unwrap().success());
         self.child.wait().unwrap().code()
     }
@@ -62,7 +66,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().to_str().unwrap();
         let listen = ["--listen", "127.0.0.1:0", "--no-registry"];
-        let server = Running::start(&[&["route", "serve", "--dir", dir], &listen[..]].concat());
+        let serve = waystation(&[&["route", "serve", "--dir", dir], &listen[..]].concat());
+        let server = Running::of(&mut on_small_disk(&serve));
         Self { folder, server }
     }
 
@@ -168,6 +173,30 @@ fn what_nobody_answers_and_what_makes_no_sense_is_told() {
     ]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("route.store: a store is sqlite://PATH"));
+}
+
+/// A disk without room: a change is refused and told so, no route is lost, and the
+/// next change is made once there is room.
+#[test]
+fn a_full_disk_refuses_changes_and_takes_no_route_away() {
+    let world = World::new();
+    assert_eq!(world.route(&["add", "pay", "10.0.0.1:7000"]).0, Some(0));
+    set_room(world.server.child.id(), false);
+    let (code, why) = world.route(&["add", "pay", "10.0.0.2:7000"]);
+    assert_eq!(code, Some(1), "{why}");
+    let listed = world.route(&["list", "pay"]).1;
+    assert!(listed.contains("10.0.0.1:7000"), "{listed}");
+    assert!(!listed.contains("10.0.0.2:7000"), "{listed}");
+    set_room(world.server.child.id(), true);
+    let added = (0..100).find(|_| {
+        let (code, _) = world.route(&["add", "pay", "10.0.0.3:7000"]);
+        code == Some(0)
+    });
+    assert!(added.is_some(), "no change is made any more");
+    let listed = world.route(&["list", "pay"]).1;
+    for host in ["10.0.0.1:7000", "10.0.0.3:7000"] {
+        assert!(listed.contains(host), "{listed}");
+    }
 }
 
 #[test]

@@ -38,6 +38,32 @@ pub(crate) fn waystation(args: &[&str]) -> Command {
     command
 }
 
+/// The same for a process whose disk [`set_room`] fills: what it writes beyond its
+/// limit is refused, and does not end it.
+pub(crate) fn on_small_disk(command: &Command) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
+    shell.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.stdin(Stdio::null());
+    shell
+}
+
+/// Whether the files of a process may grow from now on.
+pub(crate) fn set_room(pid: u32, has_room: bool) {
+    let soft = if has_room { "unlimited" } else { "0" };
+    let limit = format!("--fsize={soft}:unlimited");
+    let set = Command::new("prlimit")
+        .args(["--pid", &pid.to_string(), &limit])
+        .status();
+    assert!(set.unwrap().success());
+}
+
 /// Runs it to its end.
 pub(crate) fn run(args: &[&str]) -> Output {
     waystation(args).output().unwrap()
