@@ -11,7 +11,7 @@ use serde_json::json;
 use waystation_agent::{Agent, AgentConfig, ReportTo};
 use waystation_balance::{CallEnd, Load, Reason};
 use waystation_base::hash64;
-use waystation_client::protocol::{Answer, Candidate, End, ListedHost, Request};
+use waystation_client::protocol::{Answer, Candidate, Code, End, ListedHost, Request};
 use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Socket};
 use waystation_membership::LarsPair;
 use waystation_net::unix_time;
@@ -151,6 +151,12 @@ fn ask(socket: &Path, request: &Request) -> Result<Answer, Failure> {
 fn failed(socket: &Path, error: Error) -> Failure {
     let context = format!("no answer from the agent at {}", socket.display());
     match error {
+        refused @ Error::Refused {
+            code: Code::NoSuchService,
+            ..
+        } => Failure::Operation(anyhow!(
+            "{refused}; `route list` and `node list` tell what there is"
+        )),
         refused @ Error::Refused { .. } => Failure::Operation(refused.into()),
         other => Failure::Operation(anyhow::Error::from(other).context(context)),
     }
