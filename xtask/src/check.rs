@@ -1,5 +1,7 @@
 //! `cargo xtask check`: every static check; all of them run, then the failed ones are named.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::fuzz::Report;
@@ -32,6 +34,7 @@ pub(crate) fn run(with_fuzz: bool) -> Result<bool> {
     let mut outcomes = vec![
         ("fmt", fmt()?),
         ("clippy", cargo_step(&CLIPPY)?),
+        ("targets", fuzz_targets()?),
         ("tidy", Outcome::from(tidy::run()?)),
         ("doc", doc()?),
         ("deny", deny()?),
@@ -97,6 +100,24 @@ fn fmt() -> Result<Outcome> {
     Ok(Outcome::from(
         workspace == Outcome::Passed && fuzz == Outcome::Passed,
     ))
+}
+
+/// That the fuzz targets compile: they stand outside the workspace, where nothing else would see that
+/// they do not. Their runtime is C++.
+fn fuzz_targets() -> Result<Outcome> {
+    if !process::works(Command::new("c++").arg("--version")) {
+        eprintln!("==> there is no C++ compiler: the fuzz targets stay unchecked");
+        return Ok(Outcome::LeftOut);
+    }
+    let arguments = ["check", "--locked", "--manifest-path", tidy::FUZZ_MANIFEST];
+    announce(&arguments);
+    let mut command = environment::cargo();
+    command.args(arguments);
+    if environment::variable("CARGO_TARGET_DIR").is_none() {
+        // Else it would compile everything once more in a folder of its own.
+        command.env("CARGO_TARGET_DIR", environment::root().join("target"));
+    }
+    process::run(&mut command).map(Outcome::from)
 }
 
 fn doc() -> Result<Outcome> {

@@ -20,7 +20,7 @@ use waystation_registry::RegistryUrl;
 use crate::cli::{AgentArgs, HostCommand, HostEnd};
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::{serving, table};
+use crate::{registry, serving, table};
 
 /// How long the agent's answer is waited for.
 const WAIT: Duration = Duration::from_secs(5);
@@ -72,7 +72,7 @@ fn sources(config: &Config) -> Result<Vec<RegistryUrl>, Failure> {
         let host = config.agent.route.to_string();
         return Ok(vec![RegistryUrl::Route { host }]);
     }
-    config.registry.urls()
+    registry::urls(config)
 }
 
 fn socket_path(given: Option<&Path>, config: &Config) -> PathBuf {

@@ -16,13 +16,14 @@ use waystation_registry::{Registries, Registry, RegistryUrl};
 use crate::cli::{ListArgs, NodeCommand};
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::registry;
 
 /// Runs one of `waystation node`'s commands.
 ///
 /// # Errors
 /// What the registry answers, or that it does not.
 pub(crate) fn run(command: &NodeCommand, config: &Config, as_json: bool) -> Result<(), Failure> {
-    let urls = config.registry.urls()?;
+    let urls = registry::urls(config)?;
     match command {
         NodeCommand::Register(args) => {
             let waits = config.registry.drain_waits();

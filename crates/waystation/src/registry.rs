@@ -1,13 +1,23 @@
 //! `waystation registry serve`.
 
+use anyhow::anyhow;
 use waystation_base::hash64;
 use waystation_net::unix_time;
-use waystation_registry::{EmbeddedConfig, EmbeddedServer, ServeError};
+use waystation_registry::{EmbeddedConfig, EmbeddedServer, RegistryUrl, ServeError};
 
 use crate::cli::RegistryCommand;
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::serving;
+
+/// The registries that the configuration names.
+///
+/// # Errors
+/// The text makes no sense.
+pub(crate) fn urls(config: &Config) -> Result<Vec<RegistryUrl>, Failure> {
+    let urls = config.registry.urls();
+    urls.map_err(|error| Failure::Usage(anyhow!("registry.url: {error}")))
+}
 
 /// Runs an embedded registry until a signal ends it.
 ///

@@ -7,7 +7,8 @@ use anyhow::{Context, anyhow};
 use serde::Serialize;
 use waystation_net::unix_time;
 use waystation_report::{
-    CallRow, HistoryQuery, HistoryRow, ReportConfig, ReportServer, StoreUrl, ask_calls, ask_history,
+    CallRow, HistoryQuery, HistoryRow, ReportConfig, ReportServer, Retention, StoreUrl, ask_calls,
+    ask_history,
 };
 
 use crate::cli::{ReportCommand, ReportServeArgs, ReportShowArgs};
@@ -45,7 +46,11 @@ fn serve(_: &ReportServeArgs, config: &Config, as_json: bool) -> Result<(), Fail
     settings.shards = section.shards;
     settings.connections_max = section.connections_max;
     settings.flush = Duration::from_millis(section.flush_ms);
-    settings.retention = section.retention();
+    settings.retention = Retention {
+        ten_seconds_s: section.keep_10s_s,
+        minutes_s: section.keep_1m_s,
+        hours_s: section.keep_1h_s,
+    };
     let server =
         ReportServer::start(&settings).map_err(|error| Failure::Operation(error.into()))?;
     let signals = serving::catch_signals()?;

@@ -15,6 +15,7 @@ use crate::config::{Config, reachable};
 use crate::descriptors;
 use crate::dir::Sockets;
 use crate::failure::Failure;
+use crate::registry;
 use crate::supervise::ChildSpec;
 
 /// Where the chat of `up` stands.
@@ -300,7 +301,7 @@ fn role(config: &Config, args: &RoleArgs, serving: im::Serving) -> Result<im::Ro
         index: args.index,
         site: args.site.clone(),
         discovery: im::Discovery {
-            registries: config.registry.urls()?,
+            registries: registry::urls(config)?,
             peers: args.peers,
             advertise: args.advertise,
             agent: Some(crate::host::agent_socket(config)),

@@ -20,7 +20,7 @@ use crate::cli::{
 };
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::{node, serving, table};
+use crate::{node, registry, serving, table};
 
 /// Runs one of `waystation route`'s commands.
 ///
@@ -116,7 +116,7 @@ fn serve(args: &RouteServeArgs, config: &Config, as_json: bool) -> Result<(), Fa
     };
     let mut settings = RouteConfig::new(dir, section.listen.into(), store);
     if !args.no_registry {
-        settings.registry = config.registry.urls()?;
+        settings.registry = registry::urls(config)?;
     }
     settings.io_shards = section.shards.saturating_sub(1);
     settings.connections_max = section.connections_max;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use waystation_balance::{LarsConfig, Locality, PolicyKind};
 use waystation_membership::Label;
-use waystation_report::Retention;
 
 use super::field::{Kind, section};
 
@@ -89,17 +88,6 @@ section! {
         /// For how long history of 1 h is kept, and keys that are not called.
         keep_1h_s: u64 = Integer(7_776_000), Kind::Integer { unit: "s", min: 172_800, max: 3_153_600_000 },
             "a row in the store for each hour of each key that is called";
-    }
-}
-
-impl Report {
-    /// For how long history is kept.
-    pub(crate) const fn retention(&self) -> Retention {
-        Retention {
-            ten_seconds_s: self.keep_10s_s,
-            minutes_s: self.keep_1m_s,
-            hours_s: self.keep_1h_s,
-        }
     }
 }
 

@@ -3,12 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::anyhow;
 use waystation_membership::DirectoryConfig;
-use waystation_registry::{DrainWaits, RegistryUrl};
+use waystation_registry::{DrainWaits, RegistryUrl, UrlError};
 
 use super::field::{Kind, section};
-use crate::failure::Failure;
 
 section! {
     /// The registry: where nodes are registered, and the embedded one itself.
@@ -47,9 +45,8 @@ impl Registry {
     ///
     /// # Errors
     /// The text makes no sense, which the check of the configuration has told.
-    pub(crate) fn urls(&self) -> Result<Vec<RegistryUrl>, Failure> {
-        let urls = RegistryUrl::list(&self.url);
-        urls.map_err(|error| Failure::Usage(anyhow!("registry.url: {error}")))
+    pub(crate) fn urls(&self) -> Result<Vec<RegistryUrl>, UrlError> {
+        RegistryUrl::list(&self.url)
     }
 
     /// How long drains of what is registered by us may take.
