@@ -96,7 +96,7 @@ pub use message::{
 };
 pub use session::{Notice, Report, Session, SessionConfig, SessionOutput, Unread, entry_bytes};
 pub use site::{
-    ApplierConfig, ApplyBatch, ApplyFault, JoinerConfig, Policy, ReplayRefusal,
+    ApplierConfig, ApplyBatch, ApplyFault, Decider, Decision, JoinerConfig, Policy, ReplayRefusal,
     Restored as SiteRestored, Site, SiteConfig, SiteEvent, SiteOutput, SiteView, StoreChunk,
     Verdict,
 };

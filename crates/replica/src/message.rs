@@ -156,7 +156,10 @@ pub struct Vitals {
     pub parked: u32,
     /// Whether an entry was skipped and not repaired.
     pub is_differing: bool,
-    /// The last error of the applier.
+    /// Whether writes that are made there are not captured, or not read, for now.
+    pub is_capture_stopped: bool,
+    /// Why it does not go on: the last error of the applier, of the capture of writes,
+    /// or of the copy that is taken, as long as it lasts.
     pub error: Option<Arc<str>>,
 }
 
@@ -292,4 +295,7 @@ pub struct Welcome {
     pub token: Option<FencingToken>,
     /// The last of its changes that are durable in the log.
     pub source: u64,
+    /// Whether this is the first site of all: the hub takes no other copy under its
+    /// name.
+    pub is_first: bool,
 }

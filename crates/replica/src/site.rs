@@ -9,11 +9,12 @@ mod output;
 mod parked;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use waystation_base::{Backoff, Moment, Seq, SiteId, hash64};
+use waystation_base::{Backoff, FencingToken, Moment, Seq, SiteId, hash64};
 
 use crate::ids::{Ahead, LifeId, Position, SnapshotId};
 use crate::message::{
@@ -23,8 +24,11 @@ use applier::Applier;
 use donor::Donor;
 use joiner::Joiner;
 use outbox::Outbox;
+use trouble::{Task, Trouble};
 
-pub use applier::{ApplierConfig, ApplyBatch, ApplyFault, Policy, ReplayRefusal, Verdict};
+pub use applier::{
+    ApplierConfig, ApplyBatch, ApplyFault, Decider, Decision, Policy, ReplayRefusal, Verdict,
+};
 pub use joiner::{JoinerConfig, StoreChunk};
 pub use output::{Restored, SiteConfig, SiteEvent, SiteOutput, SiteView};
 
@@ -73,6 +77,9 @@ pub struct Site {
     outbox: Outbox,
     load_permille: u16,
     is_captured: bool,
+    trouble: Trouble,
+    /// Whether the hub calls this the first site of all.
+    is_first: bool,
     silent_at: Moment,
     heartbeat_at: Moment,
     rate_from: (Moment, u64),
@@ -108,6 +115,8 @@ impl Site {
             outbox: Outbox::new(seed ^ 4),
             load_permille: 0,
             is_captured: restored.is_captured,
+            trouble: Trouble::default(),
+            is_first: false,
             silent_at: Moment::FAR_FUTURE,
             heartbeat_at: Moment::FAR_FUTURE,
             rate_from: (now, 0),
@@ -226,8 +235,11 @@ impl Site {
             ToSite::Chunk { snapshot, chunk } => self.joiner.chunk(now, snapshot, chunk),
             ToSite::DonorLost { snapshot } => self.joiner.lost(now, snapshot),
             ToSite::JoinFailed { error } => self.joiner.failed(now, error),
-            ToSite::Writer { token, source } => self.outbox.connected(token, source),
-            ToSite::Published { through } => self.outbox.published(through),
+            ToSite::Writer { token, source } => self.set_writer(token, source),
+            ToSite::Published { through } => {
+                self.trouble.end(Task::Publish);
+                self.outbox.published(through);
+            }
             ToSite::PublishRefused { refusal } => self.outbox.refused(now, refusal),
         }
         Ok(())
@@ -278,6 +290,7 @@ impl Site {
         self.link = Link::Up;
         self.backoff.reset();
         self.id = Some(welcome.site);
+        self.is_first = welcome.is_first;
         self.end = welcome.end;
         self.heartbeat_at = now;
         if self.is_captured {
@@ -287,8 +300,7 @@ impl Site {
                 source: u64::MAX,
             });
         }
-        let (token, source) = (welcome.token, welcome.source);
-        self.outbox.connected(token, source);
+        self.set_writer(welcome.token, welcome.source);
         match welcome.stream_after {
             Some(after) => {
                 self.restart_acks(after);
@@ -304,6 +316,13 @@ impl Site {
             }
             None => self.joiner.begin(now),
         }
+    }
+
+    fn set_writer(&mut self, token: Option<FencingToken>, source: u64) {
+        if token.is_some() {
+            self.trouble.end(Task::Publish);
+        }
+        self.outbox.connected(token, source);
     }
 
     /// A part of a copy that the hub does not want is given up. A whole copy is
@@ -327,6 +346,8 @@ impl Site {
         if !is_about_the_copy {
             return;
         }
+        // Whether it still is, the next welcome says.
+        self.is_first = false;
         match (&self.holding, refusal) {
             (_, Refusal::Superseded) => self.link = Link::Barred,
             (Holding::Restoring(_), _) => {
@@ -351,6 +372,7 @@ impl Site {
         self.holding = Holding::Fresh;
         self.joiner.drop_part();
         self.outbox = Outbox::new(hash64(&life.0.to_le_bytes()));
+        self.trouble = Trouble::default();
         self.applier.reset(Position::default(), None, None);
         self.advance(now);
     }
@@ -454,7 +476,8 @@ impl Site {
             applied_per_second: u64::try_from(applied).unwrap_or(u64::MAX),
             parked: u32::try_from(self.applier.parked_count()).unwrap_or(u32::MAX),
             is_differing: self.applier.is_differing(),
-            error: self.applier.error(),
+            is_capture_stopped: self.trouble.is_capture_stopped(),
+            error: self.trouble.text(self.applier.error()),
         }
     }
 
@@ -497,7 +520,8 @@ impl Site {
             holding: self.holding(),
             end: self.end,
             apply: self.applier.state(),
-            error: self.applier.error(),
+            error: self.trouble.text(self.applier.error()),
+            is_first: self.is_first,
             is_differing: self.applier.is_differing(),
             parked: self.applier.parked_count(),
             is_joining: self.joiner.is_joining(),
@@ -552,6 +576,7 @@ impl Site {
                     self.applier.reset(position, None, Some(below));
                 }
                 joiner::Wish::Complete { position, ahead } => {
+                    self.trouble.end(Task::Join);
                     self.holding = Holding::At { position, ahead };
                     self.restart_acks(position.seq);
                     self.applier.reset(position, ahead, None);
@@ -568,6 +593,7 @@ impl Site {
     }
 
     fn note_join_failed(&mut self, error: JoinError) {
+        self.trouble.note(Task::Join, &error.to_string());
         let event = SiteEvent::JoinFailed(error);
         self.outputs.push_back(SiteOutput::Event(event));
     }
@@ -601,7 +627,10 @@ impl Site {
                 SiteOutput::ReadOutbox { after, changes_max }
             }
             outbox::Wish::Erase { through } => SiteOutput::EraseOutbox { through },
-            outbox::Wish::Refused(refusal) => SiteOutput::Event(SiteEvent::PublishRefused(refusal)),
+            outbox::Wish::Refused(refusal) => {
+                self.trouble.note(Task::Publish, &refusal.to_string());
+                SiteOutput::Event(SiteEvent::PublishRefused(refusal))
+            }
         };
         self.outputs.push_back(output);
     }

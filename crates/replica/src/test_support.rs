@@ -50,6 +50,7 @@ pub(crate) fn welcome(stream_after: Option<u64>, end: u64) -> Welcome {
         stream_after: stream_after.map(Seq),
         token: None,
         source: 0,
+        is_first: false,
     }
 }
 

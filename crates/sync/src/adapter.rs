@@ -42,7 +42,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use waystation_base::Seq;
 use waystation_replica::{
-    ApplyBatch, ApplyFault, Chunk, Cursor, LifeId, Position, SiteRestored, SnapshotSize,
+    ApplyBatch, ApplyFault, Chunk, Cursor, Decider, LifeId, Position, SiteRestored, SnapshotSize,
     StoreChunk, TouchesOf,
 };
 
@@ -234,6 +234,13 @@ pub struct Audited {
     pub seq: Seq,
     /// What became of it.
     pub fate: Fate,
+    /// Who decided that it is not applied in its turn.
+    pub by: Decider,
+    /// Why it failed; empty where it did not, and waited behind another.
+    pub error: String,
+    /// When that was, in seconds since 1970 by this machine's clock; 0 if a version
+    /// of this program noted it that told no time.
+    pub at: u64,
     /// What to apply.
     pub payload: Bytes,
 }

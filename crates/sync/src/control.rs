@@ -13,7 +13,7 @@ use std::thread;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use waystation_base::Seq;
-use waystation_replica::Verdict;
+use waystation_replica::{Decider, Verdict};
 
 use crate::adapter::{Audited, Fate};
 use crate::limits::{
@@ -69,6 +69,12 @@ pub struct AuditLine {
     pub seq: u64,
     /// `parked`, `replayed` or `skipped`.
     pub fate: String,
+    /// Who decided that: `policy`, `operator`, or `order` where it waits behind another.
+    pub by: String,
+    /// When, in seconds since 1970; 0 if nobody noted it.
+    pub at: u64,
+    /// Why it failed; empty where it waits behind another.
+    pub error: String,
     /// Length of its payload.
     pub bytes: u64,
 }
@@ -80,9 +86,17 @@ impl From<&Audited> for AuditLine {
             Fate::Replayed => "replayed",
             Fate::Skipped => "skipped",
         };
+        let by = match one.by {
+            Decider::Policy => "policy",
+            Decider::Operator => "operator",
+            Decider::Order => "order",
+        };
         Self {
             seq: one.seq.0,
             fate: fate.to_owned(),
+            by: by.to_owned(),
+            at: one.at,
+            error: one.error.clone(),
             bytes: one.payload.len() as u64,
         }
     }

@@ -90,9 +90,19 @@ pub const OPERATION_BYTES_MAX: usize = 64 << 10;
 /// that holds most is closed.
 pub const SHARD_BYTES_MAX: usize = 1 << 30;
 
-/// Bytes of captured writes under one number, unless one row has more. More that
-/// was captured while no site ran is cut between two rows.
-pub const CAPTURE_GROUP_BYTES: u64 = 8 << 20;
+/// Bytes of captured writes under one number: about what an entry may have. More in
+/// one transaction, or in those that were captured while no site ran, is cut between
+/// two rows.
+pub const CAPTURE_GROUP_BYTES: u64 = 62 << 20;
+
+/// Bytes of the values of a row, so that an entry and a chunk can hold it. A larger
+/// one is refused where writes are captured; elsewhere it stops copies and proofs.
+pub const ROW_BYTES_MAX: usize = 61 << 20;
+
+/// Bytes of the values of a key, so that a cursor can name it: each zero takes two
+/// bytes there. A larger one is refused where writes are captured; elsewhere one
+/// that no cursor can name stops copies and proofs.
+pub const KEY_BYTES_MAX: usize = 7 << 10;
 
 /// How often a file is looked at for captured writes. A look costs microseconds.
 pub const CAPTURE_POLL: Duration = Duration::from_millis(2);
@@ -134,6 +144,10 @@ pub const HANDLER_WAIT_MAX: Duration = Duration::from_secs(8);
 
 /// Bytes of a handler's answer that are read. A longer one counts as none.
 pub const HANDLER_ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// For how long entries of one batch are delivered before its position is stored. One
+/// that is under way then is waited for; the rest is the next batch.
+pub const HANDLER_BATCH_WAIT: Duration = Duration::from_secs(2);
 
 /// Entries that are delivered to a handler before its position is stored, and that
 /// come again after a crash.

@@ -71,6 +71,14 @@ pub enum SiteError {
     /// It did not answer.
     #[error(transparent)]
     Blocking(#[from] BlockingError),
+    /// The site's copy cannot be taken anew: it is the first of all, and the hub takes
+    /// no other copy under its name. Have the hub forget it first, once another site
+    /// has all that it has.
+    #[error(
+        "this is the first site, and the hub takes no other copy under its name: have it \
+         forget the site first (`sync forget`), once another site has all that this one has"
+    )]
+    First,
     /// A thread of the adapter cannot be started, or has ended.
     #[error("a thread of the adapter has ended")]
     Lane,
@@ -172,17 +180,27 @@ impl SiteServer {
     /// knows that: what is written to it from then on does not get lost unseen.
     ///
     /// # Errors
-    /// It did not answer in time; it goes on trying.
+    /// It did not answer in time, and goes on trying; or it is the first site.
     pub fn rejoin(&self) -> Result<(), SiteError> {
+        self.refuse_first()?;
         self.ask_later(|task, answer| task.rejoin(Some(answer)))
     }
 
     /// As [`SiteServer::rejoin`], without waiting for the target.
     ///
     /// # Errors
-    /// It did not answer in time.
+    /// It did not answer in time, or is the first site.
     pub fn begin_rejoin(&self) -> Result<(), SiteError> {
+        self.refuse_first()?;
         self.ask(|task| task.rejoin(None))
+    }
+
+    /// A copy is given up before the hub hears of the next one, which it would refuse.
+    fn refuse_first(&self) -> Result<(), SiteError> {
+        if self.view()?.is_first {
+            return Err(SiteError::First);
+        }
+        Ok(())
     }
 
     /// The audited list of skipped and parked entries.

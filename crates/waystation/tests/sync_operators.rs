@@ -133,3 +133,106 @@ fn a_copy_that_differs_is_found_and_taken_anew() {
     publish(&place, "INSERT INTO item VALUES (2, 'c')");
     wait_until("it goes on from there", || items(&copy) == 2);
 }
+
+/// The capture of a site stood, with not one write leaving it, and everything that
+/// operators could see said that it was live.
+#[test]
+fn a_capture_that_stands_is_seen_until_it_goes_on() {
+    let (place, _hub) = Place::new();
+    let app = place.open("master");
+    app.execute_batch("CREATE TABLE item (id INTEGER PRIMARY KEY, name)")
+        .unwrap();
+    let _master = place.site("master", &["--capture"]);
+    let _room = place.site("room-2", &["--join", "master"]);
+    let granted = run(&["sync", "grant", "master", "--hub", &place.hub]);
+    assert!(granted.status.success(), "{}", stderr(&granted));
+    app.execute_batch("CREATE TABLE clicks (at); INSERT INTO item VALUES (1, 'a')")
+        .unwrap();
+    wait_until("the hub knows that the capture stands", || {
+        status(&place, "master")["is_capture_stopped"] == true
+    });
+    let error = status(&place, "master")["error"].to_string();
+    assert!(error.contains("table clicks has no primary key"), "{error}");
+    let table = stdout(&run(&["sync", "status", "--hub", &place.hub]));
+    assert!(table.contains("writes, capture stopped"), "{table}");
+    let copy = place.open("room-2");
+    assert_eq!(items(&copy), 0);
+    app.execute_batch("DROP TABLE clicks").unwrap();
+    wait_until("what was written meanwhile arrives", || items(&copy) == 1);
+    wait_until("the error is over", || {
+        let status = status(&place, "master");
+        status["is_capture_stopped"] == false && status["error"].is_null()
+    });
+}
+
+/// A table of the joiner lacked a column: its site tried the same chunk again and
+/// again, and nobody was told why.
+#[test]
+fn a_chunk_that_cannot_be_stored_is_seen_until_it_is() {
+    let (place, _hub) = Place::new();
+    let app = place.open("master");
+    app.execute_batch(
+        "CREATE TABLE item (id INTEGER PRIMARY KEY, name); INSERT INTO item VALUES (1, 'a')",
+    )
+    .unwrap();
+    let _master = place.site("master", &[]);
+    let copy = place.open("room-2");
+    copy.execute_batch("CREATE TABLE item (id INTEGER PRIMARY KEY)")
+        .unwrap();
+    let room = place.file("room-2");
+    let joining = place.begin_site("room-2", &["--join", "master"]);
+    wait_until("the hub knows what is wrong", || {
+        let error = status(&place, "room-2")["error"].to_string();
+        error.contains("cannot be stored") && error.contains("no column named name")
+    });
+    assert!(room.exists());
+    copy.execute_batch("ALTER TABLE item ADD COLUMN name")
+        .unwrap();
+    let _room = joining.ready();
+    assert_eq!(items(&copy), 1);
+    wait_until("the error is over", || {
+        status(&place, "room-2")["error"].is_null()
+    });
+}
+
+/// What the log and the messages advised after a table was altered lost what had been
+/// written since, or could not be done: the first site gave its copy up, and the hub
+/// took no other one under its name.
+#[test]
+fn the_first_site_keeps_its_copy_and_a_table_that_is_altered_loses_nothing() {
+    let (place, _hub) = Place::new();
+    let app = place.open("master");
+    app.execute_batch("CREATE TABLE item (id INTEGER PRIMARY KEY)")
+        .unwrap();
+    let master = place.site("master", &["--capture"]);
+    let _room = place.site("room-2", &["--join", "master"]);
+    let granted = run(&["sync", "grant", "master", "--hub", &place.hub]);
+    assert!(granted.status.success(), "{}", stderr(&granted));
+    let copy = place.open("room-2");
+    app.execute_batch(
+        "INSERT INTO item VALUES (1); ALTER TABLE item ADD COLUMN name DEFAULT 'none';
+         INSERT INTO item VALUES (2, 'b')",
+    )
+    .unwrap();
+    wait_until("the altered table arrives", || items(&copy) == 2);
+    let said = refuses(&place, "rejoin", &[]);
+    assert!(said.contains("this is the first site"), "{said}");
+    // The same while it does not run.
+    assert_eq!(master.end("TERM"), Some(0));
+    app.execute_batch(
+        "ALTER TABLE item RENAME COLUMN name TO title; INSERT INTO item VALUES (3, 'c')",
+    )
+    .unwrap();
+    let _master = place.site("master", &["--capture"]);
+    wait_until("it arrives, too", || items(&copy) == 3);
+    let titles = |of: &Connection| -> String {
+        let sql = "SELECT group_concat(title) FROM (SELECT title FROM item ORDER BY id)";
+        of.query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(titles(&copy), titles(&app));
+    wait_until("the copies are equal", || {
+        run(&["sync", "verify", "--hub", &place.hub])
+            .status
+            .success()
+    });
+}

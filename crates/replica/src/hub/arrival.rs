@@ -273,6 +273,7 @@ impl Hub {
             stream_after: (known.record.phase == Phase::Live).then_some(known.at),
             token: has_token.then_some(known.record.token),
             source: known.source_durable,
+            is_first: known.record.name == self.config.first,
         };
         self.outputs.push_back(HubOutput::Admit { conn, welcome });
     }

@@ -21,13 +21,16 @@ pub struct HubConfig {
     pub first: SiteName,
     /// For how long a site that is silent keeps what it needs in the log.
     /// Default 1 h, at least [`LEASE_MIN`](crate::limits::LEASE_MIN). Longer
-    /// spares a site that was away a new copy; the log grows for that long.
+    /// spares a site that was away a new copy; the log grows for that long. A hub
+    /// that starts gives each site it knows a new lease.
     pub lease: Duration,
     /// Most bytes of entries that the log keeps for a slow site. Default 8 GiB.
     /// Beyond it the slowest site is evicted. What no site has applied is never
     /// trimmed: publishes are refused instead.
     pub retain_bytes_max: u64,
-    /// For how long entries are kept for a slow site. Default 24 h.
+    /// For how long entries are kept for a slow site. Default 24 h, counted from
+    /// the hub's start for what was in the log before: a hub that starts more often
+    /// trims by [`HubConfig::retain_bytes_max`] alone.
     pub retain_age_max: Duration,
     /// For how long entries are kept that all sites have, within the bound of
     /// bytes. Default 10 min. After a restart the keys of clients are known as

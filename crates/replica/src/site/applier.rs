@@ -17,15 +17,17 @@ use crate::limits::{ERROR_BYTES_MAX, PARKED_MAX};
 use crate::message::{ApplyState, Violation};
 use crate::session::entry_bytes;
 
-pub use types::{ApplierConfig, ApplyBatch, ApplyFault, Policy, ReplayRefusal, Verdict};
+pub use types::{
+    ApplierConfig, ApplyBatch, ApplyFault, Decider, Decision, Policy, ReplayRefusal, Verdict,
+};
 
 /// An entry that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Suspect {
     seq: Seq,
     tries: u32,
-    /// What was decided about it.
-    verdict: Option<Verdict>,
+    /// What was decided about it, and by whom.
+    verdict: Option<(Verdict, Decider)>,
 }
 
 /// Entries that wait, the transaction that is under way, and what failed.
@@ -230,6 +232,7 @@ impl Applier {
             below: self.below.clone(),
             position: self.position,
             ahead: self.ahead,
+            decision: None,
         };
         let mut parked = Parked::default();
         let mut bytes = 0;
@@ -252,6 +255,7 @@ impl Applier {
             // A suspect has a transaction of its own, so that its failure takes no
             // other entry back, and another's failure not what was decided of it.
             if self.is_suspect(entry) {
+                batch.decision = self.decision();
                 break;
             }
         }
@@ -277,6 +281,12 @@ impl Applier {
             .is_some_and(|one| one.seq == entry.position.seq)
     }
 
+    fn decision(&self) -> Option<Decision> {
+        let (_, by) = self.suspect?.verdict?;
+        let error = self.error.clone().unwrap_or_default();
+        Some(Decision { by, error })
+    }
+
     fn verdict(&self, entry: &Entry, parked_now: &Parked) -> Verdict {
         let is_within =
             |ahead: &Option<Ahead>| ahead.is_some_and(|ahead| entry.origin.is_within(&ahead));
@@ -287,6 +297,7 @@ impl Applier {
             .suspect
             .filter(|_| self.is_suspect(entry))
             .and_then(|one| one.verdict)
+            .map(|(verdict, _)| verdict)
         {
             return verdict;
         }
@@ -313,9 +324,10 @@ impl Applier {
         for (seq, touches) in busy.parked {
             self.parked.insert(seq, touches);
         }
+        // Whatever failed before: the next fault is another one.
+        self.backoff.reset();
         if self.suspect.is_some_and(|one| one.seq <= busy.position.seq) {
             self.suspect = None;
-            self.backoff.reset();
         }
         if self.suspect.is_none() {
             self.error = None;
@@ -377,7 +389,7 @@ impl Applier {
         match verdict {
             Some(_) => {
                 if let Some(suspect) = &mut self.suspect {
-                    suspect.verdict = verdict;
+                    suspect.verdict = verdict.map(|verdict| (verdict, Decider::Policy));
                 }
             }
             None => self.retry_at = Some(now + self.backoff.next_delay()),
@@ -412,7 +424,7 @@ impl Applier {
         let Some(suspect) = self.suspect.as_mut().filter(|one| one.seq == seq) else {
             return false;
         };
-        suspect.verdict = Some(verdict);
+        suspect.verdict = Some((verdict, Decider::Operator));
         self.is_stopped = false;
         self.retry_at = None;
         true

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use waystation_base::{Moment, Seq, SiteId};
 
+use super::trouble::Task;
 use super::{ReplayRefusal, Site, SiteOutput, Verdict};
 use crate::entry::{Chunk, SnapshotSize};
 use crate::ids::{Ahead, Position, SnapshotId};
@@ -11,6 +12,8 @@ use crate::message::Holding;
 impl Site {
     /// The transaction of [`SiteOutput::Store`] is committed.
     pub fn handle_stored(&mut self, now: Moment) {
+        self.trouble.end(Task::Store);
+        self.trouble.end(Task::Join);
         if self.joiner.stored(now) {
             self.applier.forget_lists();
         }
@@ -21,8 +24,9 @@ impl Site {
     }
 
     /// The transaction of [`SiteOutput::Store`] was rolled back. It is tried
-    /// again.
-    pub fn handle_store_failed(&mut self, now: Moment) {
+    /// again; operators see the error until it is stored.
+    pub fn handle_store_failed(&mut self, now: Moment, error: &str) {
+        self.trouble.note(Task::Store, error);
         self.joiner.not_stored(now);
         self.advance(now);
     }
@@ -56,8 +60,10 @@ impl Site {
         self.advance(now);
     }
 
-    /// A snapshot could not be opened, or a chunk not be read.
+    /// A snapshot could not be opened, or a chunk not be read. Operators see the error
+    /// until a copy was read to its end.
     pub fn handle_snapshot_failed(&mut self, now: Moment, snapshot: SnapshotId, error: &str) {
+        self.trouble.note(Task::Donate, error);
         self.donor.failed(now, snapshot, error);
         self.advance(now);
     }
@@ -70,6 +76,9 @@ impl Site {
         joiner: SiteId,
         chunk: Chunk,
     ) {
+        if chunk.to.is_none() {
+            self.trouble.end(Task::Donate);
+        }
         self.donor.read(now, snapshot, joiner, chunk);
         self.advance(now);
     }
@@ -80,10 +89,27 @@ impl Site {
         self.advance(now);
     }
 
+    /// Writes that are made here are not captured for now, and why; or they are
+    /// again, with `None`.
+    pub fn handle_capture_trouble(&mut self, error: Option<&str>) {
+        match error {
+            Some(error) => self.trouble.note(Task::Capture, error),
+            None => self.trouble.end(Task::Capture),
+        }
+    }
+
     /// Changes that [`SiteOutput::ReadOutbox`] asked for: numbered from `first`
     /// without a gap, none if there are none.
     pub fn handle_outbox(&mut self, now: Moment, first: u64, payloads: Vec<Bytes>) {
+        self.trouble.end(Task::Read);
         self.outbox.read(now, first, payloads);
+        self.advance(now);
+    }
+
+    /// They could not be read. It is tried again; operators see the error until then.
+    pub fn handle_outbox_failed(&mut self, now: Moment, error: &str) {
+        self.trouble.note(Task::Read, error);
+        self.outbox.not_read(now);
         self.advance(now);
     }
 

@@ -131,6 +131,12 @@ impl Outbox {
         }));
     }
 
+    /// They could not be read: they are asked for again, after a pause.
+    pub(super) fn not_read(&mut self, now: Moment) {
+        self.is_reading = false;
+        self.retry_at = Some(now + self.backoff.next_delay());
+    }
+
     pub(super) fn published(&mut self, through: u64) {
         self.backoff.reset();
         self.note_published(through);
@@ -257,6 +263,22 @@ mod tests {
         outbox.read(NOW, 1, payloads(1));
         wishes(&mut outbox);
         let at = outbox.poll_timeout().expect("a deadline");
+        outbox.handle_timeout(at);
+        assert_eq!(wishes(&mut outbox), [read(0)]);
+    }
+
+    /// Captured writes that could not be read were asked for again at once, for ever.
+    #[test]
+    fn what_cannot_be_read_is_asked_for_again_after_a_pause() {
+        let mut outbox = Outbox::new(1);
+        outbox.connected(Some(FencingToken(1)), 0);
+        outbox.captured(1);
+        assert_eq!(wishes(&mut outbox), [read(0)]);
+        outbox.not_read(NOW);
+        outbox.captured(2);
+        assert_eq!(wishes(&mut outbox), []);
+        let at = outbox.poll_timeout().expect("a retry");
+        assert!(at > NOW);
         outbox.handle_timeout(at);
         assert_eq!(wishes(&mut outbox), [read(0)]);
     }

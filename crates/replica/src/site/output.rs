@@ -112,7 +112,8 @@ pub enum SiteOutput {
         /// Which.
         snapshot: SnapshotId,
     },
-    /// Read captured changes after a number; answer with `handle_outbox`.
+    /// Read captured changes after a number; answer with `handle_outbox`, or
+    /// `handle_outbox_failed`.
     ReadOutbox {
         /// The number.
         after: u64,
@@ -176,8 +177,12 @@ pub struct SiteView {
     pub end: Seq,
     /// What its applier does.
     pub apply: ApplyState,
-    /// The last error of the applier.
+    /// Why it does not go on, in words: the last error of the applier, of the capture
+    /// of writes, or of the copy that is taken, as long as it lasts.
     pub error: Option<Arc<str>>,
+    /// Whether the hub calls it the first site of all, which no copy of another site
+    /// can replace.
+    pub is_first: bool,
     /// Whether an entry was skipped and not repaired.
     pub is_differing: bool,
     /// Entries that are parked.

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use waystation_base::Seq;
+use waystation_base::{Seq, SiteId};
 use waystation_replica::{Ahead, Entry, Holding, Position};
 
-use super::database::{KEYS, OWN_KEYS, Rows, Write};
+use super::database::{KEYS, Rows, WRITERS, Write, own_keys};
 use super::world::{EPOCH, World};
 
 /// What the copies should hold: every entry that was ever durable, and the rows
@@ -16,10 +16,12 @@ pub(super) struct Reference {
     /// The rows after as many entries.
     states: Vec<Rows>,
     seq_of: BTreeMap<u64, Seq>,
-    /// The capturing site's own rows after as many of its changes.
-    own: Vec<Rows>,
-    /// The sequence of each captured change, from the first on.
-    sources: Vec<Seq>,
+    /// Each capturing site's own rows after as many of its changes.
+    own: [Vec<Rows>; WRITERS],
+    /// Who captured a change, by its number.
+    writers: BTreeMap<u64, usize>,
+    /// How many changes of each are in the log.
+    sources: [u64; WRITERS],
 }
 
 impl Reference {
@@ -28,8 +30,9 @@ impl Reference {
             entries: Vec::new(),
             states: vec![base],
             seq_of: BTreeMap::new(),
-            own: vec![base],
-            sources: Vec::new(),
+            own: std::array::from_fn(|_| vec![base]),
+            writers: BTreeMap::new(),
+            sources: [0; WRITERS],
         }
     }
 
@@ -42,8 +45,9 @@ impl Reference {
             let before = self.seq_of.insert(write.nonce, Seq(seq));
             assert_eq!(before, None, "one write is in the log twice");
             if let Some(source) = World::source_of(&entry.origin) {
-                self.sources.push(Seq(seq));
-                assert_eq!(source, self.sources.len() as u64, "captured out of order");
+                let last = &mut self.sources[self.writers[&write.nonce]];
+                *last += 1;
+                assert_eq!(source, *last, "captured out of order");
             }
             let mut rows = self.states[self.entries.len()];
             write.apply(&mut rows, KEYS);
@@ -52,10 +56,12 @@ impl Reference {
         }
     }
 
-    pub(super) fn capture(&mut self, write: &Write) {
-        let mut rows = self.own[self.own.len() - 1];
+    pub(super) fn capture(&mut self, writer: usize, write: &Write) {
+        let own = &mut self.own[writer];
+        let mut rows = own[own.len() - 1];
         write.apply(&mut rows, KEYS);
-        self.own.push(rows);
+        own.push(rows);
+        self.writers.insert(write.nonce, writer);
     }
 
     pub(super) fn has_nonce(&self, nonce: u64) -> bool {
@@ -74,14 +80,14 @@ impl Reference {
         );
     }
 
-    /// The rows of a copy at `seq` that contains the writer's changes up to
-    /// `source`.
-    fn rows(&self, seq: Seq, source: Option<u64>) -> Rows {
+    /// The rows of a copy at `seq` that contains changes of writers up to a number of
+    /// each.
+    fn rows(&self, seq: Seq, contained: &[(usize, u64)]) -> Rows {
         let at = usize::try_from(seq.0).expect("a short log");
         let mut rows = self.states[at];
-        if let Some(source) = source {
-            let own = self.own[usize::try_from(source).expect("few changes")];
-            rows[KEYS - OWN_KEYS..].copy_from_slice(&own[KEYS - OWN_KEYS..]);
+        for (writer, source) in contained {
+            let own = self.own[*writer][usize::try_from(*source).expect("few changes")];
+            rows[own_keys(*writer)].copy_from_slice(&own[own_keys(*writer)]);
         }
         rows
     }
@@ -123,9 +129,12 @@ impl World {
             Holding::Restoring(part) => part.ahead,
             Holding::At { ahead, .. } => *ahead,
         };
-        let own = (n == 0 && self.plan.captures).then_some(copy.captured);
-        let source = own.or(ahead.map(|ahead| ahead.source));
-        let expected = self.reference.rows(position.seq, source);
+        let own = (n < self.plan.writers).then_some((n, copy.captured));
+        let ahead = ahead.and_then(|ahead| Some((self.site_of(ahead.site)?, ahead.source)));
+        // What it captured itself is more than what it was copied with.
+        let ahead = ahead.filter(|(writer, _)| *writer != n);
+        let contained: Vec<_> = own.into_iter().chain(ahead).collect();
+        let expected = self.reference.rows(position.seq, &contained);
         let held: BTreeSet<usize> = (copy.parked.values())
             .flat_map(|entry| Write::decode(&entry.payload).keys)
             .map(usize::from)
@@ -135,6 +144,24 @@ impl World {
                 copy.rows[key], expected[key],
                 "seed {seed}: site {n} at {position} differs in row {key}; {:?}",
                 copy.holding
+            );
+        }
+    }
+
+    pub(super) fn site_of(&self, site: SiteId) -> Option<usize> {
+        self.sites.iter().position(|side| side.id == Some(site))
+    }
+
+    /// Nothing of a site comes into the log once its right to write is durably gone.
+    pub(super) fn check_fences(&self, entries: &[Arc<Entry>]) {
+        for entry in entries {
+            let nonce = Write::decode(&entry.payload).nonce;
+            let writer = self.reference.writers.get(&nonce);
+            assert!(
+                writer.is_none_or(|writer| !self.fenced.contains(writer)),
+                "seed {}: entry {} of a site whose right to write was taken away",
+                self.seed,
+                entry.position
             );
         }
     }
@@ -178,7 +205,7 @@ impl World {
     /// At rest: copies are equal, and nothing that was acknowledged is missing.
     pub(super) fn check_rest(&self, sites: &BTreeSet<usize>) {
         let end = self.reference.end();
-        let expected = self.reference.rows(end, None);
+        let expected = self.reference.rows(end, &[]);
         for n in sites {
             let rows = self.sites[*n].copy.rows;
             assert_eq!(
@@ -191,13 +218,13 @@ impl World {
             let seq = wish.acked.expect("acknowledged");
             self.reference.check_acknowledged(self.seed, *nonce, seq);
         }
-        let captured = self.sites[0].copy.captured;
-        let is_complete = !sites.contains(&0) || self.reference.sources.len() as u64 == captured;
-        assert!(
-            is_complete,
-            "seed {}: captured changes are missing",
-            self.seed
-        );
+        for writer in (0..self.plan.writers).filter(|writer| sites.contains(writer)) {
+            assert_eq!(
+                self.reference.sources[writer], self.sites[writer].copy.captured,
+                "seed {}: captured changes of site {writer} are missing",
+                self.seed
+            );
+        }
     }
 
     /// Why the world is not at rest.

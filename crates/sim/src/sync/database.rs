@@ -1,6 +1,7 @@
 //! A site's database and a hub's disk, as they are after a crash.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,10 +11,20 @@ use waystation_replica::{
     SiteRecord, StoreChunk, Touches, Verdict,
 };
 
-/// Keys 0.. of all rows. The last [`OWN_KEYS`] are written by the capturing site
-/// only.
-pub(super) const KEYS: usize = 20;
+/// Keys 0.. of all rows. The last ones are written by one capturing site only each:
+/// see [`own_keys`].
+pub(super) const KEYS: usize = 24;
 pub(super) const OWN_KEYS: usize = 4;
+/// Sites that may capture what is written to them: the first ones.
+pub(super) const WRITERS: usize = 2;
+/// Keys that only clients write.
+pub(super) const SHARED_KEYS: usize = KEYS - WRITERS * OWN_KEYS;
+
+/// The keys that a capturing site writes.
+pub(super) fn own_keys(writer: usize) -> Range<usize> {
+    let start = SHARED_KEYS + writer * OWN_KEYS;
+    start..start + OWN_KEYS
+}
 /// Rows of a chunk.
 const CHUNK_ROWS: usize = 3;
 

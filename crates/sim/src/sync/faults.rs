@@ -5,6 +5,7 @@ use std::time::Duration;
 use waystation_base::{ConnName, Rng};
 use waystation_replica::Policy;
 
+use super::database::WRITERS;
 use super::world::{Event, SITES, World};
 
 /// The character of a world, drawn from its seed: some are calm, some are not.
@@ -20,7 +21,9 @@ pub(super) struct Plan {
     pub(super) failed_sync: f64,
     pub(super) crash_at_commit: f64,
     pub(super) apply_transient: f64,
-    pub(super) captures: bool,
+    /// How many sites capture what is written to them.
+    pub(super) writers: usize,
+    pub(super) fence: f64,
     pub(super) can_filter: bool,
     pub(super) lease_s: u64,
     pub(super) retain_bytes: u64,
@@ -45,8 +48,9 @@ impl Plan {
         let (crash_at_commit, apply_transient) = (some(0.02), some(0.2));
         // A capturing site that is left behind loses what it has not published,
         // so that copies of it may hold what no log ever will.
-        let captures = rng.chance(0.4);
-        let is_tight = !captures && rng.chance(0.4);
+        let writers = *rng.pick(&[0, 0, 0, 1, WRITERS]).expect("counts");
+        let is_tight = writers == 0 && rng.chance(0.4);
+        let fence = if rng.chance(0.5) { 0.2 } else { 0.0 };
         let policies = [Policy::Retry, Policy::Stop, Policy::Park];
         let policy = *rng.pick(&policies).expect("policies");
         Self {
@@ -60,7 +64,8 @@ impl Plan {
             failed_sync,
             crash_at_commit,
             apply_transient,
-            captures,
+            writers,
+            fence,
             can_filter: rng.chance(0.8),
             lease_s: if is_tight { 4 } else { 3600 },
             retain_bytes: if is_tight { 2500 } else { 1 << 30 },

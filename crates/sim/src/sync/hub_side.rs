@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use waystation_base::{ConnName, Seq, SiteId};
 use waystation_replica::{
-    AppendFault, Batch, ClientKey, Entry, Hub, HubOutput, Notice, Publish, PublishRefusal, Session,
-    SessionOutput, ToHub, ToSite, Unread,
+    AppendFault, Batch, ClientKey, Entry, Hub, HubEvent, HubOutput, Notice, Publish,
+    PublishRefusal, Session, SessionOutput, ToHub, ToSite, Unread,
 };
 
 use super::world::{EPOCH, Event, Mutant, Wish, World};
@@ -18,6 +18,12 @@ impl World {
         restored.snapshot_base = self.hub_start << 32;
         if self.mutant == Mutant::KeysForgotten {
             restored.keys.clear();
+        }
+        if self.mutant == Mutant::FenceForgotten {
+            restored
+                .sites
+                .iter_mut()
+                .for_each(|site| site.may_write = true);
         }
         self.hub = Some(Hub::new(self.now, restored, self.hub_config()));
         // Clients ask again for what they got no answer to.
@@ -60,6 +66,7 @@ impl World {
     fn store(&mut self, batch: &Batch) {
         self.disk.append(batch);
         self.reference.extend(&batch.entries);
+        self.check_fences(&batch.entries);
     }
 
     pub(super) fn publish(&mut self, nonce: u64) {
@@ -272,6 +279,7 @@ impl World {
                 }
             }
             HubOutput::Trim { through } => self.trim(through),
+            HubOutput::Event(HubEvent::Fenced { site, .. }) => self.note_fenced(site),
             HubOutput::Changed { .. } | HubOutput::ChangeRefused { .. } | HubOutput::Event(_) => {}
         }
     }
@@ -330,10 +338,26 @@ impl World {
         }
     }
 
-    /// The operator gives the capturing site the right to write.
-    pub(super) fn grant(&mut self, site: SiteId) {
+    /// The operator gives a capturing site the right to write.
+    pub(super) fn grant(&mut self, n: usize, site: SiteId) {
         if let Some(hub) = &mut self.hub {
             hub.handle_grant_writer(self.now, 0, site);
+            self.granted.insert(n);
+            self.fenced.remove(&n);
         }
+    }
+
+    /// The operator takes it away.
+    pub(super) fn fence(&mut self, n: usize, site: SiteId) {
+        if let Some(hub) = &mut self.hub {
+            hub.handle_fence_writer(self.now, 0, site);
+            self.granted.remove(&n);
+        }
+    }
+
+    /// That is durable, unless the right was given again meanwhile.
+    fn note_fenced(&mut self, site: SiteId) {
+        let n = self.site_of(site);
+        self.fenced.extend(n.filter(|n| !self.granted.contains(n)));
     }
 }

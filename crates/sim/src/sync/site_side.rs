@@ -9,7 +9,7 @@ use waystation_replica::{
     Verdict,
 };
 
-use super::database::{Copy, KEYS, OWN_KEYS, Rows, Write, touches};
+use super::database::{Copy, KEYS, OWN_KEYS, Rows, Write, own_keys, touches};
 use super::world::{Event, Mutant, World};
 
 /// A transaction under way.
@@ -68,7 +68,7 @@ impl SiteSide {
 impl World {
     fn start_site(&mut self, n: usize) {
         let config = self.site_config(n);
-        let is_captured = n == 0 && self.mutant != Mutant::OwnAppliedAgain;
+        let is_captured = n < self.plan.writers && self.mutant != Mutant::OwnAppliedAgain;
         let side = &mut self.sites[n];
         if side.site.is_some() {
             return;
@@ -180,7 +180,7 @@ impl World {
         };
         match transaction {
             Transaction::Apply(_) => site.handle_apply_failed(now, fault, "the database refuses"),
-            Transaction::Store(_) => site.handle_store_failed(now),
+            Transaction::Store(_) => site.handle_store_failed(now, "a fault"),
             Transaction::Replay(_) => site.handle_replayed(now, false),
         }
     }
@@ -245,7 +245,7 @@ impl World {
                     site.handle_outbox(now, after + 1, rows);
                 }
             }
-            Event::Capture => self.capture(),
+            Event::Capture(n) => self.capture(n),
             Event::RestartSite(n, start) if start == self.sites[n].start => self.start_site(n),
             _ => {}
         }
@@ -257,8 +257,9 @@ impl World {
         };
         if let ToSite::Welcome(welcome) = &message {
             self.sites[n].id = Some(welcome.site);
-            if n == 0 && self.plan.captures && welcome.token.is_none() {
-                self.grant(welcome.site);
+            let is_new = !self.granted.contains(&n) && !self.fenced.contains(&n);
+            if n < self.plan.writers && is_new && welcome.token.is_none() {
+                self.grant(n, welcome.site);
             }
         }
         if let Some(site) = &mut self.sites[n].site {
@@ -340,27 +341,26 @@ impl World {
         }
     }
 
-    /// The application of the first site writes to its own rows.
-    fn capture(&mut self) {
+    /// The application of a capturing site writes to its own rows.
+    fn capture(&mut self, n: usize) {
         if self.is_healed {
             return;
         }
         let delay = Duration::from_millis(100 + self.rng.below(1500));
-        self.after(delay, Event::Capture);
-        let keys = KEYS - OWN_KEYS;
+        self.after(delay, Event::Capture(n));
         let offset = usize::try_from(self.rng.below(OWN_KEYS as u64)).expect("few keys");
         let write = Write {
-            keys: vec![u8::try_from(keys + offset).expect("few keys")],
+            keys: vec![u8::try_from(own_keys(n).start + offset).expect("few keys")],
             nonce: self.rng.next_u64(),
         };
-        let side = &mut self.sites[0];
+        let side = &mut self.sites[n];
         if !matches!(side.copy.holding, Holding::At { .. }) {
             return;
         }
         side.copy.capture(&write);
         let last = side.copy.captured;
-        self.reference.capture(&write);
-        if let Some(site) = &mut self.sites[0].site {
+        self.reference.capture(n, &write);
+        if let Some(site) = &mut self.sites[n].site {
             site.handle_captured(self.now, last);
         }
     }
@@ -446,8 +446,33 @@ impl World {
         self.after(delay, Event::Committed(n, start));
     }
 
+    /// Operators take the right to write away from a capturing site now and then, and
+    /// give it back.
+    fn operate_writers(&mut self) {
+        for n in 0..self.plan.writers {
+            let view = self.sites[n].site.as_ref().map(Site::view);
+            let Some(view) = view.filter(|view| view.is_connected) else {
+                continue;
+            };
+            let Some(site) = view.site else { continue };
+            let (is_granted, is_healed) = (self.granted.contains(&n), self.is_healed);
+            if is_granted && !is_healed && self.rng.chance(self.plan.fence) {
+                self.fence(n, site);
+            }
+            let is_wanted = if is_healed {
+                view.token.is_none()
+            } else {
+                !is_granted && self.rng.chance(0.3)
+            };
+            if is_wanted {
+                self.grant(n, site);
+            }
+        }
+    }
+
     /// What operators do: have a barred site join anew, and a stopped one go on.
     pub(super) fn operate(&mut self) {
+        self.operate_writers();
         for n in 0..self.sites.len() {
             let side = &mut self.sites[n];
             let Some(site) = &mut side.site else { continue };

@@ -11,7 +11,7 @@ use waystation_replica::{
 };
 
 use super::check::Reference;
-use super::database::{Disk, KEYS, OWN_KEYS, Write};
+use super::database::{Disk, SHARED_KEYS, Write};
 use super::faults::Plan;
 use super::site_side::SiteSide;
 
@@ -44,12 +44,14 @@ pub(crate) enum Mutant {
     KeysForgotten,
     /// A parked entry does not hold back later ones.
     ParkedHoldsNothing,
+    /// A hub that restarts does not know whose right to write was taken away.
+    FenceForgotten,
 }
 
 impl Mutant {
     /// All but none.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::DurableTooEarly,
         Self::PositionApart,
         Self::NoCatchUp,
@@ -58,6 +60,7 @@ impl Mutant {
         Self::OwnAppliedAgain,
         Self::KeysForgotten,
         Self::ParkedHoldsNothing,
+        Self::FenceForgotten,
     ];
 }
 
@@ -90,7 +93,7 @@ pub(super) enum Event {
     },
     Outbox(usize, u64, u64, usize),
     Publish(u64),
-    Capture,
+    Capture(usize),
     Fault,
     RestartHub(u64),
     RestartSite(usize, u64),
@@ -132,6 +135,10 @@ pub(super) struct World {
     pub(super) sites: Vec<SiteSide>,
     pub(super) wishes: BTreeMap<u64, Wish>,
     pub(super) reference: Reference,
+    /// Sites that operators want to write.
+    pub(super) granted: BTreeSet<usize>,
+    /// Sites of which nothing may come into the log.
+    pub(super) fenced: BTreeSet<usize>,
     pub(super) is_healed: bool,
     /// Commits nothing.
     pub(super) stuck: Option<usize>,
@@ -161,6 +168,8 @@ impl World {
             sites: (0..SITES).map(|n| SiteSide::new(n, seed, &base)).collect(),
             wishes: BTreeMap::new(),
             reference: Reference::new(base),
+            granted: BTreeSet::new(),
+            fenced: BTreeSet::new(),
             is_healed: false,
             stuck: None,
             idle_steps: 0,
@@ -177,8 +186,8 @@ impl World {
         }
         world.after(Duration::from_millis(50), Event::Publish(0));
         world.after(Duration::from_millis(500), Event::Fault);
-        if world.plan.captures {
-            world.after(Duration::from_secs(3), Event::Capture);
+        for writer in 0..world.plan.writers {
+            world.after(Duration::from_secs(3), Event::Capture(writer));
         }
         world
     }
@@ -434,7 +443,7 @@ impl World {
     pub(super) fn new_write(&mut self) -> Write {
         let nonce = self.rng.next_u64();
         let count = 1 + self.rng.below(3);
-        let keys = (KEYS - OWN_KEYS) as u64;
+        let keys = SHARED_KEYS as u64;
         let keys = (0..count).map(|_| u8::try_from(self.rng.below(keys)).expect("few keys"));
         let keys: BTreeSet<u8> = keys.collect();
         Write {

@@ -25,7 +25,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use thiserror::Error;
-use waystation_base::Seq;
+use waystation_base::{Clock, Seq};
+use waystation_net::MonotonicClock;
 use waystation_replica::{
     Chunk, Cursor, Entry, Holding, LifeId, Origin, Position, SiteRestored, Touches, TouchesOf,
 };
@@ -110,6 +111,7 @@ pub struct HandlerTarget {
     path: PathBuf,
     handler: Arc<Mutex<dyn Handler>>,
     may_differ: bool,
+    clock: Arc<dyn Clock + Send + Sync>,
 }
 
 impl HandlerTarget {
@@ -120,6 +122,7 @@ impl HandlerTarget {
             path: path.to_owned(),
             handler: Arc::new(Mutex::new(handler)),
             may_differ: false,
+            clock: Arc::new(MonotonicClock),
         }
     }
 
@@ -169,6 +172,7 @@ impl Adapter for HandlerTarget {
                 connection,
                 handler: Arc::clone(&self.handler),
                 may_differ: self.may_differ,
+                clock: Arc::clone(&self.clock),
             }),
             capture: None,
         })

@@ -21,6 +21,7 @@
 
 mod apply;
 mod capture;
+mod catalog;
 mod changes;
 mod hold;
 mod keys;
@@ -36,6 +37,7 @@ mod statement;
 #[cfg(test)]
 mod tests;
 mod touches;
+mod triggers;
 
 use std::path::{Path, PathBuf};
 
@@ -152,9 +154,9 @@ impl SqliteDatabase {
         match (self.is_captured, was_captured) {
             (true, true) => {
                 release::skipped(transaction, &self.skipped)?;
-                outbox::install(transaction, &self.skipped, SchemaChange::Capture)
+                catalog::install(transaction, &self.skipped, SchemaChange::Capture)
             }
-            (true, false) => outbox::install(transaction, &self.skipped, SchemaChange::Adopt),
+            (true, false) => catalog::install(transaction, &self.skipped, SchemaChange::Adopt),
             (false, true) => release::all(transaction, state.returned),
             (false, false) => Ok(()),
         }

@@ -69,6 +69,7 @@ fn vitals() -> Vitals {
         applied_per_second: 12,
         parked: 2,
         is_differing: true,
+        is_capture_stopped: true,
         error: Some("no such table".into()),
     }
 }
@@ -260,6 +261,7 @@ fn from_hub() -> Vec<FromHub> {
             stream_after,
             token,
             source: 8,
+            is_first: true,
         })
     };
     let snapshot = SnapshotId(1 << 40);

@@ -143,6 +143,7 @@ fn put_vitals(out: &mut Vec<u8>, vitals: &Vitals) {
     put_u64(out, vitals.applied_per_second);
     out.extend_from_slice(&vitals.parked.to_le_bytes());
     out.push(u8::from(vitals.is_differing));
+    out.push(u8::from(vitals.is_capture_stopped));
     put_option(out, vitals.error.as_deref(), put_text);
 }
 
@@ -259,6 +260,7 @@ fn take_vitals(reader: &mut Reader) -> Option<Vitals> {
         applied_per_second: reader.u64()?,
         parked: reader.u32()?,
         is_differing: reader.flag()?,
+        is_capture_stopped: reader.flag()?,
         error: take_option(reader, take_text)?,
     })
 }

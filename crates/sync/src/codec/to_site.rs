@@ -89,6 +89,7 @@ fn put_welcome(out: &mut Vec<u8>, welcome: &Welcome) {
     put_option(out, welcome.stream_after, |out, seq| put_u64(out, seq.0));
     put_option(out, welcome.token, |out, token| put_u64(out, token.0));
     put_u64(out, welcome.source);
+    out.push(u8::from(welcome.is_first));
 }
 
 /// Entries without a gap: the first one's place, then the items of the log.
@@ -168,6 +169,7 @@ fn take_welcome(reader: &mut Reader) -> Option<Welcome> {
         stream_after: take_option(reader, Reader::seq)?,
         token: take_option(reader, Reader::token)?,
         source: reader.u64()?,
+        is_first: reader.flag()?,
     })
 }
 

@@ -55,6 +55,10 @@ pub struct StatusReport {
 
 /// How a site fares.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; any of them may hold with any other"
+)]
 pub struct SiteReport {
     /// Its id.
     pub id: u16,
@@ -90,7 +94,11 @@ pub struct SiteReport {
     pub may_write: bool,
     /// How often it was given that right.
     pub grants: u64,
-    /// The last error of its applier.
+    /// Whether what is written there is not captured, or not read, for now.
+    #[serde(default)]
+    pub is_capture_stopped: bool,
+    /// Why it does not go on: the last error of its applier, of the capture of writes,
+    /// or of the copy that it takes, as long as it lasts.
     pub error: Option<String>,
 }
 
@@ -124,6 +132,7 @@ impl From<SiteStatus> for SiteReport {
             parked: one.vitals.parked,
             is_differing: one.vitals.is_differing,
             may_write: one.may_write,
+            is_capture_stopped: one.vitals.is_capture_stopped,
             grants: one.grants,
             error: one.vitals.error.map(|error| error.to_string()),
         }

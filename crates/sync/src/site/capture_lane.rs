@@ -17,6 +17,16 @@ const SLICE: Duration = Duration::from_millis(20);
 /// After this a capture that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// What the thread tells.
+pub(super) enum Captured {
+    /// There are captured writes up to this number.
+    Through(u64),
+    /// Nothing is captured for now, and why.
+    Stands(String),
+    /// It is again.
+    GoesOn,
+}
+
 enum Job {
     Read {
         after: u64,
@@ -36,9 +46,10 @@ pub(super) struct CaptureLane {
 struct Thread {
     capture: Box<dyn Capture>,
     jobs: Receiver<Job>,
-    /// Numbers of the last captured write go here.
-    captured: MailSender<u64>,
+    captured: MailSender<Captured>,
     known: u64,
+    /// Why it stands, as it was told.
+    trouble: Option<String>,
     /// The hub has them; those above `erased` are still to be erased.
     erasable: u64,
     erased: u64,
@@ -46,8 +57,8 @@ struct Thread {
 
 impl CaptureLane {
     /// Starts the thread; the last captured number comes out of the mailbox
-    /// whenever it grows.
-    pub(super) fn start(capture: Box<dyn Capture>) -> io::Result<(Self, MailReceiver<u64>)> {
+    /// whenever it grows, and why there is none.
+    pub(super) fn start(capture: Box<dyn Capture>) -> io::Result<(Self, MailReceiver<Captured>)> {
         let (jobs, queue) = sync_channel(LANE_JOBS_MAX);
         let (captured, numbers) = mailbox(LANE_JOBS_MAX);
         let thread = Thread {
@@ -55,6 +66,7 @@ impl CaptureLane {
             jobs: queue,
             captured,
             known: 0,
+            trouble: None,
             erasable: 0,
             erased: 0,
         };
@@ -115,19 +127,37 @@ impl Thread {
 
     fn look(&mut self, wait: Duration) {
         self.erase();
-        match self.capture.wait(self.known, wait) {
+        let found = self.capture.wait(self.known, wait);
+        self.tell(found.as_ref().err().map(ToString::to_string));
+        match found {
             Ok(last) if last > self.known => {
-                if self.captured.try_send(last).is_ok() {
+                if self.captured.try_send(Captured::Through(last)).is_ok() {
                     self.known = last;
                 }
             }
             Ok(_) => {}
-            Err(error) => {
-                tracing::error!(%error, "the capture of writes stands");
+            Err(_) => {
                 if let Ok(job) = self.jobs.recv_timeout(RETRY) {
                     self.perform(job);
                 }
             }
+        }
+    }
+
+    /// Tells why it stands, each reason once. Without room the next look does.
+    fn tell(&mut self, trouble: Option<String>) {
+        if trouble == self.trouble {
+            return;
+        }
+        let told = if let Some(error) = &trouble {
+            tracing::error!(error, "the capture of writes stands");
+            Captured::Stands(error.clone())
+        } else {
+            tracing::info!("the capture of writes goes on");
+            Captured::GoesOn
+        };
+        if self.captured.try_send(told).is_ok() {
+            self.trouble = trouble;
         }
     }
 

@@ -125,6 +125,7 @@ impl SiteTask {
             below: None,
             position,
             ahead,
+            decision: None,
         })
     }
 

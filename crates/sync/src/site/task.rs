@@ -12,7 +12,7 @@ use waystation_mailbox::Receiver;
 use waystation_net::{Address, Label, Shard};
 use waystation_replica::{ApplyBatch, ApplyFault, Holding, LifeId, Site, SiteEvent, SnapshotId};
 
-use super::capture_lane::CaptureLane;
+use super::capture_lane::{CaptureLane, Captured};
 use super::events::{Event, Inbox, Ran};
 use super::lane::Lane;
 use super::link::Link;
@@ -42,7 +42,7 @@ pub(super) struct SiteTask {
     pub(super) inbox: Rc<Inbox>,
     pub(super) apply: Rc<Lane<dyn Apply>>,
     pub(super) capture: Option<CaptureLane>,
-    captured: Option<Receiver<u64>>,
+    captured: Option<Receiver<Captured>>,
     pub(super) snapshots: BTreeMap<SnapshotId, Rc<Lane<dyn Snapshot>>>,
     pub(super) link: Option<Link>,
     pub(super) last_link: u64,
@@ -142,15 +142,21 @@ impl SiteTask {
                 count = receive(captured.as_mut(), &mut numbers) => {
                     if count.is_none() {
                         // Its thread has ended; a panic of the adapter does that.
-                        tracing::error!("the thread of captured writes has ended");
+                        let error = "the thread of captured writes has ended";
+                        tracing::error!(error);
+                        self.site.handle_capture_trouble(Some(error));
                         captured = None;
                     }
                 }
                 () = sleep => {}
             }
             let now = self.shard.now();
-            if let Some(last) = numbers.drain(..).max() {
-                self.site.handle_captured(now, last);
+            for captured in numbers.drain(..) {
+                match captured {
+                    Captured::Through(last) => self.site.handle_captured(now, last),
+                    Captured::Stands(error) => self.site.handle_capture_trouble(Some(&error)),
+                    Captured::GoesOn => self.site.handle_capture_trouble(None),
+                }
             }
             while let Some(event) = self.inbox.pop() {
                 self.take(event);
@@ -228,9 +234,9 @@ impl SiteTask {
             Event::Held(held) => self.held(held),
             Event::ProofOpened(opened) => self.proof_opened(opened),
             Event::Outbox(first, Ok(payloads)) => self.site.handle_outbox(now, first, payloads),
-            Event::Outbox(first, Err(error)) => {
+            Event::Outbox(_, Err(error)) => {
                 tracing::error!(%error, "cannot read captured writes");
-                self.site.handle_outbox(now, first, Vec::new());
+                self.site.handle_outbox_failed(now, &error.to_string());
             }
             Event::Ask(ask) => ask(self),
         }
@@ -275,7 +281,7 @@ impl SiteTask {
             }
             Ran::Chunk(Err(error), _) => {
                 tracing::warn!(%error, "a chunk was not stored");
-                self.site.handle_store_failed(now);
+                self.site.handle_store_failed(now, &error.error);
             }
             Ran::Replay(result) => {
                 if let Err(error) = &result {
@@ -359,7 +365,10 @@ pub(super) fn place_of(holding: &Holding) -> Seq {
     }
 }
 
-async fn receive(numbers: Option<&mut Receiver<u64>>, into: &mut Vec<u64>) -> Option<usize> {
+async fn receive(
+    numbers: Option<&mut Receiver<Captured>>,
+    into: &mut Vec<Captured>,
+) -> Option<usize> {
     match numbers {
         Some(numbers) => numbers.recv_batch(into).await,
         None => std::future::pending().await,

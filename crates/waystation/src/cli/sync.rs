@@ -166,7 +166,12 @@ pub(crate) struct HubArgs {
     /// Most of the log that is kept for a slow site
     #[arg(long, value_name = "MIB", default_value_t = 8192, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
     pub(crate) retain_mib: u64,
-    /// For how long the log is kept for a slow site
+    /// For how long a site that is away keeps what it needs in the log; then it must take
+    /// a new copy once that is trimmed
+    #[arg(long, value_name = "HOURS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=8_760))]
+    pub(crate) lease_hours: u64,
+    /// For how long the log is kept for a slow site that is connected; counted anew from
+    /// each start of the hub
     #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=8_760))]
     pub(crate) retain_hours: u64,
 }

@@ -30,7 +30,7 @@ pub(super) fn status(args: &HubArg, as_json: bool) -> Result<(), Failure> {
         let mut lines = lines.map(|line| line.map_err(io::Error::other));
         lines.try_for_each(|line| writeln!(out, "{}", line?))
     } else {
-        let rows: Vec<[String; 11]> = status.sites.iter().map(site_cells).collect();
+        let rows: Vec<[String; 12]> = status.sites.iter().map(site_cells).collect();
         writeln!(
             out,
             "history {}, entries {} to {}",
@@ -43,11 +43,26 @@ pub(super) fn status(args: &HubArg, as_json: bool) -> Result<(), Failure> {
     Ok(printed.context("cannot print")?)
 }
 
-const SITES: [&str; 11] = [
-    "site", "phase", "link", "at", "lag", "bytes", "seconds", "per s", "eta", "applier", "error",
+const SITES: [&str; 12] = [
+    "site", "phase", "link", "at", "lag", "bytes", "seconds", "per s", "eta", "applier", "notes",
+    "error",
 ];
 
-fn site_cells(site: &SiteReport) -> [String; 11] {
+/// What is not as it is with most sites.
+fn notes(site: &SiteReport) -> String {
+    let all = [
+        (site.may_write, "writes".to_owned()),
+        (site.is_capture_stopped, "capture stopped".to_owned()),
+        (site.parked > 0, format!("{} parked", site.parked)),
+        (site.is_differing, "differs".to_owned()),
+    ];
+    let said = all
+        .into_iter()
+        .filter_map(|(is_so, note)| is_so.then_some(note));
+    said.collect::<Vec<_>>().join(", ")
+}
+
+fn site_cells(site: &SiteReport) -> [String; 12] {
     let link = if site.is_connected { "up" } else { "down" };
     [
         site.name.clone(),
@@ -62,6 +77,7 @@ fn site_cells(site: &SiteReport) -> [String; 11] {
             .map(|eta| eta.to_string())
             .unwrap_or_default(),
         site.applier.clone(),
+        notes(site),
         site.error.clone().unwrap_or_default(),
     ]
 }

@@ -29,6 +29,7 @@ pub(super) fn run(args: &HubArgs, config: &Config, as_json: bool) -> Result<(), 
     let mut options = HubOptions::new(dir, args.listen.into());
     options.hub.first = first;
     options.shards = args.shards;
+    options.hub.lease = Duration::from_hours(args.lease_hours);
     options.hub.retain_bytes_max = args.retain_mib << 20;
     options.hub.retain_age_max = Duration::from_hours(args.retain_hours);
     let server = HubServer::start(&options).map_err(|error| Failure::Operation(error.into()))?;

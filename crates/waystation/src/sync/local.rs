@@ -28,17 +28,21 @@ pub(super) fn audit(args: &LocalSiteArgs, config: &Config, as_json: bool) -> Res
         let mut lines = lines.map(|line| line.map_err(io::Error::other));
         lines.try_for_each(|line| writeln!(out, "{}", line?))
     } else {
-        let rows: Vec<[String; 3]> = audit.iter().map(audit_cells).collect();
-        table::write(&mut out, ["entry", "fate", "bytes"], &rows)
+        let rows: Vec<[String; 6]> = audit.iter().map(audit_cells).collect();
+        let head = ["entry", "fate", "by", "unix time", "bytes", "error"];
+        table::write(&mut out, head, &rows)
     };
     Ok(printed.context("cannot print")?)
 }
 
-fn audit_cells(line: &AuditLine) -> [String; 3] {
+fn audit_cells(line: &AuditLine) -> [String; 6] {
     [
         line.seq.to_string(),
         line.fate.clone(),
+        line.by.clone(),
+        line.at.to_string(),
         line.bytes.to_string(),
+        line.error.clone(),
     ]
 }
 

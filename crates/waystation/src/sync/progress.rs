@@ -23,6 +23,64 @@ struct Told {
     /// Bytes of a copy, and the sequence that was reached.
     bytes: u64,
     seq: u64,
+    /// Whether the copy was whole when it was looked at last.
+    is_whole: bool,
+    /// Whether it was told that the site is ready: once.
+    is_ready: bool,
+}
+
+/// What there is to tell.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    /// The site is ready for the first time.
+    Ready(Position),
+    /// A copy that was taken anew while it ran is complete.
+    Complete(Position),
+    /// How far a copy is, after so long.
+    Joining(Duration),
+}
+
+impl Told {
+    fn new(now: Moment) -> Self {
+        Self {
+            at: now,
+            bytes: 0,
+            seq: 0,
+            is_whole: false,
+            is_ready: false,
+        }
+    }
+
+    /// What is new in a view.
+    fn news(&mut self, view: &SiteView, now: Moment) -> Option<News> {
+        if let Some(position) = place_of(view).filter(|_| is_ready(view)) {
+            let was_whole = std::mem::replace(&mut self.is_whole, true);
+            let was_ready = std::mem::replace(&mut self.is_ready, true);
+            let news = if was_ready {
+                News::Complete
+            } else {
+                News::Ready
+            };
+            return (!was_whole).then(|| news(position));
+        }
+        let is_joining = view.is_joining || !matches!(view.holding, Holding::At { .. });
+        if !is_joining {
+            // The hub is away.
+            return None;
+        }
+        if std::mem::replace(&mut self.is_whole, false) {
+            self.note(view, now);
+            return None;
+        }
+        let past = now.saturating_since(self.at);
+        (past >= TELL && view.joined_bytes > 0).then_some(News::Joining(past))
+    }
+
+    fn note(&mut self, view: &SiteView, now: Moment) {
+        self.at = now;
+        self.bytes = view.joined_bytes;
+        self.seq = place_of(view).map_or(0, |position| position.seq.0);
+    }
 }
 
 /// Tells how the site fares, until `stopped` ends. Nobody has to read it.
@@ -33,38 +91,42 @@ pub(super) fn report(
     stopped: &Receiver<()>,
 ) {
     let clock = MonotonicClock;
-    let mut told = Told {
-        at: clock.now(),
-        bytes: 0,
-        seq: 0,
-    };
+    let mut told = Told::new(clock.now());
     while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
         let Ok(view) = server.view() else {
             continue;
         };
         let now = clock.now();
-        let place = place_of(&view);
-        if let Some(position) = place.filter(|_| is_ready(&view)) {
-            if let Err(error) = say_ready(&args.name, position, as_json) {
-                tracing::warn!("cannot say ready: {error}");
+        match told.news(&view, now) {
+            Some(News::Ready(position)) => {
+                if let Err(error) = say_ready(&args.name, position, as_json) {
+                    tracing::warn!("cannot say ready: {error}");
+                }
+                if args.capture && view.token.is_none() {
+                    let site = &args.name;
+                    tracing::warn!("captured writes wait until `waystation sync grant {site}`");
+                }
             }
-            if args.capture && view.token.is_none() {
-                let site = &args.name;
-                tracing::warn!("captured writes wait until `waystation sync grant {site}`");
-            }
-            return;
-        }
-        let past = now.saturating_since(told.at);
-        if past >= TELL && view.joined_bytes > 0 {
             // Whoever does not read it does not want it.
-            let _ = tell(&mut io::stderr().lock(), &view, &told, past, as_json);
-            told = Told {
-                at: now,
-                bytes: view.joined_bytes,
-                seq: place.map_or(0, |position| position.seq.0),
-            };
+            Some(News::Complete(position)) => {
+                let _ = say_complete(&mut io::stderr().lock(), position, as_json);
+            }
+            Some(News::Joining(past)) => {
+                let _ = tell(&mut io::stderr().lock(), &view, &told, past, as_json);
+                told.note(&view, now);
+            }
+            None => {}
         }
     }
+}
+
+fn say_complete(out: &mut dyn Write, position: Position, as_json: bool) -> io::Result<()> {
+    if as_json {
+        let (epoch, seq) = (position.epoch.0, position.seq.0);
+        let line = serde_json::json!({ "joined": { "epoch": epoch, "seq": seq } });
+        return writeln!(out, "{line}");
+    }
+    writeln!(out, "joined: the copy is complete, at {position}")
 }
 
 fn is_ready(view: &SiteView) -> bool {
@@ -193,6 +255,7 @@ mod tests {
             end: Seq(25),
             apply: ApplyState::Running,
             error: None,
+            is_first: false,
             is_differing: false,
             parked: 0,
             is_joining: true,
@@ -208,11 +271,8 @@ mod tests {
     }
 
     fn told(view: &SiteView) -> String {
-        let told = Told {
-            at: MonotonicClock.now(),
-            bytes: 2 << 20,
-            seq: 5,
-        };
+        let mut told = Told::new(Moment::ZERO);
+        (told.bytes, told.seq) = (2 << 20, 5);
         let mut out = Vec::new();
         tell(&mut out, view, &told, Duration::from_secs(1), false).unwrap();
         String::from_utf8(out).unwrap()
@@ -236,6 +296,39 @@ mod tests {
         let mut unknown = view(4);
         unknown.joining_size = None;
         assert!(told(&unknown).starts_with("joining: 4.0 MiB, 40 rows, 2.0 MiB/s"));
+    }
+
+    /// A copy that was taken anew while its site ran told nothing of itself: whoever
+    /// asked for it saw the first word of the site, and that was all.
+    #[test]
+    fn a_copy_that_is_taken_anew_tells_how_far_it_is_too() {
+        let second = |count: u64| Moment::from_millis(1000 * count);
+        let mut told = Told::new(second(0));
+        assert_eq!(told.news(&view(4), second(0)), None);
+        let past = Duration::from_secs(1);
+        assert_eq!(told.news(&view(4), second(1)), Some(News::Joining(past)));
+        told.note(&view(4), second(1));
+        let position = Position::new(1, 9);
+        let mut whole = view(4);
+        whole.is_joining = false;
+        let ahead = None;
+        whole.holding = Holding::At { position, ahead };
+        assert_eq!(told.news(&whole, second(2)), Some(News::Ready(position)));
+        assert_eq!(told.news(&whole, second(3)), None);
+        whole.is_connected = false;
+        assert_eq!(
+            told.news(&whole, second(4)),
+            None,
+            "a hub that is away is no news"
+        );
+        whole.is_connected = true;
+        assert_eq!(told.news(&whole, second(5)), None);
+        assert_eq!(told.news(&view(1), second(6)), None);
+        assert_eq!(told.news(&view(1), second(7)), Some(News::Joining(past)));
+        assert_eq!(told.news(&whole, second(8)), Some(News::Complete(position)));
+        let mut out = Vec::new();
+        say_complete(&mut out, position, false).unwrap();
+        assert_eq!(out, b"joined: the copy is complete, at 1/9\n");
     }
 
     #[test]

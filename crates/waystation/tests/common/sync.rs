@@ -26,19 +26,29 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it, and waits until it is ready.
     pub(crate) fn start(args: &[&str]) -> Self {
+        Self::begin(args).ready()
+    }
+
+    /// Starts it.
+    pub(crate) fn begin(args: &[&str]) -> Self {
         let mut child = waystation(args).stdout(Stdio::piped()).spawn().unwrap();
         let watchdog = Watchdog::over(&child);
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        out.read_line(&mut line).unwrap();
-        let ready = line.trim_end().strip_prefix("ready ");
-        let ready = ready.unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        let out = BufReader::new(child.stdout.take().unwrap());
         Self {
             child,
             _watchdog: watchdog,
             out,
-            ready,
+            ready: String::new(),
         }
+    }
+
+    /// Waits until it is ready.
+    pub(crate) fn ready(mut self) -> Self {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        let ready = line.trim_end().strip_prefix("ready ");
+        self.ready = ready.unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        self
     }
 
     /// Ends it with a signal: its exit code.
@@ -101,6 +111,11 @@ impl Place {
 
     pub(crate) fn site(&self, name: &str, more: &[&str]) -> Server {
         Server::start(&self.site_args(name, &self.url(name), more))
+    }
+
+    /// Starts a site that may not be ready for long.
+    pub(crate) fn begin_site(&self, name: &str, more: &[&str]) -> Server {
+        Server::begin(&self.site_args(name, &self.url(name), more))
     }
 
     /// Asks the site of this name.

@@ -1,5 +1,7 @@
 //! Tests of an applier: order, once, and each policy.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use waystation_base::SiteId;
@@ -134,6 +136,54 @@ fn an_operator_decides_about_the_entry_that_failed_and_no_other() {
     let committed = run(&mut applier, &[2], NOW);
     assert_eq!(committed[0], (2, Verdict::Skip));
     assert!(applier.is_differing());
+}
+
+/// Nobody knew afterwards why an entry had been left out, and who had wanted that.
+#[test]
+fn a_decision_tells_who_made_it_and_why() {
+    let decision = |applier: &mut Applier| {
+        let mut now = NOW;
+        loop {
+            let batch = applier.poll_batch(now).unwrap();
+            if batch.entries.iter().all(|(_, one)| *one != APPLY) {
+                return batch.decision;
+            }
+            assert_eq!(batch.decision, None);
+            applier.failed(now, ApplyFault::Poison(Seq(1)), "constraint failed");
+            if applier.state() == ApplyState::Stopped {
+                assert!(applier.decide(Seq(1), Verdict::Park));
+            }
+            now = applier.retry_at().unwrap_or(now);
+        }
+    };
+    let error: Arc<str> = "constraint failed".into();
+    for (policy, by) in [
+        (Policy::Skip, Decider::Policy),
+        (Policy::Stop, Decider::Operator),
+    ] {
+        let mut applier = applier(policy);
+        applier.receive(&entries(1..=1)).unwrap();
+        let error = Arc::clone(&error);
+        assert_eq!(decision(&mut applier), Some(Decision { by, error }));
+    }
+}
+
+/// A database that had been away a few times in a day was waited for ever longer.
+#[test]
+fn pauses_begin_anew_after_a_transaction() {
+    let mut applier = applier(Policy::Stop);
+    let mut longest = Duration::ZERO;
+    for seq in 1..=20 {
+        applier.receive(&entries(seq..=seq)).unwrap();
+        applier.poll_batch(NOW).unwrap();
+        applier.failed(NOW, ApplyFault::Transient, "database is locked");
+        let at = applier.retry_at().unwrap();
+        longest = longest.max(at.saturating_since(NOW));
+        applier.poll_batch(at).unwrap();
+        applier.committed();
+    }
+    let first = ApplierConfig::default().backoff.base;
+    assert!(longest <= first, "{longest:?}");
 }
 
 #[test]

@@ -68,6 +68,27 @@ pub enum Verdict {
     Park,
 }
 
+/// Who decides what becomes of an entry that is not applied in its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decider {
+    /// The site's policy.
+    Policy,
+    /// An operator.
+    Operator,
+    /// Nobody: it waits behind an entry that is parked and touches the same.
+    Order,
+}
+
+/// Why the entry of a batch that failed is left out, or put aside. It is alone in its
+/// batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Who decided it.
+    pub by: Decider,
+    /// Why it failed.
+    pub error: Arc<str>,
+}
+
 /// One transaction of the target: what its entries need, and the position, all
 /// of it or nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +101,9 @@ pub struct ApplyBatch {
     pub position: Position,
     /// What to store beside it: what the copy still contains beyond it.
     pub ahead: Option<Ahead>,
+    /// What was decided about its only entry; none if others are put aside, because
+    /// they wait behind a parked one.
+    pub decision: Option<Decision>,
 }
 
 /// Why a transaction failed.

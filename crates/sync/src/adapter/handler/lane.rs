@@ -4,20 +4,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use rusqlite::{Connection, TransactionBehavior};
-use waystation_base::Seq;
+use waystation_base::{Clock, Seq};
 use waystation_replica::{
-    Ahead, ApplyBatch, ApplyFault, Entry, Holding, LifeId, Origin, Position, StoreChunk, Verdict,
+    Ahead, ApplyBatch, ApplyFault, Decision, Entry, Holding, LifeId, Origin, Position, StoreChunk,
+    Verdict,
 };
 
 use super::{Delivery, Handler, HandlerError, before, refusal};
 use crate::adapter::sqlite::lists;
 use crate::adapter::sqlite::state::State;
 use crate::adapter::{AdapterError, Apply, ApplyError, Audited};
+use crate::limits::HANDLER_BATCH_WAIT;
 
 pub(super) struct HandlerApply {
     pub(super) connection: Connection,
     pub(super) handler: Arc<Mutex<dyn Handler>>,
     pub(super) may_differ: bool,
+    pub(super) clock: Arc<dyn Clock + Send + Sync>,
 }
 
 /// What a batch leaves to be stored.
@@ -65,13 +68,19 @@ impl HandlerApply {
         })
     }
 
-    /// Delivers what is due, up to the first that is not taken.
+    /// Delivers what is due, up to the first that is not taken, and for
+    /// [`HANDLER_BATCH_WAIT`]: the next one may take as long as a handler may.
     fn run(&self, batch: &ApplyBatch, state: &State) -> Outcome {
         let done = state.seq();
+        let until = self.clock.now() + HANDLER_BATCH_WAIT;
         let due = |entry: &Entry| entry.position.seq > done;
         let mut noted = Vec::new();
         for (entry, verdict) in batch.entries.iter().filter(|(one, _)| due(one)) {
             let taken = match verdict {
+                Verdict::Apply if self.clock.now() > until => {
+                    let error = "the handler takes long; what it took is stored, and the rest next";
+                    Err(ApplyError::transient(error))
+                }
                 Verdict::Apply => self.deliver(entry.position, Some(&entry.origin), &entry.payload),
                 Verdict::Park | Verdict::Skip => {
                     noted.push((Arc::clone(entry), *verdict == Verdict::Park));
@@ -101,16 +110,21 @@ impl HandlerApply {
         }
     }
 
-    fn keep(&mut self, mut state: State, outcome: &Outcome) -> Result<(), ApplyError> {
+    fn keep(
+        &mut self,
+        mut state: State,
+        outcome: &Outcome,
+        decision: Option<&Decision>,
+    ) -> Result<(), ApplyError> {
         let behavior = TransactionBehavior::Immediate;
         let transaction = self.connection.transaction_with_behavior(behavior);
         let transaction = transaction.map_err(transient)?;
         for (entry, is_parked) in &outcome.noted {
             if *is_parked {
-                lists::note_parked(&transaction, entry).map_err(transient)?;
+                lists::note_parked(&transaction, entry, decision).map_err(transient)?;
             } else {
                 state.is_differing = true;
-                lists::note_skipped(&transaction, entry).map_err(transient)?;
+                lists::note_skipped(&transaction, entry, decision).map_err(transient)?;
             }
         }
         if outcome.position.seq >= state.seq() {
@@ -135,7 +149,7 @@ impl Apply for HandlerApply {
         }
         let state = self.state()?;
         let outcome = self.run(batch, &state);
-        self.keep(state, &outcome)?;
+        self.keep(state, &outcome, batch.decision.as_ref())?;
         outcome.error.map_or(Ok(()), Err)
     }
 

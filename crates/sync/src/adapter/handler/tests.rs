@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use waystation_base::{Epoch, SiteId};
+use waystation_base::{Clock, Epoch, Moment, SiteId};
 use waystation_replica::{ApplyBatch, ApplyFault, StoreChunk, Verdict};
 
 use super::*;
 use crate::adapter::{Apply, Fate};
+use crate::limits::HANDLER_WAIT_MAX;
 
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -101,6 +102,7 @@ fn batch(entries: &[(u64, &str, Verdict)], through: u64) -> ApplyBatch {
         below: None,
         position: at(through),
         ahead: None,
+        decision: None,
     }
 }
 
@@ -363,4 +365,37 @@ fn a_server_that_is_not_there_is_asked_again() {
     let mut handler = HttpHandler::new(&url).unwrap();
     let error = deliver(&mut handler, 1, "a").unwrap_err();
     assert!(matches!(error, HandlerError::Unavailable(_)), "{error}");
+}
+
+/// A clock that a handler moves.
+#[derive(Clone, Default)]
+struct Hands(Arc<Mutex<Moment>>);
+
+impl Clock for Hands {
+    fn now(&self) -> Moment {
+        *self.0.lock().unwrap()
+    }
+}
+
+/// A slow handler had 32 entries delivered before a position was stored, which took
+/// minutes; after a crash all of them came again.
+#[test]
+fn a_slow_handler_has_its_position_stored_in_between() {
+    let place = Place::new();
+    let hands = Hands::default();
+    let (log, moved) = (place.recorder.clone(), hands.clone());
+    let mut target = HandlerTarget::new(&place.path(), move |delivery: &Delivery<'_>| {
+        *moved.0.lock().unwrap() += HANDLER_WAIT_MAX / 6;
+        Handler::deliver(&mut log.clone(), delivery)
+    });
+    target.clock = Arc::new(hands);
+    let mut apply = target.open(LifeId(1)).unwrap().apply;
+    apply.apply(&batch(&[], 0)).unwrap();
+    let error = apply.apply(&three()).unwrap_err();
+    assert_eq!(error.fault, ApplyFault::Transient);
+    assert!(error.error.contains("takes long"), "{error}");
+    assert_eq!(place.holding(), holding(2));
+    apply.apply(&three()).unwrap();
+    assert_eq!(place.holding(), holding(3));
+    assert_eq!(place.recorder.keys(), ["7-1", "7-2", "7-3"]);
 }

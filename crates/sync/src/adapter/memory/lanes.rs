@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use waystation_base::Seq;
+use waystation_net::unix_time;
 use waystation_replica::{
-    ApplyBatch, Chunk, Cursor, Entry, Holding, LifeId, Origin, Position, SnapshotSize, StoreChunk,
-    Verdict,
+    ApplyBatch, Chunk, Cursor, Decider, Decision, Entry, Holding, LifeId, Origin, Position,
+    SnapshotSize, StoreChunk, Verdict,
 };
 
 use super::change::{put, take};
@@ -79,11 +80,11 @@ impl State {
             match verdict {
                 Verdict::Park => {
                     self.parked.insert(entry.position.seq, Arc::clone(entry));
-                    self.note_fate(entry, Fate::Parked);
+                    self.note_fate(entry, Fate::Parked, batch.decision.as_ref());
                 }
                 Verdict::Skip => {
                     self.is_differing = true;
-                    self.note_fate(entry, Fate::Skipped);
+                    self.note_fate(entry, Fate::Skipped, batch.decision.as_ref());
                 }
                 Verdict::Apply | Verdict::Contained => {}
             }
@@ -110,10 +111,15 @@ impl State {
         }
     }
 
-    fn note_fate(&mut self, entry: &Entry, fate: Fate) {
+    fn note_fate(&mut self, entry: &Entry, fate: Fate, decision: Option<&Decision>) {
         self.audit.push(Audited {
             seq: entry.position.seq,
             fate,
+            by: decision.map_or(Decider::Order, |one| one.by),
+            error: decision
+                .map(|one| one.error.to_string())
+                .unwrap_or_default(),
+            at: unix_time().as_secs(),
             payload: entry.payload.clone(),
         });
     }

@@ -23,6 +23,7 @@ fn batch(entries: Vec<Arc<Entry>>, verdict: Verdict, last: u64) -> ApplyBatch {
         below: None,
         position: Position::new(1, last),
         ahead: None,
+        decision: None,
     }
 }
 

@@ -17,7 +17,7 @@ use super::plans::{Deed, Head, Heads, Statements};
 use super::schema::{self, quoted};
 use super::state::State;
 use super::statement::{Guard, RunError};
-use super::{OwnedRef, SqliteDatabase, hold, keys, lists};
+use super::{OwnedRef, SqliteDatabase, catalog, hold, keys, lists};
 use crate::adapter::{AdapterError, Apply, ApplyError, Audited, Snapshot};
 
 pub(super) struct SqliteApply {
@@ -90,6 +90,9 @@ pub(super) fn is_transient(error: &rusqlite::Error) -> bool {
                 | ErrorCode::OperationInterrupted
                 | ErrorCode::PermissionDenied
                 | ErrorCode::FileLockingProtocolFailed
+                // Nothing is wrong with the entries; each of them would fail.
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
         )
     )
 }
@@ -130,11 +133,11 @@ impl Work<'_> {
         run: impl FnOnce(&mut Self) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         if self.is_captured {
-            outbox::install(self.transaction, self.skipped, SchemaChange::Capture)?;
+            catalog::install(self.transaction, self.skipped, SchemaChange::Capture)?;
         }
         run(self)?;
         if self.is_captured {
-            outbox::install(self.transaction, self.skipped, SchemaChange::Adopt)?;
+            catalog::install(self.transaction, self.skipped, SchemaChange::Adopt)?;
         }
         Ok(())
     }
@@ -165,6 +168,9 @@ impl Work<'_> {
                     }
                 }
                 Change::Drop { name, sql } => {
+                    if self.is_cut(name) {
+                        return Err(Fault::Unfilterable);
+                    }
                     if schema::exists(self.transaction, name)? {
                         self.with_schema(|work| Ok(work.guard.run(work.transaction, sql)?))?;
                     }
@@ -172,6 +178,13 @@ impl Work<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a part of this table's rows is here: the next chunk begins among them,
+    /// at a key that another table of this name may not have.
+    fn is_cut(&self, table: &str) -> bool {
+        let below = self.below.and_then(keys::decode);
+        below.is_some_and(|below| below.table.eq_ignore_ascii_case(table))
     }
 
     fn is_below<'v>(&self, shape: &Shape, key: impl Iterator<Item = ValueRef<'v>>) -> bool {
@@ -257,11 +270,14 @@ impl Apply for SqliteApply {
                             .map_err(|fault| fault.of_entry(seq))?;
                     }
                     Verdict::Park => {
-                        lists::note_parked(work.transaction, entry).map_err(transient)?;
+                        let decision = batch.decision.as_ref();
+                        lists::note_parked(work.transaction, entry, decision).map_err(transient)?;
                     }
                     Verdict::Skip => {
                         state.is_differing = true;
-                        lists::note_skipped(work.transaction, entry).map_err(transient)?;
+                        let decision = batch.decision.as_ref();
+                        lists::note_skipped(work.transaction, entry, decision)
+                            .map_err(transient)?;
                     }
                     Verdict::Contained => {}
                 }

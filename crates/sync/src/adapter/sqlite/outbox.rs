@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use waystation_replica::limits::PAYLOAD_BYTES_MAX;
 
 use super::changes::{Shape, Writer};
-use super::schema::{self, Object, Table, quoted};
+use super::{catalog, schema};
 use crate::adapter::AdapterError;
 use crate::limits::CAPTURE_GROUP_BYTES;
 
@@ -48,16 +48,19 @@ CREATE TABLE IF NOT EXISTS _waystation_captured (
 INSERT OR IGNORE INTO _waystation_captured VALUES (0, 0, 0, 0, 0);
 ";
 
-const PUT: i64 = 1;
-const DELETE: i64 = 2;
-const MAKE: i64 = 3;
-const DROP: i64 = 4;
+pub(super) const PUT: i64 = 1;
+pub(super) const DELETE: i64 = 2;
+pub(super) const MAKE: i64 = 3;
+pub(super) const DROP: i64 = 4;
+
+/// Bytes of a value beside those of its text, at most.
+const VALUE_BYTES: u64 = 9;
 
 /// What becomes of tables, indexes, views and triggers that changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SchemaChange {
-    /// They are written down as changes, with the rows of new tables. A table that
-    /// was altered stops the capture.
+    /// They are written down as changes, with the rows of tables that are new or are
+    /// not what they were.
     Capture,
     /// They came through the log, or are what the copy began with.
     Adopt,
@@ -85,6 +88,17 @@ impl Numbered {
         })
     }
 
+    /// Whether all that was made was looked at when the schema had this version.
+    pub(super) fn is_of_version(&self, version: i64) -> bool {
+        self.version == version
+    }
+
+    /// All was looked at as it is in this version of the schema.
+    pub(super) fn store_version(mut self, to: &Connection, version: i64) -> rusqlite::Result<()> {
+        self.version = version;
+        self.store(to)
+    }
+
     fn store(&self, connection: &Connection) -> rusqlite::Result<()> {
         let sql = "UPDATE _waystation_captured SET number = ?1, last = ?2, version = ?3";
         let number = self.number.cast_signed();
@@ -99,149 +113,13 @@ impl Numbered {
     }
 }
 
-/// The last row; rows that are erased leave the last one.
-fn last_row(connection: &Connection) -> rusqlite::Result<i64> {
-    let sql = "SELECT max(seq) FROM _waystation_outbox";
-    let last: Option<i64> = connection
-        .prepare_cached(sql)?
-        .query_row([], |row| row.get(0))?;
-    Ok(last.unwrap_or_default())
+/// Makes our tables for captured writes, if they are not there.
+pub(super) fn make(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(SCHEMA)
 }
 
-/// Makes the outbox and the triggers of all tables, in a transaction. Whatever
-/// changed since the last time is taken as [`SchemaChange`] says.
-///
-/// # Errors
-/// [`AdapterError::Unfit`] names what cannot be captured.
-pub(super) fn install(
-    transaction: &Transaction<'_>,
-    skipped: &[String],
-    change: SchemaChange,
-) -> Result<(), AdapterError> {
-    transaction.execute_batch(SCHEMA)?;
-    let mut numbered = Numbered::load(transaction)?;
-    if numbered.version == schema::version(transaction)? {
-        return Ok(());
-    }
-    let known = known_tables(transaction)?;
-    let tables = schema::tables(transaction, skipped)?;
-    for (id, shape) in &known {
-        if !tables.iter().any(|table| table.shape == *shape) {
-            forget(transaction, *id, shape, &tables, change)?;
-        }
-    }
-    let objects = schema::objects(transaction, skipped)?;
-    // Tables are made before their rows, what stands on them after.
-    let (first, later): (Vec<_>, Vec<_>) =
-        objects.iter().partition(|object| object.is_needed_first());
-    write_objects(transaction, &first, change)?;
-    for table in &tables {
-        if !known.iter().any(|(_, shape)| *shape == table.shape) {
-            schema::check_keys(transaction, table)?;
-            remember(transaction, table, change)?;
-        }
-    }
-    write_objects(transaction, &later, change)?;
-    forget_objects(transaction, &objects, change)?;
-    // Our own triggers are a change of the schema too.
-    numbered.version = schema::version(transaction)?;
-    numbered.store(transaction)?;
-    Ok(())
-}
-
-pub(super) fn known_tables(connection: &Connection) -> Result<Vec<(i64, Shape)>, AdapterError> {
-    let sql = "SELECT id, shape FROM _waystation_tables WHERE is_there";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query([])?;
-    let mut known = Vec::new();
-    while let Some(row) = rows.next()? {
-        let shape = row.get_ref(1)?.as_blob().ok().and_then(Shape::decode);
-        let shape = shape.ok_or_else(|| damaged("the shape of a table"))?;
-        known.push((row.get(0)?, shape));
-    }
-    Ok(known)
-}
-
-fn damaged(what: &str) -> AdapterError {
-    AdapterError::Damaged(format!("{what} makes no sense"))
-}
-
-/// A table has gone, or has other columns now.
-fn forget(
-    transaction: &Transaction<'_>,
-    id: i64,
-    shape: &Shape,
-    tables: &[Table],
-    change: SchemaChange,
-) -> Result<(), AdapterError> {
-    let altered = tables.iter().find(|table| table.shape.name == shape.name);
-    if let Some(altered) = altered
-        && change == SchemaChange::Capture
-    {
-        return Err(AdapterError::Unfit(format!(
-            "table {} was altered ({}), and writes since then may lack columns; \
-             alter it at all sites, then join this site again",
-            shape.name,
-            difference(shape, &altered.shape)
-        )));
-    }
-    drop_triggers(transaction, id)?;
-    Ok(())
-}
-
-/// Takes a table's triggers away. One that was renamed has kept them.
-pub(super) fn drop_triggers(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<()> {
-    for name in trigger_names(id) {
-        transaction.execute_batch(&format!("DROP TRIGGER IF EXISTS {name}"))?;
-    }
-    let sql = "UPDATE _waystation_tables SET is_there = 0 WHERE id = ?1";
-    transaction.prepare_cached(sql)?.execute([id])?;
-    Ok(())
-}
-
-fn difference(old: &Shape, new: &Shape) -> String {
-    let added = new.columns.iter().find(|one| !old.columns.contains(one));
-    let dropped = old.columns.iter().find(|one| !new.columns.contains(one));
-    match (added, dropped) {
-        (Some(added), None) => format!("column {added} was added"),
-        (None, Some(dropped)) => format!("column {dropped} was dropped"),
-        (Some(added), Some(dropped)) => format!("column {dropped} became {added}"),
-        (None, None) => "its columns are in another order or its key is another".to_owned(),
-    }
-}
-
-fn trigger_names(id: i64) -> [String; 3] {
-    ["put", "change", "delete"].map(|kind| format!("_waystation_{kind}_{id}"))
-}
-
-/// Gives a table its triggers. Rows that a new table has already are written down.
-fn remember(
-    transaction: &Transaction<'_>,
-    table: &Table,
-    change: SchemaChange,
-) -> Result<(), AdapterError> {
-    let shape = &table.shape;
-    let mut bytes = Vec::new();
-    shape.encode(&mut bytes);
-    let sql = "INSERT INTO _waystation_tables (name, shape, is_there) VALUES (?1, ?2, 1)";
-    transaction
-        .prepare_cached(sql)?
-        .execute(params![shape.name, bytes])?;
-    let id = transaction.last_insert_rowid();
-    widen(transaction, shape.columns.len().max(shape.key.len()))?;
-    transaction.execute_batch(&triggers(id, table))?;
-    if change == SchemaChange::Capture {
-        let columns = list(shape.columns.iter().map(|column| quoted(column)));
-        let name = quoted(&shape.name);
-        let into = list((0..shape.columns.len()).map(|index| format!("c{index}")));
-        transaction.execute_batch(&format!(
-            "INSERT INTO _waystation_outbox (tbl, op, {into}) SELECT {id}, {PUT}, {columns} FROM {name}"
-        ))?;
-    }
-    Ok(())
-}
-
-fn widen(connection: &Connection, width: usize) -> rusqlite::Result<()> {
+/// Gives the outbox columns for rows of this many values.
+pub(super) fn widen(connection: &Connection, width: usize) -> rusqlite::Result<()> {
     for index in outbox_width(connection)?..width {
         let sql = format!("ALTER TABLE _waystation_outbox ADD COLUMN c{index}");
         connection.execute_batch(&sql)?;
@@ -255,135 +133,33 @@ fn outbox_width(connection: &Connection) -> rusqlite::Result<usize> {
     Ok(usize::try_from(columns - 3).unwrap_or_default())
 }
 
-fn list(parts: impl Iterator<Item = String>) -> String {
-    parts.collect::<Vec<_>>().join(", ")
+pub(super) fn damaged(what: &str) -> AdapterError {
+    AdapterError::Damaged(format!("{what} makes no sense"))
 }
 
-/// A put for a row that is there after the statement, a delete for a key that is
-/// not. An update that changes the key is both, in this order.
-fn triggers(id: i64, table: &Table) -> String {
-    let shape = &table.shape;
-    let [put, change, delete] = trigger_names(id);
-    let name = quoted(&shape.name);
-    let of = |row: &str, index: usize| format!("{row}.{}", quoted(&shape.columns[index]));
-    let all = |row: &str| list((0..shape.columns.len()).map(|index| of(row, index)));
-    let key = |row: &str| list(shape.key.iter().map(|index| of(row, *index)));
-    let into = |count: usize| list((0..count).map(|index| format!("c{index}")));
-    let (row_into, key_into) = (into(shape.columns.len()), into(shape.key.len()));
-    let put_row = format!(
-        "INSERT INTO _waystation_outbox (tbl, op, {row_into}) VALUES ({id}, {PUT}, {});",
-        all("NEW")
-    );
-    let delete_key = format!(
-        "INSERT INTO _waystation_outbox (tbl, op, {key_into}) SELECT {id}, {DELETE}, {}",
-        key("OLD")
-    );
-    let parts = shape.key.iter().map(|index| {
-        let (old, new) = (of("OLD", *index), of("NEW", *index));
-        format!("{old} COLLATE BINARY IS NOT {new}")
-    });
-    let is_other_key = parts.collect::<Vec<_>>().join(" OR ");
-    let has_no_key = table
-        .nullable
-        .iter()
-        .map(|index| format!("{} IS NULL", of("NEW", *index)));
-    let has_no_key = has_no_key.collect::<Vec<_>>().join(" OR ");
-    let check = if has_no_key.is_empty() {
-        String::new()
-    } else {
-        let text = format!("table {} is synced: no NULL in its primary key", shape.name);
-        let text = text.replace('\'', "''");
-        format!("SELECT RAISE(ABORT, '{text}') WHERE {has_no_key};")
-    };
-    format!(
-        "CREATE TRIGGER {put} AFTER INSERT ON {name} BEGIN {check} {put_row} END;\
-         CREATE TRIGGER {change} AFTER UPDATE ON {name} BEGIN {check} \
-         {delete_key} WHERE {is_other_key}; {put_row} END;\
-         CREATE TRIGGER {delete} AFTER DELETE ON {name} BEGIN {delete_key}; END;"
-    )
-}
-
-/// Writes down what was made since the last time. What was made anew under an old
-/// name is dropped first, unless it is a table: that is told by its columns.
-fn write_objects(
-    transaction: &Transaction<'_>,
-    objects: &[&Object],
-    change: SchemaChange,
-) -> rusqlite::Result<()> {
-    for object in objects {
-        let sql = "SELECT sql FROM _waystation_objects WHERE name = ?1";
-        let mut statement = transaction.prepare_cached(sql)?;
-        let known: Option<String> = statement
-            .query_row([&object.name], |row| row.get(0))
-            .optional()?;
-        if known.as_ref() == Some(&object.sql) {
-            continue;
-        }
-        let is_replaced = known.is_some() && object.kind != "table";
-        if change == SchemaChange::Capture {
-            if is_replaced {
-                write_object(transaction, DROP, &object.name, &object.drop_sql())?;
-            }
-            if known.is_none() || is_replaced {
-                write_object(transaction, MAKE, &object.name, &object.sql)?;
-            }
-        }
-        let sql = "INSERT OR REPLACE INTO _waystation_objects VALUES (?1, ?2, ?3)";
-        let values = params![object.name, object.kind, object.sql];
-        transaction.prepare_cached(sql)?.execute(values)?;
-    }
-    Ok(())
-}
-
-fn forget_objects(
-    transaction: &Transaction<'_>,
-    objects: &[Object],
-    change: SchemaChange,
-) -> rusqlite::Result<()> {
-    let mut statement = transaction.prepare_cached("SELECT name, kind FROM _waystation_objects")?;
-    let rows = statement.query_map([], |row| {
-        Ok(Object {
-            name: row.get(0)?,
-            kind: row.get(1)?,
-            sql: String::new(),
-        })
-    })?;
-    for known in rows.collect::<Result<Vec<_>, _>>()? {
-        if objects.iter().any(|object| object.name == known.name) {
-            continue;
-        }
-        if change == SchemaChange::Capture {
-            write_object(transaction, DROP, &known.name, &known.drop_sql())?;
-        }
-        let sql = "DELETE FROM _waystation_objects WHERE name = ?1";
-        transaction.prepare_cached(sql)?.execute([&known.name])?;
-    }
-    Ok(())
-}
-
-fn write_object(connection: &Connection, op: i64, name: &str, sql: &str) -> rusqlite::Result<()> {
-    widen(connection, 2)?;
-    let insert = "INSERT INTO _waystation_outbox (tbl, op, c0, c1) VALUES (0, ?1, ?2, ?3)";
-    connection
-        .prepare_cached(insert)?
-        .execute(params![op, name, sql])?;
-    Ok(())
+/// The last row; rows that are erased leave the last one.
+fn last_row(connection: &Connection) -> rusqlite::Result<i64> {
+    let sql = "SELECT max(seq) FROM _waystation_outbox";
+    let last: Option<i64> = connection
+        .prepare_cached(sql)?
+        .query_row([], |row| row.get(0))?;
+    Ok(last.unwrap_or_default())
 }
 
 /// Numbers what is not numbered, in a transaction that holds the file's write lock.
-/// One number for all that was found, unless that is more than
-/// [`CAPTURE_GROUP_BYTES`]: what was captured while no site ran may be cut between
-/// two rows.
+/// One number for all that was found, which is whole transactions, unless that is
+/// more than [`CAPTURE_GROUP_BYTES`]: then it is cut between two rows.
 ///
 /// # Errors
-/// A table was altered, or the file is not available.
+/// A table cannot be captured, or the file is not available.
 pub(super) fn number(
     transaction: &Transaction<'_>,
     skipped: &[String],
 ) -> Result<Numbered, AdapterError> {
-    install(transaction, skipped, SchemaChange::Capture)?;
+    catalog::install(transaction, skipped, SchemaChange::Capture)?;
     let mut numbered = Numbered::load(transaction)?;
-    let lengths = list((0..outbox_width(transaction)?).map(|i| format!("octet_length(c{i})")));
+    let lengths = (0..outbox_width(transaction)?).map(|index| format!("octet_length(c{index})"));
+    let lengths = lengths.collect::<Vec<_>>().join(", ");
     let sql = format!("SELECT seq, {lengths} FROM _waystation_outbox WHERE seq > ?1 ORDER BY seq");
     let mut statement = transaction.prepare_cached(&sql)?;
     let width = statement.column_count();
@@ -392,11 +168,9 @@ pub(super) fn number(
     while let Some(row) = rows.next()? {
         let mut row_bytes = 16;
         for index in 1..width {
-            row_bytes += row
-                .get::<_, Option<i64>>(index)?
-                .unwrap_or_default()
-                .cast_unsigned()
-                + 5;
+            let value: Option<i64> = row.get(index)?;
+            // What `changes` makes of it, or a number that has more digits there.
+            row_bytes += value.unwrap_or_default().cast_unsigned() + VALUE_BYTES;
         }
         if bytes > 0 && bytes + row_bytes > CAPTURE_GROUP_BYTES {
             ends.push(last);

@@ -30,8 +30,13 @@ impl Plan {
             .map(|index| format!("?{index}"))
             .collect();
         let key = shape.key.iter().enumerate();
+        // First as an index of the key finds it, then exactly: texts that the column
+        // compares as equal may be two keys.
         let key: Vec<_> = key
-            .map(|(at, index)| format!("{} = ?{}", columns[*index], at + 1))
+            .map(|(at, index)| {
+                let (column, mark) = (&columns[*index], at + 1);
+                format!("{column} = ?{mark} AND {column} = ?{mark} COLLATE BINARY")
+            })
             .collect();
         Self {
             // As a writer's own REPLACE did, it takes away rows that have the same

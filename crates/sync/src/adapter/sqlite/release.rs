@@ -3,7 +3,8 @@
 
 use rusqlite::Transaction;
 
-use super::outbox::{self, Numbered};
+use super::catalog;
+use super::outbox::Numbered;
 use crate::adapter::AdapterError;
 
 /// Takes all triggers away. Writes are not captured from then on, and a later start
@@ -22,8 +23,8 @@ pub(super) fn all(transaction: &Transaction<'_>, returned: u64) -> Result<(), Ad
              the log: capture until they have, or have the site join anew"
         )));
     }
-    for (id, _) in outbox::known_tables(transaction)? {
-        outbox::drop_triggers(transaction, id)?;
+    for (id, _) in catalog::known_tables(transaction)? {
+        catalog::drop_triggers(transaction, id)?;
     }
     // Version 0 is that of a file that was never captured.
     transaction.execute_batch(
@@ -42,9 +43,9 @@ pub(super) fn skipped(
     transaction: &Transaction<'_>,
     skipped: &[String],
 ) -> Result<(), AdapterError> {
-    for (id, shape) in outbox::known_tables(transaction)? {
+    for (id, shape) in catalog::known_tables(transaction)? {
         if skipped.contains(&shape.name) {
-            outbox::drop_triggers(transaction, id)?;
+            catalog::drop_triggers(transaction, id)?;
         }
     }
     for table in skipped {

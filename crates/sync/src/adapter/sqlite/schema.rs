@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::changes::Shape;
 use crate::adapter::AdapterError;
+use crate::limits::{KEY_BYTES_MAX, ROW_BYTES_MAX};
 
 /// Names of our own tables, indexes and triggers begin with it.
 pub(super) const OWN: &str = "_waystation_";
@@ -30,6 +31,11 @@ pub(super) struct Object {
 }
 
 impl Object {
+    /// Whether it is the table with this name.
+    pub(super) fn is_table(&self, name: &str) -> bool {
+        self.kind == "table" && self.name == name
+    }
+
     /// Whether it decides what rows a table takes.
     pub(super) fn is_needed_first(&self) -> bool {
         self.kind == "table" || (self.kind == "index" && is_unique(&self.sql))
@@ -94,13 +100,12 @@ fn unfit(table: &str, why: &str) -> AdapterError {
 }
 
 fn table(connection: &Connection, name: String) -> Result<Table, AdapterError> {
-    let sql = "SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid";
+    let sql = "SELECT name, \"notnull\", pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([&name])?;
     let (mut columns, mut key, mut nullable) = (Vec::new(), Vec::new(), Vec::new());
-    let mut types = Vec::new();
     while let Some(row) = rows.next()? {
-        let (place, hidden): (i64, i64) = (row.get(3)?, row.get(4)?);
+        let (place, hidden): (i64, i64) = (row.get(2)?, row.get(3)?);
         if hidden != 0 {
             if place > 0 {
                 return Err(unfit(&name, "has a computed column in its primary key"));
@@ -109,11 +114,10 @@ fn table(connection: &Connection, name: String) -> Result<Table, AdapterError> {
         }
         if place > 0 {
             key.push((place, columns.len()));
-            if row.get::<_, i64>(2)? == 0 {
+            if row.get::<_, i64>(1)? == 0 {
                 nullable.push(columns.len());
             }
         }
-        types.push(row.get::<_, String>(1)?);
         columns.push(row.get(0)?);
     }
     if key.is_empty() {
@@ -124,8 +128,10 @@ fn table(connection: &Connection, name: String) -> Result<Table, AdapterError> {
     }
     key.sort_unstable();
     let key: Vec<usize> = key.into_iter().map(|(_, index)| index).collect();
-    // One INTEGER PRIMARY KEY is the row's number and gets one.
-    if key.len() == 1 && types[key[0]].eq_ignore_ascii_case("integer") {
+    // A key that is the row's number needs no index, and is never NULL. `INTEGER
+    // PRIMARY KEY` is that, unless `DESC` stands behind it.
+    let sql = "SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk'";
+    if !connection.prepare_cached(sql)?.exists([&name])? {
         nullable.clear();
     }
     let shape = Shape { name, columns, key };
@@ -155,6 +161,75 @@ pub(super) fn check_keys(connection: &Connection, table: &Table) -> Result<(), A
         }
     }
     Ok(())
+}
+
+/// Refuses a new table with a row that no entry can hold, or no cursor can name.
+/// Cost: reads all its rows.
+///
+/// # Errors
+/// [`AdapterError::Unfit`] with its name.
+pub(super) fn check_rows(connection: &Connection, table: &Table) -> Result<(), AdapterError> {
+    let Shape { name, columns, key } = &table.shape;
+    let bytes = |indexes: &mut dyn Iterator<Item = usize>| {
+        let parts = indexes.map(|index| quoted(&columns[index]));
+        sum(&parts.map(|one| length(&one)).collect::<Vec<_>>())
+    };
+    let row = bytes(&mut (0..columns.len()));
+    let key = bytes(&mut key.iter().copied());
+    for (what, bytes, bytes_max) in [("row", row, ROW_BYTES_MAX), ("key", key, KEY_BYTES_MAX)] {
+        let table = quoted(name);
+        let sql = format!("SELECT 1 FROM {table} WHERE {bytes} > {bytes_max} LIMIT 1");
+        if connection.prepare(&sql)?.exists([])? {
+            return Err(unfit(
+                name,
+                &format!("has a {what} of more than {bytes_max} bytes"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// An expression for the bytes of a value.
+pub(super) fn length(value: &str) -> String {
+    format!("coalesce(octet_length({value}), 0)")
+}
+
+/// The sum of terms, balanced: the database allows a depth of 1,000 only.
+pub(super) fn sum(terms: &[String]) -> String {
+    match terms {
+        [] => "0".to_owned(),
+        [one] => one.clone(),
+        _ => {
+            let (left, right) = terms.split_at(terms.len() / 2);
+            format!("({} + {})", sum(left), sum(right))
+        }
+    }
+}
+
+/// Triggers of a table that can keep ours from running: one that says `RAISE(IGNORE)`
+/// after a row was written ends whatever would follow, and the row stays.
+pub(super) fn silencers(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Object>> {
+    let sql = "SELECT type, name, sql FROM sqlite_master \
+        WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([table], |row| {
+        Ok(Object {
+            kind: row.get(0)?,
+            name: row.get(1)?,
+            sql: row.get(2)?,
+        })
+    })?;
+    let mut all = rows.collect::<Result<Vec<_>, _>>()?;
+    all.retain(|one| !is_ours(&one.name) && is_silencer(&one.sql));
+    Ok(all)
+}
+
+fn is_silencer(sql: &str) -> bool {
+    let text = sql.to_ascii_uppercase();
+    let head = text.split("BEGIN").next().unwrap_or_default();
+    let is_after = head.split_whitespace().any(|word| word == "AFTER");
+    let body: String = text.split_whitespace().collect();
+    is_after && body.contains("RAISE(IGNORE)")
 }
 
 /// All that statements made, in an order in which they can be made again.

@@ -2,6 +2,7 @@
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params_from_iter};
+use waystation_replica::limits::{CURSOR_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use waystation_replica::{Chunk, Cursor, Holding, Position, SnapshotSize};
 
 use super::changes::{Shape, Writer, put_value};
@@ -9,6 +10,9 @@ use super::schema::{self, Object, quoted};
 use super::state::State;
 use super::{key_bound, keys};
 use crate::adapter::{AdapterError, RangeHash, RangeHasher, Snapshot};
+
+/// Bytes of a row in a chunk, at most, with room for what stands beside it.
+const CHUNK_ROW_BYTES_MAX: usize = PAYLOAD_BYTES_MAX - (1 << 20);
 
 pub(super) struct SqliteSnapshot {
     connection: Connection,
@@ -45,10 +49,14 @@ impl SqliteSnapshot {
     }
 
     /// Calls `visit` with rows from a key on, in order, until it returns false.
+    ///
+    /// # Errors
+    /// [`AdapterError::Unfit`] names a table with a key that no cursor can name: the
+    /// hub would end the connection over it, again and again.
     fn scan(
         &self,
         from: &Cursor,
-        mut visit: impl FnMut(&Shape, Vec<u8>, &[ValueRef<'_>]) -> bool,
+        mut visit: impl FnMut(&Shape, Vec<u8>, &[ValueRef<'_>]) -> Result<bool, AdapterError>,
     ) -> Result<(), AdapterError> {
         let nonsense = || AdapterError::Damaged("a cursor makes no sense".to_owned());
         let place = match from.as_bytes() {
@@ -81,13 +89,24 @@ impl SqliteSnapshot {
                 let values = values.collect::<Result<Vec<_>, _>>()?;
                 let key = shape.key.iter().map(|index| values[*index]);
                 let key = keys::encode(&shape.name, key);
-                if !visit(shape, key, &values) {
+                // One more for what comes after it.
+                if key.len() >= CURSOR_BYTES_MAX {
+                    return Err(too_large(shape, "key", CURSOR_BYTES_MAX));
+                }
+                if !visit(shape, key, &values)? {
                     return Ok(());
                 }
             }
         }
         Ok(())
     }
+}
+
+fn too_large(shape: &Shape, what: &str, bytes_max: usize) -> AdapterError {
+    let name = &shape.name;
+    AdapterError::Unfit(format!(
+        "table {name} has a {what} of more than {bytes_max} bytes"
+    ))
 }
 
 /// About how large the file's rows are: its pages that are in use, and how far the
@@ -147,11 +166,15 @@ impl Snapshot for SqliteSnapshot {
         self.scan(from, |shape, key, values| {
             if count > 0 && writer.len() >= bytes_max {
                 to = Some(Cursor::new(&key));
-                return false;
+                return Ok(false);
             }
+            let before = writer.len();
             writer.put(shape, values.iter().copied());
+            if writer.len() - before > CHUNK_ROW_BYTES_MAX {
+                return Err(too_large(shape, "row", CHUNK_ROW_BYTES_MAX));
+            }
             count += 1;
-            true
+            Ok(true)
         })?;
         if to.is_none() {
             make(&mut writer, false);
@@ -174,7 +197,7 @@ impl Snapshot for SqliteSnapshot {
             for index in order.iter().flat_map(|(_, indexes)| indexes) {
                 put_value(&mut bytes, values[*index]);
             }
-            !hasher.push(Cursor::new(&key), &bytes)
+            Ok(!hasher.push(Cursor::new(&key), &bytes))
         })?;
         Ok(hasher.finish())
     }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use waystation_base::{Epoch, Seq, SiteId};
 use waystation_replica::{Ahead, Cursor, Holding, LifeId, Position, Restoring};
 
-use super::Stage;
+use super::{Stage, lists};
 use crate::adapter::AdapterError;
 use crate::limits::BUSY_WAIT;
 
@@ -26,15 +26,6 @@ CREATE TABLE IF NOT EXISTS _waystation_state (
     ahead_source INTEGER,
     returned INTEGER NOT NULL,
     is_differing INTEGER NOT NULL
-);
-CREATE TABLE IF NOT EXISTS _waystation_parked (
-    seq INTEGER PRIMARY KEY,
-    payload BLOB NOT NULL
-);
-CREATE TABLE IF NOT EXISTS _waystation_audit (
-    seq INTEGER PRIMARY KEY,
-    fate INTEGER NOT NULL,
-    payload BLOB NOT NULL
 );
 ";
 
@@ -97,7 +88,8 @@ impl State {
 
     /// Makes our tables, if they are not there.
     pub(in crate::adapter) fn create_tables(connection: &Connection) -> rusqlite::Result<()> {
-        connection.execute_batch(SCHEMA)
+        connection.execute_batch(SCHEMA)?;
+        lists::create_tables(connection)
     }
 
     /// What is stored, if anything.

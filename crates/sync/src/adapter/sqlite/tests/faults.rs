@@ -1,13 +1,10 @@
 //! Faults that were found here: each test tells its own.
 
-use rusqlite::TransactionBehavior;
-use waystation_replica::Touches;
+use std::os::unix::fs::FileExt as _;
 
-use super::super::apply::SqliteApply;
-use super::super::place::Place;
-use super::super::plans::Heads;
-use super::super::state::State;
-use super::super::statement::Guard;
+use rusqlite::TransactionBehavior;
+use waystation_replica::{Decider, Decision, Touches};
+
 use super::*;
 use crate::adapter::Stage;
 
@@ -310,57 +307,6 @@ fn a_file_that_is_locked_for_long_is_waited_for_and_left_as_it_was() {
     assert_eq!(dump(&copy, "t"), ["1"]);
 }
 
-/// A lane over a file that may grow by a few pages more.
-fn with_room(copy: &Copy, pages: i64) -> Box<dyn Apply> {
-    let mut connection = copy.target.connect_to_apply().unwrap();
-    let count: i64 = connection
-        .query_row("PRAGMA page_count", [], |row| row.get(0))
-        .unwrap();
-    let sql = format!("PRAGMA max_page_count = {}", count + pages);
-    connection.execute_batch(&sql).unwrap();
-    let state = State::load(&connection).unwrap().unwrap();
-    Box::new(SqliteApply {
-        target: copy.target.clone(),
-        guard: Guard::install(&mut connection).unwrap(),
-        connection,
-        state,
-        place: Place::of(&copy.path()).unwrap(),
-        heads: Heads::default(),
-        is_held: false,
-    })
-}
-
-/// The database has no room at every page that a batch needs: nothing of it is there,
-/// its position neither, and with room it is applied once.
-#[test]
-fn a_full_disk_leaves_nothing_of_a_batch() {
-    let (copy, mut apply) = Copy::opened("CREATE TABLE t (id INTEGER PRIMARY KEY, v)");
-    begin(&mut apply);
-    drop(apply);
-    let insert = |id| format!("INSERT INTO t VALUES ({id}, zeroblob(20000))");
-    let entries = |from| (from..from + 3).map(|id| (entry(id, insert(id)), Verdict::Apply));
-    let mut refused = 0;
-    for pages in 0..40 {
-        let mut apply = with_room(&copy, pages);
-        match apply.apply(&batch(entries(1).collect(), 3)) {
-            Err(error) => {
-                assert_eq!(error.fault, ApplyFault::Transient, "{error}");
-                assert!(error.error.contains("full"), "{error}");
-                assert_eq!(dump(&copy, "t"), Vec::<String>::new());
-                refused += 1;
-            }
-            Ok(()) => break,
-        }
-    }
-    assert!((1..40).contains(&refused), "{refused}");
-    let ids = "SELECT quote(id) FROM t";
-    assert_eq!(copy.rows(ids), ["1", "2", "3"]);
-    let mut apply = with_room(&copy, 100);
-    apply.apply(&batch(entries(1).collect(), 3)).unwrap();
-    apply.apply(&batch(entries(2).collect(), 4)).unwrap();
-    assert_eq!(copy.rows(ids), ["1", "2", "3", "4"]);
-}
-
 /// A site was told to join anew and killed before its first chunk was there: the hub
 /// knew the next copy already, the file still held the old one, and the hub refused
 /// it until an operator came. Found by `cargo xtask crash sync`.
@@ -436,4 +382,108 @@ fn while_a_file_is_held_nobody_else_writes_and_its_own_lanes_go_on() {
     apply.release();
     apply.release();
     write(3).unwrap();
+}
+
+/// A row or a key that is larger than its bound made a chunk, or an answer in a proof,
+/// that the hub takes from nobody: the site's connection ended, and it was asked the
+/// same again.
+#[test]
+fn a_copy_with_a_row_or_key_that_is_too_large_is_refused_by_name() {
+    for (sql, said) in [
+        (
+            "INSERT INTO t VALUES ('a', zeroblob(64 << 20))",
+            "table t has a row of more than",
+        ),
+        (
+            "INSERT INTO t VALUES (hex(zeroblob(9000)), NULL)",
+            "table t has a key of more than",
+        ),
+    ] {
+        let (copy, mut apply) = Copy::opened("CREATE TABLE t (id TEXT PRIMARY KEY NOT NULL, v)");
+        begin(&mut apply);
+        copy.write("INSERT INTO t VALUES ('', NULL)");
+        copy.write(sql);
+        let mut snapshot = copy.target.open_snapshot().unwrap();
+        let Err(AdapterError::Unfit(error)) = snapshot.read(0, &Cursor::default(), 1 << 20) else {
+            panic!("{said}: it was read")
+        };
+        assert!(error.contains(said), "{error}");
+        // A row is hashed whatever its size; a key goes into the answer.
+        let hashed = snapshot
+            .hash(&Cursor::default())
+            .map(|range| range.is_some());
+        assert_eq!(hashed.is_ok(), sql.contains("64"), "{hashed:?}");
+    }
+}
+
+/// With the policy `skip` a file that was damaged refused entry after entry, and each
+/// was left out.
+#[test]
+fn a_damaged_file_is_no_fault_of_the_entries() {
+    let (copy, mut apply) = Copy::opened(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v);
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+         INSERT INTO t SELECT i, hex(zeroblob(20)) FROM n",
+    );
+    begin(&mut apply);
+    let number = |sql: &str| -> u64 {
+        let number: i64 = copy.app.query_row(sql, [], |row| row.get(0)).unwrap();
+        number.cast_unsigned()
+    };
+    let root = number("SELECT rootpage FROM sqlite_master WHERE name = 't'");
+    let size = number("SELECT page_size FROM pragma_page_size");
+    copy.write("PRAGMA wal_checkpoint(TRUNCATE)");
+    let file = std::fs::OpenOptions::new().write(true).open(copy.path());
+    let nonsense = vec![0xee; usize::try_from(size).unwrap()];
+    file.unwrap()
+        .write_all_at(&nonsense, (root - 1) * size)
+        .unwrap();
+    drop(apply);
+    let mut apply = copy.target.open(LifeId(2)).unwrap().apply;
+    let error = apply_one(&mut apply, 1, "INSERT INTO t VALUES (9999, 'x')").unwrap_err();
+    assert_eq!(error.fault, ApplyFault::Transient, "{error}");
+    assert!(error.error.contains("malformed"), "{error}");
+}
+
+/// The list told neither why an entry was left out, nor who wanted that, nor when.
+#[test]
+fn the_audited_list_tells_why_and_by_whom() {
+    let (target, mut apply) = Copy::opened("CREATE TABLE t (id INTEGER PRIMARY KEY, v)");
+    begin(&mut apply);
+    // As an earlier version made it.
+    target.write(
+        "DROP TABLE _waystation_audit;
+         CREATE TABLE _waystation_audit (seq INTEGER PRIMARY KEY, fate INTEGER NOT NULL,
+             payload BLOB NOT NULL);
+         INSERT INTO _waystation_audit VALUES (1, 2, x'00')",
+    );
+    drop(apply);
+    let mut apply = target.target.open(LifeId(2)).unwrap().apply;
+    let mut decided = |seq, verdict, by: Option<Decider>| {
+        let mut batch = batch(
+            vec![(entry(seq, "INSERT INTO none VALUES (1)"), verdict)],
+            seq,
+        );
+        let error = format!("error {seq}").into();
+        batch.decision = by.map(|by| Decision { by, error });
+        apply.apply(&batch).unwrap();
+    };
+    decided(2, Verdict::Skip, Some(Decider::Policy));
+    decided(3, Verdict::Park, Some(Decider::Operator));
+    decided(4, Verdict::Park, None);
+    let audit = apply.audit().unwrap();
+    let told: Vec<_> = audit
+        .iter()
+        .map(|one| (one.seq.0, one.by, one.error.as_str()))
+        .collect();
+    let expected = [
+        (1, Decider::Policy, ""),
+        (2, Decider::Policy, "error 2"),
+        (3, Decider::Operator, "error 3"),
+        (4, Decider::Order, ""),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(audit[0].at, 0);
+    // Some day after this was written.
+    assert!(audit[1..].iter().all(|one| one.at > 1_700_000_000));
 }
