@@ -69,6 +69,8 @@ fn spent_tokens_and_absurd_ttls_are_bounded() {
     let mut leases = Leases::new(Epoch(u64::MAX));
     let refused = leases.grant(seconds(0), &id("a"), owner(1), TTL);
     assert_eq!(refused, Err(GrantError::TokensSpent));
+    // Sessions under 2 s lost nodes on cuts that healed.
+    assert_eq!(TTL_MIN, Duration::from_secs(2));
     let mut leases = Leases::new(Epoch(1));
     for (wish, granted) in [(Duration::ZERO, TTL_MIN), (Duration::MAX, TTL_MAX)] {
         let lease = leases.grant(seconds(0), &id("a"), owner(1), wish).unwrap();

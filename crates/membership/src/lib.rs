@@ -81,5 +81,5 @@ pub use health::{CallersWord, LeaseWord, ProbeWord, Verdict, fuse};
 pub use ids::{InstanceId, Label, Owner, OwnerId, SubscriberId, TextError};
 pub use instance::{Instance, InstanceError, LarsPair, LarsPairError, Lifetime, State, Update};
 pub use lease::{GrantError, HolderError, Lease, Leases, epoch_of};
-pub use registration::{Attempt, Command, Registration, RegistrationConfig, Renewal};
+pub use registration::{Attempt, Command, Registration, RegistrationConfig};
 pub use view::{ApplyError, Removal, View, ViewAck, ViewDelta, ViewVersion};

@@ -9,29 +9,15 @@ use crate::directory::{DrainStep, Granted, Refusal, Register, Renewed};
 use crate::instance::{Instance, State, Update};
 use crate::lease::{GrantError, HolderError};
 
-/// How a backend keeps leases alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Renewal {
-    /// By [`Command::Renew`], a third of the lease apart.
-    ByCommand,
-    /// By the backend's own session: the lease holds as long as the backend is
-    /// connected.
-    BySession,
-}
-
 /// How a registration behaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RegistrationConfig {
     /// The lease asked for. Default 6 s. Longer rides out longer cuts; a dead
     /// node stays visible for that long.
     pub ttl: Duration,
-    /// How the lease is kept alive. Default by command.
-    pub renewal: Renewal,
-    /// How much earlier than the peers' eviction the node fences itself.
-    /// By command: before the end of the lease. By session: after it was
-    /// disconnected. Default 1 s. It must exceed what the two clocks may drift
-    /// apart within a lease; by session it must be shorter than what is left of
-    /// the session when the backend calls itself disconnected.
+    /// How much earlier than the end of its lease, at which peers may evict it, the
+    /// node fences itself. Default 1 s. It must exceed what the two clocks may
+    /// drift apart within a lease.
     pub fence_margin: Duration,
     /// For how long an answer is waited for. Default 2 s.
     pub answer_max: Duration,
@@ -43,7 +29,6 @@ impl Default for RegistrationConfig {
     fn default() -> Self {
         Self {
             ttl: Duration::from_secs(6),
-            renewal: Renewal::ByCommand,
             fence_margin: Duration::from_secs(1),
             answer_max: Duration::from_secs(2),
             backoff: BackoffConfig::default(),
@@ -191,14 +176,10 @@ impl Registration {
     }
 
     /// The backend is disconnected.
-    pub fn handle_disconnected(&mut self, now: Moment) {
+    pub fn handle_disconnected(&mut self) {
         self.is_connected = false;
         self.asked = None;
         self.ask_at = None;
-        if self.config.renewal == Renewal::BySession && !self.is_fenced {
-            let at = now + self.config.fence_margin;
-            self.fence_at = Some(self.fence_at.map_or(at, |before| before.min(at)));
-        }
     }
 
     /// The registration was granted. An answer to an attempt other than the
@@ -355,11 +336,9 @@ impl Registration {
     }
 
     /// Until when the node may serve, unless it hears from the registry before;
-    /// `None` when it is fenced, the far future when only a loss of the backend's
-    /// session would fence it. What [`Registration::may_serve`] compares with.
+    /// `None` when it is fenced. What [`Registration::may_serve`] compares with.
     pub fn serves_until(&self) -> Option<Moment> {
-        let until = self.fence_at.unwrap_or(Moment::FAR_FUTURE);
-        (!self.is_fenced).then_some(until)
+        self.fence_at.filter(|_| !self.is_fenced)
     }
 
     /// How far its drain is, if it is draining.
@@ -425,19 +404,11 @@ impl Registration {
     fn answered(&mut self, now: Moment, sent_at: Moment, ttl: Duration) {
         self.asked = None;
         self.backoff.reset();
-        match self.config.renewal {
-            Renewal::ByCommand => {
-                let holds = ttl.saturating_sub(self.config.fence_margin);
-                self.fence_at = Some(sent_at + holds);
-                self.ask_at = Some(sent_at + ttl / 3);
-            }
-            Renewal::BySession => {
-                self.fence_at = None;
-                self.ask_at = None;
-            }
-        }
+        let fence_at = sent_at + ttl.saturating_sub(self.config.fence_margin);
+        self.fence_at = Some(fence_at);
+        self.ask_at = Some(sent_at + ttl / 3);
         // The answer may come so late that it is worth nothing.
-        if self.fence_at.is_some_and(|at| at <= now) {
+        if fence_at <= now {
             self.fence();
         } else if self.is_fenced {
             self.is_fenced = false;

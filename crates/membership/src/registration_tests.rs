@@ -4,12 +4,8 @@ use super::*;
 use crate::lease::{GrantError, Lease};
 use crate::test_support::{instance, owner, seconds};
 
-fn registration(renewal: Renewal) -> Registration {
-    let config = RegistrationConfig {
-        renewal,
-        ..RegistrationConfig::default()
-    };
-    Registration::new(instance("a", 1), config, 7)
+fn registration() -> Registration {
+    Registration::new(instance("a", 1), RegistrationConfig::default(), 7)
 }
 
 fn granted(token: u64) -> Granted {
@@ -32,8 +28,8 @@ fn commands(registration: &mut Registration) -> Vec<Command> {
     std::iter::from_fn(|| registration.poll_output()).collect()
 }
 
-fn registered(renewal: Renewal) -> Registration {
-    let mut one = registration(renewal);
+fn registered() -> Registration {
+    let mut one = registration();
     one.handle_connected(seconds(0));
     one.handle_granted(seconds(0), one.attempt, granted(1));
     commands(&mut one);
@@ -49,7 +45,7 @@ fn renew(attempt: u64) -> Command {
 
 #[test]
 fn a_late_answer_is_not_taken_for_the_present_attempts() {
-    let mut one = registration(Renewal::ByCommand);
+    let mut one = registration();
     one.handle_connected(seconds(0));
     let first = one.attempt;
     for _ in 0..2 {
@@ -63,7 +59,7 @@ fn a_late_answer_is_not_taken_for_the_present_attempts() {
 
 #[test]
 fn a_registration_starts_while_the_registry_is_down() {
-    let mut one = registration(Renewal::ByCommand);
+    let mut one = registration();
     assert_eq!(one.poll_timeout(), None);
     one.handle_timeout(seconds(100));
     assert_eq!(commands(&mut one), []);
@@ -77,7 +73,7 @@ fn a_registration_starts_while_the_registry_is_down() {
 
 #[test]
 fn a_lease_is_renewed_at_a_third_and_fenced_before_it_ends() {
-    let mut one = registered(Renewal::ByCommand);
+    let mut one = registered();
     assert_eq!(one.poll_timeout(), Some(seconds(2)));
     one.handle_timeout(seconds(2));
     assert_eq!(commands(&mut one), [renew(2)]);
@@ -85,34 +81,15 @@ fn a_lease_is_renewed_at_a_third_and_fenced_before_it_ends() {
     // Counted from 2, when it was sent: the registry holds it until 8 at least.
     assert!(one.may_serve(Moment::from_millis(6999)));
     assert!(!one.may_serve(seconds(7)));
-    one.handle_disconnected(seconds(3));
+    one.handle_disconnected();
     assert_eq!(one.poll_timeout(), Some(seconds(7)));
     one.handle_timeout(seconds(7));
     assert_eq!(commands(&mut one), [Command::Fence]);
 }
 
-/// In a black hole others drop a node seconds before its owner learns that its
-/// session expired.
-#[test]
-fn by_session_a_node_fences_itself_a_margin_after_it_was_disconnected() {
-    let mut one = registered(Renewal::BySession);
-    assert_eq!(one.poll_timeout(), None);
-    one.handle_disconnected(seconds(10));
-    assert_eq!(one.poll_timeout(), Some(seconds(11)));
-    one.handle_timeout(seconds(11));
-    assert_eq!(commands(&mut one), [Command::Fence]);
-    // A cut that heals within the margin fences nothing.
-    let mut one = registered(Renewal::BySession);
-    one.handle_disconnected(seconds(10));
-    one.handle_connected(Moment::from_millis(10_500));
-    one.handle_granted(Moment::from_millis(10_600), one.attempt, granted(1));
-    assert!(!commands(&mut one).contains(&Command::Fence));
-    assert!(one.may_serve(seconds(1000)));
-}
-
 #[test]
 fn a_paused_process_finds_itself_fenced() {
-    let mut one = registered(Renewal::ByCommand);
+    let mut one = registered();
     assert!(!one.may_serve(seconds(600)));
     one.handle_timeout(seconds(600));
     assert_eq!(commands(&mut one), [Command::Fence, renew(2)]);
@@ -124,7 +101,7 @@ fn a_paused_process_finds_itself_fenced() {
 
 #[test]
 fn a_duplicate_is_told_and_asked_again_within_the_back_off() {
-    let mut one = registration(Renewal::ByCommand);
+    let mut one = registration();
     one.handle_connected(seconds(0));
     let held = Lease {
         owner: owner(2),
@@ -155,7 +132,7 @@ fn a_duplicate_is_told_and_asked_again_within_the_back_off() {
 /// again after a cut, was never told to the registry.
 #[test]
 fn what_changes_while_a_registration_is_on_its_way_is_told_behind_it() {
-    let mut one = registration(Renewal::ByCommand);
+    let mut one = registration();
     one.handle_connected(seconds(0));
     commands(&mut one);
     let weight = |weight| Update {
@@ -175,7 +152,7 @@ fn what_changes_while_a_registration_is_on_its_way_is_told_behind_it() {
             Command::Update { token, update }
         ]
     );
-    one.handle_disconnected(seconds(1));
+    one.handle_disconnected();
     one.handle_update(weight(9));
     commands(&mut one);
     one.handle_connected(seconds(1));
@@ -192,8 +169,8 @@ fn what_changes_while_a_registration_is_on_its_way_is_told_behind_it() {
 /// came back, and served until its own idea of the lease was over.
 #[test]
 fn who_hears_that_another_has_the_id_is_fenced_at_once() {
-    let mut one = registered(Renewal::ByCommand);
-    one.handle_disconnected(seconds(1));
+    let mut one = registered();
+    one.handle_disconnected();
     one.handle_connected(seconds(2));
     commands(&mut one);
     assert!(one.may_serve(seconds(2)));
@@ -217,7 +194,7 @@ fn who_hears_that_another_has_the_id_is_fenced_at_once() {
 
 #[test]
 fn an_answer_that_does_not_come_is_given_up() {
-    let mut one = registration(Renewal::ByCommand);
+    let mut one = registration();
     one.handle_connected(seconds(0));
     commands(&mut one);
     for _ in 0..4 {
@@ -235,7 +212,7 @@ fn an_answer_that_does_not_come_is_given_up() {
 
 #[test]
 fn a_drain_goes_from_acknowledged_over_idle_to_its_end() {
-    let mut one = registered(Renewal::ByCommand);
+    let mut one = registered();
     let token = FencingToken(1);
     one.handle_drain();
     one.handle_idle();
@@ -259,7 +236,7 @@ fn a_drain_goes_from_acknowledged_over_idle_to_its_end() {
 /// registry waited for its deadline.
 #[test]
 fn that_nothing_is_in_flight_is_told_again_while_the_registry_waits() {
-    let mut one = registered(Renewal::ByCommand);
+    let mut one = registered();
     let token = FencingToken(1);
     one.handle_drain();
     one.handle_idle();
@@ -277,7 +254,7 @@ fn that_nothing_is_in_flight_is_told_again_while_the_registry_waits() {
 /// never told again, and the node waited for its drain for ever.
 #[test]
 fn a_drain_of_which_the_registry_does_not_know_is_told_again() {
-    let mut one = registered(Renewal::ByCommand);
+    let mut one = registered();
     let token = FencingToken(1);
     one.handle_drain();
     assert_eq!(commands(&mut one), [Command::Drain { token }]);
@@ -293,7 +270,7 @@ fn a_drain_of_which_the_registry_does_not_know_is_told_again() {
 
 #[test]
 fn a_drain_that_was_wished_while_disconnected_begins_with_the_registration() {
-    let mut one = registration(Renewal::ByCommand);
+    let mut one = registration();
     one.handle_drain();
     one.handle_connected(seconds(0));
     one.handle_granted(seconds(0), one.attempt, granted(1));
@@ -330,17 +307,18 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     /// Never gives up: while connected there is always a next thing to do, and
-    /// a registry that grants whatever it is asked has the node serving again
-    /// within the time of an answer and a back-off. Never serves past the lease.
+    /// from any state a registry that grants what it is asked has the node serving
+    /// within the time of an answer and a back-off, on the same connection if there
+    /// is one, and for good. Never serves past the lease.
     #[test]
     fn a_registration_never_gives_up(steps in proptest::collection::vec(step(), 0..60)) {
-        let mut one = registration(Renewal::ByCommand);
+        let mut one = registration();
         let (mut now, mut lease_until) = (seconds(0), seconds(0));
         let mut asked_at = None;
         for step in steps {
             match step {
                 Step::Connect => one.handle_connected(now),
-                Step::Disconnect => one.handle_disconnected(now),
+                Step::Disconnect => one.handle_disconnected(),
                 Step::Grant => one.handle_granted(now, one.attempt, granted(1)),
                 Step::Refuse => one.handle_refused(now, Refusal::ServicesFull),
                 Step::Renewed => one.handle_renewed(now, one.attempt, renewed(None)),
@@ -363,8 +341,31 @@ proptest! {
             prop_assert!(!one.may_serve(lease_until));
             prop_assert!(!one.is_connected || one.poll_timeout().is_some());
         }
-        one.handle_connected(now);
-        one.handle_granted(now, one.attempt, granted(1));
-        prop_assert!(one.may_serve(now));
+        if !one.is_connected {
+            one.handle_connected(now);
+        }
+        let config = RegistrationConfig::default();
+        let serves_from = now + config.answer_max + config.backoff.max;
+        one.handle_timeout(now);
+        // What was asked before may never be answered.
+        let until = serves_from + Duration::from_mins(1);
+        while now < until {
+            for command in commands(&mut one) {
+                match command {
+                    Command::Register { attempt, .. } => {
+                        one.handle_granted(now, attempt, granted(1));
+                    }
+                    Command::Renew { attempt, .. } => {
+                        one.handle_renewed(now, attempt, renewed(None));
+                    }
+                    _ => {}
+                }
+            }
+            prop_assert!(now < serves_from || one.may_serve(now));
+            let next = one.poll_timeout();
+            prop_assert!(next.is_some_and(|at| at > now), "{next:?}");
+            now = next.unwrap();
+            one.handle_timeout(now);
+        }
     }
 }

@@ -84,7 +84,12 @@ fn nodes<F: Fixture>() -> Vec<Case<F>> {
             basics::left_and_taken,
         ),
         case("an empty registry says so", NOTHING, basics::empty),
-        case("names out of rule are refused", REGISTER, basics::bad_names),
+        case("a lease is never too short", REGISTER, basics::short_lease),
+        case(
+            "what is out of rule is refused",
+            REGISTER,
+            basics::out_of_rule,
+        ),
         case("a duplicate id is refused", REGISTER, basics::duplicate),
         case(
             "own stale entry is replaced",

@@ -149,10 +149,6 @@ impl Drop for Server {
 }
 
 impl Etcd {
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
     /// Asks etcd's own gateway from JSON to its calls, as an operator would by
     /// other tools.
     fn ask(&self, path: &str, body: &str) -> String {
@@ -349,17 +345,15 @@ impl Fixture for Etcd {
         self.delete_all();
     }
 
-    fn add_foreign(&mut self) -> bool {
-        self.write("/suite/somebody/else", "was here");
-        self.write("/suite/instances/bad-1", "{");
-        true
+    fn add_foreign(&mut self) -> Vec<&'static str> {
+        let places = ["/suite/somebody/else", "/suite/instances/bad-1"];
+        self.write(places[0], "was here");
+        self.write(places[1], "{");
+        places.into()
     }
 
-    fn restore_backup(&mut self) {
-        self.kill();
-        // At its first start it was empty.
-        std::fs::remove_dir_all(self.data()).expect("a folder");
-        self.start();
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 }
 

@@ -71,12 +71,13 @@ impl Fixture for StaticList {
         self.write();
     }
 
-    fn add_foreign(&mut self) -> bool {
+    fn add_foreign(&mut self) -> Vec<&'static str> {
         self.lines.push("not JSON\n".to_owned());
         self.lines
             .push("{\"id\":\"a b\",\"service\":\"x\",\"address\":\"10.0.0.1:1\"}\n".to_owned());
         self.write();
-        true
+        // Behind one that is good.
+        vec!["nodes.jsonl:2", "nodes.jsonl:3"]
     }
 
     fn put(&mut self, instance: &Instance) {

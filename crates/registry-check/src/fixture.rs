@@ -1,6 +1,6 @@
 //! What a backend brings to the suite.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use waystation_membership::Instance;
 use waystation_registry::RegistryUrl;
@@ -18,6 +18,9 @@ pub enum Ability {
     Holders,
     /// It numbers its starts, so that a restore from a backup shows.
     Epochs,
+    /// Leases outlive it: after a restart, however long, each node has the token
+    /// that it had.
+    Leases,
 }
 
 /// A backend under test: a registry of its own, empty at first, that is gone
@@ -56,9 +59,10 @@ pub trait Fixture: Sized {
     fn wipe(&mut self);
 
     /// Puts something into the registry's data that is not ours, and something
-    /// that is ours and malformed. It may restart for it. True when clients see
-    /// it and are to name it; false when the registry itself skips it.
-    fn add_foreign(&mut self) -> bool;
+    /// that is ours and malformed. It may restart for it. The ends of the places
+    /// that clients are to name; none when the registry itself skips them, which
+    /// is looked at here.
+    fn add_foreign(&mut self) -> Vec<&'static str>;
 
     /// Puts an instance into a registry without [`Ability::Register`].
     fn put(&mut self, instance: &Instance) {
@@ -78,10 +82,37 @@ pub trait Fixture: Sized {
         );
     }
 
-    /// Puts the registry back to the state that it had when it was first
-    /// started, as from a backup. It restarts. Only for backends with
+    /// The folder that it keeps its state in. Only for backends with
     /// [`Ability::Epochs`].
-    fn restore_backup(&mut self) {
+    fn data(&self) -> PathBuf {
         panic!("{} has no backups", Self::NAME);
+    }
+
+    /// Makes a backup of the registry's state in an empty folder. It restarts.
+    fn back_up(&mut self, to: &Path) {
+        self.kill();
+        copy(&self.data(), to);
+        self.start();
+    }
+
+    /// Puts the registry back to the state of a backup. It restarts.
+    fn restore(&mut self, from: &Path) {
+        self.kill();
+        std::fs::remove_dir_all(self.data()).expect("a folder");
+        copy(from, &self.data());
+        self.start();
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        if entry.file_type().expect("a type").is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).expect("a copy");
+        }
     }
 }

@@ -30,7 +30,8 @@ fn main() -> ExitCode {
 fn serve(dir: &str, address: &str) -> Outcome {
     let mut config = EmbeddedConfig::new(dir.into(), address.parse()?);
     config.directory = DirectoryConfig {
-        grace: Duration::from_secs(2),
+        // Nodes come back within it, on a slow machine too.
+        grace: Duration::from_secs(5),
         linger: Duration::from_secs(2),
         // Drains wait for acknowledgements, and in one case for this.
         drain_ack_max: Duration::from_secs(15),
@@ -38,7 +39,7 @@ fn serve(dir: &str, address: &str) -> Outcome {
     };
     let mut signals = Termination::catch()?;
     let server = EmbeddedServer::start(config)?;
-    println!("ready {}", server.address());
+    println!("ready {} {}", server.address(), server.skipped());
     signals.wait();
     server.drain();
     Ok(())

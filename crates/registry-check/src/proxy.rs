@@ -41,15 +41,22 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy that passes, to nowhere yet.
+    /// A proxy on this machine that passes, to nowhere yet.
     pub fn new() -> Self {
+        Self::at((Ipv4Addr::LOCALHOST, 0).into())
+    }
+
+    /// The same at an address of one's own choice.
+    ///
+    /// # Panics
+    /// When the address cannot be used.
+    pub fn at(address: SocketAddr) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .expect("an event loop");
-        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listener = runtime
-            .block_on(TcpListener::bind(any_port))
+            .block_on(TcpListener::bind(address))
             .expect("a port");
         let address = listener.local_addr().expect("it is bound");
         let target = Arc::new(Mutex::new(None));

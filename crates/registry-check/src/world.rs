@@ -10,9 +10,10 @@ use waystation_membership::{
     FollowerConfig, Instance, InstanceId, Owner, OwnerId, RegistrationConfig, Update, View, Watch,
 };
 use waystation_net::MonotonicClock;
+use waystation_registry::limits::RECORDED_MAX;
 use waystation_registry::{
-    Acks, Client, Registered, RegistrationOptions, RegistrationStatus, Registry, WatchOptions,
-    Watching,
+    Acks, Change, Client, Registered, RegistrationOptions, RegistrationStatus, Registry,
+    WatchOptions, Watching,
 };
 
 use crate::embedded::Embedded;
@@ -23,8 +24,8 @@ use crate::proxy::Mode;
 /// No wait of a case is longer; none is meant to come near it.
 pub const WAIT: Duration = Duration::from_secs(40);
 
-/// The lease that nodes of the suite ask for, in milliseconds.
-const TTL_MS: u64 = 2000;
+/// The lease that nodes of the suite ask for.
+pub const LEASE: Duration = Duration::from_secs(2);
 
 /// One case's registry, and what belongs to it.
 pub struct World<F> {
@@ -101,7 +102,7 @@ impl<F: Fixture> World<F> {
 
     /// Registers with a short lease and little patience.
     pub fn register(client: &Client, instance: Instance) -> Registered {
-        Self::register_for(client, instance, Duration::from_millis(TTL_MS))
+        Self::register_for(client, instance, LEASE)
     }
 
     /// Registers with a lease of one's own choice.
@@ -114,7 +115,6 @@ impl<F: Fixture> World<F> {
                 max: Duration::from_millis(500),
                 ..BackoffConfig::default()
             },
-            ..RegistrationConfig::default()
         };
         let options = RegistrationOptions {
             config,
@@ -142,7 +142,8 @@ impl<F: Fixture> World<F> {
 
     /// A process that registers an instance, once it has.
     pub fn node_process(&self, service: &str, id: &str) -> Process {
-        let (url, ttl) = (self.fixture.url().to_string(), TTL_MS.to_string());
+        let url = self.fixture.url().to_string();
+        let ttl = LEASE.as_millis().to_string();
         let args = ["node", &url, service, id, "10.0.0.9:7000", &ttl];
         Process::start(&self.program, &args)
     }
@@ -187,6 +188,51 @@ impl<F: Fixture> World<F> {
         })
     }
 
+    /// From here on every view that a watch shows is remembered.
+    pub fn record(watching: &Watching) {
+        watching.recorded();
+    }
+
+    /// Every view that a watch has shown since [`World::record`], the oldest
+    /// first; each has some of its service.
+    ///
+    /// # Panics
+    /// When one has none.
+    pub fn never_empty(watching: &Watching) -> Vec<Change> {
+        let shown = watching.recorded();
+        assert!(shown.len() < RECORDED_MAX, "not all of it is remembered");
+        for change in &shown {
+            assert!(
+                !change.view.instances.is_empty(),
+                "an empty view: {change:?}"
+            );
+        }
+        shown
+    }
+
+    /// The same; each has these instances.
+    ///
+    /// # Panics
+    /// When one has not.
+    pub fn never_without(watching: &Watching, ids: &[&str]) -> Vec<Change> {
+        let shown = Self::never_empty(watching);
+        for (change, id) in shown
+            .iter()
+            .flat_map(|one| ids.iter().map(move |id| (one, id)))
+        {
+            let is_there = change.view.instances.contains_key(*id);
+            assert!(is_there, "a view without {id}: {change:?}");
+        }
+        shown
+    }
+
+    /// Waits until a moment: for what may happen until then.
+    pub fn wait_until(moment: Moment) {
+        while now() < moment {
+            std::thread::park_timeout(moment.saturating_since(now()));
+        }
+    }
+
     /// Waits for a status of a registration.
     ///
     /// # Panics
@@ -203,6 +249,16 @@ impl<F: Fixture> World<F> {
     /// Changes an instance.
     pub fn update(registered: &Registered, update: Update) {
         registered.update(update).expect("it is within the rules");
+    }
+
+    /// Changes an instance's weight.
+    pub fn update_weight(registered: &Registered, weight: u32) {
+        let weight = Some(weight);
+        let update = Update {
+            weight,
+            ..Update::default()
+        };
+        Self::update(registered, update);
     }
 
     /// Waits until an instance is registered.

@@ -333,17 +333,15 @@ impl Fixture for ZooKeeper {
         });
     }
 
-    fn add_foreign(&mut self) -> bool {
-        self.write("instances/somebody~else", "was here");
-        self.write("instances/bad-1", "{");
-        true
+    fn add_foreign(&mut self) -> Vec<&'static str> {
+        let places = ["instances/somebody~else", "instances/bad-1"];
+        self.write(places[0], "was here");
+        self.write(places[1], "{");
+        places.into()
     }
 
-    fn restore_backup(&mut self) {
-        self.kill();
-        // At its first start it was empty.
-        std::fs::remove_dir_all(self.folder.path().join("data")).expect("a folder");
-        self.start();
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 }
 

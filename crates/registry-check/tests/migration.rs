@@ -47,10 +47,11 @@ fn weight(weight: u32) -> Update {
     }
 }
 
-/// Every change that a watch has shown since it was looked at last has both
-/// nodes, once, under tokens that only rise; the last tokens.
-fn has_both(watching: &Watching, mut tokens: [FencingToken; 2]) -> [FencingToken; 2] {
-    for change in watching.wait_changes(Duration::ZERO) {
+/// Every view that a watch has shown since it was recorded first has both nodes,
+/// once, under tokens that only rise.
+fn has_both(watching: &Watching) {
+    let mut tokens = [FencingToken(0); 2];
+    for change in World::<Embedded>::never_empty(watching) {
         let instances = &change.view.instances;
         let ids: Vec<&str> = instances.keys().map(InstanceId::as_str).collect();
         assert_eq!(ids, ["a-1", "a-2"], "a gap");
@@ -60,7 +61,6 @@ fn has_both(watching: &Watching, mut tokens: [FencingToken; 2]) -> [FencingToken
             *last = one.token;
         }
     }
-    tokens
 }
 
 /// Two nodes and a caller move from one registry to the other, each at its own
@@ -72,13 +72,13 @@ fn moves<A: Fixture, B: Fixture>() {
     let nodes = [register::<A>(&one, "a-1"), register::<A>(&two, "a-2")];
     let watching = watch::<A>(&caller, Acks::Shown);
     World::<A>::shows(&watching, "a", &["a-1", "a-2"]);
-    let mut tokens = has_both(&watching, [FencingToken(0); 2]);
+    World::<A>::record(&watching);
 
     // Everybody adds the second registry; one node is late.
     caller.add(&to.fixture.url()).expect("it is added");
     one.add(&to.fixture.url()).expect("it is added");
     assert!(one.wait_settled(WAIT), "{:?}", nodes[0].status());
-    tokens = has_both(&watching, tokens);
+    has_both(&watching);
     let only = |wanted: &dyn Fn(&[InstanceId]) -> bool| {
         // Its view of the second registry may be a moment behind.
         for _ in 0..WAIT.as_millis() / 10 {
@@ -95,7 +95,7 @@ fn moves<A: Fixture, B: Fixture>() {
     assert!(two.wait_settled(WAIT), "{:?}", nodes[1].status());
     assert!(caller.wait_settled(WAIT));
     assert!(only(&|only| only.is_empty()), "all have come over");
-    tokens = has_both(&watching, tokens);
+    has_both(&watching);
 
     // Everybody leaves the first, nodes before their caller too.
     one.remove(&from.fixture.url()).expect("it is removed");
@@ -104,7 +104,7 @@ fn moves<A: Fixture, B: Fixture>() {
     for node in &nodes {
         assert!(node.may_serve(), "{:?}", node.status());
     }
-    tokens = has_both(&watching, tokens);
+    has_both(&watching);
     from.fixture.kill();
     nodes[0].update(weight(7)).expect("it is within the rules");
     let view = watching.wait_view("a", WAIT, |view| {
@@ -112,7 +112,7 @@ fn moves<A: Fixture, B: Fixture>() {
         one.is_some_and(|one| one.weight == 7)
     });
     let view = view.expect("the change is seen");
-    has_both(&watching, tokens);
+    has_both(&watching);
     let [first, _] = [0, 1].map(|at: usize| nodes[at].status().instance.token);
     assert_eq!(view.instances["a-1"].token, first, "what it knows is seen");
     let fresh = to.client();

@@ -12,7 +12,7 @@ use std::task::{Poll, Waker};
 use waystation_base::{FencingToken, Moment, ServiceName};
 use waystation_membership::{
     Attempt, Content, DrainStep, Granted, HolderError, Instance, InstanceId, Refusal, Register,
-    Renewal, Renewed, SubscriberId, Update, ViewAck, ViewVersion, Watch,
+    Renewed, SubscriberId, Update, ViewAck, ViewVersion, Watch,
 };
 
 use crate::error::AskError;
@@ -99,6 +99,8 @@ pub(crate) enum Event {
         place: String,
         reason: String,
     },
+    /// It comes from an old state; what had been given out before.
+    WentBack(String),
 }
 
 /// A source of views and a keeper of registrations.
@@ -106,9 +108,6 @@ pub(crate) trait Backend {
     /// Takes an order; what comes of it is told by events. What cannot be
     /// carried out now is dropped: the cores ask again.
     fn handle(&self, ask: Ask);
-
-    /// How it keeps leases alive.
-    fn renewal(&self) -> Renewal;
 
     /// Says goodbye; ready when that is on its way.
     fn close(&self) -> futures_util::future::LocalBoxFuture<'static, ()>;

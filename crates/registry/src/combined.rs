@@ -364,6 +364,11 @@ impl Registry for Combined {
             Some(format!("{url}: {fault}"))
         });
         let faults: Vec<String> = faults.collect();
+        let went_back = sessions.iter().filter_map(|(url, session)| {
+            let why = session.went_back.as_ref()?;
+            Some(format!("{url}: {why}"))
+        });
+        let went_back: Vec<String> = went_back.collect();
         Session {
             state: if sessions.iter().any(|one| is_connected(&one)) {
                 SessionState::Connected
@@ -376,6 +381,7 @@ impl Registry for Combined {
             skipped_places: (sessions.iter())
                 .flat_map(|(_, one)| one.skipped_places.iter().cloned())
                 .collect(),
+            went_back: (!went_back.is_empty()).then(|| went_back.join("; ")),
         }
     }
 }

@@ -50,7 +50,7 @@ impl Driver {
     ) -> Self {
         Self {
             shard: shard.clone(),
-            registrations: Registrations::new(backend.renewal(), Rng::from_seed(shard.random())),
+            registrations: Registrations::new(Rng::from_seed(shard.random())),
             hub,
             backend,
             events,
@@ -154,7 +154,7 @@ impl Driver {
                 if std::mem::replace(&mut self.is_connected, false) {
                     tracing::warn!(registry = self.hub.url, fault, "lost the registry");
                     self.tell(|session| session.since = now);
-                    self.registrations.handle_disconnected(now, backend);
+                    self.registrations.handle_disconnected(backend);
                     self.watches.handle_disconnected(backend);
                 }
                 self.tell(|session| {
@@ -173,6 +173,10 @@ impl Driver {
                         .saturating_sub(SKIPPED_NAMED_MAX);
                     session.skipped_places.drain(..excess);
                 });
+            }
+            Event::WentBack(before) => {
+                tracing::warn!(registry = self.hub.url, before, "the registry went back");
+                self.tell(|session| session.went_back = Some(before));
             }
             Event::Push(subscriber, content) => {
                 self.watches.handle_push(now, subscriber, &content, backend);

@@ -16,9 +16,7 @@ use std::sync::Arc;
 
 use futures_util::future::LocalBoxFuture;
 use waystation_base::{Epoch, Moment};
-use waystation_membership::{
-    Content, Instance, InstanceId, Renewal, SubscriberId, ViewVersion, Watch,
-};
+use waystation_membership::{Content, Instance, InstanceId, SubscriberId, ViewVersion, Watch};
 use waystation_net::{Label, Shard, WaitsFor, waiting};
 
 use crate::backend::{Ask, Backend, Event, Events, Reply};
@@ -291,10 +289,6 @@ impl Backend for FileBackend {
                 shared.events.push(Event::Answered(question, answer));
             }
         }
-    }
-
-    fn renewal(&self) -> Renewal {
-        Renewal::BySession
     }
 
     fn close(&self) -> LocalBoxFuture<'static, ()> {

@@ -62,6 +62,7 @@ impl Hub {
                 fault: None,
                 skipped: 0,
                 skipped_places: Vec::new(),
+                went_back: None,
             }),
             ended: Observed::new(false),
             url,

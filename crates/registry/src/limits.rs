@@ -181,6 +181,9 @@ pub const PLACE_END_WAIT: Duration = Duration::from_secs(1);
 /// is still there.
 pub const LEAVE_LOOK: Duration = Duration::from_millis(100);
 
+/// Changes that a watch remembers for a test that wants to see each of them.
+pub const RECORDED_MAX: usize = 10_000;
+
 /// Registries that are used as one. One more is refused.
 pub const COMBINED_SOURCES_MAX: usize = 4;
 

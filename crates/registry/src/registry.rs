@@ -75,8 +75,7 @@ pub trait Registry: Send + Sync {
 /// How an instance is kept registered.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct RegistrationOptions {
-    /// Leases, margins and pauses. How leases are kept alive is the backend's
-    /// choice, whatever stands here.
+    /// Leases, margins and pauses.
     pub config: RegistrationConfig,
     /// How long its drain may take. The embedded registry has its own word on
     /// that, for all that are registered there.
@@ -175,6 +174,11 @@ pub struct Session {
     pub skipped: u64,
     /// The latest of them: the place, and what is wrong there.
     pub skipped_places: Vec<(String, String)>,
+    /// How the registry was last found to come from an old state, as one that was
+    /// restored from a backup does: what had been given out before. All goes on
+    /// above that. Of several clients of one in a store only the first to see it
+    /// may say so.
+    pub went_back: Option<String>,
 }
 
 /// What a client is doing.

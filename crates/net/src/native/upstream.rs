@@ -84,6 +84,11 @@ pub trait UpstreamEvents: 'static {
     fn on_down(&self, upstream: &Upstream, reason: CloseReason) {
         let _ = (upstream, reason);
     }
+
+    /// No connection can be made, for a reason that is news.
+    fn on_unreachable(&self, reason: &str) {
+        let _ = reason;
+    }
 }
 
 struct NoEvents;

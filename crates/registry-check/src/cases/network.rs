@@ -44,7 +44,7 @@ pub(super) fn short_cut<F: Fixture>(world: &mut World<F>) -> Duration {
     let token = World::<F>::is_registered(&registered).instance.token;
     let watching = World::<F>::watch(&client, "a");
     World::<F>::shows(&watching, "a", &["a-1"]);
-    watching.wait_changes(Duration::ZERO);
+    World::<F>::record(&watching);
     let start = now();
     world.network(Mode::Cut);
     let is_lost = |session: &Session| session.fault.is_some();
@@ -62,15 +62,13 @@ pub(super) fn short_cut<F: Fixture>(world: &mut World<F>) -> Duration {
             ..Update::default()
         },
     );
-    loop {
-        let changes = watching.wait_changes(WAIT);
-        let view = &changes.last().expect("the update is seen").view;
-        let one = view.instances.get("a-1").expect("it was never gone");
-        assert_eq!(one.token, token);
-        if one.weight == 3 {
-            return took;
-        }
+    let is_seen = |view: &View| view.instances.get("a-1").is_some_and(|one| one.weight == 3);
+    let view = watching.wait_view("a", WAIT, is_seen);
+    assert!(view.is_some(), "the update is seen");
+    for change in World::<F>::never_without(&watching, &["a-1"]) {
+        assert_eq!(change.view.instances["a-1"].token, token);
     }
+    took
 }
 
 /// A cut beyond the lease costs the registration, which comes back by itself.

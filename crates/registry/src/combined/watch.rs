@@ -216,8 +216,9 @@ impl JoinedWatch {
         let refusal = looks.values().find_map(|look| look.refusal.clone());
         let (steps_backwards, drops) = (of(|look| look.steps_backwards), of(|look| look.drops));
         self.slot.shown.update(|all| {
-            all.news.extend(shown.keys().cloned());
-            all.services.extend(shown);
+            for change in shown.into_values() {
+                all.show(change);
+            }
             all.is_connected = is_connected;
             all.is_complete |= is_complete;
             all.refusal = refusal;

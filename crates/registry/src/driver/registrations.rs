@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use waystation_base::{Moment, Rng};
-use waystation_membership::{Command, Registration, Renewal};
+use waystation_membership::{Command, Registration};
 
 use crate::backend::{Ask, Backend, Event, Key, Registering};
 use crate::handle::{RegistrationSlot, RegistrationWish};
@@ -19,15 +19,13 @@ struct Running {
 /// All registrations of a client.
 pub(super) struct Registrations {
     by_key: BTreeMap<Key, Running>,
-    renewal: Renewal,
     rng: Rng,
 }
 
 impl Registrations {
-    pub(super) fn new(renewal: Renewal, rng: Rng) -> Self {
+    pub(super) fn new(rng: Rng) -> Self {
         Self {
             by_key: BTreeMap::new(),
-            renewal,
             rng,
         }
     }
@@ -54,9 +52,9 @@ impl Registrations {
         }
     }
 
-    pub(super) fn handle_disconnected(&mut self, now: Moment, backend: &dyn Backend) {
+    pub(super) fn handle_disconnected(&mut self, backend: &dyn Backend) {
         for running in self.by_key.values_mut() {
-            running.core.handle_disconnected(now);
+            running.core.handle_disconnected();
             running.settle(backend);
         }
     }
@@ -74,8 +72,7 @@ impl Registrations {
             std::mem::take(&mut *wish)
         };
         let running = (self.by_key.entry(slot.key)).or_insert_with(|| {
-            let mut config = slot.options.config;
-            config.renewal = self.renewal;
+            let config = slot.options.config;
             let instance = slot.status.read(|status| status.instance.clone());
             let mut core = Registration::new(instance, config, self.rng.next_u64());
             if is_connected {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::future::LocalBoxFuture;
 use waystation_base::ShardId;
-use waystation_membership::Renewal;
 use waystation_net::{Label, NetConfig, Server, Shard};
 
 use super::Driver;
@@ -19,10 +18,6 @@ struct Silent;
 
 impl Backend for Silent {
     fn handle(&self, _: Ask) {}
-
-    fn renewal(&self) -> Renewal {
-        Renewal::ByCommand
-    }
 
     fn close(&self) -> LocalBoxFuture<'static, ()> {
         Box::pin(std::future::ready(()))

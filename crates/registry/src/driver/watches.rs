@@ -159,12 +159,11 @@ impl Following {
                 service,
             }),
             FollowerOutput::Changed { view, kept, lapsed } => {
-                let service = view.service.clone();
                 let lapsed = lapsed.into_iter().collect();
                 let change = Change { view, kept, lapsed };
-                let change = change.since(shown.services.get(&service));
-                shown.news.insert(service.clone());
-                shown.services.insert(service, change);
+                let before = shown.services.get(&change.view.service);
+                let change = change.since(before);
+                shown.show(change);
                 None
             }
             FollowerOutput::Ack(ack) => (slot.options.acks == Acks::Shown).then_some(Ask::Ack(ack)),

@@ -8,7 +8,7 @@ use futures_util::future::LocalBoxFuture;
 use prost::Message;
 use waystation_base::{BackoffConfig, FencingToken, MessageId, Moment};
 use waystation_membership::{
-    Attempt, HolderError, Instance, InstanceId, Refusal, Register, Renewal, SubscriberId, Watch,
+    Attempt, HolderError, Instance, InstanceId, Refusal, Register, SubscriberId, Watch,
 };
 use waystation_net::native::{Router, Upstream, UpstreamConfig, UpstreamEvents};
 use waystation_net::{Address, CloseReason, Conn, Label, Shard, WaitsFor, waiting};
@@ -52,6 +52,11 @@ impl UpstreamEvents for Hooks {
         let fault = format!("the connection to {} ended: {reason}", self.address);
         self.events.push(Event::Disconnected(fault));
     }
+
+    fn on_unreachable(&self, reason: &str) {
+        let fault = format!("{} cannot be reached: {reason}", self.address);
+        self.events.push(Event::Disconnected(fault));
+    }
 }
 
 impl EmbeddedBackend {
@@ -86,19 +91,19 @@ impl EmbeddedBackend {
     }
 }
 
+/// Takes a push; false when there is no room for it.
+type Take = fn(&Events, &[u8]) -> Result<bool, Malformed>;
+
 /// What the registry pushes.
 fn router(events: &Events) -> Router {
     let mut router = Router::new();
-    let mut on = |name: &str, message: MessageId, run: fn(&[u8]) -> Result<Event, Malformed>| {
+    let mut on = |name: &str, message: MessageId, run: Take| {
         let events = events.clone();
         let handler = FnHandler::new(name, move |conn, inbound| {
-            let fits = match run(inbound.body) {
-                Ok(event) => events.push(event),
-                Err(error) => {
-                    tracing::warn!(peer = %conn.peer(), %error, "a push makes no sense");
-                    false
-                }
-            };
+            let fits = run(&events, inbound.body).unwrap_or_else(|error| {
+                tracing::warn!(peer = %conn.peer(), %error, "a push makes no sense");
+                false
+            });
             if !fits {
                 // A subscriber must miss nothing: it starts over.
                 conn.close(CloseReason::Local);
@@ -107,25 +112,26 @@ fn router(events: &Events) -> Router {
         let routed = router.route(message, handler);
         routed.expect("message ids of one service differ");
     };
-    on("registry changed", id::CHANGED, |body| {
+    on("registry changed", id::CHANGED, |events, body| {
         let (subscriber, content) = convert::changed(decode(body)?)?;
-        Ok(Event::Push(subscriber, content))
+        Ok(events.push(Event::Push(subscriber, content)))
     });
-    on("registry subscribed", id::SUBSCRIBED, |body| {
+    on("registry subscribed", id::SUBSCRIBED, |events, body| {
         let message: proto::Subscribed = decode(body)?;
         let subscriber = convert::subscriber(&message.subscriber)?;
-        let outcome = match message.refusal {
-            text if text.is_empty() => Ok(()),
-            text => Err(text),
-        };
-        Ok(Event::Subscribed(subscriber, outcome))
+        let told = |text: String| (!text.is_empty()).then_some(text);
+        let outcome = told(message.refusal).map_or(Ok(()), Err);
+        if let Some(before) = told(message.went_back) {
+            events.push(Event::WentBack(before));
+        }
+        Ok(events.push(Event::Subscribed(subscriber, outcome)))
     });
-    on("registry drained", id::DRAINED, |body| {
+    on("registry drained", id::DRAINED, |events, body| {
         let message: proto::Drained = decode(body)?;
         let id = convert::instance_id(&message.id)?;
         let step = convert::drain_step(message.step)?;
         let step = step.ok_or_else(|| Malformed("a drain has a step".to_owned()))?;
-        Ok(Event::Drained(id, FencingToken(message.token), step))
+        Ok(events.push(Event::Drained(id, FencingToken(message.token), step)))
     });
     router
 }
@@ -193,10 +199,6 @@ impl Backend for EmbeddedBackend {
                 });
             }
         }
-    }
-
-    fn renewal(&self) -> Renewal {
-        Renewal::ByCommand
     }
 
     fn close(&self) -> LocalBoxFuture<'static, ()> {

@@ -191,6 +191,16 @@ mod tests {
         let mut message = instance_message(&full_instance());
         message.weight = 20_000;
         assert!(instance(message).unwrap_err().0.contains("weight 20000"));
+        for bad in ["", "a b", "../a", &"a".repeat(300)] {
+            let mut message = instance_message(&full_instance());
+            message.id = bad.to_owned();
+            let refused = instance(message).unwrap_err().0;
+            assert!(refused.starts_with("instance id: "), "{bad:?}: {refused}");
+            let mut message = instance_message(&full_instance());
+            message.service = bad.to_owned();
+            let refused = instance(message).unwrap_err().0;
+            assert!(refused.starts_with("service: "), "{bad:?}: {refused}");
+        }
         assert_eq!(watch(None).unwrap_err().0, "the watch is absent");
         assert_eq!(
             register(proto::Register::default()).unwrap_err().0,

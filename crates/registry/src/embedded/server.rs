@@ -20,7 +20,7 @@ use super::convert::{self, Malformed};
 use super::disk::Folder;
 use super::journal::{Journal, Opened, Record};
 use super::proto::{self, id};
-use super::state::{Registry, tell_subscribed};
+use super::state::Registry;
 use crate::error::ServeError;
 use crate::limits::{
     CONNECTIONS_MAX, KEEPALIVE_WAIT, LISTED_INSTANCES_MAX, REQUESTS_PER_CONNECTION,
@@ -61,6 +61,7 @@ impl EmbeddedConfig {
 pub struct EmbeddedServer {
     server: Server,
     restored: usize,
+    skipped: usize,
     epoch: Epoch,
 }
 
@@ -91,8 +92,8 @@ impl EmbeddedServer {
         for (line, reason) in &skipped {
             tracing::warn!(line, reason, "skipped a line of the journal");
         }
-        let restored = instances.len();
-        tracing::info!(%epoch, restored, skipped = skipped.len(), "read the state");
+        let (restored, skipped) = (instances.len(), skipped.len());
+        tracing::info!(%epoch, restored, skipped, "read the state");
         let start = Start {
             journal,
             instances,
@@ -129,6 +130,7 @@ impl EmbeddedServer {
         Ok(Self {
             server,
             restored,
+            skipped,
             epoch,
         })
     }
@@ -146,6 +148,12 @@ impl EmbeddedServer {
     /// Instances that it had from before.
     pub fn restored(&self) -> usize {
         self.restored
+    }
+
+    /// Lines of its journal that it skipped, since they are not its own or broken;
+    /// each was named in the log.
+    pub fn skipped(&self) -> usize {
+        self.skipped
     }
 
     /// The epoch of this start.
@@ -446,7 +454,7 @@ fn subscribe(registry: &Registry, conn: &Conn, inbound: Inbound<'_>) -> Result<(
     let refusal = result
         .err()
         .map_or_else(String::new, |error| error.to_string());
-    tell_subscribed(conn, subscriber, refusal);
+    registry.tell_subscribed(conn, subscriber, refusal);
     Ok(())
 }
 

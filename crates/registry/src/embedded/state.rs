@@ -62,6 +62,8 @@ pub(super) struct Registry {
     unstored: RefCell<Unstored>,
     /// Whether a write is under way.
     is_storing: Cell<bool>,
+    /// What peers had seen before this start, if that was more than it knew.
+    went_back: RefCell<String>,
     /// Something happened: publish, push, store, answer.
     news: Notify,
     to_store: Notify,
@@ -77,6 +79,7 @@ impl Registry {
             words: RefCell::default(),
             unstored: RefCell::default(),
             is_storing: Cell::new(false),
+            went_back: RefCell::default(),
             news: Notify::new(),
             to_store: Notify::new(),
         })
@@ -235,10 +238,14 @@ impl Registry {
                 ours,
                 seen,
                 is_believed,
-            } => tracing::error!(
-                %ours, %seen, is_believed,
-                "a peer has seen a later epoch: this registry was restored from an old state"
-            ),
+            } => {
+                tracing::error!(
+                    %ours, %seen, is_believed,
+                    "a peer has seen a later epoch: this registry was restored from an old state"
+                );
+                let before = format!("epoch {seen} had been seen, this was to be {ours}");
+                *self.went_back.borrow_mut() = before;
+            }
         }
     }
 
@@ -250,6 +257,19 @@ impl Registry {
         let body = pushes.body(subscriber, content);
         if send(&conn, id::CHANGED, &body).is_err() {
             // It would miss a push: it has to start over.
+            conn.close(CloseReason::SlowReader);
+        }
+    }
+
+    /// Tells a subscriber that it has everything, or why it gets nothing. Behind
+    /// the pushes, so flush before.
+    pub(super) fn tell_subscribed(&self, conn: &Conn, subscriber: SubscriberId, refusal: String) {
+        let message = proto::Subscribed {
+            subscriber: convert::subscriber_bytes(subscriber),
+            refusal,
+            went_back: self.went_back.borrow().clone(),
+        };
+        if send(conn, id::SUBSCRIBED, &message.encode_to_vec()).is_err() {
             conn.close(CloseReason::SlowReader);
         }
     }
@@ -371,18 +391,6 @@ impl Registry {
                 }
             }
         }
-    }
-}
-
-/// Tells a subscriber that it has everything, or why it gets nothing. Behind the
-/// pushes, so flush before.
-pub(super) fn tell_subscribed(conn: &Conn, subscriber: SubscriberId, refusal: String) {
-    let message = proto::Subscribed {
-        subscriber: convert::subscriber_bytes(subscriber),
-        refusal,
-    };
-    if send(conn, id::SUBSCRIBED, &message.encode_to_vec()).is_err() {
-        conn.close(CloseReason::SlowReader);
     }
 }
 

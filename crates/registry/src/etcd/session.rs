@@ -88,12 +88,7 @@ impl Session<'_> {
                 (Start::Epoch(epoch), found_at) => self.write(wire, epoch, found_at).await?,
                 (Start::Backwards(epoch), found_at) => {
                     let floor = self.shared.store.replica.borrow().floor();
-                    let url = &self.shared.url;
-                    tracing::warn!(
-                        registry = url,
-                        had = %floor,
-                        "the store went back: it was restored from an old state"
-                    );
+                    self.shared.went_back(floor);
                     self.write(wire, epoch, found_at).await?;
                 }
             }

@@ -9,6 +9,7 @@ use waystation_membership::{SubscriberId, View, ViewVersion, Watch};
 
 use crate::combined::JoinedWatch;
 use crate::hub::{Hub, Order};
+use crate::limits::RECORDED_MAX;
 use crate::observed::Observed;
 use crate::registry::{Change, WatchOptions};
 
@@ -23,6 +24,21 @@ pub(crate) struct Shown {
     pub(crate) refusal: Option<String>,
     pub(crate) steps_backwards: u64,
     pub(crate) drops: u64,
+    /// All that was shown, the oldest first, once somebody wants to know.
+    recorded: Option<Vec<Change>>,
+}
+
+impl Shown {
+    /// What callers see of a service from now on.
+    pub(crate) fn show(&mut self, change: Change) {
+        let service = change.view.service.clone();
+        let recorded = self.recorded.as_mut();
+        if let Some(recorded) = recorded.filter(|all| all.len() < RECORDED_MAX) {
+            recorded.push(change.clone());
+        }
+        self.news.insert(service.clone());
+        self.services.insert(service, change);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -168,6 +184,19 @@ impl Watching {
     /// `timeout` passes first. Not for shards.
     pub fn wait_changes(&self, timeout: Duration) -> Vec<Change> {
         self.slot.shown.wait(timeout, take).unwrap_or_default()
+    }
+
+    /// Every change since this was first called, the oldest first, behind what was
+    /// shown then; not more than [`RECORDED_MAX`]. For tests: what is taken by
+    /// [`Watching::changes`] is the latest of each service, and says nothing of
+    /// what was shown for a moment in between.
+    #[doc(hidden)]
+    pub fn recorded(&self) -> Vec<Change> {
+        self.slot.shown.look(|shown| {
+            let now = &shown.services;
+            let begun = || now.values().cloned().collect();
+            shown.recorded.get_or_insert_with(begun).clone()
+        })
     }
 
     /// Blocks the thread until the view of `service` `is_wanted`, and gives it;

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
-use waystation_membership::{Content, Renewal};
+use waystation_membership::Content;
 use waystation_net::Shard;
 
 use super::shape::Store;
@@ -93,10 +93,6 @@ impl<S: Store> Backend for StoreBackend<S> {
                 shared.drain(&id, deadline).await.map(Reply::Draining)
             }),
         }
-    }
-
-    fn renewal(&self) -> Renewal {
-        Renewal::ByCommand
     }
 
     fn close(&self) -> LocalBoxFuture<'static, ()> {

@@ -315,6 +315,12 @@ impl<S: Store> Shared<S> {
         fits
     }
 
+    /// The store was restored from an old state, in which less than this had been
+    /// given out.
+    pub(crate) fn went_back(&self, floor: ViewVersion) {
+        self.events.push(Event::WentBack(floor.to_string()));
+    }
+
     fn tell(&self, skipped: Vec<Skipped>, pushes: Vec<(SubscriberId, Content)>) -> bool {
         let mut fits = true;
         for (place, reason) in skipped {

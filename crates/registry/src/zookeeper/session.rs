@@ -222,11 +222,7 @@ impl Session<'_> {
         marks: Marks,
     ) -> Result<(), Fault> {
         if Marks::read(&folder.0).epoch().0 > 0 {
-            tracing::warn!(
-                registry = self.shared.url,
-                had = %floor,
-                "the store went back: it was restored from an old state"
-            );
+            self.shared.went_back(floor);
         }
         let path = self.shared.store.paths.instances();
         let version = Some(folder.1.version);

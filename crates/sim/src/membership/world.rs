@@ -156,7 +156,7 @@ impl World {
         let before = std::mem::replace(&mut self.told[peer], connection);
         let follower = peer.checked_sub(NODES);
         match follower {
-            None if before.is_some() => self.nodes[peer].handle_disconnected(self.now),
+            None if before.is_some() => self.nodes[peer].handle_disconnected(),
             Some(n) if before.is_some() => self.followers[n].handle_disconnected(),
             _ => {}
         }

@@ -43,9 +43,13 @@ pub(super) async fn run(shared: Rc<Shared>, users: Weak<Closer>) {
             }
             Err(error) => {
                 shard.counters().connect_errors.add(1);
-                let first = shared.fault.replace(Some(error.to_string())).is_none();
-                if first {
+                let reason = error.to_string();
+                let before = shared.fault.replace(Some(reason.clone()));
+                if before.is_none() {
                     tracing::warn!(address = %shared.config.address, %error, "cannot connect; will go on trying");
+                }
+                if before.as_ref() != Some(&reason) {
+                    shared.events.on_unreachable(&reason);
                 }
             }
         }
