@@ -63,11 +63,15 @@ impl Checks {
     }
 
     /// The registry starts again with what it kept. Who was drained it need not
-    /// know any more, and a drain that nobody told its node may be undone.
+    /// know any more, a drain that nobody told its node may be undone, and who was
+    /// granted an id without being told does not hold it: that may be an earlier
+    /// start of the node again, whose drain is not the later one's.
     pub(super) fn restarted<'a>(&mut self, kept: impl Iterator<Item = &'a (Instance, Duration)>) {
         self.drained.clear();
+        self.held_by.clear();
         self.draining.retain(|one| self.told.contains(one));
         for (one, _) in kept {
+            self.held_by.insert(one.id.clone(), one.owner);
             let is_out = self.out.contains(&(one.id.clone(), one.token));
             let (seed, id) = (self.seed, &one.id);
             assert!(!is_out, "seed {seed}: {id} is kept, and was told to be out");
@@ -185,12 +189,13 @@ impl Checks {
             is_same,
             "seed {seed}: follower {n} shows {view:?}, keeping {kept:?} of {published:?}"
         );
-        self.no_source_emptied(now, n, view);
+        self.no_collapse(now, n, view);
     }
 
-    /// Callers are not left without anything by a source that has just come back,
-    /// or takes away much at once, unless it insists.
-    fn no_source_emptied(&mut self, now: Moment, n: usize, view: &View) {
+    /// Callers are not left with nothing, or less than half of what there was, by a
+    /// source that has just come back, or takes away much at once, unless it
+    /// insists.
+    fn no_collapse(&mut self, now: Moment, n: usize, view: &View) {
         let config = FollowerConfig::default();
         let follower = &mut self.followers[n];
         let shown = follower.services.entry(view.service.clone()).or_default();
@@ -205,18 +210,17 @@ impl Checks {
             let is_recent = now.saturating_since(*at) <= config.loss_window;
             is_recent && !is_meant && !view.instances.contains_key(id)
         });
-        let was_there = !shown.present.is_empty();
         shown.present = view.instances.clone();
-        let is_emptied = was_there && view.instances.is_empty();
+        let (lost, left) = (shown.gone_at.len(), shown.present.len());
+        let is_collapsed = lost > left;
         // One that insisted for the guard's time is believed.
         let has_insisted =
             (shown.raised_at).is_some_and(|at| now.saturating_since(at) >= config.guard_for);
         let is_suspect = now.saturating_since(follower.connected_at) < config.suspect_for;
-        let lost = shown.gone_at.len();
         let is_doubtful = is_suspect && lost > 0 || lost >= config.trusted_loss_min;
         assert!(
-            !is_emptied || has_insisted || !is_doubtful,
-            "seed {}: follower {n} is left without any {}: {lost} were lost at once",
+            !is_collapsed || has_insisted || !is_doubtful,
+            "seed {}: follower {n} is left with {left} of {}: {lost} were lost at once",
             self.seed,
             view.service
         );

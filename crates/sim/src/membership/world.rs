@@ -1,5 +1,7 @@
 //! The world: one registry, nodes and subscribers, and a network with faults.
 
+mod faults;
+mod mutants;
 mod promises;
 
 use std::collections::BTreeMap;
@@ -8,14 +10,14 @@ use std::time::Duration;
 
 use waystation_base::{Epoch, FencingToken, Moment, Rng, ServiceName};
 use waystation_membership::{
-    Command, Content, Directory, DirectoryConfig, DrainStep, Follower, FollowerConfig,
-    FollowerOutput, Instance, InstanceId, Output, Owner, OwnerId, Registration, RegistrationConfig,
-    SubscriberId, View, Watch,
+    Command, Content, Directory, DirectoryConfig, DrainStep, Follower, FollowerOutput, Instance,
+    InstanceId, Output, Owner, OwnerId, Registration, SubscriberId, View, Watch,
 };
 
 use super::checks::Checks;
 use super::message::{Message, index};
 use super::store::{Answer, Record, Store};
+pub(super) use mutants::Mutant;
 
 /// Ids of each service.
 const LOGICS: usize = 4;
@@ -47,6 +49,7 @@ fn watch_of(follower: usize) -> Watch {
 
 pub(super) struct World {
     seed: u64,
+    mutant: Mutant,
     rng: Rng,
     now: Moment,
     epoch: u64,
@@ -73,19 +76,23 @@ pub(super) struct World {
     sent: u64,
     /// What each id was granted last.
     tokens: BTreeMap<InstanceId, FencingToken>,
+    /// Per node, for mutants: when it asked last, and whether it asks no more.
+    asked_at: Vec<Moment>,
+    has_given_up: Vec<bool>,
     checks: Checks,
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, mutant: Mutant) -> Self {
         let now = Moment::from_millis(1000);
-        let node = |n: usize| registration(n, 1, seed);
+        let node = |n: usize| registration(n, 1, seed, mutant);
         let follower = |n: usize| {
             let id = SubscriberId(n as u128);
-            Follower::new(id, watch_of(n), FollowerConfig::default())
+            Follower::new(id, watch_of(n), mutant.follower())
         };
         Self {
             seed,
+            mutant,
             rng: Rng::from_seed(seed),
             now,
             epoch: 1,
@@ -103,6 +110,8 @@ impl World {
             wire: Vec::new(),
             sent: 0,
             tokens: BTreeMap::new(),
+            asked_at: vec![now; NODES],
+            has_given_up: vec![false; NODES],
             checks: Checks::new(seed, FOLLOWERS),
         }
     }
@@ -170,75 +179,6 @@ impl World {
         }
     }
 
-    pub(super) fn fault(&mut self) {
-        let peers = (NODES + FOLLOWERS) as u64;
-        let peer = usize::try_from(self.rng.below(peers)).expect("small");
-        match self.rng.below(40) {
-            0..6 => self.disconnect(peer),
-            6..16 => self.connect(peer),
-            16 => (0..NODES + FOLLOWERS).for_each(|peer| self.disconnect(peer)),
-            17 => self.restart_registry(),
-            18 if peer < NODES => {
-                self.disconnect(peer);
-                self.restart_node(peer);
-            }
-            // The whole machine stands still, or its clock jumps.
-            19 => self.now += Duration::from_millis(self.rng.below(20_000)),
-            // A request or an answer is lost. Pushes are not: a connection that
-            // loses one is lost itself.
-            20 => {
-                let is_asked = |one: &(Moment, u64, Message)| one.2.is_asked_again();
-                if let Some(at) = self.wire.iter().position(is_asked) {
-                    self.wire.remove(at);
-                }
-            }
-            21 => self.is_stuck[peer] = [self.rng.chance(0.5), self.rng.chance(0.5)],
-            22..24 => self.is_stuck[peer] = [false; 2],
-            26 => {
-                self.stands_until[peer] = self.now + Duration::from_millis(self.rng.below(15_000));
-            }
-            // By its own word, or by an operator's.
-            24 if peer < NODES => self.nodes[peer].handle_drain(),
-            25 if peer < NODES => {
-                let id = self.nodes[peer].instance().id.clone();
-                // It may be unknown, which the operator is told.
-                let _ = self.directory.handle_drain(self.now, &id, None);
-            }
-            _ => {}
-        }
-    }
-
-    fn restart_node(&mut self, n: usize) {
-        let incarnation = self.nodes[n].instance().owner.incarnation + 1;
-        self.nodes[n] = registration(n, incarnation, self.seed);
-        self.stands_until[n] = self.now;
-        self.told[n] = None;
-        self.tell(n);
-    }
-
-    fn restart_registry(&mut self) {
-        (0..NODES + FOLLOWERS).for_each(|peer| self.disconnect(peer));
-        self.store.lose_unwritten(&mut self.rng);
-        if self.rng.chance(0.3) {
-            self.store.wipe(); // emptied by hand
-        }
-        self.checks.restarted(self.store.kept());
-        let killed_at = self.now;
-        self.now += Duration::from_millis(self.rng.below(15_000));
-        self.epoch += 1;
-        let config = DirectoryConfig::default();
-        for until in &mut self.known_until {
-            // What it has on its disk tells it to wait for them.
-            let is_waited_for = *until > killed_at && !self.store.is_empty();
-            let linger = is_waited_for.then(|| self.now + config.linger);
-            *until = linger.unwrap_or(Moment::ZERO);
-        }
-        self.directory = Directory::new(self.now, Epoch(self.epoch), config);
-        for (instance, ttl) in self.store.kept() {
-            self.directory.restore(self.now, instance.clone(), *ttl);
-        }
-    }
-
     pub(super) fn step(&mut self) {
         self.now += STEP;
         (0..NODES + FOLLOWERS).for_each(|peer| self.tell(peer));
@@ -276,11 +216,13 @@ impl World {
         let now = self.now;
         let directory = &mut self.directory;
         match message {
-            Message::Register(n, attempt, register) => {
+            Message::Register(n, attempt, mut register) => {
                 let owner = register.instance.owner;
                 let id = register.instance.id.clone();
-                let granted = directory.handle_register(now, register);
-                if let Ok(granted) = granted {
+                self.mutant.hide_start(directory, &mut register);
+                let mut granted = directory.handle_register(now, register);
+                if let Ok(granted) = &mut granted {
+                    granted.token = self.mutant.told(granted.token);
                     self.checks.held(&id, owner);
                     self.tokens.insert(id, granted.token);
                 }
@@ -288,17 +230,26 @@ impl World {
             }
             Message::Renew(n, attempt, token) => {
                 let id = self.nodes[n].instance().id.clone();
+                let token = self.mutant.held(directory, &id, token);
                 let renewed = directory.handle_renew(now, &id, token);
                 self.answer(Message::Renewed(n, attempt, renewed), None);
             }
-            Message::Granted(n, attempt, Ok(granted)) => {
+            Message::Granted(n, attempt, Ok(mut granted)) => {
+                granted.ttl += self.mutant.too_long(now, self.asked_at[n]);
                 self.nodes[n].handle_granted(now, attempt, granted);
             }
-            Message::Granted(n, _, Err(refusal)) => self.nodes[n].handle_refused(now, refusal),
-            Message::Renewed(n, attempt, Ok(renewed)) => {
+            Message::Granted(n, _, Err(refusal)) => {
+                self.has_given_up[n] |= self.mutant == Mutant::GivesUp;
+                self.nodes[n].handle_refused(now, refusal);
+            }
+            Message::Renewed(n, attempt, Ok(mut renewed)) => {
+                renewed.ttl += self.mutant.too_long(now, self.asked_at[n]);
                 self.nodes[n].handle_renewed(now, attempt, renewed);
             }
-            Message::Renewed(n, _, Err(error)) => self.nodes[n].handle_unheld(now, error),
+            Message::Renewed(n, _, Err(error)) => {
+                self.has_given_up[n] |= self.mutant == Mutant::GivesUp;
+                self.nodes[n].handle_unheld(now, error);
+            }
             Message::Subscribe(n, watch, have) => {
                 let id = SubscriberId(n as u128);
                 directory
@@ -312,10 +263,12 @@ impl World {
             // Who does not hold the id any more learns it by its next renewal.
             Message::Drain(n, token) => {
                 let id = &self.nodes[n].instance().id;
+                let token = self.mutant.held(directory, id, token);
                 let _ = directory.handle_drain(now, id, Some(token));
             }
             Message::Idle(n, token) => {
                 let id = &self.nodes[n].instance().id;
+                let token = self.mutant.held(directory, id, token);
                 let _ = directory.handle_idle(now, id, token);
             }
             Message::Drained(n, token, step) => {
@@ -345,10 +298,13 @@ impl World {
                 && let Some(command) = self.nodes[n].poll_output()
             {
                 match command {
+                    Command::Register { .. } if self.has_given_up[n] => {}
                     Command::Register { attempt, register } => {
+                        self.asked_at[n] = self.now;
                         self.send(Message::Register(n, attempt, *register));
                     }
                     Command::Renew { attempt, token } => {
+                        self.asked_at[n] = self.now;
                         self.send(Message::Renew(n, attempt, token));
                     }
                     Command::Drain { token } => self.send(Message::Drain(n, token)),
@@ -364,6 +320,9 @@ impl World {
                 && let Some(output) = self.followers[n].poll_output()
             {
                 match output {
+                    FollowerOutput::Subscribe { have: Some(_), .. }
+                    | FollowerOutput::Resync { .. }
+                        if self.mutant == Mutant::NoResync => {}
                     FollowerOutput::Subscribe { watch, have } => {
                         self.send(Message::Subscribe(n, watch, have));
                     }
@@ -472,7 +431,7 @@ impl World {
     }
 }
 
-fn registration(n: usize, incarnation: u64, seed: u64) -> Registration {
+fn registration(n: usize, incarnation: u64, seed: u64, mutant: Mutant) -> Registration {
     let owner = Owner {
         id: OwnerId(n as u128),
         incarnation,
@@ -480,5 +439,5 @@ fn registration(n: usize, incarnation: u64, seed: u64) -> Registration {
     let id = InstanceId::new(&format!("node-{}", id_of(n))).expect("a valid id");
     let address = "10.0.0.1:7000".parse().expect("a valid address");
     let instance = Instance::new(id, service_of(n), address, owner);
-    Registration::new(instance, RegistrationConfig::default(), seed ^ n as u64)
+    Registration::new(instance, mutant.registration(), seed ^ n as u64)
 }
