@@ -136,10 +136,10 @@ impl Desk {
         true
     }
 
-    fn origin(&self, service: &ServiceName) -> String {
+    fn origin(&self, service: &ServiceName) -> Origin {
         let whole = self.whole.as_deref().map(Origin::of);
         let origin = whole.or_else(|| self.asking.origin(service));
-        origin.unwrap_or(Origin::Disk).word().to_owned()
+        origin.unwrap_or(Origin::Disk)
     }
 
     /// A datagram of a caller of Lars; the answer is in `out`.
@@ -244,7 +244,7 @@ impl Desk {
             | Request::Pick { service }
             | Request::Report { service, .. }
             | Request::ReportAddress { service, .. }
-            | Request::List { service }
+            | Request::List { service, .. }
             | Request::Explain { service } => service,
         };
         let found = self.service(now, name);
@@ -256,10 +256,9 @@ impl Desk {
             }
             Err((code, text)) => {
                 let is_early = code == Code::NoSuchService && self.is_early(name);
-                let refused = Reply::refused(code, text);
                 return Reply {
                     is_early,
-                    ..refused
+                    ..Reply::refused(code, text)
                 };
             }
         };
@@ -285,9 +284,8 @@ impl Desk {
                 load,
                 ..
             } => {
-                let mut outcome = Outcome::of(end.into());
+                let mut outcome = Outcome::of(end.into()).with_load(load.into());
                 outcome.latency = latency_us.map(Duration::from_micros);
-                outcome.load = load.into();
                 if !service.report(now, host, &outcome) {
                     self.stale_reports += 1;
                 }
@@ -301,12 +299,14 @@ impl Desk {
                 let text = format!("{name} has no host at {address}");
                 Reply::refused(Code::NoHosts, text)
             }
-            asked @ (Request::List { .. } | Request::Explain { .. }) => {
-                let answer = match asked {
-                    Request::List { .. } => service.list(),
-                    _ => service.explain(now),
-                };
-                Reply::of(answer.from(self.origin(&name)))
+            Request::List { from, .. } => {
+                let origin = self.origin(&name);
+                let answer = self.services[&name].list(now, origin, from);
+                Reply::of(answer.from(origin.word().to_owned()))
+            }
+            Request::Explain { .. } => {
+                let answer = service.explain(now);
+                Reply::of(answer.from(self.origin(&name).word().to_owned()))
             }
         }
     }
@@ -357,4 +357,46 @@ impl Desk {
 
 fn no_memory(error: &io::Error) -> String {
     format!("memory cannot be made: {error}")
+}
+
+#[cfg(test)]
+mod tests {
+    use waystation_membership::{Instance, InstanceId, Owner, ViewVersion};
+
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_millis(1_000 * (1 + seconds))
+    }
+
+    /// An agent kept all that anybody had ever asked for, and was pushed its
+    /// changes for ever.
+    #[test]
+    fn what_nobody_wants_any_more_is_forgotten() {
+        let registry = "file:///nowhere".parse().unwrap();
+        let mut desk = Desk::new(AgentConfig::new("/nowhere", registry, 1), 1);
+        let [known, unknown] = ["pay", "nobody"].map(|name| ServiceName::new(name).unwrap());
+        for service in [&known, &unknown] {
+            assert!(desk.want(at(0), service));
+        }
+        let mut view = View::empty(known.clone(), ViewVersion::default());
+        let id = InstanceId::new("pay-1").unwrap();
+        let address = "10.0.0.1:7000".parse().unwrap();
+        let one = Instance::new(id.clone(), known.clone(), address, Owner::default());
+        view.instances.insert(id, Arc::new(one));
+        desk.handle_view(at(0), &Arc::new(view));
+
+        assert!(!desk.forget_unwanted(at(60), &unknown));
+        assert!(desk.forget_unwanted(at(61), &unknown));
+        assert!(!desk.forget_unwanted(at(600), &known));
+        // Somebody picks, and is the last one.
+        let service = known.to_string();
+        let reply = desk.handle(at(600), Request::Pick { service }, &mut Vec::new());
+        assert!(matches!(reply.answer, Some(Answer::Picked { .. })));
+        desk.handle_turn(at(1_200));
+        assert!(!desk.forget_unwanted(at(1_200), &known));
+        desk.handle_turn(at(1_201));
+        assert!(desk.forget_unwanted(at(1_201), &known));
+        assert_eq!(desk.views().count(), 0);
+    }
 }

@@ -46,6 +46,7 @@ mod reports;
 mod routes;
 mod service;
 mod unix;
+mod witnesses;
 
 pub use agent::Agent;
 pub use config::{AgentConfig, ReportTo};

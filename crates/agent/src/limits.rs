@@ -81,6 +81,12 @@ pub const PROBE_LINKS_LOOK: Duration = Duration::from_secs(5);
 /// Probes of one service that are sent in one turn. The rest waits for the next.
 pub const PROBES_PER_TURN: usize = 16;
 
+/// Probes in a row without an answer after which a host's word is that they fail.
+pub const PROBES_FAILED: u32 = 3;
+
+/// For how long what a probe found says something of a host.
+pub const PROBE_WORD_FOR: Duration = Duration::from_secs(10);
+
 /// Between two turns while no calls are made.
 pub const IDLE_TURN: Duration = Duration::from_millis(50);
 

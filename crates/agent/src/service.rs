@@ -5,13 +5,19 @@ use std::os::fd::OwnedFd;
 
 use waystation_balance::{Balancer, HostName, Hosts as _, Load, NoPick, Outcome};
 use waystation_base::Moment;
-use waystation_client::protocol::{Answer, Candidate, Code, HostRef, ListedHost, service_hash};
+use waystation_client::protocol::{
+    Answer, Candidate, Code, HostRef, ListedHost, PAGE_HOSTS, service_hash,
+};
 use waystation_client::{Access, Mapping};
-use waystation_membership::{Address, State, Verdict, View};
+use waystation_membership::{
+    Address, CallersWord, InstanceId, LeaseWord, ProbeWord, State, Verdict, View, fuse,
+};
 use waystation_segment::{Keeper, LedgerId, RouteWriter, create_ledger, ledger_words};
 
 use crate::config::AgentConfig;
 use crate::probes::Probed;
+use crate::routes::Origin;
+use crate::witnesses::Witnesses;
 
 /// A service with its segment.
 pub(crate) struct Service {
@@ -25,6 +31,10 @@ pub(crate) struct Service {
     called_at: Option<Moment>,
     /// Whether callers that ask were told a load.
     tells_load: bool,
+    /// What probes say.
+    witnesses: Witnesses,
+    /// Hosts that probes and callers find dead.
+    dead: Vec<InstanceId>,
 }
 
 fn segment(hosts: usize, hash: u64, owner: u64) -> io::Result<(RouteWriter<Mapping>, OwnedFd)> {
@@ -57,6 +67,8 @@ impl Service {
             used_at: now,
             called_at: None,
             tells_load: false,
+            witnesses: Witnesses::default(),
+            dead: Vec::new(),
         })
     }
 
@@ -84,8 +96,34 @@ impl Service {
         if self.keeper.handle_turn(now) {
             self.called_at = Some(now);
         }
+        self.judge(now);
         let called_at = self.called_at;
         called_at.is_some_and(|at| now.saturating_since(at) < crate::limits::BUSY_FOR)
+    }
+
+    /// Has those left out of whom probes and callers say that they are dead, past
+    /// the largest share that ejection may take. They are suspect, not gone: when
+    /// few others are left they are used, for the fault may be ours. Cost: O(hosts
+    /// that do not answer probes).
+    fn judge(&mut self, now: Moment) {
+        let mut dead = Vec::new();
+        for name in self.witnesses.failed(now) {
+            let entry = self.keeper.balancer().table().entry(name);
+            let word = self.keeper.callers(now, name);
+            if let Some(entry) = entry
+                && fuse(LeaseWord::Live, ProbeWord::Failed, word) == Verdict::Gone
+            {
+                dead.push(entry.instance.id.clone());
+            }
+        }
+        for id in &dead {
+            self.keeper.handle_verdict(now, id, Verdict::Suspect);
+        }
+        for id in std::mem::replace(&mut self.dead, dead) {
+            if !self.dead.contains(&id) {
+                self.keeper.handle_verdict(now, &id, Verdict::Use);
+            }
+        }
     }
 
     /// Whether nobody uses it any more.
@@ -145,6 +183,7 @@ impl Service {
 
     /// What came of a probe.
     pub(crate) fn handle_probed(&mut self, now: Moment, host: HostName, probed: Probed) {
+        self.witnesses.handle_probed(now, host, probed);
         let balancer = self.keeper.balancer_mut();
         match probed {
             Probed::Told(load) => {
@@ -200,12 +239,24 @@ impl Service {
         })
     }
 
-    pub(crate) fn list(&self) -> Answer {
+    /// A page of the hosts, those in slots from `from` on, and what is known of
+    /// them, where routes come from `origin`.
+    pub(crate) fn list(&self, now: Moment, origin: Origin, from: u32) -> Answer {
         let balancer = self.keeper.balancer();
-        let hosts = balancer.table().entries().map(|entry| {
+        // That the source is away says nothing of a host.
+        let lease = match origin {
+            Origin::Live => LeaseWord::Live,
+            Origin::Kept | Origin::Disk => LeaseWord::Unknown,
+        };
+        let mut entries = (balancer.table().entries())
+            .filter(|entry| entry.name.slot >= from)
+            .peekable();
+        let hosts = entries.by_ref().take(PAGE_HOSTS).map(|entry| {
             let slot = entry.name.slot;
             let host = balancer.table().host(slot);
             let ejection = balancer.ejection();
+            let probe = self.witnesses.word(now, entry.name);
+            let callers = self.keeper.callers(now, entry.name);
             #[expect(
                 clippy::cast_possible_truncation,
                 clippy::cast_sign_loss,
@@ -216,7 +267,9 @@ impl Service {
                 id: entry.instance.id.to_string(),
                 address: entry.instance.address.to_string(),
                 state: state_word(entry.instance.state).to_owned(),
-                verdict: verdict_word(entry.verdict).to_owned(),
+                verdict: verdict_word(fuse(lease, probe, callers)).to_owned(),
+                probe: probe_word(probe).to_owned(),
+                callers: callers_word(callers).to_owned(),
                 weight: entry.instance.weight,
                 tier: entry.tier,
                 ejected: ejection.is_some_and(|ejection| ejection.is_out(slot).is_some()),
@@ -228,9 +281,11 @@ impl Service {
                 reported_latency_us: host.load.latency_us,
             }
         });
+        let hosts = hosts.collect();
         Answer::Listed {
-            hosts: hosts.collect(),
+            hosts,
             origin: String::new(),
+            next: entries.peek().map(|entry| entry.name.slot),
         }
     }
 
@@ -287,6 +342,22 @@ const fn state_word(state: State) -> &'static str {
         State::Starting => "starting",
         State::Serving => "serving",
         State::Draining => "draining",
+    }
+}
+
+const fn probe_word(word: ProbeWord) -> &'static str {
+    match word {
+        ProbeWord::Ok => "ok",
+        ProbeWord::Failed => "failed",
+        ProbeWord::None => "none",
+    }
+}
+
+const fn callers_word(word: CallersWord) -> &'static str {
+    match word {
+        CallersWord::Ok => "ok",
+        CallersWord::Failing => "failing",
+        CallersWord::None => "none",
     }
 }
 

@@ -327,3 +327,40 @@ fn who_only_counts_calls_finds_the_next_agent() {
     drop(call);
     world.until(|world| world.in_flight() == 0);
 }
+
+/// A service of none and one of ten thousand hosts: nobody is picked from the one
+/// and anybody from the other. Story: the list of a service of some thousand hosts
+/// was longer than a message may be, so that who asked for it was hung up on.
+#[test]
+fn a_service_may_have_no_hosts_or_ten_thousand() {
+    let address = |n: u32| {
+        let at = std::net::Ipv4Addr::from(0x0a01_0000 + n);
+        SocketAddr::from((at, 7000)).into()
+    };
+    let world = World::at((0..10_000).map(address));
+    world.until(|world| world.list().is_ok_and(|hosts| hosts.len() == 10_000));
+    let mut caller = world.caller();
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..5_000 {
+        seen.insert(done(&mut caller));
+    }
+    assert_eq!(caller.source(), Some(Source::Segment));
+    assert!(seen.len() > 1_000, "{} of them are picked", seen.len());
+    // By UDP all are told, a part at a time.
+    let lars = world.lars();
+    let mut told = std::collections::BTreeSet::new();
+    world.until(|_| {
+        told.extend(lars.get_route().unwrap());
+        told.len() == 10_000
+    });
+    // Of a service without hosts both kinds of callers hear that there is none.
+    let mut config = world.config();
+    "empty".clone_into(&mut config.service);
+    let refused = Caller::new(config).pick().unwrap_err();
+    assert!(matches!(refused, Error::Refused { .. }), "{refused}");
+    let empty = LarsCaller {
+        modid: 8,
+        ..world.lars()
+    };
+    assert!(empty.get_route().unwrap().is_empty());
+}

@@ -7,7 +7,7 @@ mod common;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 
-use common::{World, done};
+use common::{World, done, tcp};
 use waystation_balance::{CallEnd, Load, PolicyKind};
 use waystation_client::Source;
 use waystation_membership::Address;
@@ -16,12 +16,16 @@ use waystation_net::{NetConfig, Server};
 
 /// A server without handlers, that says it has so much to do.
 fn host(in_flight: u32) -> (Server, Address) {
+    host_at(in_flight, "127.0.0.1:0".parse().unwrap())
+}
+
+fn host_at(in_flight: u32, at: SocketAddr) -> (Server, Address) {
     let config = NetConfig {
         shards: 1,
         ..NetConfig::default()
     };
     let server = Server::builder(config)
-        .listen("127.0.0.1:0".parse().unwrap(), |_| {
+        .listen(waystation_net::Address::Tcp(at), |_| {
             NativeProtocol::new(Rc::new(Router::new()))
         })
         .on_shard(move |shard| {
@@ -132,5 +136,55 @@ fn a_host_that_is_gone_is_found_out_by_probes() {
     world.until(|world| {
         done(&mut caller);
         world.list().unwrap()[1].error_share > 0.0
+    });
+}
+
+/// Story: a list told the verdict of discovery alone, which says `use` for as long
+/// as a lease lives; and of several hosts that had died ejection left one out.
+#[test]
+fn hosts_that_probes_and_callers_find_dead_are_left_out_whatever_their_leases_say() {
+    let mut hosts: Vec<_> = (0..5).map(|_| host(5)).collect();
+    let world = World::at(hosts.iter().map(|host| host.1.clone()));
+    let mut caller = world.caller();
+    caller.begin().unwrap().end(CallEnd::Ok, TOLD);
+    let is = |world: &World, at: usize, verdict: &str, eligible: bool| {
+        let host = &world.list().unwrap()[at];
+        host.verdict == verdict && host.eligible == eligible
+    };
+    world.until(|world| {
+        done(&mut caller);
+        (0..5).all(|at| world.list().unwrap()[at].probe == "ok" && is(world, at, "use", true))
+    });
+    // Two of them die; what is sent there is refused.
+    let places: Vec<Address> = hosts.iter().map(|host| host.1.clone()).collect();
+    hosts.truncate(3);
+    world.until(|world| {
+        let call = caller.begin().unwrap();
+        let is_there = places[..3].contains(call.address());
+        let end = if is_there {
+            CallEnd::Ok
+        } else {
+            CallEnd::Refused
+        };
+        call.end(end, Load::default());
+        for at in [3, 4] {
+            // Callers that choose by a key go there all the same.
+            if let Some(call) = caller.begin_at(&places[at]) {
+                call.end(CallEnd::Refused, Load::default());
+            }
+        }
+        [3, 4].iter().all(|at| is(world, *at, "gone", false))
+    });
+    assert!((0..3).all(|at| is(&world, at, "use", true)));
+    let dead = &world.list().unwrap()[3];
+    assert_eq!((&*dead.probe, &*dead.callers), ("failed", "failing"));
+    // Who is back answers a probe, and is used again.
+    let _back: Vec<_> = places[3..]
+        .iter()
+        .map(|place| host_at(5, tcp(place)))
+        .collect();
+    world.until(|world| {
+        done(&mut caller);
+        [3, 4].iter().all(|at| is(world, *at, "use", true))
     });
 }

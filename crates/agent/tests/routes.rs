@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use waystation_agent::{Agent, AgentConfig};
 use waystation_balance::{CallEnd, Load};
-use waystation_client::protocol::{Answer, Code, Request};
+use waystation_client::protocol::{Code, hosts};
 use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Socket, Source, machine_now};
 use waystation_registry::RegistryUrl;
 use waystation_route::{AdminClient, RouteConfig, RouteForm, RouteServer};
@@ -94,16 +94,11 @@ impl World {
     /// The ports of a service's hosts, and where they come from.
     fn list(&self, service: &str) -> Result<(Vec<u16>, String), Error> {
         let mut socket = Socket::connect(&self.socket(), WAIT)?;
-        let service = service.to_owned();
-        match socket.ask(&Request::List { service })?.0 {
-            Answer::Listed { hosts, origin } => {
-                let port = |text: &str| text.parse::<SocketAddr>().unwrap().port();
-                let mut ports: Vec<u16> = hosts.iter().map(|one| port(&one.address)).collect();
-                ports.sort_unstable();
-                Ok((ports, origin))
-            }
-            other => panic!("{other:?}"),
-        }
+        let (hosts, origin) = hosts(service, |request| Ok(socket.ask(request)?.0))?;
+        let port = |text: &str| text.parse::<SocketAddr>().unwrap().port();
+        let mut ports: Vec<u16> = hosts.iter().map(|one| port(&one.address)).collect();
+        ports.sort_unstable();
+        Ok((ports, origin))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::clock::{machine_now, machine_now_coarse, pause};
 use crate::error::Error;
 use crate::guard::CallGuard;
 use crate::lars::{LarsCaller, REG_INIT_PAUSE, REG_INIT_TRIES};
-use crate::protocol::{Answer, Code, HostRef, Request};
+use crate::protocol::{self, Answer, Code, HostRef, Request};
 
 /// Where the agent is, and what is asked of it.
 #[derive(Clone, Debug)]
@@ -256,16 +256,13 @@ impl Caller {
         {
             return Ok(hosts.iter().map(|host| host.address.clone()).collect());
         }
-        let service = self.shared.config.service.clone();
-        match (
-            self.shared.ask(&Request::List { service }),
-            &self.shared.config.lars,
-        ) {
-            (Ok(Answer::Listed { hosts, .. }), _) => {
+        let service = &self.shared.config.service;
+        let listed = protocol::hosts(service, |request| self.shared.ask(request));
+        match (listed, &self.shared.config.lars) {
+            (Ok((hosts, _)), _) => {
                 let addresses = hosts.iter().map(|host| host.address.parse());
                 Ok(addresses.filter_map(Result::ok).collect())
             }
-            (Ok(other), _) => Err(Error::BadAnswer(format!("{other:?}"))),
             (Err(Error::Refused { code, text }), _) => Err(Error::Refused { code, text }),
             (Err(error), None) => Err(error),
             (Err(_), Some(lars)) => {

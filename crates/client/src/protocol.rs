@@ -5,8 +5,14 @@
 use serde::{Deserialize, Serialize};
 use waystation_balance::{CallEnd, Load};
 
+use crate::error::Error;
+
 /// Longest message in bytes. A longer one ends its connection.
 pub const MESSAGE_MAX: usize = 1024 * 1024;
+
+/// Hosts of one answer to [`Request::List`], which are as many as fit with long
+/// names. The rest is told to the next question.
+pub const PAGE_HOSTS: usize = 1_000;
 
 /// What a caller asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,10 +53,14 @@ pub enum Request {
         /// How it ended.
         end: End,
     },
-    /// All hosts and what is known of them.
+    /// Hosts and what is known of them, at most [`PAGE_HOSTS`] of them; see
+    /// [`hosts`].
     List {
         /// The service's name.
         service: String,
+        /// Those from here on: 0, then what the answer before calls `next`.
+        #[serde(default)]
+        from: u32,
     },
     /// Why the next pick would go as it would.
     Explain {
@@ -125,7 +135,7 @@ pub enum Answer {
     },
     /// The result was taken in.
     Reported,
-    /// All hosts.
+    /// Hosts.
     Listed {
         /// They.
         hosts: Vec<ListedHost>,
@@ -133,6 +143,9 @@ pub enum Answer {
         /// or `disk` while it has not answered since the agent's start.
         #[serde(default)]
         origin: String,
+        /// Where the next ones are asked for; none when these are the last.
+        #[serde(default)]
+        next: Option<u32>,
     },
     /// Why.
     Explained {
@@ -172,6 +185,40 @@ impl Answer {
     }
 }
 
+/// All hosts of a service and where they come from, by as many questions as that
+/// takes.
+///
+/// # Errors
+/// Those of `ask`, and [`Error::BadAnswer`].
+pub fn hosts(
+    service: &str,
+    mut ask: impl FnMut(&Request) -> Result<Answer, Error>,
+) -> Result<(Vec<ListedHost>, String), Error> {
+    let (mut all, mut from) = (Vec::new(), 0);
+    loop {
+        let request = Request::List {
+            service: service.to_owned(),
+            from,
+        };
+        match ask(&request)? {
+            Answer::Listed {
+                hosts,
+                origin,
+                next,
+            } => {
+                all.extend(hosts);
+                match next {
+                    // Places only rise, so that this ends.
+                    Some(next) if next > from => from = next,
+                    Some(next) => return Err(Error::BadAnswer(format!("{next} after {from}"))),
+                    None => return Ok((all, origin)),
+                }
+            }
+            other => return Err(Error::BadAnswer(format!("{other:?}"))),
+        }
+    }
+}
+
 /// Why the agent refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -195,8 +242,15 @@ pub struct ListedHost {
     pub address: String,
     /// `starting`, `serving` or `draining`.
     pub state: String,
-    /// Discovery's verdict: `use`, `suspect` or `gone`.
+    /// What the source of routes, probes and callers say together: `use`,
+    /// `suspect` or `gone`.
     pub verdict: String,
+    /// What probes found: `ok`, `failed` or `none`.
+    #[serde(default)]
+    pub probe: String,
+    /// What callers met in the last ten seconds: `ok`, `failing` or `none`.
+    #[serde(default)]
+    pub callers: String,
     /// Its share.
     pub weight: u32,
     /// How near it is.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use waystation_balance::limits::TIERS;
 use waystation_balance::{Balancer, CallEnd, GoneHost, HostName, Merged, Outcome, Standing};
 use waystation_base::Moment;
-use waystation_membership::{Address, InstanceId, Verdict, View};
+use waystation_membership::{Address, CallersWord, InstanceId, Verdict, View};
 
 use crate::error::AttachError;
 use crate::layout::PATH_BYTES_MAX;
@@ -244,7 +244,7 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
         self.has_news = true;
         self.balancer.report(now, name, outcome)?;
         if let Some(entry) = self.balancer.table().entry(name) {
-            self.tally.add(entry, outcome.end, 1);
+            self.tally.add(now, entry, outcome.end, 1);
         }
         Ok(())
     }
@@ -253,6 +253,11 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
     /// Cost: O(hosts).
     pub fn drain_ends(&mut self, visit: impl FnMut(&HostEnds)) {
         self.tally.drain(visit);
+    }
+
+    /// What calls to a host met lately, of all callers together.
+    pub fn callers(&self, now: Moment, name: HostName) -> CallersWord {
+        self.tally.callers(now, name)
     }
 
     /// Nothing more is written here; callers attach elsewhere.
@@ -317,7 +322,7 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
             }
             self.balancer.report_many(now, name, &outcome, count);
             if let Some(entry) = self.balancer.table().entry_at(slot) {
-                self.tally.add(entry, end, count);
+                self.tally.add(now, entry, end, count);
             }
         }
         if load.is_reported() {

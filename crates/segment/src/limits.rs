@@ -1,5 +1,14 @@
 //! Every bound of this crate, with what happens when it is reached.
 
+use std::time::Duration;
+
+/// For how long the end of a call says something of its host. Then nobody is
+/// known to have called it.
+pub const CALLERS_WINDOW: Duration = Duration::from_secs(10);
+
+/// Failures in a row after which callers are said to fail at a host.
+pub const CALLERS_FAILURES: u32 = 3;
+
 /// Most hosts that one segment holds. A service with more is refused when its
 /// segment is made, and its callers ask the agent instead.
 pub const HOSTS_MAX: u32 = 65_536;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use waystation_agent::{Agent, AgentConfig};
 use waystation_balance::{CallEnd, Load};
 use waystation_base::{Epoch, MessageId, ServiceName};
-use waystation_client::protocol::{Answer, ListedHost, Request};
+use waystation_client::protocol::{ListedHost, hosts};
 use waystation_client::{Caller, CallerConfig, Socket};
 use waystation_membership::{Instance, InstanceId, Owner, Verdict, View, ViewVersion};
 use waystation_net::{NetConfig, Shard};
@@ -152,12 +152,9 @@ impl World {
     }
 
     fn list(&self) -> Vec<ListedHost> {
-        let service = "hosts".to_owned();
         let mut socket = Socket::connect(&self.socket(), PATIENCE).unwrap();
-        match socket.ask(&Request::List { service }).unwrap().0 {
-            Answer::Listed { hosts, .. } => hosts,
-            other => panic!("{other:?}"),
-        }
+        let listed = hosts("hosts", |request| Ok(socket.ask(request)?.0));
+        listed.unwrap().0
     }
 
     /// Discovery's view.

@@ -11,7 +11,7 @@ use serde_json::json;
 use waystation_agent::{Agent, AgentConfig, ReportTo};
 use waystation_balance::{CallEnd, Load, Reason};
 use waystation_base::hash64;
-use waystation_client::protocol::{Answer, Candidate, Code, End, ListedHost, Request};
+use waystation_client::protocol::{self, Answer, Candidate, Code, End, ListedHost, Request};
 use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Socket};
 use waystation_membership::LarsPair;
 use waystation_net::unix_time;
@@ -108,14 +108,14 @@ pub(crate) fn run(command: &HostCommand, config: &Config, as_json: bool) -> Resu
             get(&args.service, &socket, as_json, &mut out)
         }
         HostCommand::List(args) => {
-            let service = args.service.clone();
-            match ask(&socket, &Request::List { service })? {
-                Answer::Listed { hosts, origin } => {
-                    warn_of(&origin);
-                    Ok(list(&hosts, as_json, &mut out).context("cannot print")?)
-                }
-                other => Err(strange(&other)),
-            }
+            let listed = Socket::connect(&socket, WAIT).and_then(|mut agent| {
+                protocol::hosts(&args.service, |request| {
+                    agent.ask(request).map(|(answer, _)| answer)
+                })
+            });
+            let (hosts, origin) = listed.map_err(|error| failed(&socket, error))?;
+            warn_of(&origin);
+            Ok(list(&hosts, as_json, &mut out).context("cannot print")?)
         }
         HostCommand::Simulate(args) => {
             drop(out);

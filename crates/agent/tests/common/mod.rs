@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use waystation_agent::{Agent, AgentConfig};
 use waystation_balance::{CallEnd, Load, PolicyKind};
 use waystation_base::ServiceName;
-use waystation_client::protocol::{Answer, ListedHost, Request};
+use waystation_client::protocol::{Answer, ListedHost, Request, hosts};
 use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Socket, machine_now};
 use waystation_membership::{Address, Instance, InstanceId, LarsPair, Owner};
 use waystation_registry::{RegistryUrl, instance_to_json};
@@ -128,11 +128,9 @@ impl World {
     }
 
     pub fn list(&self) -> Result<Vec<ListedHost>, Error> {
-        let service = "pay".to_owned();
-        match self.ask(&Request::List { service })? {
-            Answer::Listed { hosts, .. } => Ok(hosts),
-            other => panic!("{other:?}"),
-        }
+        let mut socket = Socket::connect(&self.socket(), WAIT)?;
+        let listed = hosts("pay", |request| Ok(socket.ask(request)?.0));
+        listed.map(|(hosts, _)| hosts)
     }
 
     pub fn in_flight(&self) -> u32 {
