@@ -1,6 +1,7 @@
 //! The faults that Lars' agent was seen to have, as far as they are in its
 //! answers.
 
+use proptest::prelude::*;
 use waystation_membership::{Instance, InstanceId, Owner, ViewVersion};
 use waystation_wire::lars::HEADER_LEN;
 
@@ -183,4 +184,63 @@ fn noise_is_dropped_and_counted() {
     // A report of nothing is one of a host that is not there.
     pairs.handle(at(0), &[6, 0, 0, 0, 0, 0, 0, 0], &mut out);
     assert_eq!(pairs.counters.stale_reports, 1);
+}
+
+/// Datagrams that are nearly some: with the head of one, cut, or of any bytes.
+fn datagrams() -> impl Strategy<Value = Vec<u8>> {
+    let bytes = prop::collection::vec(any::<u8>(), 0..40);
+    (0..10_i32, bytes, any::<bool>()).prop_map(|(id, body, has_head)| {
+        if !has_head {
+            return body;
+        }
+        let length = u32::try_from(body.len()).unwrap();
+        [&id.to_le_bytes()[..], &length.to_le_bytes(), &body].concat()
+    })
+}
+
+/// A report of any host, with any code, and questions of any pair.
+fn messages() -> impl Strategy<Value = Message> {
+    let pair = (prop_oneof![Just(-5), any::<i32>()], any::<i32>());
+    let host = prop::option::of((any::<i32>(), any::<i32>()));
+    (0..3, pair, host, any::<i32>()).prop_map(|(kind, (modid, cmdid), host, number)| match kind {
+        0 => Message::GetHostRequest(GetHostRequest {
+            seq: number.cast_unsigned(),
+            modid,
+            cmdid,
+        }),
+        1 => Message::ApiGetRouteRequest(GetRouteRequest { modid, cmdid }),
+        _ => Message::ReportRequest(ReportRequest {
+            modid,
+            cmdid,
+            host: host.map(|(ip, port)| HostInfo { ip, port }),
+            retcode: number,
+        }),
+    })
+}
+
+proptest! {
+    /// Whatever comes, the agent answers with a datagram or not at all, and goes on.
+    #[test]
+    fn any_datagrams_are_answered_or_dropped(
+        noise in prop::collection::vec(datagrams(), 0..20),
+        said in prop::collection::vec(messages(), 0..20),
+    ) {
+        let mut pairs = pairs(3);
+        let mut out = Vec::new();
+        for bytes in noise {
+            out.clear();
+            pairs.handle(at(0), &bytes, &mut out);
+            prop_assert!(out.is_empty() || datagram(&out).is_ok());
+        }
+        for message in &said {
+            if let Some(answer) = ask(&mut pairs, 0, message) {
+                prop_assert!(matches!(
+                    answer,
+                    Message::GetHostResponse(_) | Message::ApiGetRouteResponse(_)
+                ));
+            }
+        }
+        let answer = get_host(&mut pairs, 1, -5);
+        prop_assert!(answer.retcode == 0 && answer.host.is_some());
+    }
 }
