@@ -5,9 +5,12 @@
 
 mod common;
 
-use serde_json::Value;
+use std::process::{Child, Command};
 
-use common::chat::{Chat, look_until};
+use serde_json::Value;
+use waystation_test_process::Watchdog;
+
+use common::chat::{Chat, look_until, signal};
 use common::load::{goes_on, lasting_load, size, stop};
 use common::role::Role;
 use common::{run, stderr, stdout};
@@ -73,6 +76,90 @@ fn what_becomes_of_a_logic_shows_in_the_agents_hosts() {
     goes_on(&chat, size.between);
     look_until("calls are counted by the next agent", || {
         is_called(&chat, "im.logic", "logic-1")
+    });
+    stop(load);
+}
+
+/// A process that runs a tenth of the time, until this is dropped.
+struct Slowed {
+    pid: u64,
+    shell: Child,
+    _watchdog: Watchdog,
+}
+
+impl Slowed {
+    fn new(pid: u32) -> Self {
+        let cycle =
+            "while kill -s STOP $0 && sleep 0.09 && kill -s CONT $0 && sleep 0.01; do :; done";
+        let pid = pid.to_string();
+        let shell = Command::new("sh").args(["-c", cycle, &pid]).spawn();
+        let shell = shell.unwrap();
+        Self {
+            pid: pid.parse().unwrap(),
+            _watchdog: Watchdog::over(&shell),
+            shell,
+        }
+    }
+}
+
+impl Drop for Slowed {
+    fn drop(&mut self) {
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
+        signal(self.pid, "CONT");
+    }
+}
+
+/// The share of a host's picks, of all that were made in some looks.
+fn share(chat: &Chat, service: &str, address: &str) -> f64 {
+    let count = |row: &Value| u32::try_from(row["ok"].as_u64()?).ok().map(f64::from);
+    let (mut own, mut all) = (0.0, 0.0);
+    for _ in 0..20 {
+        for row in chat.host(&["simulate", service, "--calls", "20"]) {
+            let calls = count(&row).unwrap_or(0.0);
+            all += calls;
+            own += if row["address"] == address {
+                calls
+            } else {
+                0.0
+            };
+        }
+    }
+    own / all
+}
+
+/// Story: a Logic that was neither dead nor stuck, but slow, was seen by nobody
+/// except those who waited for it.
+#[test]
+fn a_slow_logic_gets_fewer_picks_and_its_time_is_listed() {
+    let chat = Chat::start();
+    let logic = Role::start(chat.dir(), "logic", "3", &["--registry", chat.registry()]);
+    logic.serves();
+    let size = size();
+    let load = lasting_load(&chat, &size);
+    let ids = ["logic-1", "logic-2", "logic-3"];
+    look_until("all are called", || {
+        ids.iter().all(|id| is_called(&chat, "im.logic", id))
+    });
+    let latency = |id: &str| {
+        let host = host(&chat, "im.logic", id);
+        host.and_then(|host| host["latency_us"].as_u64())
+            .unwrap_or(0)
+    };
+    let third = host(&chat, "im.logic", "logic-3").unwrap()["address"].clone();
+    let third = third.as_str().unwrap();
+    look_until("it gets its part", || share(&chat, "im.logic", third) > 0.2);
+    let slowed = Slowed::new(logic.child.id());
+    look_until("its time is longer than that of the others", || {
+        latency("logic-3") > 3 * latency("logic-1").max(latency("logic-2"))
+    });
+    look_until("it gets far less than the others", || {
+        share(&chat, "im.logic", third) < 0.1
+    });
+    goes_on(&chat, size.between);
+    drop(slowed);
+    look_until("it gets its part again", || {
+        share(&chat, "im.logic", third) > 0.2
     });
     stop(load);
 }
