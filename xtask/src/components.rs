@@ -44,6 +44,12 @@ pub(crate) const COMPONENTS: &[Component] = &[
         debian_packages: &["etcd-server"],
     },
     Component {
+        name: "iproute",
+        // Network namespaces of tests begin with a loopback that is down.
+        programs: &["ip"],
+        debian_packages: &["iproute2"],
+    },
+    Component {
         name: "mariadb",
         // Tests make a database of their own with `mariadb-install-db`, which comes with it.
         programs: &["mariadbd"],
