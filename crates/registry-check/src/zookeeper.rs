@@ -15,7 +15,7 @@ use waystation_test_process::{Watchdog, component};
 use zookeeper_client as zk;
 
 use crate::fixture::{Ability, Fixture};
-use crate::proxy::Proxy;
+use crate::proxy::{Mode, Proxy};
 use crate::world::{WAIT, now, since};
 
 const JAR: &str = "/usr/share/java/zookeeper.jar";
@@ -51,6 +51,10 @@ pub struct Ensemble {
     folder: TempDir,
     ports: Vec<[u16; 3]>,
     servers: Vec<Option<Server>>,
+    /// For how many ticks a server goes on that does not hear of its leader.
+    patience: u32,
+    /// By which each finds each other as a leader, if that is under control.
+    roads: Vec<Vec<Proxy>>,
 }
 
 /// What stands at a node.
@@ -363,13 +367,31 @@ impl Ensemble {
     /// # Panics
     /// When they cannot be started.
     pub fn new() -> Self {
+        Self::of(4, false)
+    }
+
+    /// Starts all three, so that [`Ensemble::cut_off`] may be called; one that is
+    /// cut off notices it after so many ticks of half a second.
+    ///
+    /// # Panics
+    /// When they cannot be started.
+    pub fn with_roads(patience: u32) -> Self {
+        Self::of(patience, true)
+    }
+
+    fn of(patience: u32, has_roads: bool) -> Self {
         for _ in 0..STARTS {
             let port = |_| [free_port(), free_port(), free_port()];
             let mut ensemble = Self {
                 folder: tempfile::tempdir().expect("a folder"),
                 ports: (0..3).map(port).collect(),
                 servers: Vec::new(),
+                patience,
+                roads: Vec::new(),
             };
+            if has_roads {
+                ensemble.build_roads();
+            }
             let starting: Vec<Server> = (0..3).map(|member| ensemble.begin(member)).collect();
             ensemble.servers = starting.into_iter().map(ready).collect();
             if ensemble.servers.iter().all(Option::is_some) {
@@ -387,11 +409,52 @@ impl Ensemble {
         let folder = self.folder(member);
         std::fs::create_dir_all(folder.join("data")).expect("a folder");
         std::fs::write(folder.join("data/myid"), member.to_string()).expect("a file");
-        let mut more = "initLimit=20\nsyncLimit=4\n".to_owned();
+        let mut more = format!("initLimit=20\nsyncLimit={}\n", self.patience);
         for (other, [_, peers, elections]) in self.ports.iter().enumerate() {
+            let road = self.roads.get(member).filter(|_| other != member);
+            let peers = road.map_or(*peers, |roads| roads[other].address().port());
             let _ = writeln!(more, "server.{other}=127.0.0.1:{peers}:{elections}");
         }
         spawn(&folder, self.ports[member][0], &more)
+    }
+
+    fn build_roads(&mut self) {
+        let road = |[_, peers, _]: &[u16; 3]| {
+            let road = Proxy::new();
+            road.lead_to(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, *peers))));
+            road
+        };
+        let roads = |_| self.ports.iter().map(road).collect();
+        self.roads = (0..3).map(roads).collect();
+    }
+
+    /// A server that is not the leader.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn follower(&self) -> usize {
+        let is_follower = |member: &usize| {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[*member][0]));
+            ask(address, "srvr").is_some_and(|text| text.contains("Mode: follower"))
+        };
+        (0..3).find(is_follower).expect("two of them are")
+    }
+
+    /// Has a server that is not the leader hear nothing of that one, and the
+    /// other way round. Nobody is told.
+    pub fn cut_off(&self, member: usize) {
+        for road in &self.roads[member] {
+            road.set(Mode::BlackHole);
+        }
+    }
+
+    /// Where one of them is.
+    ///
+    /// # Panics
+    /// Never: it is a URL.
+    pub fn url_of(&self, member: usize) -> RegistryUrl {
+        let url = format!("zookeeper://127.0.0.1:{}/check", self.ports[member][0]);
+        url.parse().expect("it is a URL")
     }
 
     /// Kills a server.

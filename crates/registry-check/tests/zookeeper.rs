@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
+use std::time::Duration;
 
 use waystation_membership::Update;
 use waystation_registry::{Client, RegistryUrl, Session, SessionState};
@@ -184,7 +185,7 @@ fn needs_zookeeper_any_server_may_die() {
     let client = Client::open(&ensemble.url()).expect("a client starts");
     let instance = ZooWorld::instance("a", "a-1");
     let registered = ZooWorld::register_for(&client, instance, WAIT);
-    ZooWorld::is_registered(&registered);
+    let token = ZooWorld::is_registered(&registered).instance.token;
     let watching = ZooWorld::watch(&client, "a");
     ZooWorld::shows(&watching, "a", &["a-1"]);
     for member in 0..3_u32 {
@@ -194,10 +195,37 @@ fn needs_zookeeper_any_server_may_die() {
             let one = view.instances.get("a-1");
             one.is_some_and(|one| one.weight == member + 1)
         });
-        assert!(view.is_some(), "the change is seen");
+        let view = view.expect("the change is seen");
+        let of_session = view.instances["a-1"].token;
+        assert_eq!(of_session, token, "its session went on at another");
         ensemble.start(member as usize);
     }
     ZooWorld::is_registered(&registered);
+}
+
+/// A server that was cut off from its leader went on answering, for as long as it
+/// did not notice, and its clients took each answer for a renewal of their leases,
+/// while the leader had ended their sessions and everybody else saw them go.
+#[test]
+fn needs_zookeeper_a_node_at_a_server_without_its_leader_is_fenced_before_it_is_gone() {
+    if !has_zookeeper() {
+        return;
+    }
+    // It notices after 20 s, long behind the session's 4 s.
+    let ensemble = Ensemble::with_roads(40);
+    let apart = ensemble.follower();
+    let client = Client::open(&ensemble.url_of(apart)).expect("a client starts");
+    let other = Client::open(&ensemble.url_of((apart + 1) % 3)).expect("a client starts");
+    let instance = ZooWorld::instance("a", "a-1");
+    let session = Duration::from_secs(4);
+    let registered = ZooWorld::register_for(&client, instance, session);
+    ZooWorld::is_registered(&registered);
+    // It alone, so that its loss is no mass loss.
+    let watching = ZooWorld::watch(&other, "a");
+    ZooWorld::shows(&watching, "a", &["a-1"]);
+    ensemble.cut_off(apart);
+    ZooWorld::shows(&watching, "a", &[]);
+    assert!(!registered.may_serve(), "it serves and is gone");
 }
 
 /// Two clients, one root each: neither sees what the other has.

@@ -158,6 +158,11 @@ pub const ZOOKEEPER_SESSION: Duration = Duration::from_secs(6);
 /// same lease share one. With more, registrations share the next longer one.
 pub const ZOOKEEPER_LEASES_MAX: usize = 8;
 
+/// Signs of life that a session of registrations gives in its time, each a
+/// question for the server that it is with. Fewer leave less of a lease that is
+/// surely known of: see the document on `ZooKeeper`'s nodes.
+pub const ZOOKEEPER_SIGNS: u32 = 8;
+
 /// Nodes that are read by one question to `ZooKeeper`.
 pub const ZOOKEEPER_READ_TOGETHER: usize = 500;
 

@@ -33,8 +33,10 @@
 //!
 //! What a client registers lives in sessions apart from the one that watches:
 //! one for each length of lease that is asked for. A registration is renewed by
-//! a question in its session, so that its owner knows until when it lives at
-//! least, whatever the connection says.
+//! a question in its session that goes as far as the leader, so that its owner
+//! knows until when it lives at least, whatever the connection says. The leader
+//! hears of a session up to half a tick late, so a lease lasts a quarter less
+//! than its session. Signs of life between renewals see to it that it is no less.
 
 mod entry;
 mod lease;

@@ -162,19 +162,21 @@ pub(super) fn lost_reads<F: Fixture>(world: &mut World<F>) -> Duration {
     since(start) / CUTS
 }
 
-/// A registry that answers late by a tenth of the lease is a registry: nobody is
-/// fenced, and changes arrive.
+/// A registry that answers late is a registry: nobody is fenced, and changes
+/// arrive. Renewals waited for updates to be answered, and came too late.
 pub(super) fn slow<F: Fixture>(world: &mut World<F>) -> Duration {
+    const UPDATES: u32 = 24;
     world.fixture.start();
+    let lease = Duration::from_secs(4);
     world.network(Mode::Slow(Duration::from_millis(100)));
     let slow = world.proxied_client();
-    let registered = World::<F>::register(&slow, World::<F>::instance("a", "a-1"));
+    let registered = World::<F>::register_for(&slow, World::<F>::instance("a", "a-1"), lease);
     let token = World::<F>::is_registered(&registered).instance.token;
     let watching = World::<F>::watch(&slow, "a");
     World::<F>::shows(&watching, "a", &["a-1"]);
     let start = now();
     // Together these take longer than the lease.
-    for weight in 1..=12 {
+    for weight in 1..=UPDATES {
         World::<F>::update(
             &registered,
             Update {
@@ -187,7 +189,7 @@ pub(super) fn slow<F: Fixture>(world: &mut World<F>) -> Duration {
         assert!(registered.may_serve());
     }
     assert_eq!(registered.status().instance.token, token);
-    since(start) / 12
+    since(start) / UPDATES
 }
 
 /// A registry that answers nonsense, before anything was heard of it and after,

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use waystation_base::{Epoch, FencingToken};
+use waystation_base::{Epoch, FencingToken, Moment};
 use waystation_membership::limits::{TTL_MAX, TTL_MIN};
 use waystation_membership::{DirectoryConfig, Instance, InstanceId, SubscriberId, ViewVersion};
 use waystation_net::{Address, Shard};
@@ -298,15 +298,16 @@ impl Store for Etcd {
         ))
     }
 
-    async fn prolong(bid: &Bid<'_, Self>) -> Result<Option<Duration>, Fault> {
+    async fn prolong(bid: &Bid<'_, Self>) -> Result<bool, Fault> {
         let lease = bid.keep.lease();
         match lease.and_then(|lease| Some((lease.id()?, lease))) {
-            Some((id, lease)) => lease.prolong(bid.wire, id).await,
-            None => Ok(None),
+            Some((id, lease)) => Ok(lease.prolong(bid.wire, id).await?.is_some()),
+            None => Ok(false),
         }
     }
 
-    fn ttl(_wire: &Wire, keep: &Keep) -> Duration {
+    fn ttl(_wire: &Wire, keep: &Keep, _asked: Moment) -> Duration {
+        // It was prolonged behind that, and counts from then.
         keep.lease().map_or(Duration::ZERO, |lease| lease.ttl())
     }
 
@@ -325,6 +326,7 @@ impl Store for Etcd {
         keep: &Keep,
         _id: &InstanceId,
         held: &Held<Mark>,
+        _asked: Moment,
     ) -> Result<Renewing, Fault> {
         let lease = keep.lease().ok_or(Fault::Nonsense("there is no lease"))?;
         let ttl = lease.prolong(wire, held.mark.lease).await?;

@@ -1,8 +1,16 @@
-//! What a registration is to do, one thing after another.
+//! What a registration is to do, one thing after another; renewals beside that.
 
+use waystation_base::Moment;
 use waystation_membership::{Attempt, Instance, Register};
 
 use crate::backend::Registering;
+
+/// An attempt, and when it came here: what its answer grants counts from then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) attempt: Attempt,
+    pub(crate) at: Moment,
+}
 
 /// What is to be done. Orders of one kind replace each other, so that a store
 /// that is slow makes no queue.
@@ -13,8 +21,8 @@ use crate::backend::Registering;
 )]
 pub(crate) struct Wanted {
     instance: Option<Box<Instance>>,
-    register: Option<(Attempt, Box<Register>)>,
-    renew: Option<Attempt>,
+    register: Option<(Asked, Box<Register>)>,
+    renew: Option<Asked>,
     is_update: bool,
     is_drain: bool,
     is_idle: bool,
@@ -24,8 +32,7 @@ pub(crate) struct Wanted {
 /// What is done next.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Register(Attempt, Box<Register>),
-    Renew(Attempt),
+    Register(Asked, Box<Register>),
     Update(Box<Instance>),
     Drain,
     Idle,
@@ -44,7 +51,7 @@ impl Order {
     /// How to want it again, if nobody else does.
     pub(crate) fn again(&self) -> Option<Again> {
         match self {
-            Self::Register(..) | Self::Renew(_) | Self::Deregister => None,
+            Self::Register(..) | Self::Deregister => None,
             Self::Update(_) => Some(Again::Update),
             Self::Drain => Some(Again::Drain),
             Self::Idle => Some(Again::Idle),
@@ -53,11 +60,14 @@ impl Order {
 }
 
 impl Wanted {
-    pub(crate) fn want(&mut self, instance: Box<Instance>, what: Registering) {
+    /// Something is wanted, from `at` on.
+    pub(crate) fn want(&mut self, at: Moment, instance: Box<Instance>, what: Registering) {
         self.instance = Some(instance);
         match what {
-            Registering::Register(attempt, register) => self.register = Some((attempt, register)),
-            Registering::Renew(attempt) => self.renew = Some(attempt),
+            Registering::Register(attempt, register) => {
+                self.register = Some((Asked { attempt, at }, register));
+            }
+            Registering::Renew(attempt) => self.renew = Some(Asked { attempt, at }),
             Registering::Update(_) => self.is_update = true,
             Registering::Drain => self.is_drain = true,
             Registering::Idle => self.is_idle = true,
@@ -73,13 +83,15 @@ impl Wanted {
         }
     }
 
+    /// The next renewal. It waits for no order: a lease ends meanwhile.
+    pub(crate) fn next_renewal(&mut self) -> Option<Asked> {
+        self.renew.take()
+    }
+
     /// The next order. The last word of a registration comes last.
     pub(crate) fn next(&mut self) -> Option<Order> {
-        if let Some((attempt, register)) = self.register.take() {
-            return Some(Order::Register(attempt, register));
-        }
-        if let Some(attempt) = self.renew.take() {
-            return Some(Order::Renew(attempt));
+        if let Some((asked, register)) = self.register.take() {
+            return Some(Order::Register(asked, register));
         }
         if std::mem::take(&mut self.is_update) {
             return self.instance.clone().map(Order::Update);
@@ -105,7 +117,8 @@ mod tests {
         let mut want = |weight: u32, what| {
             let mut instance = instance("a", "a-1");
             instance.weight = weight;
-            wanted.want(Box::new(instance), what);
+            let at = Moment::from_millis(weight.into());
+            wanted.want(at, Box::new(instance), what);
         };
         want(1, Registering::Deregister);
         want(1, Registering::Drain);
@@ -115,7 +128,12 @@ mod tests {
         }
         want(8, Registering::Renew(Attempt(4)));
         want(8, Registering::Renew(Attempt(5)));
-        assert!(matches!(wanted.next(), Some(Order::Renew(Attempt(5)))));
+        let asked = Asked {
+            attempt: Attempt(5),
+            at: Moment::from_millis(8),
+        };
+        assert_eq!(wanted.next_renewal(), Some(asked));
+        assert_eq!(wanted.next_renewal(), None);
         let Some(Order::Update(instance)) = wanted.next() else {
             panic!("the update is next")
         };

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use waystation_base::FencingToken;
+use waystation_base::{FencingToken, Moment};
 use waystation_membership::{
-    Attempt, DrainStep, Granted, HolderError, Instance, InstanceId, Owner, Refusal, Register,
+    DrainStep, Granted, HolderError, Instance, InstanceId, Owner, Refusal, Register,
     Renewed, State, ViewVersion,
 };
 use waystation_net::{WaitsFor, waiting};
@@ -15,7 +15,7 @@ use waystation_net::{WaitsFor, waiting};
 use super::change::{Changed, change};
 use super::claim::{draining, lost_to, merged};
 use super::drain::{self, Drain};
-use super::orders::{Again, Order, Wanted};
+use super::orders::{Again, Asked, Order, Wanted};
 use super::plan::{Plan, plan};
 use super::shape::{Bid, Renewing, Store, StoreFault, Written};
 use super::shared::Shared;
@@ -36,6 +36,7 @@ pub(crate) struct Registrant<S: Store> {
     /// Whether nothing is in flight any more.
     is_idle: Cell<bool>,
     pub(super) is_busy: Cell<bool>,
+    pub(super) is_renewing: Cell<bool>,
 }
 
 /// What a registration holds.
@@ -59,11 +60,16 @@ impl<S: Store> Registrant<S> {
             drain: Cell::new(None),
             is_idle: Cell::new(false),
             is_busy: Cell::new(false),
+            is_renewing: Cell::new(false),
         }
     }
 
-    pub(super) fn want(&self, instance: Box<Instance>, what: Registering) {
-        self.wanted.borrow_mut().want(instance, what);
+    pub(super) fn want(&self, at: Moment, instance: Box<Instance>, what: Registering) {
+        self.wanted.borrow_mut().want(at, instance, what);
+    }
+
+    pub(super) fn next_renewal(&self) -> Option<Asked> {
+        self.wanted.borrow_mut().next_renewal()
     }
 
     pub(super) fn next(&self) -> Option<Order> {
@@ -132,8 +138,7 @@ impl<S: Store> Registrant<S> {
     pub(super) async fn carry_out(self: &Rc<Self>, shared: &Rc<Shared<S>>, order: Order) {
         let again = order.again();
         let done = match order {
-            Order::Register(attempt, register) => self.register(shared, attempt, &register).await,
-            Order::Renew(attempt) => self.renew(shared, attempt).await,
+            Order::Register(asked, register) => self.register(shared, asked, &register).await,
             Order::Update(instance) => {
                 let is_wanted = |stands: &Instance| merged(&instance, stands);
                 self.change(shared, is_wanted).await
@@ -178,7 +183,7 @@ impl<S: Store> Registrant<S> {
     async fn register(
         self: &Rc<Self>,
         shared: &Rc<Shared<S>>,
-        attempt: Attempt,
+        asked: Asked,
         register: &Register,
     ) -> Result<Option<Event>, S::Fault> {
         if shared.store.see_token(register.token_seen) {
@@ -207,7 +212,7 @@ impl<S: Store> Registrant<S> {
                     return Ok(Some(Event::Refused(self.key, refusal)));
                 }
                 Plan::Keep(_) => match (S::prolong(&bid).await?, stand.take()) {
-                    (Some(_), Some(entry)) => Written::Done(entry),
+                    (true, Some(entry)) => Written::Done(entry),
                     _ => Written::Unsure,
                 },
                 Plan::Write(how, instance) => S::write(&bid, how, instance, stand.as_ref()).await?,
@@ -215,8 +220,8 @@ impl<S: Store> Registrant<S> {
             stand = match written {
                 Written::Done(entry) => {
                     if let Some(instance) = &entry.instance {
-                        let ttl = S::ttl(&wire, keep);
-                        self.granted(shared, attempt, instance, entry.mark, ttl);
+                        let ttl = S::ttl(&wire, keep, asked.at);
+                        self.granted(shared, asked, instance, entry.mark, ttl);
                     }
                     return Ok(None);
                 }
@@ -232,7 +237,7 @@ impl<S: Store> Registrant<S> {
     fn granted(
         self: &Rc<Self>,
         shared: &Rc<Shared<S>>,
-        attempt: Attempt,
+        asked: Asked,
         instance: &Arc<Instance>,
         mark: S::Mark,
         ttl: Duration,
@@ -247,7 +252,7 @@ impl<S: Store> Registrant<S> {
             self.drain.set(None);
         }
         let granted = Granted { token, ttl, state };
-        let event = Event::Granted(self.key, attempt, granted);
+        let event = Event::Granted(self.key, asked.attempt, granted);
         shared.events.push(event);
         if state == State::Draining {
             let at = shared.store.version(&mark);
@@ -259,18 +264,41 @@ impl<S: Store> Registrant<S> {
         }
     }
 
-    async fn renew(&self, shared: &Shared<S>, attempt: Attempt) -> Result<Option<Event>, S::Fault> {
+    /// Renews what it holds, and tells what came of it.
+    pub(super) async fn renew(&self, shared: &Shared<S>, asked: Asked) {
+        match self.try_renew(shared, asked).await {
+            Ok(None) => {}
+            Ok(Some(event)) => {
+                shared.events.push(event);
+            }
+            Err(fault) => self.tell(shared, &fault),
+        }
+    }
+
+    async fn try_renew(
+        &self,
+        shared: &Shared<S>,
+        asked: Asked,
+    ) -> Result<Option<Event>, S::Fault> {
         let Some(held) = self.held.get() else {
             return Ok(Some(Event::Unheld(self.key, HolderError::Unknown)));
         };
         let wire = S::wire_of(shared, &self.keep).await?;
-        let renewing = shared.store.renew(&wire, &self.keep, &self.id, &held);
-        match renewing.await? {
+        let renewing = shared
+            .store
+            .renew(&wire, &self.keep, &self.id, &held, asked.at);
+        let renewing = renewing.await?;
+        if self.held.get() != Some(held) {
+            // What it held is no more, by an order that was carried out
+            // meanwhile: that has told so.
+            return Ok(None);
+        }
+        match renewing {
             Renewing::Kept(ttl) => {
                 let drain = self.drain.get();
                 let state = drain.map_or(State::Serving, |_| State::Draining);
                 let renewed = Renewed { ttl, state, drain };
-                Ok(Some(Event::Renewed(self.key, attempt, renewed)))
+                Ok(Some(Event::Renewed(self.key, asked.attempt, renewed)))
             }
             Renewing::Over(instance) => {
                 self.held.set(None);

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use waystation_base::FencingToken;
+use waystation_base::{FencingToken, Moment};
 use waystation_membership::{Instance, InstanceId, Register, SubscriberId, ViewVersion};
 
 use super::plan::How;
@@ -168,23 +168,26 @@ pub(crate) trait Store: Sized + 'static {
         stand: Option<&Entry<Self::Mark>>,
     ) -> Result<Written<Self::Mark>, Self::Fault>;
 
-    /// Sees to it that what keeps this registration lives on; for how long, or
-    /// `None` when it is over.
-    async fn prolong(bid: &Bid<'_, Self>) -> Result<Option<Duration>, Self::Fault>;
+    /// Sees to it that what keeps this registration lives on; false when it is
+    /// over.
+    async fn prolong(bid: &Bid<'_, Self>) -> Result<bool, Self::Fault>;
 
-    /// For how long what keeps a registration lives from its last word on.
-    fn ttl(wire: &Self::Wire, keep: &Self::Keep) -> Duration;
+    /// For how long what keeps a registration surely lives, counted from when
+    /// that was asked for.
+    fn ttl(wire: &Self::Wire, keep: &Self::Keep, asked: Moment) -> Duration;
 
     /// The registration did not get its id.
     async fn let_go(bid: &Bid<'_, Self>) -> Result<(), Self::Fault>;
 
-    /// Sees to it that what is held is held on.
+    /// Sees to it that what is held is held on, for a time that counts from when
+    /// that was asked for. May be under way beside anything else.
     async fn renew(
         &self,
         wire: &Self::Wire,
         keep: &Self::Keep,
         id: &InstanceId,
         held: &Held<Self::Mark>,
+        asked: Moment,
     ) -> Result<Renewing, Self::Fault>;
 
     /// Takes the entry out, with the word that this was meant.

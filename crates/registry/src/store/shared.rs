@@ -181,7 +181,8 @@ impl<S: Store> Shared<S> {
         }
     }
 
-    /// One task a registration carries its orders out, one after another.
+    /// One task a registration carries its orders out, one after another, and
+    /// another one renews: a lease ends while an order waits for its answer.
     pub(super) fn registration(
         self: &Rc<Self>,
         key: Key,
@@ -200,11 +201,43 @@ impl<S: Store> Shared<S> {
             let new = || Rc::new(Registrant::new(key, instance.id.clone(), drain));
             Rc::clone(all.entry(key).or_insert_with(new))
         };
-        registrant.want(instance, what);
+        let is_renewal = matches!(what, Registering::Renew(_));
+        registrant.want(self.shard.now(), instance, what);
         if is_last {
             self.registrants.borrow_mut().remove(&key);
         }
-        self.work(&registrant);
+        if is_renewal {
+            self.renew(&registrant);
+        } else {
+            self.work(&registrant);
+        }
+    }
+
+    /// Renews what a registrant holds, unless that is under way.
+    fn renew(self: &Rc<Self>, registrant: &Rc<Registrant<S>>) {
+        if registrant.is_renewing.replace(true) {
+            return;
+        }
+        let registrant = Rc::clone(registrant);
+        self.spawn_work(async move |shared| {
+            while let Some(asked) = registrant.next_renewal() {
+                if S::takes_orders(shared) {
+                    registrant.renew(shared, asked).await;
+                }
+            }
+            registrant.is_renewing.set(false);
+        });
+    }
+
+    /// Carries something out that the end of the backend waits for.
+    fn spawn_work(self: &Rc<Self>, work: impl AsyncFnOnce(&Rc<Self>) + 'static) {
+        self.busy.set(self.busy.get() + 1);
+        let shared = Rc::clone(self);
+        self.spawn(async move {
+            work(&shared).await;
+            shared.busy.set(shared.busy.get() - 1);
+            shared.settled.notify_one();
+        });
     }
 
     /// Carries out what a registrant wants, unless that is under way.
@@ -213,19 +246,15 @@ impl<S: Store> Shared<S> {
             return;
         }
         let registrant = Rc::clone(registrant);
-        self.busy.set(self.busy.get() + 1);
-        let shared = Rc::clone(self);
         let turn = self.turn_of(&registrant.id);
-        self.spawn(async move {
+        self.spawn_work(async move |shared| {
             while let Some(order) = registrant.next() {
                 let _turn = turn.lock().await;
-                if S::takes_orders(&shared) {
-                    registrant.carry_out(&shared, order).await;
+                if S::takes_orders(shared) {
+                    registrant.carry_out(shared, order).await;
                 }
             }
             registrant.is_busy.set(false);
-            shared.busy.set(shared.busy.get() - 1);
-            shared.settled.notify_one();
         });
     }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use waystation_base::FencingToken;
+use waystation_base::{FencingToken, Moment};
 use waystation_membership::limits::{TTL_MAX, TTL_MIN};
 use waystation_membership::{Instance, InstanceId, SubscriberId, ViewVersion};
 use waystation_net::Shard;
@@ -78,6 +78,21 @@ impl StoreFault for Fault {
 #[derive(Default)]
 pub(crate) struct Keep {
     lease: RefCell<Option<Rc<Lease>>>,
+}
+
+impl Keep {
+    /// The leader has answered something that was asked at `sent`.
+    fn answered(&self, wire: &Wire, sent: Moment) {
+        if let Some(lease) = &*self.lease.borrow() {
+            lease.answered(wire, sent);
+        }
+    }
+
+    fn ttl(&self, wire: &Wire, asked: Moment) -> Duration {
+        let lease = self.lease.borrow();
+        let ttl = |lease: &Rc<Lease>| lease.ttl(wire, asked);
+        lease.as_ref().map_or(Duration::ZERO, ttl)
+    }
 }
 
 impl Store for ZooKeeper {
@@ -242,6 +257,7 @@ impl Store for ZooKeeper {
         let (store, wire) = (&bid.shared.store, bid.wire);
         let path = store.paths.instance(&instance.id);
         let (data, version) = (data_of(&instance), stand.map_or(0, |one| one.mark.version));
+        let sent = wire.now();
         let written = match how {
             How::New => {
                 let made = wire.create(&path, &data).await;
@@ -256,6 +272,7 @@ impl Store for ZooKeeper {
         };
         match written {
             Ok(stat) if stat.ephemeral_owner == wire.session() => {
+                bid.keep.answered(wire, sent);
                 Ok(Written::Done(store.written(*instance, &stat)))
             }
             Err(fault) if !fault.is_conflict() => Err(fault),
@@ -263,32 +280,40 @@ impl Store for ZooKeeper {
         }
     }
 
-    async fn prolong(bid: &Bid<'_, Self>) -> Result<Option<Duration>, Fault> {
-        // The answer that it stands there was a sign of life.
-        Ok(Some(bid.wire.length()))
+    async fn prolong(bid: &Bid<'_, Self>) -> Result<bool, Fault> {
+        let sent = bid.wire.now();
+        bid.wire.sync().await?;
+        bid.keep.answered(bid.wire, sent);
+        Ok(true)
     }
 
-    fn ttl(wire: &Wire, _keep: &Keep) -> Duration {
-        wire.length()
+    fn ttl(wire: &Wire, keep: &Keep, asked: Moment) -> Duration {
+        keep.ttl(wire, asked)
     }
 
     async fn let_go(_bid: &Bid<'_, Self>) -> Result<(), Fault> {
         Ok(())
     }
 
-    /// Looks whether its node stands, in a session that lives: the question
-    /// itself makes the session live on.
+    /// Looks whether its node stands, and asks the leader whether the session
+    /// lives: a server that is cut off from it answers the first by itself.
     async fn renew(
         &self,
         wire: &Wire,
-        _keep: &Keep,
+        keep: &Keep,
         id: &InstanceId,
         held: &Held<Mark>,
+        asked: Moment,
     ) -> Result<Renewing, Fault> {
-        let stand = self.read(wire, id).await?;
+        let sent = wire.now();
+        // In this order: what is read is what was known behind the other.
+        let (synced, stand) = futures_util::join!(wire.sync(), self.read(wire, id));
+        synced?;
+        keep.answered(wire, sent);
+        let stand = stand?;
         let is_ours = |mark: &Mark| mark.czxid == held.mark.czxid && mark.session == wire.session();
         if stand.as_ref().is_some_and(|entry| is_ours(&entry.mark)) {
-            return Ok(Renewing::Kept(wire.length()));
+            return Ok(Renewing::Kept(keep.ttl(wire, asked)));
         }
         Ok(Renewing::Over(stand.and_then(|entry| entry.instance)))
     }

@@ -12,6 +12,7 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use waystation_base::Moment;
 use waystation_net::{Shard, WaitsFor, until, waiting};
 use zookeeper_client as zk;
 
@@ -252,6 +253,11 @@ impl Wire {
         self.client.session_id().0
     }
 
+    /// The present moment.
+    pub(super) fn now(&self) -> Moment {
+        self.shard.now()
+    }
+
     /// How long the session lives without a word.
     pub(super) fn length(&self) -> Duration {
         self.client.session_timeout()
@@ -272,6 +278,19 @@ impl Wire {
     /// session that moved to another server may have seen more than that has.
     pub(super) async fn sync(&self) -> Result<(), Fault> {
         self.call(self.client.sync("/")).await
+    }
+
+    /// Asks for something that any server answers by itself.
+    pub(super) async fn show_life(&self) -> Result<(), Fault> {
+        self.call(self.client.check_stat("/")).await.map(drop)
+    }
+
+    pub(super) async fn pause(&self, length: Duration) {
+        waiting(
+            WaitsFor::plain("zookeeper pause"),
+            self.shard.sleep(length),
+        )
+        .await;
     }
 
     /// Tells of everything at and below a node from here on.
