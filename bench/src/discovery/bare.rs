@@ -1,5 +1,6 @@
 //! Bare watches of the servers, with nothing around them.
 
+use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -16,9 +17,11 @@ use super::servers::{Backend, Running};
 use super::watchers::payload;
 use crate::timing::now;
 
-/// Watches by plain clients, and one that writes.
+/// Watches by plain clients, all on one thread, and one that writes on another: as ours are.
 pub(crate) struct Bare {
     orders: Option<UnboundedSender<bool>>,
+    /// Dropped when the watches are to end.
+    stays: Option<UnboundedSender<()>>,
     told: Receiver<Told>,
     count: usize,
     runs: Option<Runs>,
@@ -26,8 +29,8 @@ pub(crate) struct Bare {
 
 /// Where they run; ends when there are no more orders.
 enum Runs {
-    Thread(JoinHandle<()>),
-    Shard(#[expect(dead_code, reason = "kept for its end")] Box<Server>),
+    Threads([JoinHandle<()>; 2]),
+    Shards(#[expect(dead_code, reason = "kept for its end")] Box<Server>),
 }
 
 /// What clients tell.
@@ -49,26 +52,42 @@ impl Bare {
     pub(crate) fn start(server: &Running, count: usize) -> Result<Option<Self>> {
         let (tell, told) = mpsc::channel();
         let (orders, taken) = unbounded_channel();
+        let (stays, stay) = unbounded_channel();
         let address = server.address;
         let runs = match server.backend {
             Backend::Embedded => return Ok(None),
             Backend::ZooKeeper => {
-                let run = move || zookeeper(&address.to_string(), count, taken, &tell);
-                let thread = std::thread::Builder::new().name("bare".to_owned());
-                Runs::Thread(thread.spawn(run)?)
+                let (at, its) = (address.to_string(), tell.clone());
+                let watch = thread("bare watches", tell.clone(), async move || {
+                    watch_zookeeper(&at, count, stay, &its).await
+                })?;
+                let at = address.to_string();
+                let write = thread("bare writer", tell, async move || {
+                    write_zookeeper(&at, taken).await
+                })?;
+                Runs::Threads([watch, write])
             }
             Backend::Etcd => {
-                let shards = Server::builder(NetConfig::default()).start()?;
-                let run = move |shard: &Shard| {
-                    let work = etcd(shard.clone(), address, count, taken, tell);
-                    shard.spawn(Label::of("bare"), work);
+                let config = NetConfig {
+                    shards: 2,
+                    ..NetConfig::default()
                 };
-                shards.remote().run_on(ShardId(0), run)?;
-                Runs::Shard(Box::new(shards))
+                let shards = Server::builder(config).start()?;
+                let its = tell.clone();
+                shards.remote().run_on(ShardId(0), move |shard: &Shard| {
+                    let work = watch_etcd(shard.clone(), address, count, its);
+                    shard.spawn(Label::of("bare"), work);
+                })?;
+                shards.remote().run_on(ShardId(1), move |shard: &Shard| {
+                    let work = write_etcd(shard.clone(), address, taken, tell);
+                    shard.spawn(Label::of("bare writer"), work);
+                })?;
+                Runs::Shards(Box::new(shards))
             }
         };
         let bare = Self {
             orders: Some(orders),
+            stays: Some(stays),
             told,
             count,
             runs: Some(runs),
@@ -124,8 +143,11 @@ pub(crate) struct Turn {
 impl Drop for Bare {
     fn drop(&mut self) {
         self.orders = None;
-        if let Some(Runs::Thread(thread)) = self.runs.take() {
-            let _ = thread.join();
+        self.stays = None;
+        if let Some(Runs::Threads(threads)) = self.runs.take() {
+            for thread in threads {
+                let _ = thread.join();
+            }
         }
     }
 }
@@ -142,31 +164,39 @@ impl spawns_core::Spawn for OnTokio {
 const FOLDER: &str = "/bare";
 const NODE: &str = "/bare/probe";
 
-fn zookeeper(address: &str, count: usize, orders: UnboundedReceiver<bool>, tell: &Sender<Told>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let spawner = OnTokio;
-    let _scope = spawns_core::enter(&spawner);
-    let done = match runtime {
-        Ok(runtime) => runtime.block_on(watch_zookeeper(address, count, orders, tell)),
-        Err(error) => Err(error.into()),
+/// Does some work on a thread of its own, and tells when that fails.
+fn thread(
+    name: &str,
+    tell: Sender<Told>,
+    work: impl AsyncFnOnce() -> Result<()> + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    let run = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let spawner = OnTokio;
+        let _scope = spawns_core::enter(&spawner);
+        let done = match runtime {
+            Ok(runtime) => runtime.block_on(work()),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = done {
+            tell_fault(&tell, &error.to_string());
+        }
     };
-    if let Err(error) = done {
-        // Whoever waits may have given up.
-        let _ = tell.send(Told::Fault(error.to_string()));
-    }
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    Ok(thread.spawn(run)?)
 }
 
 async fn watch_zookeeper(
     address: &str,
     count: usize,
-    mut orders: UnboundedReceiver<bool>,
+    mut stay: UnboundedReceiver<()>,
     tell: &Sender<Told>,
 ) -> Result<()> {
-    let writer = zk::Client::connect(address).await?;
     let folder = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
-    writer.mkdir(FOLDER, &folder).await?;
+    let client = zk::Client::connect(address).await?;
+    client.mkdir(FOLDER, &folder).await?;
     for _ in 0..count {
         let client = zk::Client::connect(address).await?;
         let mode = zk::AddWatchMode::PersistentRecursive;
@@ -202,6 +232,13 @@ async fn watch_zookeeper(
             }
         });
     }
+    // Nothing is ever sent.
+    stay.recv().await;
+    Ok(())
+}
+
+async fn write_zookeeper(address: &str, mut orders: UnboundedReceiver<bool>) -> Result<()> {
+    let writer = zk::Client::connect(address).await?;
     let data = payload()?.into_bytes();
     let ephemeral = zk::CreateMode::Ephemeral.with_acls(zk::Acls::anyone_all());
     while let Some(is_there) = orders.recv().await {
@@ -219,21 +256,11 @@ fn tell_fault(tell: &Sender<Told>, fault: &str) {
     let _ = tell.send(Told::Fault(fault.to_owned()));
 }
 
-async fn etcd(
-    shard: Shard,
-    address: std::net::SocketAddr,
-    count: usize,
-    mut orders: UnboundedReceiver<bool>,
-    tell: Sender<Told>,
-) {
-    let fault = |error: String| {
-        // Whoever waits may have given up.
-        let _ = tell.send(Told::Fault(error));
-    };
+async fn watch_etcd(shard: Shard, address: SocketAddr, count: usize, tell: Sender<Told>) {
     for _ in 0..count {
         let mut watch = match bare::EtcdWatch::new(&shard, address, "/bare/").await {
             Ok(watch) => watch,
-            Err(error) => return fault(error),
+            Err(error) => return tell_fault(&tell, &error),
         };
         let tell = tell.clone();
         shard.spawn(Label::of("bare watch"), async move {
@@ -252,17 +279,25 @@ async fn etcd(
             }
         });
     }
+}
+
+async fn write_etcd(
+    shard: Shard,
+    address: SocketAddr,
+    mut orders: UnboundedReceiver<bool>,
+    tell: Sender<Told>,
+) {
     let writer = match bare::EtcdWriter::new(&shard, address).await {
         Ok(writer) => writer,
-        Err(error) => return fault(error),
+        Err(error) => return tell_fault(&tell, &error),
     };
     let data = match payload() {
         Ok(data) => data.into_bytes(),
-        Err(error) => return fault(error.to_string()),
+        Err(error) => return tell_fault(&tell, &error.to_string()),
     };
     while let Some(is_there) = orders.recv().await {
         if let Err(error) = writer.write("/bare/probe", is_there.then_some(&data)).await {
-            return fault(error);
+            return tell_fault(&tell, &error);
         }
     }
 }
