@@ -154,6 +154,12 @@ impl Desk {
     }
 
     /// A view came. Once this returns callers see it.
+    ///
+    /// Who is in it only since the guard on losses keeps him is a host like the
+    /// others, and nobody is told which that are. If the guard is right to doubt
+    /// the loss he must carry his share, or the rest carries it for him; if it is
+    /// wrong, what callers and probes meet there ejects him before the guard gives
+    /// in.
     pub(crate) fn handle_view(&mut self, now: Moment, view: &Arc<View>) {
         self.views.insert(view.service.clone(), Arc::clone(view));
         // A route server shows all hosts of a pair as a service of its own.
