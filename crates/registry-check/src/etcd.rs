@@ -16,6 +16,9 @@ use crate::proxy::Proxy;
 /// Starts before it is given up: the port may be taken in between.
 const STARTS: usize = 5;
 
+/// Keys that are written at once, of the 128 that a server takes.
+const TXN_OPS_MAX: usize = 100;
+
 /// One member of etcd, behind two proxies: one that always passes, so that its
 /// address is the same over restarts, and one for faults.
 pub struct Etcd {
@@ -183,6 +186,23 @@ impl Etcd {
         self.ask("/v3/kv/put", &body);
     }
 
+    /// Writes instances, each an id and a text, past every client.
+    ///
+    /// # Panics
+    /// When the server does not.
+    pub fn write_all(&self, instances: &[(String, String)]) {
+        let put = |(id, text): &(String, String)| {
+            let key = base64(format!("/suite/instances/{id}").as_bytes());
+            let value = base64(text.as_bytes());
+            format!(r#"{{"requestPut":{{"key":"{key}","value":"{value}"}}}}"#)
+        };
+        for some in instances.chunks(TXN_OPS_MAX) {
+            let puts: Vec<String> = some.iter().map(put).collect();
+            let body = format!(r#"{{"success":[{}]}}"#, puts.join(","));
+            self.ask("/v3/kv/txn", &body);
+        }
+    }
+
     /// Deletes a key, past every client.
     pub fn delete(&self, key: &str) {
         let body = format!(r#"{{"key":"{}"}}"#, base64(key.as_bytes()));
@@ -203,6 +223,14 @@ impl Etcd {
         let value = answer.split("\"value\":\"").nth(1)?;
         let bytes = from_base64(value.split('"').next()?);
         Some(String::from_utf8(bytes).expect("it is text"))
+    }
+
+    /// Has it say that its disk is full, and take nothing more; or take back that
+    /// it is.
+    pub fn set_full(&self, is_full: bool) {
+        let action = if is_full { "ACTIVATE" } else { "DEACTIVATE" };
+        let body = format!(r#"{{"action":"{action}","memberID":"0","alarm":"NOSPACE"}}"#);
+        self.ask("/v3/maintenance/alarm", &body);
     }
 
     /// Forgets all that was before the present revision.

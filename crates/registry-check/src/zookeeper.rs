@@ -1,9 +1,10 @@
 //! A real `ZooKeeper`, as processes of its own.
 
-use std::fmt::Write as _;
+mod ensemble;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -15,13 +16,18 @@ use waystation_test_process::{Watchdog, component};
 use zookeeper_client as zk;
 
 use crate::fixture::{Ability, Fixture};
-use crate::proxy::{Mode, Proxy};
+use crate::proxy::Proxy;
 use crate::world::{WAIT, now, since};
+
+pub use ensemble::Ensemble;
 
 const JAR: &str = "/usr/share/java/zookeeper.jar";
 
 /// Starts before it is given up: the port may be taken in between.
 const STARTS: usize = 5;
+
+/// Nodes that are written at once, below the megabyte that a server takes.
+const MULTI_NODES: usize = 500;
 
 /// Whether `ZooKeeper` is installed. When it is not that is said, and a failure
 /// with `CI=true`.
@@ -44,17 +50,6 @@ pub struct ZooKeeper {
     root: String,
     /// Where the server is.
     address: Option<SocketAddr>,
-}
-
-/// Three servers, of which two are enough.
-pub struct Ensemble {
-    folder: TempDir,
-    ports: Vec<[u16; 3]>,
-    servers: Vec<Option<Server>>,
-    /// For how many ticks a server goes on that does not hear of its leader.
-    patience: u32,
-    /// By which each finds each other as a leader, if that is under control.
-    roads: Vec<Vec<Proxy>>,
 }
 
 /// What stands at a node.
@@ -216,6 +211,33 @@ impl ZooKeeper {
         });
     }
 
+    /// Writes instances, each an id and a text, as nodes that stay, past every
+    /// client. Either all of them are new, or none is.
+    ///
+    /// # Panics
+    /// When the server does not.
+    pub fn write_all(&self, instances: &[(String, String)]) {
+        let folder = self.path("instances");
+        let options = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
+        with_client(self.address(), async |client| {
+            client.mkdir(&folder, &options).await.expect("a folder");
+            let (_, stat) = client.get_data(&folder).await.expect("it is there");
+            for some in instances.chunks(MULTI_NODES) {
+                let mut writer = client.new_multi_writer();
+                for (id, text) in some {
+                    let path = format!("{folder}/{id}");
+                    let added = if stat.num_children == 0 {
+                        writer.add_create(&path, text.as_bytes(), &options)
+                    } else {
+                        writer.add_set_data(&path, text.as_bytes(), None)
+                    };
+                    added.expect("it is a path");
+                }
+                writer.commit().await.map(drop).expect("it is written");
+            }
+        });
+    }
+
     /// Deletes a node below the root, past every client.
     ///
     /// # Panics
@@ -358,136 +380,5 @@ impl Drop for ZooKeeper {
                 shared.0 = None;
             }
         }
-    }
-}
-
-impl Ensemble {
-    /// Starts all three.
-    ///
-    /// # Panics
-    /// When they cannot be started.
-    pub fn new() -> Self {
-        Self::of(4, false)
-    }
-
-    /// Starts all three, so that [`Ensemble::cut_off`] may be called; one that is
-    /// cut off notices it after so many ticks of half a second.
-    ///
-    /// # Panics
-    /// When they cannot be started.
-    pub fn with_roads(patience: u32) -> Self {
-        Self::of(patience, true)
-    }
-
-    fn of(patience: u32, has_roads: bool) -> Self {
-        for _ in 0..STARTS {
-            let port = |_| [free_port(), free_port(), free_port()];
-            let mut ensemble = Self {
-                folder: tempfile::tempdir().expect("a folder"),
-                ports: (0..3).map(port).collect(),
-                servers: Vec::new(),
-                patience,
-                roads: Vec::new(),
-            };
-            if has_roads {
-                ensemble.build_roads();
-            }
-            let starting: Vec<Server> = (0..3).map(|member| ensemble.begin(member)).collect();
-            ensemble.servers = starting.into_iter().map(ready).collect();
-            if ensemble.servers.iter().all(Option::is_some) {
-                return ensemble;
-            }
-        }
-        panic!("no ports for three servers in {STARTS} tries");
-    }
-
-    fn folder(&self, member: usize) -> PathBuf {
-        self.folder.path().join(member.to_string())
-    }
-
-    fn begin(&self, member: usize) -> Server {
-        let folder = self.folder(member);
-        std::fs::create_dir_all(folder.join("data")).expect("a folder");
-        std::fs::write(folder.join("data/myid"), member.to_string()).expect("a file");
-        let mut more = format!("initLimit=20\nsyncLimit={}\n", self.patience);
-        for (other, [_, peers, elections]) in self.ports.iter().enumerate() {
-            let road = self.roads.get(member).filter(|_| other != member);
-            let peers = road.map_or(*peers, |roads| roads[other].address().port());
-            let _ = writeln!(more, "server.{other}=127.0.0.1:{peers}:{elections}");
-        }
-        spawn(&folder, self.ports[member][0], &more)
-    }
-
-    fn build_roads(&mut self) {
-        let road = |[_, peers, _]: &[u16; 3]| {
-            let road = Proxy::new();
-            road.lead_to(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, *peers))));
-            road
-        };
-        let roads = |_| self.ports.iter().map(road).collect();
-        self.roads = (0..3).map(roads).collect();
-    }
-
-    /// A server that is not the leader.
-    ///
-    /// # Panics
-    /// When there is none.
-    pub fn follower(&self) -> usize {
-        let is_follower = |member: &usize| {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[*member][0]));
-            ask(address, "srvr").is_some_and(|text| text.contains("Mode: follower"))
-        };
-        (0..3).find(is_follower).expect("two of them are")
-    }
-
-    /// Has a server that is not the leader hear nothing of that one, and the
-    /// other way round. Nobody is told.
-    pub fn cut_off(&self, member: usize) {
-        for road in &self.roads[member] {
-            road.set(Mode::BlackHole);
-        }
-    }
-
-    /// Where one of them is.
-    ///
-    /// # Panics
-    /// Never: it is a URL.
-    pub fn url_of(&self, member: usize) -> RegistryUrl {
-        let url = format!("zookeeper://127.0.0.1:{}/check", self.ports[member][0]);
-        url.parse().expect("it is a URL")
-    }
-
-    /// Kills a server.
-    pub fn kill(&mut self, member: usize) {
-        self.servers[member] = None;
-    }
-
-    /// Starts a server again.
-    ///
-    /// # Panics
-    /// When it cannot be started.
-    pub fn start(&mut self, member: usize) {
-        let server = ready(self.begin(member));
-        self.servers[member] = Some(server.expect("it starts again"));
-    }
-
-    /// Where all of them are.
-    ///
-    /// # Panics
-    /// Never: it is a URL.
-    pub fn url(&self) -> RegistryUrl {
-        let hosts = self
-            .ports
-            .iter()
-            .map(|[port, ..]| format!("127.0.0.1:{port}"));
-        let hosts: Vec<String> = hosts.collect();
-        let url = format!("zookeeper://{}/check", hosts.join(","));
-        url.parse().expect("it is a URL")
-    }
-}
-
-impl Default for Ensemble {
-    fn default() -> Self {
-        Self::new()
     }
 }

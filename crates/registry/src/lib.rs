@@ -99,6 +99,8 @@ pub use registry::{
     Acks, Change, DrainWaits, Holder, ListedService, RegistrationOptions, Registry, Session,
     SessionState, WatchOptions,
 };
+#[doc(hidden)]
+pub use text::instances_read;
 pub use text::{
     InstanceTextError, instance_from_json, instance_to_json, view_from_json, view_to_json,
 };

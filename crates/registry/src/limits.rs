@@ -27,6 +27,10 @@ pub const EVENTS_PER_TURN: usize = 256;
 /// their turn.
 pub const ORDERS_PER_TURN: usize = 256;
 
+/// Entries of a store that are handled before other tasks of the shard get their
+/// turn. What came in one revision, or is shown in one view, is handled at once.
+pub const ENTRIES_PER_TURN: usize = 256;
+
 /// How long a question waits for its answer, for a connection included.
 pub const QUESTION_WAIT: Duration = Duration::from_secs(5);
 
@@ -148,6 +152,10 @@ pub const DRAIN_POLL: Duration = Duration::from_millis(50);
 /// How long an update, a drain or its end waits before it is tried again, when
 /// the registry gave no answer, or refused it for now.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long an update, a drain or its end waits before it is tried again, when
+/// the store refused it: it may be full, and have room later.
+pub const REFUSED_PAUSE: Duration = Duration::from_secs(2);
 
 /// The session of a client that watches `ZooKeeper`, in which its subscribers
 /// stand. Shorter notices a dead server sooner, and loses the session on cuts

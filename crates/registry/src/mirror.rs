@@ -22,6 +22,42 @@ pub(crate) struct Mirror {
 
 type Instances = BTreeMap<InstanceId, Arc<Instance>>;
 
+/// Instances that a source holds, by service.
+pub(crate) type ByService = BTreeMap<ServiceName, Instances>;
+
+/// What to do about one service, found out before anything is shown.
+pub(crate) struct Plan {
+    /// What was shown when it was made.
+    before: Option<Arc<View>>,
+    newer: Arc<View>,
+    /// What its watchers are to be told, if anything.
+    content: Option<Content>,
+}
+
+impl Plan {
+    fn new(before: Option<&Arc<View>>, newer: Arc<View>, why: &Reasons) -> Self {
+        let content = match before {
+            Some(old) if old.instances == newer.instances => None,
+            Some(old) if old.at.epoch == newer.at.epoch => {
+                let mut delta = old.delta_to(&newer);
+                for (id, removal) in &mut delta.removed {
+                    *removal = why.get(id).copied().unwrap_or(*removal);
+                }
+                Some(Content::Delta(Arc::new(delta)))
+            }
+            _ => Some(Content::View(Arc::clone(&newer))),
+        };
+        Self {
+            before: before.cloned(),
+            newer,
+            content,
+        }
+    }
+}
+
+/// Why instances are gone.
+type Reasons = BTreeMap<InstanceId, Removal>;
+
 /// What changed in a source.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
@@ -51,25 +87,49 @@ impl Mirror {
         at: ViewVersion,
         instances: impl IntoIterator<Item = Arc<Instance>>,
     ) -> Vec<(SubscriberId, Content)> {
+        let mut by_service = ByService::new();
+        for instance in instances {
+            sort_in(&mut by_service, instance);
+        }
+        let services = self.services_with(&by_service);
+        let plans = services.into_iter().map(|service| {
+            let now_there = by_service.remove(&service).unwrap_or_default();
+            self.plan(service, at, now_there)
+        });
+        let plans = plans.collect();
+        self.carry_out(at, plans)
+    }
+
+    /// The services that are shown or that there is something of: to be planned
+    /// one after another for [`Mirror::carry_out`].
+    pub(crate) fn services_with(&self, by_service: &ByService) -> BTreeSet<ServiceName> {
+        let all = self.views.keys().chain(by_service.keys());
+        all.cloned().collect()
+    }
+
+    /// What to do about one service that just these instances are in. Shows
+    /// nothing yet. Cost: O(instances).
+    pub(crate) fn plan(&self, service: ServiceName, at: ViewVersion, instances: Instances) -> Plan {
+        let before = self.views.get(&service);
+        let newer = View {
+            service,
+            at,
+            instances,
+        };
+        Plan::new(before, Arc::new(newer), &Reasons::new())
+    }
+
+    /// The source holds just what was planned, at a version above all before.
+    /// Gives what is to be pushed. Cost: O(services).
+    pub(crate) fn carry_out(
+        &mut self,
+        at: ViewVersion,
+        plans: Vec<Plan>,
+    ) -> Vec<(SubscriberId, Content)> {
         self.at = at;
         self.is_filled = true;
-        let mut by_service: BTreeMap<ServiceName, Instances> = BTreeMap::new();
-        for instance in instances {
-            let service = by_service.entry(instance.service.clone()).or_default();
-            service.insert(instance.id.clone(), instance);
-        }
-        let known: BTreeSet<ServiceName> = self
-            .views
-            .keys()
-            .chain(by_service.keys())
-            .cloned()
-            .collect();
-        let mut pushes = Vec::new();
-        for service in known {
-            let now_there = by_service.remove(&service).unwrap_or_default();
-            pushes.extend(self.replace(&service, at, now_there, &BTreeMap::new()));
-        }
-        pushes
+        let plans = plans.into_iter();
+        plans.flat_map(|plan| self.show(plan)).collect()
     }
 
     /// The source changed, and is at a version above all before. What is gone went
@@ -81,8 +141,8 @@ impl Mirror {
         changes: Changes,
     ) -> Vec<(SubscriberId, Content)> {
         self.at = at;
-        let mut by_service: BTreeMap<ServiceName, Instances> = BTreeMap::new();
-        let mut why: BTreeMap<InstanceId, Removal> = BTreeMap::new();
+        let mut by_service = ByService::new();
+        let mut why = Reasons::new();
         for (service, id, removal) in changes.gone {
             edit(&mut by_service, &self.views, &service).remove(&id);
             why.insert(id, removal);
@@ -94,7 +154,14 @@ impl Mirror {
         let mut pushes = Vec::new();
         for (service, now_there) in by_service {
             let at = changes.at.get(&service).copied().unwrap_or(at);
-            pushes.extend(self.replace(&service, at, now_there, &why));
+            let newer = View {
+                service,
+                at,
+                instances: now_there,
+            };
+            let before = self.views.get(&newer.service);
+            let plan = Plan::new(before, Arc::new(newer), &why);
+            pushes.extend(self.show(plan));
         }
         pushes
     }
@@ -110,32 +177,25 @@ impl Mirror {
     }
 
     /// Sets one service's instances, if they are others than before.
-    fn replace(
-        &mut self,
-        service: &ServiceName,
-        at: ViewVersion,
-        now_there: Instances,
-        why: &BTreeMap<InstanceId, Removal>,
-    ) -> Vec<(SubscriberId, Content)> {
-        let newer = View {
-            service: service.clone(),
-            at,
-            instances: now_there,
+    fn show(&mut self, mut plan: Plan) -> Vec<(SubscriberId, Content)> {
+        let before = self.views.get(&plan.newer.service);
+        let is_as_planned = match (before, &plan.before) {
+            (Some(before), Some(planned)) => Arc::ptr_eq(before, planned),
+            (None, None) => true,
+            _ => false,
         };
-        let content = match self.views.get(service) {
-            Some(old) if old.instances == newer.instances => return Vec::new(),
-            Some(old) if old.at.epoch == newer.at.epoch => {
-                let mut delta = old.delta_to(&newer);
-                for (id, removal) in &mut delta.removed {
-                    *removal = why.get(id).copied().unwrap_or(*removal);
-                }
-                Content::Delta(Arc::new(delta))
-            }
-            _ => Content::View(Arc::new(newer.clone())),
+        if !is_as_planned {
+            // Somebody began to watch it meanwhile.
+            plan = Plan::new(before, plan.newer, &Reasons::new());
+        }
+        let Some(content) = plan.content else {
+            return Vec::new();
         };
-        self.views.insert(service.clone(), Arc::new(newer));
-        let watchers = (self.subscribers.iter()).filter(|(_, watch)| watch.covers(service));
-        watchers.map(|(id, _)| (*id, content.clone())).collect()
+        let service = plan.newer.service.clone();
+        let watchers = (self.subscribers.iter()).filter(|(_, watch)| watch.covers(&service));
+        let pushes = watchers.map(|(id, _)| (*id, content.clone())).collect();
+        self.views.insert(service, plan.newer);
+        pushes
     }
 
     /// A subscriber watches; gives the views that it is to be pushed, if the
@@ -173,9 +233,15 @@ impl Mirror {
     }
 }
 
+/// Sorts an instance in.
+pub(crate) fn sort_in(by_service: &mut ByService, instance: Arc<Instance>) {
+    let service = by_service.entry(instance.service.clone()).or_default();
+    service.insert(instance.id.clone(), instance);
+}
+
 /// The instances of a service that are to change, as they were at first.
 fn edit<'a>(
-    edited: &'a mut BTreeMap<ServiceName, Instances>,
+    edited: &'a mut ByService,
     views: &BTreeMap<ServiceName, Arc<View>>,
     service: &ServiceName,
 ) -> &'a mut Instances {
@@ -244,6 +310,37 @@ mod tests {
             assert_eq!(held, *mirror.view(&held.service));
             assert_eq!(held.instances.len(), list.len());
         }
+    }
+
+    /// A whole list is made bit by bit, and who came meanwhile was shown that a
+    /// service is empty.
+    #[test]
+    fn who_comes_while_a_list_is_made_misses_nothing() {
+        let mut mirror = Mirror::new();
+        mirror.fill(at(1), some(&[("a", "a-1")]));
+        let mut by_service = ByService::new();
+        for instance in some(&[("a", "a-1"), ("b", "b-1")]) {
+            sort_in(&mut by_service, instance);
+        }
+        let services = mirror.services_with(&by_service).into_iter();
+        let plans: Vec<Plan> = services
+            .map(|service| {
+                let instances = by_service.remove(&service).unwrap();
+                mirror.plan(service, at(2), instances)
+            })
+            .collect();
+        let watch = Watch::Service("b".parse().unwrap());
+        let held = mirror.subscribe(SubscriberId(1), watch);
+        let mut held = (*held[0]).clone();
+        assert_eq!(held.at, at(1), "what is made is not shown yet");
+        let pushes = mirror.carry_out(at(2), plans);
+        assert_eq!(pushes.len(), 1, "the other service is as it was");
+        let Content::Delta(delta) = &pushes[0].1 else {
+            panic!("the epoch is the same")
+        };
+        held.apply(delta).unwrap();
+        assert_eq!(held, *mirror.view(&held.service));
+        assert!(held.instances.contains_key("b-1"));
     }
 
     #[test]

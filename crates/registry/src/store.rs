@@ -19,6 +19,7 @@ mod shape;
 mod shared;
 mod skips;
 mod subscribers;
+mod turns;
 
 pub(crate) use backend::StoreBackend;
 pub(crate) use plan::How;
@@ -27,3 +28,4 @@ pub(crate) use shape::{Bid, Entry, Renewing, Store, StoreFault, Written};
 pub(crate) use shared::{Shared, backoff};
 pub(crate) use skips::{Skipped, Skips};
 pub(crate) use subscribers::Subscriber;
+pub(crate) use turns::Turns;

@@ -3,6 +3,7 @@
 //! One form for all of them: the journal of an embedded registry, static lists,
 //! nodes of a shared registry, and what the command line prints.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -155,11 +156,23 @@ pub fn instance_to_json(instance: &Instance) -> String {
     serde_json::to_string(&form).expect("texts and numbers are JSON")
 }
 
+thread_local! {
+    static READ: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How many instances this thread has read from text: how much of a whole list
+/// is handled before others of a shard have their turn.
+#[doc(hidden)]
+pub fn instances_read() -> u64 {
+    READ.get()
+}
+
 /// The instance that `text` describes, checked.
 ///
 /// # Errors
 /// Names the first fault.
 pub fn instance_from_json(text: &str) -> Result<Instance, InstanceTextError> {
+    READ.set(READ.get() + 1);
     let form: Form = serde_json::from_str(text)?;
     let owner = Owner {
         id: form

@@ -10,6 +10,7 @@ use waystation_membership::{Instance, InstanceId, Removal, ViewVersion, epoch_of
 use super::entry::{Keys, Place, epoch_of, instance_of, number_of};
 use super::proto::event::EventType;
 use super::proto::{Event, KeyValue, ResponseHeader};
+use crate::limits::STORE_SKIPPED_KNOWN_MAX;
 use crate::mirror::Changes;
 use crate::store::{self, Skipped, Skips};
 
@@ -48,6 +49,70 @@ pub(super) struct News {
     pub(super) is_reset: bool,
 }
 
+/// A whole list on its way into a replica, key by key.
+#[derive(Debug, Default)]
+pub(super) struct Filling {
+    epoch: Epoch,
+    epoch_mod: i64,
+    entries: Entries,
+    /// What is no instance: its key, when it was written, and why it is none.
+    skipped: Vec<(Vec<u8>, i64, String)>,
+}
+
+type Entries = BTreeMap<InstanceId, Entry>;
+
+impl Filling {
+    /// Notes what stands at one of the keys.
+    pub(super) fn note(&mut self, keys: &Keys, kv: &KeyValue) {
+        let reason = match keys.place(&kv.key) {
+            Ok(Place::Epoch) => {
+                self.epoch = epoch_of(Some(kv));
+                self.epoch_mod = kv.mod_revision;
+                None
+            }
+            Ok(Place::Instance(id)) => {
+                let (entry, reason) = entry_of(&id, kv);
+                self.entries.insert(id, entry);
+                reason
+            }
+            Ok(Place::Left(_)) => None,
+            Err(reason) => Some(reason),
+        };
+        // With more nobody would be told of it.
+        if let Some(reason) = reason
+            && self.skipped.len() < STORE_SKIPPED_KNOWN_MAX
+        {
+            (self.skipped).push((kv.key.to_vec(), kv.mod_revision, reason));
+        }
+    }
+
+    /// Which version it is of, if it was listed with this header.
+    pub(super) fn at(&self, header: &ResponseHeader) -> ViewVersion {
+        ViewVersion {
+            epoch: self.epoch,
+            number: number_of(header.revision),
+        }
+    }
+
+    /// All instances.
+    pub(super) fn instances(&self) -> impl Iterator<Item = Arc<Instance>> {
+        let entries = self.entries.values();
+        entries.filter_map(|entry| entry.instance.clone())
+    }
+}
+
+/// How many of these events to handle at once: so many or a few more, so that
+/// none of the revisions is split.
+pub(super) fn whole_revisions(events: &[Event], at_least: usize) -> usize {
+    let revision = |event: &Event| event.kv.as_ref().map(|kv| kv.mod_revision);
+    let Some(last) = events.get(at_least.max(1) - 1) else {
+        return events.len();
+    };
+    let behind = &events[at_least.max(1)..];
+    let same = |event: &&Event| revision(event) == revision(last);
+    at_least.max(1) + behind.iter().take_while(same).count()
+}
+
 /// What a client has seen of a store.
 #[derive(Debug)]
 pub(super) struct Replica {
@@ -59,7 +124,7 @@ pub(super) struct Replica {
     epoch_mod: i64,
     cluster: u64,
     term: u64,
-    entries: BTreeMap<InstanceId, Entry>,
+    entries: Entries,
     skips: Skips,
 }
 
@@ -147,38 +212,23 @@ impl Replica {
         )
     }
 
-    /// Takes in a whole list.
-    pub(super) fn fill(&mut self, header: &ResponseHeader, kvs: &[KeyValue]) -> Vec<Skipped> {
+    /// Takes in a whole list. Gives what is to be told, and what was known
+    /// before.
+    pub(super) fn fill(
+        &mut self,
+        header: &ResponseHeader,
+        filling: Filling,
+    ) -> (Vec<Skipped>, Entries) {
         self.cluster = header.cluster_id;
         self.term = header.raft_term;
-        self.entries.clear();
-        let mut epoch = Epoch(0);
-        for kv in kvs {
-            match self.keys.place(&kv.key) {
-                Ok(Place::Epoch) => {
-                    epoch = epoch_of(Some(kv));
-                    self.epoch_mod = kv.mod_revision;
-                }
-                Ok(Place::Instance(id)) => {
-                    let entry = self.note(&id, kv);
-                    self.entries.insert(id, entry);
-                }
-                Ok(Place::Left(_)) => {}
-                Err(reason) => self.skips.skip(&kv.key, kv.mod_revision, reason),
-            }
-        }
-        self.at = ViewVersion {
-            epoch,
-            number: number_of(header.revision),
-        };
+        self.at = filling.at(header);
+        self.epoch_mod = filling.epoch_mod;
         self.floor = self.floor.max(self.at);
-        self.skips.take()
-    }
-
-    /// All instances.
-    pub(super) fn instances(&self) -> impl Iterator<Item = Arc<Instance>> {
-        let entries = self.entries.values();
-        entries.filter_map(|entry| entry.instance.clone())
+        for (key, revision, reason) in filling.skipped {
+            self.skips.skip(&key, revision, reason);
+        }
+        let before = std::mem::replace(&mut self.entries, filling.entries);
+        (self.skips.take(), before)
     }
 
     /// Takes in what a watch tells: whole revisions, in order. What is older

@@ -63,8 +63,21 @@ fn at(epoch: u64, number: u64) -> ViewVersion {
 fn filled() -> Replica {
     let mut replica = Replica::new(keys());
     let kvs = [epoch("1", 2), one("a-1", 5), one("a-2", 6)];
-    assert_eq!(replica.fill(&header(10), &kvs), []);
+    assert_eq!(fill(&mut replica, &header(10), &kvs), []);
     replica
+}
+
+fn instances(replica: &Replica) -> impl Iterator<Item = Arc<Instance>> {
+    let entries = replica.entries.values();
+    entries.filter_map(|entry| entry.instance.clone())
+}
+
+fn fill(replica: &mut Replica, header: &ResponseHeader, kvs: &[KeyValue]) -> Vec<Skipped> {
+    let mut filling = Filling::default();
+    for kv in kvs {
+        filling.note(&keys(), kv);
+    }
+    replica.fill(header, filling).0
 }
 
 fn start(replica: &Replica, header: ResponseHeader, epoch: Option<&KeyValue>) -> Start {
@@ -89,7 +102,7 @@ fn a_list_gives_what_is_there_and_its_version() {
     let replica = filled();
     assert_eq!(replica.at(), at(1, 10));
     assert_eq!(replica.epoch_mod(), 2);
-    let ids: Vec<String> = replica.instances().map(|one| one.id.to_string()).collect();
+    let ids: Vec<String> = instances(&replica).map(|one| one.id.to_string()).collect();
     assert_eq!(ids, ["a-1", "a-2"]);
     let entry = replica.entry(&id("a-1")).unwrap();
     assert_eq!((entry.mark.mod_revision, entry.mark.lease), (5, 9));
@@ -131,9 +144,9 @@ fn a_store_that_went_back_gets_a_higher_epoch() {
     replica.apply(&[event(EventType::Put, one("a-3", 12))]);
     let overtaken = replica.start(floor, &header(11), Some(&found));
     assert_eq!(overtaken, Start::Resume(13));
-    replica.fill(&header(9), &[epoch("2", 9)]);
+    fill(&mut replica, &header(9), &[epoch("2", 9)]);
     assert_eq!(replica.at(), at(2, 9));
-    assert_eq!(replica.instances().count(), 0);
+    assert_eq!(instances(&replica).count(), 0);
 }
 
 #[test]
@@ -240,7 +253,7 @@ fn what_is_known_already_is_left_out() {
     ]);
     assert!(news.touched.is_empty() && news.changes.put.is_empty());
     assert_eq!(replica.at(), at(1, 10));
-    assert_eq!(replica.instances().count(), 2);
+    assert_eq!(instances(&replica).count(), 2);
 }
 
 #[test]
@@ -249,10 +262,10 @@ fn what_is_not_ours_is_told_once() {
     let foreign = kv(b"/w/somebody/else".to_vec(), "x", 3);
     let malformed = kv(keys().instance(&id("a-1")), "{", 4);
     let kvs = [epoch("1", 2), foreign.clone(), malformed.clone()];
-    let skipped = replica.fill(&header(10), &kvs);
+    let skipped = fill(&mut replica, &header(10), &kvs);
     let places: Vec<&str> = skipped.iter().map(|(place, _)| &**place).collect();
     assert_eq!(places, ["/w/somebody/else", "/w/instances/a-1"]);
-    assert_eq!(replica.fill(&header(11), &kvs), []);
+    assert_eq!(fill(&mut replica, &header(11), &kvs), []);
     let again = kv(b"/w/somebody/else".to_vec(), "y", 12);
     let news = replica.apply(&[event(EventType::Put, again)]);
     assert_eq!(news.skipped.len(), 1, "it was written again");
@@ -263,4 +276,18 @@ fn what_is_not_ours_is_told_once() {
     assert_eq!(news.skipped.len(), 1);
     assert_eq!(news.changes.gone[0].2, Removal::Unknown);
     assert!(replica.entry(&id("a-1")).unwrap().instance.is_none());
+}
+
+/// A watch that resumed told of all that was missed in one answer, and all of it
+/// was handled in one turn.
+#[test]
+fn many_events_are_handled_some_revisions_at_a_time() {
+    let revisions = [4, 5, 5, 5, 6, 7];
+    let put = |revision| event(EventType::Put, one("a-1", revision));
+    let events: Vec<Event> = revisions.map(put).into();
+    for (at_least, count) in [(0, 1), (1, 1), (2, 4), (4, 4), (5, 5), (6, 6), (7, 6)] {
+        let whole = whole_revisions(&events, at_least);
+        assert_eq!(whole, count, "at least {at_least}");
+    }
+    assert_eq!(whole_revisions(&[], 3), 0);
 }

@@ -7,13 +7,15 @@ use tonic::{Code, Streaming};
 use waystation_base::{Backoff, Epoch};
 use waystation_net::{Address, WaitsFor, waiting};
 
-use super::proto::{RangeRequest, WatchResponse};
-use super::replica::Start;
+use super::proto::{Event, RangeRequest, WatchResponse};
+use super::replica::{Filling, Start, whole_revisions};
 use super::store::{Etcd, Shared};
 use super::txn::{compare_mod, put};
 use super::wire::{Fault, Wire};
-use crate::limits::{ETCD_PROBE_INTERVAL, EVENTS_MAX, STORE_TEND_INTERVAL, STORE_TRIES};
-use crate::store::backoff;
+use crate::limits::{
+    ENTRIES_PER_TURN, ETCD_PROBE_INTERVAL, EVENTS_MAX, STORE_TEND_INTERVAL, STORE_TRIES,
+};
+use crate::store::{Turns, backoff};
 
 /// Connects to one member after another, for as long as the backend is used.
 pub(super) async fn run(shared: Rc<Shared>) {
@@ -127,18 +129,29 @@ impl Session<'_> {
     }
 
     async fn list(&self, wire: &Wire) -> Result<(), Fault> {
-        let (header, kvs) = wire.list(self.shared.store.keys.all()).await?;
         let store = &self.shared.store;
-        let skipped = store.replica.borrow_mut().fill(&header, &kvs);
-        let (at, floor, instances) = {
-            let replica = store.replica.borrow();
-            let instances: Vec<_> = replica.instances().collect();
-            (replica.at(), replica.floor(), instances)
-        };
-        if at.epoch < floor.epoch {
+        let (header, kvs) = wire.list(store.keys.all()).await?;
+        let (mut filling, mut turns) = (Filling::default(), Turns::new());
+        for kv in kvs {
+            filling.note(&store.keys, &kv);
+            turns.took(1).await;
+        }
+        let at = filling.at(&header);
+        if at.epoch < store.replica.borrow().floor().epoch {
             return Err(reset());
         }
-        let fits = self.shared.show_all(at, &instances, skipped);
+        let instances = filling.instances().collect();
+        let mut before = None;
+        let take_in = || {
+            let (skipped, known) = store.replica.borrow_mut().fill(&header, filling);
+            before = Some(known);
+            skipped
+        };
+        let fits = self.shared.show_all(at, instances, take_in).await;
+        for entry in before.into_iter().flatten() {
+            drop(entry);
+            turns.took(1).await;
+        }
         fits.then_some(()).ok_or_else(too_slow)
     }
 
@@ -182,17 +195,30 @@ impl Session<'_> {
                 }
                 continue;
             }
-            let news = self.shared.store.replica.borrow_mut().apply(&events);
+            self.apply(&events).await?;
             events.clear();
+        }
+    }
+
+    /// Shows whole revisions, a few at a time.
+    async fn apply(&self, mut events: &[Event]) -> Result<(), Fault> {
+        let shared = self.shared;
+        let mut turns = Turns::new();
+        while !events.is_empty() {
+            let count = whole_revisions(events, ENTRIES_PER_TURN);
+            let (some, others) = events.split_at(count);
+            let news = shared.store.replica.borrow_mut().apply(some);
             if news.is_reset {
                 return Err(reset());
             }
-            let at = self.shared.store.replica.borrow().at();
-            let shared = self.shared;
+            let at = shared.store.replica.borrow().at();
             if !shared.show(at, news.changes, &news.touched, news.skipped) {
                 return Err(too_slow());
             }
+            events = others;
+            turns.took(count).await;
         }
+        Ok(())
     }
 
     /// Asks for a sign of life again and again, from a quorum: a watch is silent

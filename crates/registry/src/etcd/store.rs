@@ -12,7 +12,7 @@ use waystation_net::{Address, Shard};
 use super::entry::{Keys, Place, epoch_of, instance_of, number_of};
 use super::entry::{token_behind, token_of, token_to_come};
 use super::lease::{Lease, Leases};
-use super::proto::{KeyValue, RangeRequest, TxnRequest};
+use super::proto::{RangeRequest, TxnRequest};
 use super::replica::{Entry, Mark, Replica, entry_of};
 use super::session;
 use super::txn::{compare_lease, delete, found_in, put, write};
@@ -20,7 +20,7 @@ use super::wire::{Fault, Wire};
 use crate::backend::Events;
 use crate::limits::ETCD_TXN_OPS_MAX;
 use crate::store::{
-    self, Bid, Held, How, Renewing, Store, StoreBackend, StoreFault, Subscriber, Written,
+    self, Bid, Held, How, Renewing, Store, StoreBackend, StoreFault, Subscriber, Turns, Written,
 };
 
 pub(super) type Shared = store::Shared<Etcd>;
@@ -154,21 +154,25 @@ impl Store for Etcd {
         let (header, kvs) = wire.list(self.keys.all()).await?;
         let epoch = self.replica.borrow().at().epoch;
         let number = number_of(header.revision);
-        let instance = |kv: &KeyValue| match self.keys.place(&kv.key) {
-            Ok(Place::Instance(id)) => instance_of(&id, kv).ok(),
-            _ => None,
-        };
-        let instances = kvs.iter().filter_map(instance).collect();
+        let (mut instances, mut turns) = (Vec::new(), Turns::new());
+        for kv in kvs {
+            if let Ok(Place::Instance(id)) = self.keys.place(&kv.key) {
+                instances.extend(instance_of(&id, &kv).ok());
+            }
+            turns.took(1).await;
+        }
         Ok((ViewVersion { epoch, number }, instances))
     }
 
     async fn read_subscribers(&self, wire: &Wire) -> Result<Vec<Subscriber>, Fault> {
         let (_, kvs) = wire.list(self.keys.subscribers()).await?;
-        let read = |kv: &KeyValue| {
-            let id = self.keys.subscriber_of(&kv.key)?;
-            Subscriber::read(id, &kv.value)
-        };
-        Ok(kvs.iter().filter_map(read).collect())
+        let (mut subscribers, mut turns) = (Vec::new(), Turns::new());
+        for kv in kvs {
+            let id = self.keys.subscriber_of(&kv.key);
+            subscribers.extend(id.and_then(|id| Subscriber::read(id, &kv.value)));
+            turns.took(1).await;
+        }
+        Ok(subscribers)
     }
 
     async fn write_subscribers(

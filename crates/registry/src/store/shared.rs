@@ -19,10 +19,11 @@ use super::register::Registrant;
 use super::shape::Store;
 use super::skips::Skipped;
 use super::subscribers::Subscribers;
+use super::turns::Turns;
 use crate::backend::{Event, Events, Key, Registering};
 use crate::error::AskError;
 use crate::limits::CONNECT_PAUSE_MAX;
-use crate::mirror::{Changes, Mirror};
+use crate::mirror::{ByService, Changes, Mirror, sort_in};
 use crate::registry::{DrainWaits, ListedService};
 
 /// What the tasks of a backend share.
@@ -295,23 +296,43 @@ impl<S: Store> Shared<S> {
         self.events.push(Event::Push(subscriber, content))
     }
 
-    /// The store holds just these instances. False when the client cannot keep
-    /// up: it starts over then, so that nothing is missed in silence.
-    pub(crate) fn show_all(
+    /// The store holds just these instances. They are compared with what is shown
+    /// bit by bit; then, at once, `take_in` has the store know them, and tell what
+    /// was skipped, and they are shown. So whoever gives this up has changed
+    /// nothing. False when the client cannot keep up: it starts over then, so that
+    /// nothing is missed in silence.
+    pub(crate) async fn show_all(
         self: &Rc<Self>,
         at: ViewVersion,
-        instances: &[Arc<Instance>],
-        skipped: Vec<Skipped>,
+        instances: Vec<Arc<Instance>>,
+        take_in: impl FnOnce() -> Vec<Skipped>,
     ) -> bool {
-        let pushes = {
+        let mut turns = Turns::new();
+        let (mut by_service, mut draining) = (ByService::new(), BTreeSet::new());
+        for instance in instances {
+            if instance.state == State::Draining {
+                draining.insert(instance.service.clone());
+            }
+            sort_in(&mut by_service, instance);
+            turns.took(1).await;
+        }
+        let services = self.mirror.borrow().services_with(&by_service);
+        let mut plans = Vec::with_capacity(services.len());
+        for service in services {
+            let instances = by_service.remove(&service).unwrap_or_default();
+            let count = instances.len().max(1);
+            plans.push(self.mirror.borrow().plan(service, at, instances));
+            turns.took(count).await;
+        }
+        let skipped = take_in();
+        {
             let mut subscribers = self.subscribers.borrow_mut();
             subscribers.clear_draining();
-            for one in instances.iter().filter(|one| one.state == State::Draining) {
-                subscribers.set_draining(&one.service, true);
+            for service in &draining {
+                subscribers.set_draining(service, true);
             }
-            let mut mirror = self.mirror.borrow_mut();
-            mirror.fill(at, instances.iter().cloned())
-        };
+        }
+        let pushes = self.mirror.borrow_mut().carry_out(at, plans);
         let fits = self.tell(skipped, pushes);
         if fits {
             self.check_registrants(None);
@@ -370,15 +391,12 @@ impl<S: Store> Shared<S> {
         let wire = self.wire_until(deadline).await?;
         let all = self.store.read_all(&wire).await;
         let (at, instances) = all.map_err(|fault| self.no_answer(Some(&fault)))?;
-        let mut views: BTreeMap<ServiceName, View> = BTreeMap::new();
+        let (mut by_service, mut turns) = (ByService::new(), Turns::new());
         for instance in instances {
             if watch.covers(&instance.service) {
-                let service = instance.service.clone();
-                let empty = || View::empty(service.clone(), at);
-                let view = views.entry(service.clone()).or_insert_with(empty);
-                let id = instance.id.clone();
-                view.instances.insert(id, Arc::new(instance));
+                sort_in(&mut by_service, Arc::new(instance));
             }
+            turns.took(1).await;
         }
         let subscribers = if with_holders {
             let holders = self.holders(&wire).await;
@@ -386,13 +404,20 @@ impl<S: Store> Shared<S> {
         } else {
             Vec::new()
         };
-        let listed = views.into_values().map(|view| ListedService {
-            holders: (subscribers.iter())
-                .filter_map(|one| one.holder(&view.service))
-                .collect(),
-            view: Arc::new(view),
-        });
-        Ok(listed.collect())
+        let mut listed = Vec::with_capacity(by_service.len());
+        for (service, instances) in by_service {
+            let holders = subscribers.iter().filter_map(|one| one.holder(&service));
+            listed.push(ListedService {
+                holders: holders.collect(),
+                view: Arc::new(View {
+                    service,
+                    at,
+                    instances,
+                }),
+            });
+            turns.took(1 + subscribers.len()).await;
+        }
+        Ok(listed)
     }
 
     pub(super) async fn drain(

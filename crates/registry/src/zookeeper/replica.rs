@@ -10,6 +10,7 @@ use zookeeper_client::{Stat, WatchedEvent};
 
 use super::entry::{Marks, Paths, Touched, instance_of};
 use super::wire::{Found, Read};
+use crate::limits::STORE_SKIPPED_KNOWN_MAX;
 use crate::mirror::Changes;
 use crate::store::{self, Skipped, Skips};
 
@@ -75,12 +76,60 @@ impl Dirty {
     }
 }
 
-/// What came of taking something in.
-#[derive(Debug)]
+/// Of when it is what was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fit {
+    pub(super) marks: Marks,
+    /// The latest transaction in it.
+    zxid: i64,
+}
+
+impl Fit {
+    pub(super) fn at(&self) -> ViewVersion {
+        self.marks.version(self.zxid)
+    }
+}
+
+/// What was read, made into entries one after another.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    entries: Entries,
+    gone: Vec<String>,
+    /// What is no instance: its name, when it was written, and why it is none.
+    skipped: Vec<(String, i64, String)>,
+}
+
+type Entries = BTreeMap<String, Entry>;
+
+impl Made {
+    /// Makes an entry of what was read.
+    pub(super) fn note(&mut self, name: String, read: &Read, marks: &Marks) {
+        let (entry, reason) = match read {
+            Read::Node(found) => entry_of(&name, found, marks),
+            Read::Closed => closed(),
+            Read::Nothing => return self.gone.push(name),
+        };
+        // With more nobody would be told of it.
+        if let Some(reason) = reason
+            && self.skipped.len() < STORE_SKIPPED_KNOWN_MAX
+        {
+            self.skipped.push((name.clone(), entry.mark.mzxid, reason));
+        }
+        self.entries.insert(name, entry);
+    }
+
+    /// All instances.
+    pub(super) fn instances(&self) -> impl Iterator<Item = Arc<Instance>> {
+        let entries = self.entries.values();
+        entries.filter_map(|entry| entry.instance.clone())
+    }
+}
+
+/// What came of taking in what changed.
+#[derive(Debug, Default)]
 pub(super) struct News {
-    /// Of everything, or of what changed.
-    pub(super) changes: Option<Changes>,
-    /// Whose nodes were touched, if not everything was read.
+    pub(super) changes: Changes,
+    /// Whose nodes were touched.
     pub(super) touched: BTreeSet<InstanceId>,
     pub(super) skipped: Vec<Skipped>,
 }
@@ -105,7 +154,7 @@ pub(super) struct Replica {
     is_filled: bool,
     /// The highest epoch and the highest number that anybody here has seen.
     floor: ViewVersion,
-    entries: BTreeMap<String, Entry>,
+    entries: Entries,
     skips: Skips,
 }
 
@@ -126,10 +175,9 @@ impl Replica {
         self.entries.get(id.as_str())
     }
 
-    /// All instances.
-    pub(super) fn instances(&self) -> impl Iterator<Item = Arc<Instance>> {
-        let entries = self.entries.values();
-        entries.filter_map(|entry| entry.instance.clone())
+    /// Whether nothing was read yet.
+    pub(super) fn is_empty(&self) -> bool {
+        !self.is_filled
     }
 
     /// Somebody has seen this version. True when it is above all that was seen
@@ -160,91 +208,93 @@ impl Replica {
         self.floor
     }
 
-    /// Takes in what was read since `floor` was the highest that anybody had
-    /// seen: everything, or what changed. It must be as it was at one moment, at
-    /// which the folder was so.
-    pub(super) fn take_in(
-        &mut self,
+    /// Looks whether what was read since `floor` was the highest that anybody had
+    /// seen can be taken in: everything, or what changed. It must be as it was at
+    /// one moment, at which the folder was so.
+    pub(super) fn fit(
+        &self,
         folder: &Found,
-        staged: Staged,
+        staged: &Staged,
         is_whole: bool,
-        dirty: &mut Dirty,
         floor: ViewVersion,
-    ) -> Result<News, Unfit> {
+    ) -> Result<Fit, Unfit> {
         let marks = Marks::read(&folder.0);
-        let is_whole = is_whole || !self.is_filled;
         if !is_whole && marks != self.marks {
             return Err(Unfit::Missed);
         }
-        let zxid = latest(&folder.1, &staged);
+        let zxid = latest(&folder.1, staged);
         if is_whole {
             let is_back = marks.epoch() < floor.epoch || marks.number(zxid) < floor.number;
             if is_back || marks.epoch().0 == 0 {
                 return Err(Unfit::Marks(marks_above(marks, floor)));
             }
         }
-        let is_off = |known: usize| usize::try_from(folder.1.num_children) != Ok(known);
-        if is_whole {
-            self.entries.clear();
-            self.marks = marks;
-            self.zxid = 0;
-            self.is_filled = true;
+        Ok(Fit { marks, zxid })
+    }
+
+    /// Takes in everything. Gives what is to be told, and what was known before.
+    pub(super) fn fill(&mut self, fit: Fit, made: Made) -> (Vec<Skipped>, Entries) {
+        self.marks = fit.marks;
+        self.zxid = fit.zxid;
+        self.is_filled = true;
+        self.see(fit.at());
+        self.skip(made.skipped);
+        let before = std::mem::replace(&mut self.entries, made.entries);
+        for name in &made.gone {
+            self.skips.forget(name.as_bytes());
         }
-        let mut news = News {
-            changes: None,
-            touched: BTreeSet::new(),
-            skipped: Vec::new(),
-        };
-        self.zxid = self.zxid.max(zxid);
+        (self.skips.take(), before)
+    }
+
+    /// Takes in what changed.
+    pub(super) fn apply(
+        &mut self,
+        folder: &Stat,
+        fit: Fit,
+        made: Made,
+        left: &BTreeSet<InstanceId>,
+    ) -> Result<News, Unfit> {
+        self.zxid = self.zxid.max(fit.zxid);
         self.see(self.marks.version(self.zxid));
-        let left = std::mem::take(&mut dirty.left);
-        let (mut changes, mut touched) = (Changes::default(), BTreeSet::new());
-        for (name, read) in staged {
-            if let Ok(id) = InstanceId::new(&name) {
-                touched.insert(id);
-            }
-            self.put(&name, read, folder.1.pzxid, &left, &mut changes);
+        self.skip(made.skipped);
+        let mut news = News::default();
+        let read = made.entries.into_iter();
+        let read = read.map(|(name, entry)| (name, Some(entry)));
+        let gone = made.gone.into_iter().map(|name| (name, None));
+        for (name, entry) in read.chain(gone) {
+            news.touched.extend(InstanceId::new(&name).ok());
+            self.put(name, entry, folder.pzxid, left, &mut news.changes);
         }
-        if is_off(self.entries.len()) && !is_whole {
+        if usize::try_from(folder.num_children) != Ok(self.entries.len()) {
             return Err(Unfit::Missed);
         }
         news.skipped = self.skips.take();
-        if !is_whole {
-            news.changes = Some(changes);
-            news.touched = touched;
-        }
         Ok(news)
     }
 
-    fn note(&mut self, name: &str, (entry, reason): (Entry, Option<String>)) -> Entry {
-        if let Some(reason) = reason {
-            self.skips.skip(name.as_bytes(), entry.mark.mzxid, reason);
+    fn skip(&mut self, skipped: Vec<(String, i64, String)>) {
+        for (name, zxid, reason) in skipped {
+            self.skips.skip(name.as_bytes(), zxid, reason);
         }
-        entry
     }
 
     fn put(
         &mut self,
-        name: &str,
-        read: Read,
+        name: String,
+        entry: Option<Entry>,
         folder_zxid: i64,
         left: &BTreeSet<InstanceId>,
         changes: &mut Changes,
     ) {
         let marks = self.marks;
-        let entry = match read {
-            Read::Node(found) => Some(self.note(name, entry_of(name, &found, &marks))),
-            Read::Closed => Some(self.note(name, closed())),
-            Read::Nothing => None,
-        };
         if entry.is_none() {
             self.skips.forget(name.as_bytes());
         }
         let zxid = entry.as_ref().map_or(folder_zxid, |entry| entry.mark.mzxid);
         let instance = entry.as_ref().and_then(|entry| entry.instance.clone());
         let old = match entry {
-            Some(entry) => self.entries.insert(name.to_owned(), entry),
-            None => self.entries.remove(name),
+            Some(entry) => self.entries.insert(name, entry),
+            None => self.entries.remove(&name),
         };
         let mut touch = |service: &waystation_base::ServiceName| {
             let at = changes.at.entry(service.clone()).or_default();

@@ -25,18 +25,35 @@ fn at(number: u64) -> ViewVersion {
     ViewVersion { epoch, number }
 }
 
+fn take_in(
+    replica: &mut Replica,
+    folder: &Found,
+    nodes: &[(String, Read)],
+    is_whole: bool,
+    left: &[&str],
+) -> Result<News, Unfit> {
+    let staged: Staged = nodes.iter().cloned().collect();
+    let fit = replica.fit(folder, &staged, is_whole, replica.floor())?;
+    let mut made = Made::default();
+    for (name, read) in staged {
+        made.note(name, &read, &fit.marks);
+    }
+    if is_whole {
+        let skipped = replica.fill(fit, made).0;
+        return Ok(News {
+            skipped,
+            ..News::default()
+        });
+    }
+    let left = left.iter().map(|id| id.parse().unwrap()).collect();
+    replica.apply(&folder.1, fit, made, &left)
+}
+
 /// A replica that has read two instances of service `a`.
 fn filled() -> Replica {
     let mut replica = Replica::default();
     let nodes = [node("a", "a-1", 10, 10), node("a", "a-2", 11, 14)];
-    let taken = replica.take_in(
-        &folder(first(), 11, 2),
-        nodes.into(),
-        true,
-        &mut Dirty::default(),
-        ViewVersion::default(),
-    );
-    assert!(taken.unwrap().changes.is_none(), "everything is news");
+    take_in(&mut replica, &folder(first(), 11, 2), &nodes, true, &[]).unwrap();
     replica
 }
 
@@ -46,11 +63,12 @@ fn apply(
     nodes: &[(String, Read)],
     left: &[&str],
 ) -> Result<News, Unfit> {
-    let mut dirty = Dirty::default();
-    dirty.left.extend(left.iter().map(|id| id.parse().unwrap()));
-    let staged = nodes.iter().cloned().collect();
-    let floor = replica.floor();
-    replica.take_in(folder, staged, false, &mut dirty, floor)
+    take_in(replica, folder, nodes, false, left)
+}
+
+fn instances(replica: &Replica) -> usize {
+    let entries = replica.entries.values();
+    entries.filter(|entry| entry.instance.is_some()).count()
 }
 
 #[test]
@@ -64,7 +82,7 @@ fn a_version_is_the_latest_transaction_that_led_to_it() {
         node("b", "b-1", 17, 17),
     ];
     let news = apply(&mut replica, &folder(first(), 17, 2), &nodes, &["a-2"]).unwrap();
-    let changes = news.changes.unwrap();
+    let changes = news.changes;
     assert_eq!(replica.at(), at(17));
     assert_eq!(changes.at["a"], at(17));
     assert_eq!(changes.at["b"], at(17));
@@ -74,7 +92,7 @@ fn a_version_is_the_latest_transaction_that_led_to_it() {
         .map(|(_, id, why)| (id.as_str(), *why))
         .collect();
     assert!(gone.contains(&("a-2", Removal::Deregistered)), "{gone:?}");
-    assert_eq!(replica.instances().count(), 2);
+    assert_eq!(instances(&replica), 2);
 }
 
 #[test]
@@ -82,7 +100,7 @@ fn who_goes_without_a_word_is_unknown() {
     let mut replica = filled();
     let nodes = [("a-2".to_owned(), Read::Nothing)];
     let news = apply(&mut replica, &folder(first(), 15, 1), &nodes, &[]).unwrap();
-    let changes = news.changes.unwrap();
+    let changes = news.changes;
     assert_eq!(changes.gone.len(), 1);
     assert_eq!(changes.gone[0].2, Removal::Unknown);
 }
@@ -106,8 +124,7 @@ fn other_marks_ask_for_everything() {
 }
 
 fn read_all(replica: &mut Replica, folder: &Found) -> Result<News, Unfit> {
-    let floor = replica.floor();
-    replica.take_in(folder, Staged::new(), true, &mut Dirty::default(), floor)
+    take_in(replica, folder, &[], true, &[])
 }
 
 #[test]
@@ -169,5 +186,5 @@ fn what_may_not_be_read_is_skipped_and_counts_as_there() {
         news.skipped,
         [("a-3".to_owned(), "not authorized".to_owned())]
     );
-    assert_eq!(replica.instances().count(), 2);
+    assert_eq!(instances(&replica), 2);
 }

@@ -1,21 +1,25 @@
 //! The session that watches: opened, attached to again, caught up with,
 //! followed.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::rc::Rc;
 
 use futures_util::FutureExt;
 use waystation_base::Backoff;
-use waystation_membership::ViewVersion;
+use waystation_membership::{InstanceId, ViewVersion};
 use waystation_net::{WaitsFor, waiting};
 use zookeeper_client as zk;
 
 use super::entry::Marks;
-use super::replica::{Dirty, News, Staged, Unfit, marks_above};
+use super::replica::{Dirty, Fit, Made, Staged, Unfit, marks_above};
 use super::store::Shared;
 use super::wire::{Attached, Fault, Found, Read, Wire};
-use crate::limits::{STORE_TEND_INTERVAL, STORE_TRIES, ZOOKEEPER_NODES_MAX, ZOOKEEPER_SESSION};
-use crate::store::backoff;
+use crate::limits::{
+    STORE_TEND_INTERVAL, STORE_TRIES, ZOOKEEPER_NODES_MAX, ZOOKEEPER_READ_TOGETHER,
+    ZOOKEEPER_SESSION,
+};
+use crate::store::{Skipped, Turns, backoff};
 
 /// What goes on until something is wrong.
 type Outcome = Result<Infallible, Fault>;
@@ -124,14 +128,16 @@ impl Session<'_> {
         dirty: &mut Dirty,
     ) -> Result<(), Fault> {
         let mut tries = 0;
-        let (mut staged, mut is_whole) = (Staged::new(), false);
-        let mut floor = self.shared.store.replica.borrow().floor();
+        let store = &self.shared.store;
+        let mut staged = Staged::new();
+        let mut is_whole = store.replica.borrow().is_empty();
+        let mut floor = store.replica.borrow().floor();
         loop {
             self.note(watcher, dirty);
             if std::mem::take(&mut dirty.is_all) {
                 staged.clear();
                 is_whole = true;
-                floor = self.shared.store.replica.borrow().floor();
+                floor = store.replica.borrow().floor();
                 dirty.names = self.names().await?;
             } else if dirty.names.is_empty() && !is_whole && staged.is_empty() {
                 return Ok(());
@@ -141,13 +147,18 @@ impl Session<'_> {
                 if !dirty.is_clean() {
                     continue;
                 }
-                let taken = {
-                    let staged = std::mem::take(&mut staged);
-                    let mut replica = self.shared.store.replica.borrow_mut();
-                    replica.take_in(&folder, staged, is_whole, dirty, floor)
-                };
-                match taken {
-                    Ok(news) => return self.publish(news),
+                let fit = (store.replica.borrow()).fit(&folder, &staged, is_whole, floor);
+                match fit {
+                    Ok(fit) => {
+                        let made = make(std::mem::take(&mut staged), fit).await;
+                        let left = std::mem::take(&mut dirty.left);
+                        if is_whole {
+                            return self.show_all(fit, made).await;
+                        }
+                        if let Some(shown) = self.show(&folder.1, fit, made, &left) {
+                            return shown;
+                        }
+                    }
                     Err(Unfit::Missed) => {}
                     Err(Unfit::Marks(marks)) => self.write_marks(&folder, floor, marks).await?,
                 }
@@ -169,7 +180,7 @@ impl Session<'_> {
         }
     }
 
-    async fn names(&self) -> Result<std::collections::BTreeSet<String>, Fault> {
+    async fn names(&self) -> Result<BTreeSet<String>, Fault> {
         let names = self
             .wire
             .children(&self.shared.store.paths.instances())
@@ -183,18 +194,24 @@ impl Session<'_> {
     /// Reads what is dirty, and the folder at the same time; none when it is not
     /// there.
     async fn read(&self, dirty: &mut Dirty, staged: &mut Staged) -> Result<Option<Found>, Fault> {
-        let names = std::mem::take(&mut dirty.names);
+        let mut names = std::mem::take(&mut dirty.names);
         let paths = &self.shared.store.paths;
-        let mut all: Vec<String> = names.iter().map(|name| paths.name(name)).collect();
-        all.push(paths.instances());
-        let mut found = self.wire.get_all(&all).await?;
-        let folder = match found.pop() {
-            Some(Read::Node(folder)) => Some(folder),
-            Some(Read::Closed) => return Err(zk::Error::NoAuth.into()),
-            Some(Read::Nothing) | None => None,
-        };
-        staged.extend(names.into_iter().zip(found));
-        Ok(folder)
+        loop {
+            let some = std::iter::from_fn(|| names.pop_first());
+            let some: Vec<String> = some.take(ZOOKEEPER_READ_TOGETHER - 1).collect();
+            let mut all: Vec<String> = some.iter().map(|name| paths.name(name)).collect();
+            all.push(paths.instances());
+            let mut found = self.wire.get_all(&all).await?;
+            let folder = found.pop();
+            staged.extend(some.into_iter().zip(found));
+            if names.is_empty() {
+                return match folder {
+                    Some(Read::Node(folder)) => Ok(Some(folder)),
+                    Some(Read::Closed) => Err(zk::Error::NoAuth.into()),
+                    Some(Read::Nothing) | None => Ok(None),
+                };
+            }
+        }
     }
 
     async fn make_folder(&self, floor: ViewVersion) -> Result<(), Fault> {
@@ -233,23 +250,44 @@ impl Session<'_> {
         }
     }
 
-    fn publish(&self, news: News) -> Result<(), Fault> {
-        let shared = self.shared;
-        let named = |(name, reason): (String, String)| (shared.store.paths.name(&name), reason);
-        let skipped = news.skipped.into_iter().map(named).collect();
-        let fits = if let Some(changes) = news.changes {
-            let at = shared.store.replica.borrow().at();
-            shared.show(at, changes, &news.touched, skipped)
-        } else {
-            let (at, instances) = {
-                let replica = shared.store.replica.borrow();
-                (replica.at(), replica.instances().collect::<Vec<_>>())
-            };
-            shared.show_all(at, &instances, skipped)
+    async fn show_all(&self, fit: Fit, made: Made) -> Result<(), Fault> {
+        let replica = &self.shared.store.replica;
+        let instances = made.instances().collect();
+        let mut before = None;
+        let take_in = || {
+            let (skipped, known) = replica.borrow_mut().fill(fit, made);
+            before = Some(known);
+            self.named(skipped)
         };
-        // Who cannot keep up starts over, so that nothing is missed in silence.
-        fits.then_some(())
-            .ok_or(Fault::Ended("the client cannot keep up"))
+        let fits = self.shared.show_all(fit.at(), instances, take_in).await;
+        let mut turns = Turns::new();
+        for entry in before.into_iter().flatten() {
+            drop(entry);
+            turns.took(1).await;
+        }
+        keeps_up(fits)
+    }
+
+    /// None when something was missed.
+    fn show(
+        &self,
+        folder: &zk::Stat,
+        fit: Fit,
+        made: Made,
+        left: &BTreeSet<InstanceId>,
+    ) -> Option<Result<(), Fault>> {
+        let replica = &self.shared.store.replica;
+        let news = replica.borrow_mut().apply(folder, fit, made, left).ok()?;
+        let (at, skipped) = (replica.borrow().at(), self.named(news.skipped));
+        let fits = self.shared.show(at, news.changes, &news.touched, skipped);
+        Some(keeps_up(fits))
+    }
+
+    fn named(&self, skipped: Vec<Skipped>) -> Vec<Skipped> {
+        let paths = &self.shared.store.paths;
+        let skipped = skipped.into_iter();
+        let named = skipped.map(|(name, reason)| (paths.name(&name), reason));
+        named.collect()
     }
 
     /// Writes down what subscribers hold: at once if somebody waits for it.
@@ -263,4 +301,20 @@ impl Session<'_> {
             }
         }
     }
+}
+
+/// Makes entries of what was read, a few at a time.
+async fn make(staged: Staged, fit: Fit) -> Made {
+    let (mut made, mut turns) = (Made::default(), Turns::new());
+    for (name, read) in staged {
+        made.note(name, &read, &fit.marks);
+        turns.took(1).await;
+    }
+    made
+}
+
+/// Who cannot keep up starts over, so that nothing is missed in silence.
+fn keeps_up(fits: bool) -> Result<(), Fault> {
+    fits.then_some(())
+        .ok_or(Fault::Ended("the client cannot keep up"))
 }

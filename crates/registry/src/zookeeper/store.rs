@@ -16,9 +16,11 @@ use super::replica::{Entry, Mark, Replica, entry_of};
 use super::session;
 use super::wire::{Fault, Place, Read, Wire};
 use crate::backend::Events;
-use crate::limits::{CALL_WAIT, STORE_TRIES, ZOOKEEPER_NODES_MAX, ZOOKEEPER_WRITE_TOGETHER};
+use crate::limits::{
+    CALL_WAIT, STORE_TRIES, ZOOKEEPER_NODES_MAX, ZOOKEEPER_READ_TOGETHER, ZOOKEEPER_WRITE_TOGETHER,
+};
 use crate::store::{
-    self, Bid, Held, How, Renewing, Store, StoreBackend, StoreFault, Subscriber, Written,
+    self, Bid, Held, How, Renewing, Store, StoreBackend, StoreFault, Subscriber, Turns, Written,
 };
 
 pub(super) type Shared = store::Shared<ZooKeeper>;
@@ -151,16 +153,19 @@ impl Store for ZooKeeper {
         if names.len() > ZOOKEEPER_NODES_MAX {
             return Err(Fault::TooMany(names.len()));
         }
-        let paths: Vec<String> = names.iter().map(|name| self.paths.name(name)).collect();
         let mut zxid = stat.pzxid.max(stat.mzxid);
-        let mut instances = Vec::new();
-        for (name, found) in names.iter().zip(wire.get_all(&paths).await?) {
-            // What is gone by now, foreign or malformed is left out.
-            let Read::Node((data, stat)) = found else {
-                continue;
-            };
-            zxid = zxid.max(stat.mzxid);
-            instances.extend(instance_of(name, &data, &stat, &marks).ok());
+        let (mut instances, mut turns) = (Vec::new(), Turns::new());
+        for some in names.chunks(ZOOKEEPER_READ_TOGETHER) {
+            let paths: Vec<String> = some.iter().map(|name| self.paths.name(name)).collect();
+            for (name, found) in some.iter().zip(wire.get_all(&paths).await?) {
+                turns.took(1).await;
+                // What is gone by now, foreign or malformed is left out.
+                let Read::Node((data, stat)) = found else {
+                    continue;
+                };
+                zxid = zxid.max(stat.mzxid);
+                instances.extend(instance_of(name, &data, &stat, &marks).ok());
+            }
         }
         Ok((marks.version(zxid), instances))
     }
@@ -169,18 +174,19 @@ impl Store for ZooKeeper {
         wire.sync().await?;
         let folder = self.paths.subscribers();
         let names = wire.children(&folder).await?;
-        let paths: Vec<String> = names
-            .iter()
-            .map(|name| format!("{folder}/{name}"))
-            .collect();
-        let found = wire.get_all(&paths).await?;
-        let read = names.iter().zip(found).filter_map(|(name, found)| {
-            let Read::Node((data, _)) = found else {
-                return None;
-            };
-            Subscriber::read(Paths::subscriber_of(name)?, &data)
-        });
-        Ok(read.collect())
+        let (mut subscribers, mut turns) = (Vec::new(), Turns::new());
+        for some in names.chunks(ZOOKEEPER_READ_TOGETHER) {
+            let paths = some.iter().map(|name| format!("{folder}/{name}"));
+            let paths: Vec<String> = paths.collect();
+            for (name, found) in some.iter().zip(wire.get_all(&paths).await?) {
+                let (id, Read::Node((data, _))) = (Paths::subscriber_of(name), found) else {
+                    continue;
+                };
+                subscribers.extend(id.and_then(|id| Subscriber::read(id, &data)));
+                turns.took(1).await;
+            }
+        }
+        Ok(subscribers)
     }
 
     async fn write_subscribers(

@@ -286,11 +286,7 @@ impl Wire {
     }
 
     pub(super) async fn pause(&self, length: Duration) {
-        waiting(
-            WaitsFor::plain("zookeeper pause"),
-            self.shard.sleep(length),
-        )
-        .await;
+        waiting(WaitsFor::plain("zookeeper pause"), self.shard.sleep(length)).await;
     }
 
     /// Tells of everything at and below a node from here on.
