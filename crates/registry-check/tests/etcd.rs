@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
 use waystation_membership::Update;
-use waystation_registry::{Client, RegistryUrl, SessionState};
+use waystation_registry::{Client, Registry, RegistryUrl, SessionState};
 use waystation_registry_check::{Etcd, EtcdCluster, Fixture, Mode, WAIT, World, etcd_program};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_waystation-registry-check");
@@ -174,6 +174,42 @@ fn needs_etcd_any_member_may_die() {
         assert_eq!(view.instances["a-1"].token, token, "it was never lost");
         cluster.start(member as usize);
     }
+}
+
+/// An update that a full store refused was told and forgotten: when there was room
+/// again, its weight stayed wrong.
+#[test]
+fn needs_etcd_a_full_one_is_told_and_goes_on_when_it_has_room() {
+    let Some((world, client)) = started() else {
+        return;
+    };
+    let there = EtcdWorld::register(&client, EtcdWorld::instance("a", "a-1"));
+    EtcdWorld::is_registered(&there);
+    let watching = EtcdWorld::watch(&client, "a");
+    EtcdWorld::shows(&watching, "a", &["a-1"]);
+    world.fixture.set_full(true);
+    let new = EtcdWorld::register(&client, EtcdWorld::instance("a", "a-2"));
+    let update = Update {
+        weight: Some(7),
+        ..Update::default()
+    };
+    EtcdWorld::update(&there, update);
+    for registered in [&new, &there] {
+        let status = EtcdWorld::stands(registered, "refused", |one| one.refusal.is_some());
+        let text = status.refusal.expect("just looked").to_string();
+        assert!(text.contains("database space exceeded"), "{text}");
+    }
+    // Who comes now sees what is there, and whoever was there stays.
+    let later = EtcdWorld::watch(&client, "a");
+    EtcdWorld::shows(&later, "a", &["a-1"]);
+    assert_eq!(client.session().state, SessionState::Connected);
+    assert!(there.may_serve(), "its lease is renewed");
+    assert!(!new.may_serve());
+    world.fixture.set_full(false);
+    EtcdWorld::is_registered(&new);
+    EtcdWorld::shows(&watching, "a", &["a-1", "a-2"]);
+    let view = watching.wait_view("a", WAIT, |view| view.instances["a-1"].weight == 7);
+    assert!(view.is_some(), "the update is made");
 }
 
 /// Two clients, one prefix each: neither sees what the other has.

@@ -5,10 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use waystation_base::{FencingToken, Moment};
 use waystation_membership::{
-    DrainStep, Granted, HolderError, Instance, InstanceId, Owner, Refusal, Register,
-    Renewed, State, ViewVersion,
+    DrainStep, Granted, HolderError, Instance, InstanceId, Owner, Refusal, Register, Renewed,
+    State, ViewVersion,
 };
 use waystation_net::{WaitsFor, waiting};
 
@@ -20,7 +21,7 @@ use super::plan::{Plan, plan};
 use super::shape::{Bid, Renewing, Store, StoreFault, Written};
 use super::shared::Shared;
 use crate::backend::{Event, Key, Registering};
-use crate::limits::{RETRY_PAUSE, STORE_TRIES};
+use crate::limits::{REFUSED_PAUSE, RETRY_PAUSE, STORE_TRIES};
 use crate::registry::DrainWaits;
 
 /// One registration of this client.
@@ -29,6 +30,8 @@ pub(crate) struct Registrant<S: Store> {
     pub(super) id: InstanceId,
     pub(super) drain_waits: DrainWaits,
     wanted: RefCell<Wanted>,
+    /// Wakes who waits before it tries something again.
+    news: Notify,
     held: Cell<Option<Held<S::Mark>>>,
     /// What its entry lives with.
     keep: S::Keep,
@@ -55,6 +58,7 @@ impl<S: Store> Registrant<S> {
             id,
             drain_waits,
             wanted: RefCell::default(),
+            news: Notify::new(),
             held: Cell::new(None),
             keep: S::Keep::default(),
             drain: Cell::new(None),
@@ -65,6 +69,9 @@ impl<S: Store> Registrant<S> {
     }
 
     pub(super) fn want(&self, at: Moment, instance: Box<Instance>, what: Registering) {
+        if !matches!(what, Registering::Renew(_)) {
+            self.news.notify_one();
+        }
         self.wanted.borrow_mut().want(at, instance, what);
     }
 
@@ -155,17 +162,33 @@ impl<S: Store> Registrant<S> {
             }
             Err(fault) => {
                 self.tell(shared, &fault);
-                if !fault.is_refusal()
-                    && !shared.is_closed()
+                if !shared.is_closed()
                     && let Some(again) = again
                 {
                     // The core asks once, and nobody may have answered although
                     // the connection stays.
                     self.wanted.borrow_mut().want_again(again);
-                    let pause = shared.shard.sleep(RETRY_PAUSE);
-                    waiting(WaitsFor::plain("registry pause"), pause).await;
+                    self.pause(shared, &fault).await;
                 }
             }
+        }
+    }
+
+    /// Waits before something is tried again, unless something else is wanted.
+    async fn pause(&self, shared: &Shared<S>, fault: &S::Fault) {
+        let length = if fault.is_refusal() {
+            REFUSED_PAUSE
+        } else {
+            RETRY_PAUSE
+        };
+        let pause = waiting(
+            WaitsFor::plain("registry pause"),
+            shared.shard.sleep(length),
+        );
+        tokio::select! {
+            () = pause => {}
+            () = self.news.notified() => {}
+            () = shared.closed() => {}
         }
     }
 
@@ -275,11 +298,7 @@ impl<S: Store> Registrant<S> {
         }
     }
 
-    async fn try_renew(
-        &self,
-        shared: &Shared<S>,
-        asked: Asked,
-    ) -> Result<Option<Event>, S::Fault> {
+    async fn try_renew(&self, shared: &Shared<S>, asked: Asked) -> Result<Option<Event>, S::Fault> {
         let Some(held) = self.held.get() else {
             return Ok(Some(Event::Unheld(self.key, HolderError::Unknown)));
         };
