@@ -12,6 +12,7 @@
 
 mod check;
 mod database;
+mod disk;
 mod faults;
 mod hub_side;
 mod site_side;

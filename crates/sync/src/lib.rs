@@ -43,6 +43,9 @@ mod parts;
 pub mod site;
 pub mod statement;
 
+#[cfg(feature = "test-support")]
+#[doc(hidden)]
+pub use log::recorded;
 pub use log::{
     AppendError, Files, Folder, Log, LogConfig, LogError, LogFile, LogReader, LogStore, ReadError,
     check_segment, segment_with,

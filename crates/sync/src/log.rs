@@ -4,6 +4,8 @@
 mod files;
 mod reader;
 mod record;
+#[cfg(any(test, feature = "test-support"))]
+pub mod recorded;
 mod recovery;
 mod segment;
 #[cfg(test)]

@@ -148,6 +148,22 @@ impl World {
         }
     }
 
+    /// The log that a hub opened has every entry that was ever durable, but those that
+    /// were trimmed.
+    pub(super) fn check_log(&self) {
+        let mut at = self.disk.start;
+        while at < self.reference.end() {
+            let read = self.disk.read(at, self.reference.end(), 4096);
+            let read = read.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
+            assert!(!read.is_empty(), "seed {}: the log ends at {at}", self.seed);
+            for entry in read {
+                at = Seq(at.0 + 1);
+                let expected = &self.reference.entries[usize::try_from(at.0 - 1).expect("few")];
+                assert_eq!(&entry, expected, "seed {}: another entry", self.seed);
+            }
+        }
+    }
+
     pub(super) fn site_of(&self, site: SiteId) -> Option<usize> {
         self.sites.iter().position(|side| side.id == Some(site))
     }

@@ -1,14 +1,14 @@
-//! A site's database and a hub's disk, as they are after a crash.
+//! A site's database, as it is after a crash.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use waystation_base::{Epoch, Moment, Seq, SiteId};
+use waystation_base::{Seq, SiteId};
 use waystation_replica::{
-    Ahead, ApplyBatch, Batch, Chunk, Cursor, Entry, Holding, HubRestored, LifeId, Position, Record,
-    SiteRecord, StoreChunk, Touches, Verdict,
+    Ahead, ApplyBatch, Chunk, Cursor, Entry, Holding, LifeId, Position, StoreChunk, Touches,
+    Verdict,
 };
 
 /// Keys 0.. of all rows. The last ones are written by one capturing site only each:
@@ -190,49 +190,5 @@ impl Copy {
         write.apply(&mut self.rows, KEYS);
         self.captured += 1;
         self.outbox.insert(self.captured, write.encode());
-    }
-}
-
-/// A log after a crash: whole batches.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Disk {
-    pub(super) entries: BTreeMap<Seq, Arc<Entry>>,
-    pub(super) sites: BTreeMap<SiteId, SiteRecord>,
-    pub(super) start: Seq,
-    pub(super) end: Seq,
-}
-
-impl Disk {
-    pub(super) fn append(&mut self, batch: &Batch) {
-        for entry in &batch.entries {
-            self.end = entry.position.seq;
-            self.entries.insert(self.end, Arc::clone(entry));
-        }
-        for record in &batch.records {
-            match record {
-                Record::Site(record) => {
-                    self.sites.insert(record.site, record.clone());
-                }
-                Record::Forgotten(site) => {
-                    self.sites.remove(site);
-                }
-            }
-        }
-    }
-
-    pub(super) fn trim(&mut self, through: Seq) {
-        self.start = self.start.max(through);
-        self.entries = self.entries.split_off(&Seq(self.start.0 + 1));
-    }
-
-    pub(super) fn restored(&self, now: Moment, epoch: Epoch) -> HubRestored {
-        let mut restored = HubRestored::empty(epoch);
-        restored.start = self.start;
-        restored.end = self.end;
-        restored.sites = self.sites.values().cloned().collect();
-        for entry in self.entries.values() {
-            restored.observe(now, entry);
-        }
-        restored
     }
 }

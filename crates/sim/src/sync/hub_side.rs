@@ -1,21 +1,25 @@
 //! The hub's process: hub, sessions, and the disk below them.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use waystation_base::{ConnName, Seq, SiteId};
 use waystation_replica::{
-    AppendFault, Batch, ClientKey, Entry, Hub, HubEvent, HubOutput, Notice, Publish,
-    PublishRefusal, Session, SessionOutput, ToHub, ToSite, Unread,
+    AppendFault, Batch, ClientKey, Hub, HubEvent, HubOutput, Notice, Publish, PublishRefusal,
+    Session, SessionOutput, ToHub, ToSite, Unread,
 };
+use waystation_sync::{AppendError, ReadError};
 
-use super::world::{EPOCH, Event, Mutant, Wish, World};
+use super::world::{Event, Mutant, Wish, World};
 
 impl World {
     pub(super) fn start_hub(&mut self) {
         self.hub_start += 1;
-        let mut restored = self.disk.restored(self.now, EPOCH);
-        restored.snapshot_base = self.hub_start << 32;
+        let base = self.hub_start << 32;
+        let (mut restored, found) = self.disk.open(self.seed, self.now, base);
+        self.note_stored(&found);
+        self.check_log();
         if self.mutant == Mutant::KeysForgotten {
             restored.keys.clear();
         }
@@ -42,17 +46,14 @@ impl World {
         }
     }
 
-    /// The process is gone. A batch on its way is on the disk as a whole, or torn
-    /// and therefore dropped when the log is opened.
+    /// The process is gone, or the power. A batch on its way is on the disk as a whole,
+    /// or torn and therefore dropped when the log is opened.
     pub(super) fn crash_hub(&mut self) {
         if self.hub.take().is_none() {
             return;
         }
-        if let Some(batch) = self.appending.take()
-            && self.rng.chance(0.5)
-        {
-            self.store(&batch);
-        }
+        let on_its_way = self.appending.take();
+        self.disk.crash(&mut self.rng, on_its_way);
         self.sessions.clear();
         let conns: Vec<ConnName> = self.links.keys().copied().collect();
         for conn in conns {
@@ -63,8 +64,7 @@ impl World {
         self.after(delay, Event::RestartHub(start));
     }
 
-    fn store(&mut self, batch: &Batch) {
-        self.disk.append(batch);
+    fn note_stored(&mut self, batch: &Batch) {
         self.reference.extend(&batch.entries);
         self.check_fences(&batch.entries);
     }
@@ -147,24 +147,32 @@ impl World {
             return;
         };
         let is_faulty = !self.is_healed;
-        if is_faulty && self.rng.chance(self.plan.full_disk) {
-            let Some(hub) = &mut self.hub else { return };
-            let error = Arc::from("no space left on device");
-            return hub.handle_append_failed(self.now, AppendFault::NotStored, &error);
-        }
-        if is_faulty && self.rng.chance(self.plan.failed_sync) {
-            // Nobody knows whether it is there.
-            if self.rng.chance(0.5) {
-                self.store(&batch);
-            }
+        let fault = if is_faulty && self.rng.chance(self.plan.full_disk) {
+            Some(io::ErrorKind::StorageFull)
+        } else if is_faulty && self.rng.chance(self.plan.failed_sync) {
+            Some(io::ErrorKind::Other)
+        } else {
+            None
+        };
+        let appended = self.disk.append(&mut self.rng, &batch, fault);
+        if let Err(error) = appended {
+            let is_known = matches!(error, AppendError::NotStored(_));
+            let fault = if is_known {
+                AppendFault::NotStored
+            } else {
+                AppendFault::Unknown
+            };
             if let Some(hub) = &mut self.hub {
-                let error = Arc::from("sync failed");
-                hub.handle_append_failed(self.now, AppendFault::Unknown, &error);
+                let error = Arc::from(error.to_string());
+                hub.handle_append_failed(self.now, fault, &error);
             }
-            self.drain();
-            return self.crash_hub();
+            if !is_known {
+                self.drain();
+                self.crash_hub();
+            }
+            return;
         }
-        self.store(&batch);
+        self.note_stored(&batch);
         // A crash just after the write and before anyone hears of it.
         if is_faulty && self.rng.chance(self.plan.crash_at_commit) {
             return self.crash_hub();
@@ -187,29 +195,19 @@ impl World {
         if start != self.hub_start {
             return;
         }
-        let begin = self.disk.start;
-        let mut bytes = 0;
-        let mut entries: Vec<Arc<Entry>> = Vec::new();
-        for seq in after.0 + 1..=through.0 {
-            let Some(entry) = self.entry_at(Seq(seq)) else {
-                break;
-            };
-            bytes += waystation_replica::entry_bytes(entry);
-            if bytes > bytes_max && !entries.is_empty() {
-                break;
-            }
-            entries.push(Arc::clone(entry));
-        }
+        let read = self.disk.read(after, through, bytes_max);
         let is_unread = !self.is_healed && self.rng.chance(0.002);
         let Some(session) = self.sessions.get_mut(&conn) else {
             return;
         };
-        if after < begin {
-            session.handle_unread(self.now, &Unread::Trimmed { start: begin });
-        } else if is_unread || entries.is_empty() {
-            session.handle_unread(self.now, &Unread::Failed);
-        } else {
-            session.handle_read(self.now, entries.into());
+        match read {
+            Err(ReadError::Trimmed { start }) => {
+                session.handle_unread(self.now, &Unread::Trimmed { start });
+            }
+            Ok(entries) if !is_unread && !entries.is_empty() => {
+                session.handle_read(self.now, entries.into());
+            }
+            _ => session.handle_unread(self.now, &Unread::Failed),
         }
     }
 
@@ -292,7 +290,7 @@ impl World {
         };
         let through = Seq(through.0 + extra).min(self.disk.end);
         self.check_trim(through);
-        self.disk.trim(through);
+        self.disk.trim(&mut self.rng, through, !self.is_healed);
     }
 
     fn perform_session(&mut self, conn: ConnName, output: SessionOutput) {

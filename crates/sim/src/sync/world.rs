@@ -1,17 +1,17 @@
 //! The world: its processes, its events, its clock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use waystation_base::{ConnName, Epoch, Moment, Rng, Seq, ShardId, SiteId};
 use waystation_replica::{
-    Batch, Cursor, Entry, Hub, HubConfig, Session, SessionConfig, SiteConfig, SiteName, SnapshotId,
-    ToHub, ToSite, Touches, TouchesOf,
+    Batch, Cursor, Hub, HubConfig, Session, SessionConfig, SiteConfig, SiteName, SnapshotId, ToHub,
+    ToSite, Touches, TouchesOf,
 };
 
 use super::check::Reference;
-use super::database::{Disk, SHARED_KEYS, Write};
+use super::database::{SHARED_KEYS, Write};
+use super::disk::Disk;
 use super::faults::Plan;
 use super::site_side::SiteSide;
 
@@ -46,12 +46,14 @@ pub(crate) enum Mutant {
     ParkedHoldsNothing,
     /// A hub that restarts does not know whose right to write was taken away.
     FenceForgotten,
+    /// The log does not sync what it appends.
+    NoSync,
 }
 
 impl Mutant {
     /// All but none.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::DurableTooEarly,
         Self::PositionApart,
         Self::NoCatchUp,
@@ -61,6 +63,7 @@ impl Mutant {
         Self::KeysForgotten,
         Self::ParkedHoldsNothing,
         Self::FenceForgotten,
+        Self::NoSync,
     ];
 }
 
@@ -158,7 +161,7 @@ impl World {
             mutant,
             events: BTreeMap::new(),
             order: 0,
-            disk: Disk::default(),
+            disk: Disk::new(mutant),
             hub: None,
             hub_start: 0,
             appending: None,
@@ -450,9 +453,5 @@ impl World {
             keys: keys.into_iter().collect(),
             nonce,
         }
-    }
-
-    pub(super) fn entry_at(&self, seq: Seq) -> Option<&Arc<Entry>> {
-        self.disk.entries.get(&seq)
     }
 }

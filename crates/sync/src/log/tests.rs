@@ -2,7 +2,6 @@
 
 mod damage;
 mod power;
-mod recorded;
 
 use std::fs;
 use std::path::Path;

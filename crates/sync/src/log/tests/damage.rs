@@ -1,7 +1,7 @@
 //! Every byte changed, every length, and a disk that fails at every call.
 
-use super::recorded::{Fault, LeftOut, Recorded};
 use super::*;
+use crate::log::recorded::{Fault, LeftOut, Recorded};
 
 /// Entries of the log that is damaged, three of them in its last batch.
 const ENTRIES: u64 = 33;

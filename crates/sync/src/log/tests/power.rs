@@ -5,8 +5,8 @@
 
 use waystation_base::Rng;
 
-use super::recorded::{Call, Disk, Fault, KILLED, LeftOut, Recorded, after_power_loss};
 use super::*;
+use crate::log::recorded::{Call, Disk, Fault, KILLED, LeftOut, Recorded, after_power_loss};
 
 /// Histories that are tried, each up to every call.
 const SEEDS: std::ops::Range<u64> = 0..12;
@@ -45,7 +45,7 @@ impl<'a> Writer<'a> {
     fn new(rng: &'a mut Rng, left_out: LeftOut) -> Self {
         let files = Recorded::new(left_out);
         Self {
-            log: files.open_log(config()).unwrap(),
+            log: files.open_log(config(), EPOCH).unwrap(),
             files,
             rng,
             entries: Vec::new(),
@@ -70,7 +70,7 @@ impl<'a> Writer<'a> {
     /// Everything that an opened log has is told to sites and publishers.
     fn reopen(&mut self) {
         // One call fails at most, so that the second try is not refused.
-        let opened = (0..2).find_map(|_| self.files.open_log(config()).ok());
+        let opened = (0..2).find_map(|_| self.files.open_log(config(), EPOCH).ok());
         self.log = opened.expect("a log that can be opened");
         let end = usize::try_from(self.log.end().0).unwrap();
         let acked = self.files.count();
@@ -151,7 +151,7 @@ impl History {
     ) -> Result<(Recorded, Log<Recorded>), String> {
         let disk = after_power_loss(&self.base, &self.calls[..count], rng);
         let files = Recorded::on(disk, left_out);
-        let log = files.open_log(config());
+        let log = files.open_log(config(), EPOCH);
         let log = log.map_err(|error| format!("after {count} calls: {error}"))?;
         let acked = self.entries.iter().filter(|one| one.acked <= count);
         let begun = self.entries.iter().filter(|one| one.begun < count);

@@ -1,21 +1,28 @@
-//! Files in memory that record every call, and what a power loss leaves of them.
+//! Files in memory that record every call, and what a power loss leaves of them: for
+//! tests of the log, and for simulation.
+
+#![allow(
+    clippy::missing_errors_doc,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "it is compiled for tests and the simulation alone, which may panic"
+)]
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-use waystation_base::Rng;
+use waystation_base::{Epoch, Rng};
 
-use super::EPOCH;
-use crate::log::{Files, Log, LogConfig, LogError, LogFile};
+use super::{Files, Log, LogConfig, LogError, LogFile};
 
 /// Bytes that a disk writes as a whole.
 const SECTOR: usize = 512;
 
 /// A call, in the order in which it was made. Files are numbered.
 #[derive(Clone, Debug)]
-pub(super) enum Call {
+pub enum Call {
     Create(String, usize, u64),
     Rename(String, String),
     Remove(String),
@@ -31,7 +38,7 @@ type Names = BTreeMap<String, usize>;
 
 /// What a disk holds.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Disk {
+pub struct Disk {
     names: Names,
     files: BTreeMap<usize, Vec<u8>>,
 }
@@ -39,7 +46,7 @@ pub(super) struct Disk {
 /// One call of the log that is left out, to see that a test notices. They are told
 /// apart by what was called before them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum LeftOut {
+pub enum LeftOut {
     #[default]
     Nothing,
     /// After a batch was appended.
@@ -59,7 +66,7 @@ pub(super) enum LeftOut {
 }
 
 impl LeftOut {
-    pub(super) const ALL: [Self; 7] = [
+    pub const ALL: [Self; 7] = [
         Self::SyncOfAppend,
         Self::SyncOfRoll,
         Self::NamesOfRoll,
@@ -72,36 +79,36 @@ impl LeftOut {
 
 /// A call that is to fail: how many go before it, and how.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fault {
-    pub(super) after: usize,
-    pub(super) kind: io::ErrorKind,
+pub struct Fault {
+    pub after: usize,
+    pub kind: io::ErrorKind,
 }
 
 /// The kind of a [`Fault`] that is a kill of the process: the call is not made.
-pub(super) const KILLED: io::ErrorKind = io::ErrorKind::Interrupted;
+pub const KILLED: io::ErrorKind = io::ErrorKind::Interrupted;
 
 /// A folder in memory. Clones are the same folder.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Recorded {
-    pub(super) disk: Rc<RefCell<Disk>>,
-    pub(super) calls: Rc<RefCell<Vec<Call>>>,
+pub struct Recorded {
+    pub disk: Rc<RefCell<Disk>>,
+    pub calls: Rc<RefCell<Vec<Call>>>,
     /// What the disk held before the calls.
-    pub(super) base: Disk,
+    pub base: Disk,
     left_out: LeftOut,
     /// Whether a log is being opened.
     is_opening: Rc<Cell<bool>>,
-    pub(super) fault: Rc<Cell<Option<Fault>>>,
+    pub fault: Rc<Cell<Option<Fault>>>,
 }
 
 #[derive(Debug)]
-pub(super) struct RecordedFile {
+pub struct RecordedFile {
     number: usize,
     folder: Recorded,
 }
 
 impl Recorded {
     /// An empty folder that leaves out some syncs.
-    pub(super) fn new(left_out: LeftOut) -> Self {
+    pub fn new(left_out: LeftOut) -> Self {
         Self {
             left_out,
             ..Self::default()
@@ -109,7 +116,7 @@ impl Recorded {
     }
 
     /// A folder on a disk that holds something, which leaves out some syncs.
-    pub(super) fn on(disk: Disk, left_out: LeftOut) -> Self {
+    pub fn on(disk: Disk, left_out: LeftOut) -> Self {
         Self {
             left_out,
             disk: Rc::new(RefCell::new(disk.clone())),
@@ -120,15 +127,15 @@ impl Recorded {
 
     /// Opens a log on this folder. Calls are told apart only of logs that are opened
     /// so.
-    pub(super) fn open_log(&self, config: LogConfig) -> Result<Log<Self>, LogError> {
+    pub fn open_log(&self, config: LogConfig, epoch: Epoch) -> Result<Log<Self>, LogError> {
         self.is_opening.set(true);
-        let log = Log::open(self.clone(), config, EPOCH);
+        let log = Log::open(self.clone(), config, epoch);
         self.is_opening.set(false);
         log
     }
 
     /// Calls made so far.
-    pub(super) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.calls.borrow().len()
     }
 
@@ -187,13 +194,13 @@ impl Recorded {
     }
 
     /// Changes the bytes of a file behind the log's back.
-    pub(super) fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    pub fn damage(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut disk = self.disk.borrow_mut();
         let number = disk.names[name];
         change(disk.files.get_mut(&number).unwrap());
     }
 
-    pub(super) fn bytes(&self, name: &str) -> usize {
+    pub fn bytes(&self, name: &str) -> usize {
         let disk = self.disk.borrow();
         disk.files[&disk.names[name]].len()
     }
@@ -233,7 +240,7 @@ fn apply(disk: &mut Disk, call: &Call) {
 /// What the disk holds when the power is lost after these calls: what was synced,
 /// and of the rest any part, in any order.
 /// `base` is what the disk held before them.
-pub(super) fn after_power_loss(base: &Disk, calls: &[Call], rng: &mut Rng) -> Disk {
+pub fn after_power_loss(base: &Disk, calls: &[Call], rng: &mut Rng) -> Disk {
     let mut disk = base.clone();
     let is_synced = |at: usize, number: usize| {
         let syncs = calls[at..].iter().filter_map(|one| match one {
