@@ -43,7 +43,7 @@ mod parts;
 pub mod site;
 pub mod statement;
 
-#[cfg(feature = "test-support")]
+#[cfg(any(test, feature = "test-support"))]
 #[doc(hidden)]
 pub use log::recorded;
 pub use log::{

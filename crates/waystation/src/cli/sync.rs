@@ -119,7 +119,8 @@ Examples:
     #[command(after_help = "\
 What its database holds counts for nothing from then on: captured writes that have
 not been published are lost, and so is its list of parked entries. The new copy may
-publish once `sync grant` has allowed it.
+publish once `sync grant` has allowed it. The first site is refused: the hub takes no
+other copy under its name until `sync forget` has made it forget the site.
 
 Examples:
   waystation sync rejoin room-2")]

@@ -20,6 +20,8 @@ pub(super) struct Table {
     /// Key columns in which `SQLite` allows NULL, which is no key: several rows may
     /// have it.
     pub(super) nullable: Vec<usize>,
+    /// Its key is the row's number.
+    pub(super) is_numbered: bool,
 }
 
 /// Something that a statement made: a table, index, view or trigger.
@@ -131,11 +133,16 @@ fn table(connection: &Connection, name: String) -> Result<Table, AdapterError> {
     // A key that is the row's number needs no index, and is never NULL. `INTEGER
     // PRIMARY KEY` is that, unless `DESC` stands behind it.
     let sql = "SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk'";
-    if !connection.prepare_cached(sql)?.exists([&name])? {
+    let is_numbered = !connection.prepare_cached(sql)?.exists([&name])?;
+    if is_numbered {
         nullable.clear();
     }
     let shape = Shape { name, columns, key };
-    Ok(Table { shape, nullable })
+    Ok(Table {
+        shape,
+        nullable,
+        is_numbered,
+    })
 }
 
 /// Refuses a table in which a row has NULL in its key.

@@ -100,11 +100,10 @@ fn texts(id: i64, table: &Table) -> [String; 3] {
         now(shape, "NEW")
     );
     let delete_key = format!(
-        "INSERT INTO _waystation_outbox (tbl, op, {key_into}) SELECT {id}, {DELETE}, {} \
-         WHERE NOT EXISTS (SELECT 1 {})",
-        list(shape.key.iter().map(|index| of("OLD", shape, *index))),
-        now(shape, "OLD")
+        "INSERT INTO _waystation_outbox (tbl, op, {key_into}) SELECT {id}, {DELETE}, {} WHERE",
+        list(shape.key.iter().map(|index| of("OLD", shape, *index)))
     );
+    let is_gone = format!("NOT EXISTS (SELECT 1 {})", now(shape, "OLD"));
     let parts = shape.key.iter().map(|index| {
         let (old, new) = (of("OLD", shape, *index), of("NEW", shape, *index));
         format!("{old} COLLATE BINARY IS NOT {new}")
@@ -115,9 +114,9 @@ fn texts(id: i64, table: &Table) -> [String; 3] {
         format!("CREATE TRIGGER {put} AFTER INSERT ON {name} BEGIN {check} {put_row} END"),
         format!(
             "CREATE TRIGGER {change} AFTER UPDATE ON {name} BEGIN {check} \
-             {delete_key} AND ({is_other_key}); {put_row} END"
+             {delete_key} ({is_other_key}) AND {is_gone}; {put_row} END"
         ),
-        format!("CREATE TRIGGER {delete} AFTER DELETE ON {name} BEGIN {delete_key}; END"),
+        format!("CREATE TRIGGER {delete} AFTER DELETE ON {name} BEGIN {delete_key} {is_gone}; END"),
     ]
 }
 
@@ -144,8 +143,10 @@ fn checks(table: &Table) -> String {
     let row = bytes(&mut (0..shape.columns.len()));
     let why = format!("no row of more than {ROW_BYTES_MAX} bytes");
     all.push(refuse(&why, format!("{row} > {ROW_BYTES_MAX}")));
-    let key = bytes(&mut shape.key.iter().copied());
-    let why = format!("no key of more than {KEY_BYTES_MAX} bytes");
-    all.push(refuse(&why, format!("{key} > {KEY_BYTES_MAX}")));
+    if !table.is_numbered {
+        let key = bytes(&mut shape.key.iter().copied());
+        let why = format!("no key of more than {KEY_BYTES_MAX} bytes");
+        all.push(refuse(&why, format!("{key} > {KEY_BYTES_MAX}")));
+    }
     all.join(" ")
 }
