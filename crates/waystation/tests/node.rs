@@ -6,6 +6,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use common::{run, stderr, stdout, waystation};
 use waystation_base::ServiceName;
@@ -13,6 +14,9 @@ use waystation_membership::Watch;
 use waystation_registry::{Acks, Client, Registry as _, WatchOptions};
 use waystation_registry_check::{Fixture, ZooKeeper, has_zookeeper};
 use waystation_test_process::Watchdog;
+
+/// Looks until something is gone.
+const LOOKS: u32 = 600;
 
 /// A running command, killed when it is dropped.
 struct Running {
@@ -201,7 +205,7 @@ fn who_holds_up_a_drain_is_named_with_the_version_that_it_holds() {
     let service: ServiceName = "a".parse().unwrap();
     let slow = client.watch(Watch::Service(service.clone()), options);
     let slow = slow.unwrap();
-    let wait = std::time::Duration::from_secs(30);
+    let wait = Duration::from_secs(30);
     let view = slow.wait_view("a", wait, |view| !view.instances.is_empty());
     let seen = view.unwrap().at;
     slow.acknowledge(&service, seen);
@@ -222,19 +226,31 @@ fn who_holds_up_a_drain_is_named_with_the_version_that_it_holds() {
     assert_eq!(node.wait().0, Some(0), "it goes on with its word");
 }
 
-/// A registry that was killed dropped every node when it came back.
+/// A registry that was killed dropped every node when it came back. Here the node
+/// is killed before, so that only what was stored can bring it back, until its
+/// lease is over.
 #[test]
 fn a_killed_registry_has_its_nodes_when_it_is_back() {
     let registry = Registry::start();
-    let mut node =
-        registry.start_node(&["register", "a", "127.0.0.1:7100", "--id", "a-1", "--json"]);
+    let register = ["register", "a", "127.0.0.1:7100", "--id", "a-1"];
+    let mut node = registry.start_node(&[&register[..], &["--ttl", "2", "--json"]].concat());
     assert!(node.line().contains(r#""event":"registered""#));
     let listen = registry.url.strip_prefix("embedded://").unwrap().to_owned();
+    node.signal("KILL");
+    assert_eq!(node.wait().0, None);
     registry.process.signal("KILL");
     assert_eq!(registry.process.wait().0, None);
     let (_process, url) = Registry::serve(&registry.folder, &listen);
-    let list = run(&["node", "list", "--json", "--registry", &url]);
-    assert!(stdout(&list).contains(r#""id":"a-1""#), "{}", stdout(&list));
+    let listed = || {
+        let list = run(&["node", "list", "--json", "--registry", &url]);
+        stdout(&list).contains(r#""id":"a-1""#)
+    };
+    assert!(listed(), "it is there until its lease is over");
+    let looks = (0..LOOKS).find(|_| {
+        std::thread::park_timeout(Duration::from_millis(50));
+        !listed()
+    });
+    assert!(looks.is_some(), "it is there for ever");
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub(crate) struct Chat {
     registry: String,
     route: String,
     report: String,
+    /// More that it is started with.
+    flags: Vec<String>,
     console: String,
     up: Option<Up>,
 }
@@ -77,26 +79,32 @@ impl Chat {
     pub(crate) fn prepared(lines: &str, prepare: impl FnOnce(&Path)) -> Self {
         let listen = free_address();
         let lines = format!("{lines}[registry]\nlisten = \"{listen}\"\n");
-        Self::with(Some("1"), &lines, format!("embedded://{listen}"), prepare)
+        let registry = format!("embedded://{listen}");
+        Self::with(Some("1"), &lines, registry, Vec::new(), prepare)
     }
 
     /// A chat of two sites, a and b, over what `prepare` put into its directory.
     pub(crate) fn with_sites(lines: &str, prepare: impl FnOnce(&Path)) -> Self {
         let (listen, hub) = (free_address(), free_address());
         let lines = format!("[up]\nhub = \"{hub}\"\n{lines}[registry]\nlisten = \"{listen}\"\n");
-        Self::with(None, &lines, format!("embedded://{listen}"), prepare)
+        let registry = format!("embedded://{listen}");
+        Self::with(None, &lines, registry, Vec::new(), prepare)
     }
 
-    /// A chat whose roles find each other by that registry.
+    /// A chat whose roles find each other by that registry, as flags say; by
+    /// several, each behind a space.
     pub(crate) fn joined_by(registry: &str) -> Self {
-        let lines = format!("[up]\nregistry = \"{registry}\"\n");
-        Self::with(Some("1"), &lines, registry.to_owned(), |_| {})
+        let urls = registry.split(' ');
+        let flags = urls.flat_map(|url| ["--registry", url]);
+        let flags = flags.map(str::to_owned).collect();
+        Self::with(Some("1"), "", registry.to_owned(), flags, |_| {})
     }
 
     fn with(
         sites: Option<&'static str>,
         lines: &str,
         registry: String,
+        flags: Vec<String>,
         prepare: impl FnOnce(&Path),
     ) -> Self {
         let mut chat = Self {
@@ -106,6 +114,7 @@ impl Chat {
             registry,
             route: free_address(),
             report: free_address(),
+            flags,
             console: String::new(),
             up: None,
         };
@@ -137,6 +146,7 @@ impl Chat {
             "127.0.0.1:0",
         ];
         args.extend(self.sites.iter().flat_map(|sites| ["--sites", sites]));
+        args.extend(self.flags.iter().map(String::as_str));
         let mut up = Up::start(&args);
         self.console = up.ready();
         self.up = Some(up);
