@@ -53,10 +53,27 @@ fn routes(number: u16) -> Routes {
     }
 }
 
+/// The path of a socket, two words long.
+fn socket(number: u16) -> String {
+    format!("/{number:011}")
+}
+
+/// The one host is at a Unix socket.
+fn routes_to_socket(number: u16) -> Routes {
+    let mut routes = routes(number);
+    routes.hosts[0].place = Place::Unix(0);
+    routes.paths.push(socket(number).into());
+    routes
+}
+
 fn segment() -> (Shared, RouteWriter<Shared>) {
+    segment_with(&routes(1))
+}
+
+fn segment_with(routes: &Routes) -> (Shared, RouteWriter<Shared>) {
     let memory = shared(RouteWriter::<Shared>::words(CAPACITY));
     let mut writer = RouteWriter::create(memory.clone(), CAPACITY, 1, 1).unwrap();
-    writer.publish_routes(&routes(1));
+    writer.publish_routes(routes);
     (memory, writer)
 }
 
@@ -88,6 +105,24 @@ fn a_reader_sees_whole_contents_only() {
     });
 }
 
+/// A path takes several words: none of another content is among them.
+#[test]
+fn a_path_is_that_of_its_host() {
+    check(|| {
+        let (memory, mut writer) = segment_with(&routes_to_socket(1));
+        let reader = RouteReader::attach(memory).unwrap();
+        let thread = thread::spawn(move || {
+            writer.publish_routes(&routes_to_socket(2));
+            writer.publish_routes(&routes_to_socket(3));
+        });
+        if let Some(path) = reader.path(0, 1) {
+            assert_eq!(path, socket(1));
+        }
+        thread.join().unwrap();
+        assert_eq!(reader.path(0, 3), Some(socket(3)));
+    });
+}
+
 /// A writer that died at any step, and another that goes on.
 #[test]
 fn a_second_writer_goes_on_where_the_first_one_died() {
@@ -96,9 +131,12 @@ fn a_second_writer_goes_on_where_the_first_one_died() {
         let reader = RouteReader::attach(memory.clone()).unwrap();
         // It stopped within a content: the sequence stays odd.
         memory.words()[10].fetch_add(1, loom::sync::atomic::Ordering::Relaxed);
-        // The last word of the area that was being written.
-        let last = RouteWriter::<Shared>::words(CAPACITY) - 14;
-        memory.words()[last].store(u64::MAX, loom::sync::atomic::Ordering::Relaxed);
+        // Its host, in the area that was being written: the first of two, which
+        // end with the one path.
+        let end = RouteWriter::<Shared>::words(CAPACITY) - (8 + 1 + 4 + 16) - 16;
+        for word in &memory.words()[end - 4..end] {
+            word.store(u64::MAX, loom::sync::atomic::Ordering::Relaxed);
+        }
         let mut writer = RouteWriter::adopt(memory).unwrap();
         let thread = thread::spawn(move || {
             writer.publish_routes(&routes(2));
