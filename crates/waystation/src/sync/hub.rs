@@ -97,8 +97,8 @@ const FIGURES: [Figure; 7] = [
     ),
     (
         "waystation_sync_site_stands",
-        "Whether the site stands at an entry, or has left one out.",
-        |site| (site.applier == "stopped" || site.is_differing).into(),
+        "Whether the site stands at an entry, has left one out, or its capture stands.",
+        |site| (site.applier == "stopped" || site.is_differing || site.is_capture_stopped).into(),
     ),
 ];
 
@@ -126,5 +126,43 @@ fn metrics(page: &mut Page, status: &StatusReport) {
             let label = format!("site=\"{}\"", site.name);
             page.sample(name, Kind::Gauge, &label, figure(site));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A capture that stood, with not one write leaving the site, was no figure.
+    #[test]
+    fn a_site_stands_when_its_capture_does() {
+        let stands = |change: &dyn Fn(&mut SiteReport)| {
+            let mut site: SiteReport = serde_json::from_value(serde_json::json!({
+                "id": 1, "name": "a", "phase": "live", "is_connected": true, "at": 7,
+                "lag_entries": 0, "lag_bytes": 0, "lag_seconds": 0, "eta_seconds": null,
+                "applied_per_second": 0, "applier": "running", "parked": 0,
+                "is_differing": false, "may_write": true, "grants": 1, "error": null,
+            }))
+            .unwrap();
+            change(&mut site);
+            let (epoch, start, end) = (1, 0, 7);
+            let sites = vec![site];
+            let mut page = Page::default();
+            metrics(
+                &mut page,
+                &StatusReport {
+                    epoch,
+                    start,
+                    end,
+                    sites,
+                },
+            );
+            page.finish()
+                .contains("waystation_sync_site_stands{site=\"a\"} 1\n")
+        };
+        assert!(!stands(&|_| {}));
+        assert!(stands(&|site| site.is_capture_stopped = true));
+        assert!(stands(&|site| site.is_differing = true));
+        assert!(stands(&|site| site.applier = "stopped".to_owned()));
     }
 }
