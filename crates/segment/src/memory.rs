@@ -16,24 +16,28 @@ pub trait Memory {
 }
 
 impl Memory for Vec<Word> {
+    #[inline]
     fn words(&self) -> &[Word] {
         self
     }
 }
 
 impl Memory for [Word] {
+    #[inline]
     fn words(&self) -> &[Word] {
         self
     }
 }
 
 impl<M: Memory + ?Sized> Memory for Arc<M> {
+    #[inline]
     fn words(&self) -> &[Word] {
         (**self).words()
     }
 }
 
 impl<M: Memory + ?Sized> Memory for &M {
+    #[inline]
     fn words(&self) -> &[Word] {
         (**self).words()
     }
