@@ -62,12 +62,44 @@ type Reasons = BTreeMap<InstanceId, Removal>;
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     /// Instances that are there now, new or different.
-    pub(crate) put: Vec<Arc<Instance>>,
+    pub(crate) put: Instances,
     /// Instances that are in their service no longer, and why.
-    pub(crate) gone: Vec<(ServiceName, InstanceId, Removal)>,
+    pub(crate) gone: BTreeMap<(ServiceName, InstanceId), Removal>,
     /// The services that changed, each at the version of its last change: every
     /// client tells the same one, however many changes it hears of at once.
     pub(crate) at: BTreeMap<ServiceName, ViewVersion>,
+}
+
+impl Changes {
+    /// An instance is so from `at` on, and was as `old` before. `is_meant` when it
+    /// went by its owner's will, if it did.
+    pub(crate) fn note(
+        &mut self,
+        old: Option<&Instance>,
+        now_there: Option<&Arc<Instance>>,
+        is_meant: bool,
+        at: ViewVersion,
+    ) {
+        let services = old.into_iter().chain(now_there.map(AsRef::as_ref));
+        for instance in services {
+            let known = self.at.entry(instance.service.clone()).or_default();
+            *known = (*known).max(at);
+        }
+        if let Some(old) = old {
+            self.put.remove(&old.id);
+            // Who is elsewhere now has left this service.
+            let why = if is_meant || now_there.is_some() {
+                Removal::Deregistered
+            } else {
+                Removal::Unknown
+            };
+            let place = (old.service.clone(), old.id.clone());
+            self.gone.insert(place, why);
+        }
+        if let Some(instance) = now_there {
+            self.put.insert(instance.id.clone(), Arc::clone(instance));
+        }
+    }
 }
 
 impl Mirror {
@@ -143,13 +175,12 @@ impl Mirror {
         self.at = at;
         let mut by_service = ByService::new();
         let mut why = Reasons::new();
-        for (service, id, removal) in changes.gone {
+        for ((service, id), removal) in changes.gone {
             edit(&mut by_service, &self.views, &service).remove(&id);
             why.insert(id, removal);
         }
-        for instance in changes.put {
-            let service = instance.service.clone();
-            edit(&mut by_service, &self.views, &service).insert(instance.id.clone(), instance);
+        for (id, instance) in changes.put {
+            edit(&mut by_service, &self.views, &instance.service).insert(id, instance);
         }
         let mut pushes = Vec::new();
         for (service, now_there) in by_service {
@@ -349,15 +380,13 @@ mod tests {
         mirror.fill(at(1), some(&[("a", "a-1"), ("a", "a-2"), ("b", "b-1")]));
         let held = mirror.subscribe(SubscriberId(1), Watch::Prefix("".into()));
         let mut held = (*held[0]).clone();
-        let gone = |id: &str, why| ("a".parse().unwrap(), id.parse().unwrap(), why);
-        let changes = Changes {
-            put: some(&[("a", "a-3")]),
-            gone: vec![
-                gone("a-1", Removal::Deregistered),
-                gone("a-2", Removal::Unknown),
-            ],
-            at: [("a".parse().unwrap(), at(2))].into(),
-        };
+        let mut changes = Changes::default();
+        let gone = some(&[("a", "a-1"), ("a", "a-2")]);
+        for (one, is_meant) in gone.iter().zip([true, false]) {
+            changes.note(Some(one), None, is_meant, at(1));
+        }
+        let new = some(&[("a", "a-3")]);
+        changes.note(None, Some(&new[0]), false, at(2));
         let pushes = mirror.change(at(3), changes);
         assert_eq!(pushes.len(), 1, "the other service did not change");
         let Content::Delta(delta) = &pushes[0].1 else {
@@ -378,12 +407,10 @@ mod tests {
         mirror.subscribe(SubscriberId(1), Watch::Prefix("".into()));
         let mut other = instance("a", "a-1");
         other.weight = 3;
-        let gone = ("a".parse().unwrap(), "a-1".parse().unwrap());
-        let changes = Changes {
-            put: vec![Arc::new(other)],
-            gone: vec![(gone.0, gone.1, Removal::Deregistered)],
-            ..Changes::default()
-        };
+        let old = instance("a", "a-1");
+        let mut changes = Changes::default();
+        changes.note(Some(&old), None, true, at(2));
+        changes.note(None, Some(&Arc::new(other)), false, at(2));
         let pushes = mirror.change(at(2), changes);
         let Content::Delta(delta) = &pushes[0].1 else {
             panic!("the epoch is the same")

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use waystation_base::{Epoch, FencingToken};
 use waystation_membership::limits::EPOCH_JUMP_MAX;
-use waystation_membership::{Instance, InstanceId, Removal, ViewVersion, epoch_of as token_epoch};
+use waystation_membership::{Instance, InstanceId, ViewVersion, epoch_of as token_epoch};
 
 use super::entry::{Keys, Place, epoch_of, instance_of, number_of};
 use super::proto::event::EventType;
 use super::proto::{Event, KeyValue, ResponseHeader};
-use crate::limits::STORE_SKIPPED_KNOWN_MAX;
 use crate::mirror::Changes;
-use crate::store::{self, Skipped, Skips};
+use crate::store::{self, Entries, Known, Listed, Skipped};
 
 /// When an instance's key was written last, and the lease that it is attached
 /// to.
@@ -54,12 +53,8 @@ pub(super) struct News {
 pub(super) struct Filling {
     epoch: Epoch,
     epoch_mod: i64,
-    entries: Entries,
-    /// What is no instance: its key, when it was written, and why it is none.
-    skipped: Vec<(Vec<u8>, i64, String)>,
+    listed: Listed<InstanceId, Mark>,
 }
-
-type Entries = BTreeMap<InstanceId, Entry>;
 
 impl Filling {
     /// Notes what stands at one of the keys.
@@ -72,17 +67,14 @@ impl Filling {
             }
             Ok(Place::Instance(id)) => {
                 let (entry, reason) = entry_of(&id, kv);
-                self.entries.insert(id, entry);
+                self.listed.put(id, entry);
                 reason
             }
             Ok(Place::Left(_)) => None,
             Err(reason) => Some(reason),
         };
-        // With more nobody would be told of it.
-        if let Some(reason) = reason
-            && self.skipped.len() < STORE_SKIPPED_KNOWN_MAX
-        {
-            (self.skipped).push((kv.key.to_vec(), kv.mod_revision, reason));
+        if let Some(reason) = reason {
+            self.listed.skip(&kv.key, kv.mod_revision, reason);
         }
     }
 
@@ -96,8 +88,7 @@ impl Filling {
 
     /// All instances.
     pub(super) fn instances(&self) -> impl Iterator<Item = Arc<Instance>> {
-        let entries = self.entries.values();
-        entries.filter_map(|entry| entry.instance.clone())
+        self.listed.instances()
     }
 }
 
@@ -124,8 +115,7 @@ pub(super) struct Replica {
     epoch_mod: i64,
     cluster: u64,
     term: u64,
-    entries: Entries,
-    skips: Skips,
+    known: Known<InstanceId, Mark>,
 }
 
 impl Replica {
@@ -137,8 +127,7 @@ impl Replica {
             epoch_mod: 0,
             cluster: 0,
             term: 0,
-            entries: BTreeMap::new(),
-            skips: Skips::default(),
+            known: Known::default(),
         }
     }
 
@@ -153,7 +142,7 @@ impl Replica {
     }
 
     pub(super) fn entry(&self, id: &InstanceId) -> Option<&Entry> {
-        self.entries.get(id)
+        self.known.entry(id)
     }
 
     /// Somebody has seen this version. True when it is above all that was seen
@@ -218,17 +207,13 @@ impl Replica {
         &mut self,
         header: &ResponseHeader,
         filling: Filling,
-    ) -> (Vec<Skipped>, Entries) {
+    ) -> (Vec<Skipped>, Entries<InstanceId, Mark>) {
         self.cluster = header.cluster_id;
         self.term = header.raft_term;
         self.at = filling.at(header);
         self.epoch_mod = filling.epoch_mod;
         self.floor = self.floor.max(self.at);
-        for (key, revision, reason) in filling.skipped {
-            self.skips.skip(&key, revision, reason);
-        }
-        let before = std::mem::replace(&mut self.entries, filling.entries);
-        (self.skips.take(), before)
+        self.known.fill(filling.listed)
     }
 
     /// Takes in what a watch tells: whole revisions, in order. What is older
@@ -263,12 +248,12 @@ impl Replica {
                     };
                     self.put(id, entry, is_leaving, at, &mut news);
                 }
-                Err(reason) if is_put => self.skips.skip(&kv.key, kv.mod_revision, reason),
+                Err(reason) if is_put => self.known.skips.skip(&kv.key, kv.mod_revision, reason),
                 Ok(Place::Left(_)) => {}
-                Err(_) => self.skips.forget(&kv.key),
+                Err(_) => self.known.skips.forget(&kv.key),
             }
         }
-        news.skipped = self.skips.take();
+        news.skipped = self.known.skips.take();
         self.at.number = number;
         self.floor = self.floor.max(self.at);
         if news.is_reset {
@@ -287,7 +272,7 @@ impl Replica {
     fn note(&mut self, id: &InstanceId, kv: &KeyValue) -> Entry {
         let (entry, reason) = entry_of(id, kv);
         if let Some(reason) = reason {
-            self.skips.skip(&kv.key, kv.mod_revision, reason);
+            self.known.skips.skip(&kv.key, kv.mod_revision, reason);
         }
         entry
     }
@@ -301,28 +286,8 @@ impl Replica {
         news: &mut News,
     ) {
         let instance = entry.as_ref().and_then(|entry| entry.instance.clone());
-        let old = match entry {
-            Some(entry) => self.entries.insert(id.clone(), entry),
-            None => self.entries.remove(&id),
-        };
-        let changes = &mut news.changes;
-        changes.put.retain(|one| one.id != id);
-        if let Some(old) = old.and_then(|old| old.instance) {
-            // Who is elsewhere now has left this service.
-            let why = if is_leaving || instance.is_some() {
-                Removal::Deregistered
-            } else {
-                Removal::Unknown
-            };
-            let service = &old.service;
-            (changes.gone).retain(|(from, gone, _)| (from, gone) != (service, &id));
-            changes.gone.push((service.clone(), id.clone(), why));
-            changes.at.insert(service.clone(), at);
-        }
-        if let Some(instance) = &instance {
-            changes.at.insert(instance.service.clone(), at);
-        }
-        changes.put.extend(instance);
+        let old = self.known.put(id.clone(), entry);
+        (news.changes).note(old.as_deref(), instance.as_ref(), is_leaving, at);
         news.touched.insert(id);
     }
 }

@@ -1,4 +1,4 @@
-use waystation_membership::State;
+use waystation_membership::{Removal, State};
 
 use super::*;
 use crate::etcd::entry::{token_to_come, value_of};
@@ -67,11 +67,6 @@ fn filled() -> Replica {
     replica
 }
 
-fn instances(replica: &Replica) -> impl Iterator<Item = Arc<Instance>> {
-    let entries = replica.entries.values();
-    entries.filter_map(|entry| entry.instance.clone())
-}
-
 fn fill(replica: &mut Replica, header: &ResponseHeader, kvs: &[KeyValue]) -> Vec<Skipped> {
     let mut filling = Filling::default();
     for kv in kvs {
@@ -102,7 +97,11 @@ fn a_list_gives_what_is_there_and_its_version() {
     let replica = filled();
     assert_eq!(replica.at(), at(1, 10));
     assert_eq!(replica.epoch_mod(), 2);
-    let ids: Vec<String> = instances(&replica).map(|one| one.id.to_string()).collect();
+    let ids: Vec<String> = replica
+        .known
+        .instances()
+        .map(|one| one.id.to_string())
+        .collect();
     assert_eq!(ids, ["a-1", "a-2"]);
     let entry = replica.entry(&id("a-1")).unwrap();
     assert_eq!((entry.mark.mod_revision, entry.mark.lease), (5, 9));
@@ -146,7 +145,7 @@ fn a_store_that_went_back_gets_a_higher_epoch() {
     assert_eq!(overtaken, Start::Resume(13));
     fill(&mut replica, &header(9), &[epoch("2", 9)]);
     assert_eq!(replica.at(), at(2, 9));
-    assert_eq!(instances(&replica).count(), 0);
+    assert_eq!(replica.known.instances().count(), 0);
 }
 
 #[test]
@@ -203,7 +202,7 @@ fn who_left_is_told_from_who_was_lost() {
         deleted(keys().instance(&id("a-2")), 13),
     ]);
     let gone: Vec<_> = (news.changes.gone.iter())
-        .map(|(_, id, why)| (id.as_str(), *why))
+        .map(|((_, id), why)| (id.as_str(), *why))
         .collect();
     assert_eq!(
         gone,
@@ -218,7 +217,8 @@ fn who_left_is_told_from_who_was_lost() {
         event(EventType::Put, one("a-3", 15)),
         deleted(keys().instance(&id("a-3")), 16),
     ]);
-    assert_eq!(news.changes.gone[0].2, Removal::Unknown);
+    let why: Vec<Removal> = news.changes.gone.into_values().collect();
+    assert_eq!(why, [Removal::Unknown]);
 }
 
 #[test]
@@ -232,14 +232,14 @@ fn changes_of_one_answer_are_one_step() {
         event(EventType::Put, one("a-3", 12)),
         event(EventType::Put, kv(keys().instance(&id("a-1")), &value, 13)),
     ]);
-    let put: Vec<_> = (news.changes.put.iter())
+    let put: Vec<_> = (news.changes.put.values())
         .map(|one| (one.service.as_str(), one.id.as_str()))
         .collect();
-    assert_eq!(put, [("a", "a-3"), ("b", "a-1")]);
+    assert_eq!(put, [("b", "a-1"), ("a", "a-3")]);
     let at_of = |service: &str| news.changes.at[service];
     assert_eq!((at_of("a"), at_of("b")), (at(1, 13), at(1, 13)));
     let gone = &news.changes.gone;
-    assert!(gone.iter().any(|(service, id, why)| {
+    assert!(gone.iter().any(|((service, id), why)| {
         (service.as_str(), id.as_str(), *why) == ("a", "a-1", Removal::Deregistered)
     }));
 }
@@ -253,7 +253,7 @@ fn what_is_known_already_is_left_out() {
     ]);
     assert!(news.touched.is_empty() && news.changes.put.is_empty());
     assert_eq!(replica.at(), at(1, 10));
-    assert_eq!(instances(&replica).count(), 2);
+    assert_eq!(replica.known.instances().count(), 2);
 }
 
 #[test]
@@ -274,7 +274,8 @@ fn what_is_not_ours_is_told_once() {
     let garbage = kv(keys().instance(&id("a-1")), "{", 14);
     let news = replica.apply(&[event(EventType::Put, garbage)]);
     assert_eq!(news.skipped.len(), 1);
-    assert_eq!(news.changes.gone[0].2, Removal::Unknown);
+    let why: Vec<Removal> = news.changes.gone.into_values().collect();
+    assert_eq!(why, [Removal::Unknown]);
     assert!(replica.entry(&id("a-1")).unwrap().instance.is_none());
 }
 

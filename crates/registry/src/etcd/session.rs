@@ -141,17 +141,8 @@ impl Session<'_> {
             return Err(reset());
         }
         let instances = filling.instances().collect();
-        let mut before = None;
-        let take_in = || {
-            let (skipped, known) = store.replica.borrow_mut().fill(&header, filling);
-            before = Some(known);
-            skipped
-        };
+        let take_in = || store.replica.borrow_mut().fill(&header, filling);
         let fits = self.shared.show_all(at, instances, take_in).await;
-        for entry in before.into_iter().flatten() {
-            drop(entry);
-            turns.took(1).await;
-        }
         fits.then_some(()).ok_or_else(too_slow)
     }
 

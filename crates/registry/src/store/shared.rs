@@ -15,6 +15,7 @@ use waystation_net::{Label, Shard, until};
 
 use super::change::{Changed, change};
 use super::claim::draining;
+use super::known::Entries;
 use super::register::Registrant;
 use super::shape::Store;
 use super::skips::Skipped;
@@ -298,14 +299,14 @@ impl<S: Store> Shared<S> {
 
     /// The store holds just these instances. They are compared with what is shown
     /// bit by bit; then, at once, `take_in` has the store know them, and tell what
-    /// was skipped, and they are shown. So whoever gives this up has changed
-    /// nothing. False when the client cannot keep up: it starts over then, so that
+    /// was skipped and what it knew before, and they are shown. So whoever gives
+    /// this up before has changed nothing. False when the client cannot keep up: it starts over then, so that
     /// nothing is missed in silence.
-    pub(crate) async fn show_all(
+    pub(crate) async fn show_all<K>(
         self: &Rc<Self>,
         at: ViewVersion,
         instances: Vec<Arc<Instance>>,
-        take_in: impl FnOnce() -> Vec<Skipped>,
+        take_in: impl FnOnce() -> (Vec<Skipped>, Entries<K, S::Mark>),
     ) -> bool {
         let mut turns = Turns::new();
         let (mut by_service, mut draining) = (ByService::new(), BTreeSet::new());
@@ -324,7 +325,7 @@ impl<S: Store> Shared<S> {
             plans.push(self.mirror.borrow().plan(service, at, instances));
             turns.took(count).await;
         }
-        let skipped = take_in();
+        let (skipped, before) = take_in();
         {
             let mut subscribers = self.subscribers.borrow_mut();
             subscribers.clear_draining();
@@ -336,6 +337,10 @@ impl<S: Store> Shared<S> {
         let fits = self.tell(skipped, pushes);
         if fits {
             self.check_registrants(None);
+        }
+        for entry in before {
+            drop(entry);
+            turns.took(1).await;
         }
         fits
     }

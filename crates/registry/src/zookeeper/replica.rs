@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use waystation_base::{Epoch, FencingToken};
 use waystation_membership::limits::EPOCH_JUMP_MAX;
-use waystation_membership::{Instance, InstanceId, Removal, ViewVersion};
+use waystation_membership::{Instance, InstanceId, ViewVersion};
 use zookeeper_client::{Stat, WatchedEvent};
 
 use super::entry::{Marks, Paths, Touched, instance_of};
 use super::wire::{Found, Read};
-use crate::limits::STORE_SKIPPED_KNOWN_MAX;
 use crate::mirror::Changes;
-use crate::store::{self, Skipped, Skips};
+use crate::store::{self, Entries, Known, Listed, Skipped};
 
 /// How far above all that was seen a store is lifted. Others may have seen a
 /// little more, and need not lift it once more then.
@@ -93,13 +92,9 @@ impl Fit {
 /// What was read, made into entries one after another.
 #[derive(Debug, Default)]
 pub(super) struct Made {
-    entries: Entries,
+    listed: Listed<String, Mark>,
     gone: Vec<String>,
-    /// What is no instance: its name, when it was written, and why it is none.
-    skipped: Vec<(String, i64, String)>,
 }
-
-type Entries = BTreeMap<String, Entry>;
 
 impl Made {
     /// Makes an entry of what was read.
@@ -109,19 +104,16 @@ impl Made {
             Read::Closed => closed(),
             Read::Nothing => return self.gone.push(name),
         };
-        // With more nobody would be told of it.
-        if let Some(reason) = reason
-            && self.skipped.len() < STORE_SKIPPED_KNOWN_MAX
-        {
-            self.skipped.push((name.clone(), entry.mark.mzxid, reason));
+        if let Some(reason) = reason {
+            let zxid = entry.mark.mzxid;
+            self.listed.skip(name.as_bytes(), zxid, reason);
         }
-        self.entries.insert(name, entry);
+        self.listed.put(name, entry);
     }
 
     /// All instances.
     pub(super) fn instances(&self) -> impl Iterator<Item = Arc<Instance>> {
-        let entries = self.entries.values();
-        entries.filter_map(|entry| entry.instance.clone())
+        self.listed.instances()
     }
 }
 
@@ -154,8 +146,7 @@ pub(super) struct Replica {
     is_filled: bool,
     /// The highest epoch and the highest number that anybody here has seen.
     floor: ViewVersion,
-    entries: Entries,
-    skips: Skips,
+    known: Known<String, Mark>,
 }
 
 impl Replica {
@@ -172,7 +163,7 @@ impl Replica {
     }
 
     pub(super) fn entry(&self, id: &InstanceId) -> Option<&Entry> {
-        self.entries.get(id.as_str())
+        self.known.entry(id.as_str())
     }
 
     /// Whether nothing was read yet.
@@ -233,17 +224,15 @@ impl Replica {
     }
 
     /// Takes in everything. Gives what is to be told, and what was known before.
-    pub(super) fn fill(&mut self, fit: Fit, made: Made) -> (Vec<Skipped>, Entries) {
+    pub(super) fn fill(&mut self, fit: Fit, made: Made) -> (Vec<Skipped>, Entries<String, Mark>) {
         self.marks = fit.marks;
         self.zxid = fit.zxid;
         self.is_filled = true;
         self.see(fit.at());
-        self.skip(made.skipped);
-        let before = std::mem::replace(&mut self.entries, made.entries);
         for name in &made.gone {
-            self.skips.forget(name.as_bytes());
+            self.known.skips.forget(name.as_bytes());
         }
-        (self.skips.take(), before)
+        self.known.fill(made.listed)
     }
 
     /// Takes in what changed.
@@ -256,26 +245,19 @@ impl Replica {
     ) -> Result<News, Unfit> {
         self.zxid = self.zxid.max(fit.zxid);
         self.see(self.marks.version(self.zxid));
-        self.skip(made.skipped);
         let mut news = News::default();
-        let read = made.entries.into_iter();
+        let read = self.known.skip_of(made.listed).into_iter();
         let read = read.map(|(name, entry)| (name, Some(entry)));
         let gone = made.gone.into_iter().map(|name| (name, None));
         for (name, entry) in read.chain(gone) {
             news.touched.extend(InstanceId::new(&name).ok());
             self.put(name, entry, folder.pzxid, left, &mut news.changes);
         }
-        if usize::try_from(folder.num_children) != Ok(self.entries.len()) {
+        if usize::try_from(folder.num_children) != Ok(self.known.len()) {
             return Err(Unfit::Missed);
         }
-        news.skipped = self.skips.take();
+        news.skipped = self.known.skips.take();
         Ok(news)
-    }
-
-    fn skip(&mut self, skipped: Vec<(String, i64, String)>) {
-        for (name, zxid, reason) in skipped {
-            self.skips.skip(name.as_bytes(), zxid, reason);
-        }
     }
 
     fn put(
@@ -286,35 +268,15 @@ impl Replica {
         left: &BTreeSet<InstanceId>,
         changes: &mut Changes,
     ) {
-        let marks = self.marks;
         if entry.is_none() {
-            self.skips.forget(name.as_bytes());
+            self.known.skips.forget(name.as_bytes());
         }
         let zxid = entry.as_ref().map_or(folder_zxid, |entry| entry.mark.mzxid);
         let instance = entry.as_ref().and_then(|entry| entry.instance.clone());
-        let old = match entry {
-            Some(entry) => self.entries.insert(name, entry),
-            None => self.entries.remove(&name),
-        };
-        let mut touch = |service: &waystation_base::ServiceName| {
-            let at = changes.at.entry(service.clone()).or_default();
-            *at = (*at).max(marks.version(zxid));
-        };
-        if let Some(old) = old.and_then(|old| old.instance) {
-            touch(&old.service);
-            // Who is elsewhere now has left this service.
-            let is_meant = left.contains(&old.id) || instance.is_some();
-            let why = if is_meant {
-                Removal::Deregistered
-            } else {
-                Removal::Unknown
-            };
-            (changes.gone).push((old.service.clone(), old.id.clone(), why));
-        }
-        if let Some(instance) = instance {
-            touch(&instance.service);
-            changes.put.push(instance);
-        }
+        let old = self.known.put(name, entry);
+        let is_meant = old.as_ref().is_some_and(|old| left.contains(&old.id));
+        let at = self.marks.version(zxid);
+        changes.note(old.as_deref(), instance.as_ref(), is_meant, at);
     }
 }
 

@@ -253,19 +253,12 @@ impl Session<'_> {
     async fn show_all(&self, fit: Fit, made: Made) -> Result<(), Fault> {
         let replica = &self.shared.store.replica;
         let instances = made.instances().collect();
-        let mut before = None;
         let take_in = || {
-            let (skipped, known) = replica.borrow_mut().fill(fit, made);
-            before = Some(known);
-            self.named(skipped)
+            let (skipped, before) = replica.borrow_mut().fill(fit, made);
+            (self.named(skipped), before)
         };
-        let fits = self.shared.show_all(fit.at(), instances, take_in).await;
-        let mut turns = Turns::new();
-        for entry in before.into_iter().flatten() {
-            drop(entry);
-            turns.took(1).await;
-        }
-        keeps_up(fits)
+        let shown = self.shared.show_all(fit.at(), instances, take_in);
+        keeps_up(shown.await)
     }
 
     /// None when something was missed.
