@@ -185,26 +185,33 @@ fn needs_etcd_a_full_one_is_told_and_goes_on_when_it_has_room() {
     };
     let there = EtcdWorld::register(&client, EtcdWorld::instance("a", "a-1"));
     EtcdWorld::is_registered(&there);
+    // Its lease does not end as long as this takes.
+    let leaves = EtcdWorld::register_for(&client, EtcdWorld::instance("a", "a-3"), 4 * WAIT);
+    EtcdWorld::is_registered(&leaves);
     let watching = EtcdWorld::watch(&client, "a");
-    EtcdWorld::shows(&watching, "a", &["a-1"]);
+    EtcdWorld::shows(&watching, "a", &["a-1", "a-3"]);
     world.fixture.set_full(true);
     let new = EtcdWorld::register(&client, EtcdWorld::instance("a", "a-2"));
     let update = Update {
         weight: Some(7),
         ..Update::default()
     };
-    EtcdWorld::update(&there, update);
-    for registered in [&new, &there] {
+    EtcdWorld::update(&there, update.clone());
+    EtcdWorld::update(&leaves, update);
+    for registered in [&new, &there, &leaves] {
         let status = EtcdWorld::stands(registered, "refused", |one| one.refusal.is_some());
         let text = status.refusal.expect("just looked").to_string();
         assert!(text.contains("database space exceeded"), "{text}");
     }
     // Who comes now sees what is there, and whoever was there stays.
     let later = EtcdWorld::watch(&client, "a");
-    EtcdWorld::shows(&later, "a", &["a-1"]);
+    EtcdWorld::shows(&later, "a", &["a-1", "a-3"]);
     assert_eq!(client.session().state, SessionState::Connected);
     assert!(there.may_serve(), "its lease is renewed");
     assert!(!new.may_serve());
+    // Who is refused an update again and again can leave all the same.
+    drop(leaves);
+    EtcdWorld::shows(&watching, "a", &["a-1"]);
     world.fixture.set_full(false);
     EtcdWorld::is_registered(&new);
     EtcdWorld::shows(&watching, "a", &["a-1", "a-2"]);

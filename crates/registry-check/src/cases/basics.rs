@@ -185,6 +185,12 @@ pub(super) fn left_and_taken<F: Fixture>(world: &mut World<F>) -> Duration {
     World::<F>::is_registered(&registered);
     let start = now();
     for weight in 1..=ROUNDS {
+        // It is busy with that when it is to leave, and others came before its end.
+        let update = Update {
+            weight: Some(1000),
+            ..Update::default()
+        };
+        World::<F>::update(&registered, update);
         drop(registered);
         registered = register();
         World::<F>::is_registered(&registered);

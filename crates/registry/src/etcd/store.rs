@@ -344,13 +344,21 @@ impl Store for Etcd {
         let wire = Self::wire_of(shared, keep).await?;
         let (key, left) = (shared.store.keys.instance(id), shared.store.keys.left(id));
         // Whether or not it was granted: an answer may have been lost.
-        let request = TxnRequest {
+        let leave = |success| TxnRequest {
             compare: vec![compare_lease(&key, lease)],
-            // In this order: watchers hear of it in this order.
-            success: vec![put(left.clone(), Vec::new(), lease), delete(key)],
+            success,
             failure: Vec::new(),
         };
-        match wire.txn(request).await {
+        // In this order: watchers hear of it in this order.
+        let with_word = vec![put(left.clone(), Vec::new(), lease), delete(key.clone())];
+        let gone = match wire.txn(leave(with_word)).await {
+            // A store that is full takes no word, but lets go of what it has.
+            Err(fault) if fault.is_refusal() && !fault.is_not_found() => {
+                wire.txn(leave(vec![delete(key.clone())])).await
+            }
+            gone => gone,
+        };
+        match gone {
             Err(fault) if !fault.is_not_found() => return Err(fault),
             Ok(_) | Err(_) => {}
         }

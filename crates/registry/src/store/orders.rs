@@ -75,12 +75,18 @@ impl Wanted {
         }
     }
 
-    pub(crate) fn want_again(&mut self, what: Again) {
+    /// Something is wanted once more; false when the registration is to end
+    /// anyway: that would wait for as long as this is refused.
+    pub(crate) fn want_again(&mut self, what: Again) -> bool {
+        if self.is_deregister {
+            return false;
+        }
         match what {
             Again::Update => self.is_update = true,
             Again::Drain => self.is_drain = true,
             Again::Idle => self.is_idle = true,
         }
+        true
     }
 
     /// The next renewal. It waits for no order: a lease ends meanwhile.
@@ -139,7 +145,10 @@ mod tests {
         };
         assert_eq!(instance.weight, 8);
         assert!(matches!(wanted.next(), Some(Order::Drain)));
+        assert!(!wanted.want_again(Again::Drain), "its end does not wait");
         assert!(matches!(wanted.next(), Some(Order::Deregister)));
         assert!(wanted.next().is_none());
+        assert!(wanted.want_again(Again::Drain));
+        assert!(matches!(wanted.next(), Some(Order::Drain)));
     }
 }

@@ -79,7 +79,7 @@ impl<S: Store> Registrant<S> {
         self.wanted.borrow_mut().next_renewal()
     }
 
-    pub(super) fn next(&self) -> Option<Order> {
+    fn next(&self) -> Option<Order> {
         let order = self.wanted.borrow_mut().next();
         if matches!(order, Some(Order::Idle)) {
             self.is_idle.set(true);
@@ -89,7 +89,7 @@ impl<S: Store> Registrant<S> {
 
     /// Nothing is in flight any more.
     pub(super) fn want_idle(&self) {
-        self.wanted.borrow_mut().want_again(Again::Idle);
+        let _ = self.wanted.borrow_mut().want_again(Again::Idle);
     }
 
     /// Whether it holds its id under this token, as far as is known.
@@ -141,8 +141,22 @@ impl<S: Store> Registrant<S> {
         shared.spawn(running);
     }
 
-    /// Carries an order out, and tells what came of it.
-    pub(super) async fn carry_out(self: &Rc<Self>, shared: &Rc<Shared<S>>, order: Order) {
+    /// Carries out what is wanted; for how long to pause if it is not done then.
+    pub(super) async fn carry_out_all(self: &Rc<Self>, shared: &Rc<Shared<S>>) -> Option<Duration> {
+        while let Some(order) = self.next() {
+            if S::takes_orders(shared) {
+                let pause = self.carry_out(shared, order).await;
+                if pause.is_some() {
+                    return pause;
+                }
+            }
+        }
+        None
+    }
+
+    /// Carries an order out, and tells what came of it; for how long to pause when
+    /// it is to be tried again.
+    async fn carry_out(self: &Rc<Self>, shared: &Rc<Shared<S>>, order: Order) -> Option<Duration> {
         let again = order.again();
         let done = match order {
             Order::Register(asked, register) => self.register(shared, asked, &register).await,
@@ -155,38 +169,33 @@ impl<S: Store> Registrant<S> {
             Order::Idle => self.idle(shared).await,
             Order::Deregister => self.leave(shared).await.map(|()| None),
         };
-        match done {
-            Ok(None) => {}
-            Ok(Some(event)) => {
-                shared.events.push(event);
-            }
-            Err(fault) => {
-                self.tell(shared, &fault);
-                if !shared.is_closed()
-                    && let Some(again) = again
-                {
-                    // The core asks once, and nobody may have answered although
-                    // the connection stays.
-                    self.wanted.borrow_mut().want_again(again);
-                    self.pause(shared, &fault).await;
+        let fault = match done {
+            Ok(event) => {
+                if let Some(event) = event {
+                    shared.events.push(event);
                 }
+                return None;
             }
-        }
-    }
-
-    /// Waits before something is tried again, unless something else is wanted.
-    async fn pause(&self, shared: &Shared<S>, fault: &S::Fault) {
-        let length = if fault.is_refusal() {
+            Err(fault) => fault,
+        };
+        self.tell(shared, &fault);
+        // The core asks once, and nobody may have answered although the connection
+        // stays.
+        let is_wanted = !shared.is_closed()
+            && again.is_some_and(|again| self.wanted.borrow_mut().want_again(again));
+        let pause = if fault.is_refusal() {
             REFUSED_PAUSE
         } else {
             RETRY_PAUSE
         };
-        let pause = waiting(
-            WaitsFor::plain("registry pause"),
-            shared.shard.sleep(length),
-        );
+        is_wanted.then_some(pause)
+    }
+
+    /// Waits before something is tried again, unless something else is wanted.
+    pub(super) async fn pause(&self, shared: &Shared<S>, length: Duration) {
+        let pause = shared.shard.sleep(length);
         tokio::select! {
-            () = pause => {}
+            () = waiting(WaitsFor::plain("registry pause"), pause) => {}
             () = self.news.notified() => {}
             () = shared.closed() => {}
         }

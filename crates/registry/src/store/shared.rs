@@ -250,11 +250,13 @@ impl<S: Store> Shared<S> {
         let registrant = Rc::clone(registrant);
         let turn = self.turn_of(&registrant.id);
         self.spawn_work(async move |shared| {
-            while let Some(order) = registrant.next() {
+            // Kept from order to order: what comes for others of this id comes
+            // behind what was wanted here, its end above all.
+            while let Some(pause) = {
                 let _turn = turn.lock().await;
-                if S::takes_orders(shared) {
-                    registrant.carry_out(shared, order).await;
-                }
+                registrant.carry_out_all(shared).await
+            } {
+                registrant.pause(shared, pause).await;
             }
             registrant.is_busy.set(false);
         });
