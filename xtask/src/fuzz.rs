@@ -148,7 +148,7 @@ fn run_one(name: &str, seconds: u32) -> Result<Report> {
 }
 
 /// Cargo on the nightly toolchain, past the toolchain that this repository pins.
-fn nightly() -> Command {
+pub(crate) fn nightly() -> Command {
     let mut command = Command::new("rustup");
     command
         .args(["run", "nightly", "cargo"])

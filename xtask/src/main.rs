@@ -2,8 +2,8 @@
 //!
 //! `tidy` proves the rules that no compiler checks, `check` runs every static check, `test` runs
 //! every test with the external components it needs, `bench` runs one benchmark, `crash` kills
-//! real processes, `fuzz` runs every fuzz target, `sim` one simulation. The crate leaves out everything that a plain `cargo` call does
-//! already.
+//! real processes, `fuzz` runs every fuzz target, `miri` the tests of shared memory under Miri, `sim`
+//! one simulation. The crate leaves out everything that a plain `cargo` call does already.
 
 mod bench;
 mod check;
@@ -13,6 +13,7 @@ mod environment;
 mod fuzz;
 mod install;
 mod metadata;
+mod miri;
 mod process;
 mod sim;
 mod summary;
@@ -83,6 +84,13 @@ enum Task {
         #[arg(value_name = "TARGET")]
         targets: Vec<String>,
     },
+    /// Run the tests of the crates whose memory is shared under Miri.
+    #[command(after_help = "Examples:\n  cargo xtask miri\n  cargo xtask miri waystation-segment")]
+    Miri {
+        /// The packages; all that share memory when none is named. Needs the nightly toolchain.
+        #[arg(value_name = "PACKAGE")]
+        packages: Vec<String>,
+    },
     /// Run one simulation in the release profile.
     #[command(
         after_help = "Examples:\n  cargo xtask sim balance --save bench/results/balance-sim.md\n  \
@@ -103,6 +111,7 @@ fn main() -> ExitCode {
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Crash { arguments } => crash::run(&arguments),
         Task::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
+        Task::Miri { packages } => miri::run(&packages),
         Task::Sim { arguments } => sim::run(&arguments),
     };
     match result {
