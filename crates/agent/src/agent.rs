@@ -3,13 +3,14 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use waystation_base::hash64;
-use waystation_client::machine_now;
+use waystation_client::{Error as AskError, Socket, machine_now};
 use waystation_membership::{View, Watch};
 use waystation_net::udp::{Udp, UdpConfig, UdpListener};
 use waystation_net::{Address, Label, NetConfig, Server, Shard};
@@ -21,7 +22,8 @@ use waystation_segment::TURN_EVERY;
 use crate::config::{AgentConfig, ReportTo};
 use crate::desk::Desk;
 use crate::error::Error;
-use crate::limits::{IDLE_TURN, PROBE_LINKS_LOOK};
+use crate::figures::FigureBoard;
+use crate::limits::{FIGURES_EVERY, IDLE_TURN, PROBE_LINKS_LOOK};
 use crate::probes::Prober;
 use crate::{lars_source, reports, routes, unix};
 
@@ -31,6 +33,7 @@ pub struct Agent {
     server: Option<Server>,
     udp: Vec<SocketAddr>,
     socket: PathBuf,
+    figures: FigureBoard,
     /// None with a route server of Lars.
     registries: Option<Registries>,
 }
@@ -65,6 +68,8 @@ impl Agent {
         let owner = hash64(&machine_now().as_nanos().to_le_bytes())
             ^ hash64(&std::process::id().to_le_bytes());
         let parts = Mutex::new(Some((config, listener, source)));
+        let figures = FigureBoard::default();
+        let board = figures.clone();
         let mut builder = Server::builder(net).on_shard(move |shard| {
             let parts = parts.lock().ok().and_then(|mut parts| parts.take());
             if let Some((config, listener, source)) = parts {
@@ -78,6 +83,7 @@ impl Agent {
                 }
                 source.start(shard, &desk);
                 start(shard, &desk, listener, report);
+                show_figures(shard, desk, board.clone());
             }
         });
         for socket in sockets {
@@ -100,6 +106,7 @@ impl Agent {
             server: Some(builder.start()?),
             udp,
             socket: path,
+            figures,
             registries,
         })
     }
@@ -107,6 +114,11 @@ impl Agent {
     /// Where callers of Lars ask.
     pub fn udp_addresses(&self) -> &[SocketAddr] {
         &self.udp
+    }
+
+    /// What it counts.
+    pub const fn figures(&self) -> &FigureBoard {
+        &self.figures
     }
 
     /// The server below; none once it has ended.
@@ -131,7 +143,7 @@ impl Agent {
                 registries.close_and_wait();
             }
             // A new agent may have replaced it already; then it has its own.
-            if UnixStream::connect(&self.socket).is_err() {
+            if !is_served(&self.socket) {
                 let _gone = std::fs::remove_file(&self.socket);
             }
         }
@@ -144,9 +156,19 @@ impl Drop for Agent {
     }
 }
 
+/// Whether somebody has the socket, be it one that has stopped: connections to
+/// that wait until they are too many. It does not wait itself.
+fn is_served(path: &Path) -> bool {
+    match Socket::connect(path, Duration::ZERO) {
+        Ok(_) => true,
+        Err(AskError::Unreachable(error)) => error.kind() == io::ErrorKind::WouldBlock,
+        Err(_) => false,
+    }
+}
+
 /// Binds the socket, in place of one whose agent is gone.
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    if UnixStream::connect(path).is_ok() {
+    if is_served(path) {
         return Err(io::ErrorKind::AddrInUse.into());
     }
     match std::fs::remove_file(path) {
@@ -254,6 +276,21 @@ fn start(
                 prober.drop_idle(now);
             }
             wait = if is_busy { TURN_EVERY } else { IDLE_TURN };
+        }
+    });
+}
+
+/// Shows what is counted, every second.
+fn show_figures(shard: &Shard, desk: Rc<RefCell<Desk>>, board: FigureBoard) {
+    let inner = shard.clone();
+    shard.spawn(Label::of("figures"), async move {
+        loop {
+            let figures = desk.borrow().figures();
+            board.show(figures);
+            tokio::select! {
+                () = inner.drain_begun() => return,
+                () = inner.sleep(FIGURES_EVERY) => {}
+            }
         }
     });
 }

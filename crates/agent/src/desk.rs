@@ -12,22 +12,16 @@ use waystation_base::{Moment, ServiceName};
 use waystation_client::protocol::{Answer, Code, Request};
 use waystation_membership::{LarsPair, View};
 use waystation_registry::Watching;
-use waystation_segment::LedgerId;
 
 use crate::config::AgentConfig;
+use crate::figures::Figures;
+use crate::held::Held;
 use crate::lars::Pairs;
 use crate::limits::{FORGET_AFTER, FORGET_UNKNOWN_AFTER, PROBES_PER_TURN, SERVICES_MAX};
 use crate::probes::{Due, Probed, Probes};
 use crate::reports::Totals;
 use crate::routes::{Asking, Origin};
 use crate::service::Service;
-
-/// What a connection holds of a service: it ends with it.
-#[derive(Debug)]
-pub(crate) struct Held {
-    service: ServiceName,
-    ledger: LedgerId,
-}
 
 /// An answer and what goes with it.
 pub(crate) struct Reply {
@@ -77,6 +71,8 @@ pub(crate) struct Desk {
     /// The watch of a source that tells all it has.
     whole: Option<Rc<Watching>>,
     stale_reports: u64,
+    /// What services counted that are used no longer.
+    past: Figures,
 }
 
 impl Desk {
@@ -92,6 +88,7 @@ impl Desk {
             asking: Asking::default(),
             whole: None,
             stale_reports: 0,
+            past: Figures::default(),
         }
     }
 
@@ -176,16 +173,37 @@ impl Desk {
     pub(crate) fn handle_turn(&mut self, now: Moment) -> bool {
         self.pairs.handle_turn(now);
         let mut is_busy = false;
-        let totals = &mut self.totals;
+        let (totals, past) = (&mut self.totals, &mut self.past);
         self.services.retain(|name, service| {
             is_busy |= service.handle_turn(now);
             let is_forgotten = service.is_forgotten(now);
             if is_forgotten {
+                past.add_counted(&service.figures());
                 totals.collect(name, service);
             }
             !is_forgotten
         });
         is_busy
+    }
+
+    /// What is counted, and what there is now. Cost: O(services).
+    pub(crate) fn figures(&self) -> Figures {
+        let mut all = self.pairs.figures();
+        all.add_counted(&self.past);
+        all.stale_results += self.stale_reports;
+        for (name, service) in &self.services {
+            let of = service.figures();
+            all.add_counted(&of);
+            all.services += of.services;
+            all.ledgers += of.ledgers;
+            all.panics += of.panics;
+            match self.origin(name) {
+                Origin::Live => {}
+                Origin::Kept => all.routes_kept += 1,
+                Origin::Disk => all.routes_from_disk += 1,
+            }
+        }
+        all
     }
 
     /// Adds what callers did since the last time to the totals.
@@ -244,18 +262,21 @@ impl Desk {
     }
 
     /// Answers a caller. `held` is what its connection has.
-    pub(crate) fn handle(&mut self, now: Moment, request: Request, held: &mut Vec<Held>) -> Reply {
+    pub(crate) fn handle(&mut self, now: Moment, request: Request, held: &mut Held) -> Reply {
         let name = match &request {
+            Request::ListPair { modid, cmdid, .. } | Request::ExplainPair { modid, cmdid } => {
+                let (modid, cmdid) = (*modid, *cmdid);
+                return self.handle_pair(now, LarsPair { modid, cmdid }, &request);
+            }
             Request::Attach { service }
-            | Request::Pick { service }
+            | Request::Pick { service, .. }
             | Request::Report { service, .. }
             | Request::ReportAddress { service, .. }
             | Request::List { service, .. }
             | Request::Explain { service } => service,
         };
-        let found = self.service(now, name);
-        let (name, service) = match found {
-            Ok(found) => found,
+        let name = match self.service(now, name) {
+            Ok((name, _)) => name,
             Err(_) if matches!(request, Request::Report { .. }) => {
                 self.stale_reports += 1;
                 return Reply::none();
@@ -268,13 +289,24 @@ impl Desk {
                 };
             }
         };
+        self.answer(now, request, name, held)
+    }
+
+    /// Answers a caller about a service that is kept.
+    fn answer(
+        &mut self,
+        now: Moment,
+        request: Request,
+        name: ServiceName,
+        held: &mut Held,
+    ) -> Reply {
+        let Some(service) = self.services.get_mut(&name) else {
+            return Reply::none();
+        };
         match request {
             Request::Attach { .. } => match service.attach(now) {
                 Ok((ledger, files)) => {
-                    held.push(Held {
-                        service: name,
-                        ledger,
-                    });
+                    held.add_ledger(name, ledger);
                     Reply {
                         files: files.into(),
                         ..Reply::of(Answer::Attached)
@@ -282,7 +314,14 @@ impl Desk {
                 }
                 Err(error) => Reply::refused(Code::Busy, no_memory(&error)),
             },
-            Request::Pick { .. } => Reply::of(service.pick(now)),
+            Request::Pick { key, .. } => {
+                let answer = service.pick(now, key);
+                if let Answer::Picked { host, .. } = answer {
+                    held.add_pick(name, host);
+                    self.give_up_most(now, held);
+                }
+                Reply::of(answer)
+            }
             Request::Report {
                 host,
                 end,
@@ -292,14 +331,21 @@ impl Desk {
             } => {
                 let mut outcome = Outcome::of(end.into()).with_load(load.into());
                 outcome.latency = latency_us.map(Duration::from_micros);
+                if !held.end_pick(&name, host) {
+                    // What another connection picked was given up with that, or
+                    // will be.
+                    service.handle_sent(now, host);
+                }
                 if !service.report(now, host, &outcome) {
                     self.stale_reports += 1;
                 }
                 Reply::none()
             }
             Request::ReportAddress { address, end, .. } => {
-                let host = service.find(&address);
-                if host.is_some_and(|host| service.report(now, host, &Outcome::of(end.into()))) {
+                if let Some(host) = service.find(&address) {
+                    // It was never picked here, and ends at once.
+                    service.handle_sent(now, host);
+                    service.report(now, host, &Outcome::of(end.into()));
                     return Reply::of(Answer::Reported);
                 }
                 let text = format!("{name} has no host at {address}");
@@ -314,15 +360,53 @@ impl Desk {
                 let answer = service.explain(now);
                 Reply::of(answer.from(self.origin(&name).word().to_owned()))
             }
+            Request::ListPair { .. } | Request::ExplainPair { .. } => {
+                unreachable!("they are answered above")
+            }
+        }
+    }
+
+    /// Answers who asks about what callers of Lars are given.
+    fn handle_pair(&mut self, now: Moment, pair: LarsPair, request: &Request) -> Reply {
+        let name = pair.service();
+        if !self.want(now, &name) {
+            return Reply::refused(Code::Busy, "too many services are asked for");
+        }
+        let answer = match request {
+            Request::ListPair { from, .. } => self.pairs.list(now, pair, *from),
+            _ => self.pairs.explain(now, pair),
+        };
+        if let Some(answer) = answer {
+            return Reply::of(answer.from(self.origin(&name).word().to_owned()));
+        }
+        let LarsPair { modid, cmdid } = pair;
+        let text = format!("nobody offers {modid}/{cmdid}, as far as known yet");
+        Reply {
+            is_early: self.is_early(name.as_str()),
+            ..Reply::refused(Code::NoSuchService, text)
         }
     }
 
     /// A connection ended: what its process left unfinished is given up.
-    pub(crate) fn handle_gone(&mut self, now: Moment, held: Vec<Held>) {
-        for one in held {
-            if let Some(service) = self.services.get_mut(&one.service) {
-                service.detach(now, one.ledger);
+    pub(crate) fn handle_gone(&mut self, now: Moment, mut held: Held) {
+        for (service, ledger) in held.take_ledgers() {
+            if let Some(service) = self.services.get_mut(&service) {
+                service.detach(now, ledger);
             }
+        }
+        for (service, host, count) in held.take_picks() {
+            if let Some(service) = self.services.get_mut(&service) {
+                service.give_up(now, host, count);
+            }
+        }
+    }
+
+    /// Gives up calls of a connection that has more in flight than is kept.
+    fn give_up_most(&mut self, now: Moment, held: &mut Held) {
+        if let Some((service, host, count)) = held.take_most()
+            && let Some(service) = self.services.get_mut(&service)
+        {
+            service.give_up(now, host, count);
         }
     }
 
@@ -397,7 +481,11 @@ mod tests {
         assert!(!desk.forget_unwanted(at(600), &known));
         // Somebody picks, and is the last one.
         let service = known.to_string();
-        let reply = desk.handle(at(600), Request::Pick { service }, &mut Vec::new());
+        let reply = desk.handle(
+            at(600),
+            Request::Pick { service, key: None },
+            &mut Held::default(),
+        );
         assert!(matches!(reply.answer, Some(Answer::Picked { .. })));
         desk.handle_turn(at(1_200));
         assert!(!desk.forget_unwanted(at(1_200), &known));

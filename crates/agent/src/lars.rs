@@ -13,6 +13,7 @@ use waystation_wire::lars::{
     Message, ReportRequest, RetCode, datagram,
 };
 
+use crate::figures::Figures;
 use crate::limits::ROUTE_LOOK;
 use crate::reports::LarsTotals;
 
@@ -115,6 +116,20 @@ impl Pairs {
             if entry.instance.state == State::Serving {
                 one.hosts.push(host);
             }
+        }
+    }
+
+    /// What is counted of them.
+    pub(crate) fn figures(&self) -> Figures {
+        let of = self.counters;
+        Figures {
+            lars_picks: of.picks,
+            lars_no_picks: of.no_picks,
+            lars_reports: of.reports,
+            lars_stale_reports: of.stale_reports,
+            lars_dropped: of.dropped,
+            lars_left_out: of.left_out,
+            ..Figures::default()
         }
     }
 
@@ -269,6 +284,8 @@ impl Pair {
 const fn pair_of(modid: i32, cmdid: i32) -> LarsPair {
     LarsPair { modid, cmdid }
 }
+
+mod told;
 
 #[cfg(test)]
 mod tests;

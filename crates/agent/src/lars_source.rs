@@ -31,6 +31,10 @@ struct Asked {
     /// Counts what the server said of it.
     number: u64,
     sent_at: Option<Moment>,
+    /// The first question that the server has not answered yet.
+    unanswered: Option<Moment>,
+    /// Whether the server said anything of it over this connection.
+    is_live: bool,
     /// Whether the server said anything of it since the start.
     is_heard: bool,
 }
@@ -97,6 +101,8 @@ impl LarsSource {
             for asked in self.by_service.values_mut() {
                 asked.follower.handle_disconnected();
                 asked.sent_at = None;
+                asked.unanswered = None;
+                asked.is_live = false;
             }
             self.show();
             self.wait(backoff.next_delay()).await;
@@ -137,13 +143,16 @@ impl LarsSource {
                 let written = until(&shard, deadline, writing.write_all(&questions)).await;
                 written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
             }
+            let Some(left) = self.patience() else {
+                return Ok(io::ErrorKind::TimedOut.into());
+            };
             tokio::select! {
                 count = reading.read(&mut piece) => match count? {
                     0 => return Ok(io::ErrorKind::UnexpectedEof.into()),
                     count => received.extend_from_slice(&piece[..count]),
                 },
                 () = news.notified() => {}
-                () = shard.sleep(ROUTE_LOOK) => {}
+                () = shard.sleep(left.min(ROUTE_LOOK)) => {}
             }
             // An answer may come in any number of pieces.
             while let Scan::Frame(frame) = scan(&received).map_err(io::Error::other)? {
@@ -181,11 +190,24 @@ impl LarsSource {
                 follower,
                 number: 0,
                 sent_at: None,
+                unanswered: None,
+                is_live: false,
                 is_heard: false,
             };
             self.by_service.insert(service, asked);
         }
         self.show();
+    }
+
+    /// How long answers are waited for from now on; none when one is overdue. A
+    /// route server of Lars answers every question, so that one which is silent is
+    /// lost, though its connection may stay open for a quarter of an hour.
+    fn patience(&self) -> Option<Duration> {
+        let now = machine_now();
+        let oldest = self.by_service.values().filter_map(|one| one.unanswered);
+        let waited = oldest.min().map(|since| now.saturating_since(since));
+        let left = LARS_WAIT.checked_sub(waited.unwrap_or_default())?;
+        (!left.is_zero()).then_some(left)
     }
 
     /// Questions that are due, as frames.
@@ -198,6 +220,7 @@ impl LarsSource {
                 continue;
             }
             asked.sent_at = Some(now);
+            asked.unanswered.get_or_insert(now);
             let LarsPair { modid, cmdid } = asked.pair;
             let question = Message::GetRouteRequest(GetRouteRequest { modid, cmdid });
             question.encode_into(&mut out).expect("two numbers fit");
@@ -217,6 +240,8 @@ impl LarsSource {
         };
         asked.number += 1;
         asked.is_heard = true;
+        asked.is_live = true;
+        asked.unanswered = None;
         let at = ViewVersion {
             epoch: self.epoch,
             number: asked.number,
@@ -247,7 +272,7 @@ impl LarsSource {
                     desk.handle_view(machine_now(), &view);
                 }
             }
-            let origin = match (asked.is_heard, self.is_connected) {
+            let origin = match (asked.is_heard, asked.is_live) {
                 (false, _) => Origin::Disk,
                 (true, true) => Origin::Live,
                 (true, false) => Origin::Kept,

@@ -6,8 +6,8 @@
 //! and ledgers over its Unix socket (`waystation_client::protocol`), sums up what
 //! callers did, and answers callers of Lars by UDP with the rule and the settings
 //! of Lars. A caller that dies is noticed by the end of its socket. After the
-//! agent is killed callers go on for two seconds by their segments, then fall
-//! back, and attach to the next agent by themselves.
+//! agent is killed callers go on for two seconds by their segments, then by the
+//! hosts that these had last, and attach to the next agent by themselves.
 //!
 //! Of a route server (`route://HOST:PORT`) it watches what somebody here uses, asks
 //! for what it does not know, and forgets what nobody wants any more; so it does of
@@ -39,6 +39,8 @@ mod agent;
 mod config;
 mod desk;
 mod error;
+mod figures;
+mod held;
 mod lars;
 mod lars_source;
 mod probes;
@@ -51,4 +53,5 @@ mod witnesses;
 pub use agent::Agent;
 pub use config::{AgentConfig, ReportTo};
 pub use error::Error;
+pub use figures::{FigureBoard, Figures};
 pub use probes::Probes;

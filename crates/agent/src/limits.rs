@@ -9,6 +9,10 @@ pub const CONNECTIONS_MAX: usize = 1024;
 /// Longest request of a caller in bytes. A longer one ends its connection.
 pub const REQUEST_MAX: usize = 64 * 1024;
 
+/// Hosts that calls of one connection are in flight to which were picked over it.
+/// Calls to one of them are given up for one more.
+pub const HELD_HOSTS_MAX: usize = 65_536;
+
 /// Services that are kept at a time for callers. One more is refused until one
 /// was not used for [`FORGET_AFTER`].
 pub const SERVICES_MAX: usize = 4096;
@@ -39,8 +43,8 @@ pub const LARS_REFRESH: Duration = Duration::from_secs(15);
 /// for before. Then it is told that nobody is known to offer it.
 pub const FIRST_WORD_WAIT: Duration = Duration::from_millis(300);
 
-/// How long a route server of Lars may take to be reached, or to take a question.
-/// Then the connection is given up.
+/// How long a route server of Lars may take to be reached, or to take a question
+/// or to answer it. Then the connection is given up.
 pub const LARS_WAIT: Duration = Duration::from_secs(5);
 
 /// Longest pause between two attempts to reach a route server of Lars.
@@ -86,6 +90,9 @@ pub const PROBES_FAILED: u32 = 3;
 
 /// For how long what a probe found says something of a host.
 pub const PROBE_WORD_FOR: Duration = Duration::from_secs(10);
+
+/// How often what is counted is shown.
+pub const FIGURES_EVERY: Duration = Duration::from_secs(1);
 
 /// Between two turns while no calls are made.
 pub const IDLE_TURN: Duration = Duration::from_millis(50);

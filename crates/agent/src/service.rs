@@ -15,6 +15,7 @@ use waystation_membership::{
 use waystation_segment::{Keeper, LedgerId, RouteWriter, create_ledger, ledger_words};
 
 use crate::config::AgentConfig;
+use crate::figures::Figures;
 use crate::probes::Probed;
 use crate::routes::Origin;
 use crate::witnesses::Witnesses;
@@ -76,6 +77,8 @@ impl Service {
     /// replaced; its callers attach anew.
     pub(crate) fn handle_view(&mut self, now: Moment, view: &View) {
         self.keeper.handle_view(now, view);
+        let table = self.keeper.balancer().table();
+        self.witnesses.retain(|name| table.entry(name).is_some());
         let hosts = self.keeper.balancer().table().names().len();
         if hosts <= self.keeper.writer().capacity() as usize {
             return;
@@ -126,6 +129,26 @@ impl Service {
         }
     }
 
+    /// What is counted of it.
+    pub(crate) fn figures(&self) -> Figures {
+        let (kept, counted) = (self.keeper.counters(), self.keeper.balancer().counters());
+        Figures {
+            sent: kept.sent,
+            abandoned: kept.abandoned,
+            stale_results: kept.stale + counted.stale_results,
+            left_out: kept.left_out,
+            picks: counted.picks.iter().sum(),
+            no_picks: counted.no_picks,
+            panic_picks: counted.panic_picks,
+            ejected: counted.ejected,
+            not_ejected: counted.not_ejected,
+            services: 1,
+            ledgers: self.keeper.ledgers() as u64,
+            panics: self.keeper.balancer().is_panic().into(),
+            ..Figures::default()
+        }
+    }
+
     /// Whether nobody uses it any more.
     pub(crate) fn is_forgotten(&self, now: Moment) -> bool {
         self.keeper.ledgers() == 0
@@ -148,11 +171,11 @@ impl Service {
         self.keeper.detach(now, id);
     }
 
-    /// A pick for a caller that asks.
-    pub(crate) fn pick(&mut self, now: Moment) -> Answer {
+    /// A pick for a caller that asks, of a call about `key`.
+    pub(crate) fn pick(&mut self, now: Moment, key: Option<u64>) -> Answer {
         self.used_at = now;
         self.called_at = Some(now);
-        match self.keeper.balancer_mut().pick(now, None) {
+        match self.keeper.balancer_mut().pick(now, key) {
             Ok(picked) => {
                 let entry = self.keeper.balancer().table().entry(picked.name);
                 let address = entry.map(|entry| entry.instance.address.to_string());
@@ -202,12 +225,25 @@ impl Service {
     /// The end of a call that was picked so. For a host that is gone it says
     /// nothing.
     pub(crate) fn report(&mut self, now: Moment, host: HostRef, outcome: &Outcome) -> bool {
-        let name = HostName {
-            slot: host.slot,
-            generation: host.generation,
-        };
+        let name = name_of(host);
         self.tells_load |= outcome.load.is_reported();
         self.keeper.report(now, name, outcome).is_ok()
+    }
+
+    /// A call to `host` is on its way that was not picked here.
+    pub(crate) fn handle_sent(&mut self, now: Moment, host: HostRef) {
+        let name = name_of(host);
+        self.keeper.balancer_mut().handle_sent(now, name, 1);
+    }
+
+    /// Calls to `host` that were picked here will have no end: who sent them is
+    /// gone.
+    pub(crate) fn give_up(&mut self, now: Moment, host: HostRef, count: u32) {
+        self.used_at = now;
+        let name = name_of(host);
+        self.keeper
+            .balancer_mut()
+            .handle_abandoned(now, name, count);
     }
 
     /// Ends of calls since the last time: address, successes, failures, and
@@ -292,7 +328,7 @@ impl Service {
     pub(crate) fn explain(&self, now: Moment) -> Answer {
         let balancer = self.keeper.balancer();
         let told = balancer.explain(now, None);
-        let name_of = |slot: u32| {
+        let named = |slot: u32| {
             let entry = balancer.table().entry_at(slot);
             entry.map_or_else(Default::default, |entry| {
                 (
@@ -304,7 +340,7 @@ impl Service {
         let choice = told.choices.last();
         let considered = choice.map_or(&[][..], |choice| &choice.considered[..]);
         let candidates = considered.iter().map(|one| {
-            let (id, address) = name_of(one.slot);
+            let (id, address) = named(one.slot);
             Candidate {
                 id,
                 address,
@@ -316,7 +352,7 @@ impl Service {
             policy: balancer.policy_name().to_owned(),
             result: match &told.result {
                 Ok(picked) => {
-                    let (id, address) = name_of(picked.name.slot);
+                    let (id, address) = named(picked.name.slot);
                     format!("{id} {address} {}", picked.reason)
                 }
                 Err(no_pick) => no_pick.to_string(),
@@ -330,6 +366,13 @@ impl Service {
     }
 }
 
+const fn name_of(host: HostRef) -> HostName {
+    HostName {
+        slot: host.slot,
+        generation: host.generation,
+    }
+}
+
 fn refused(no_pick: NoPick) -> Answer {
     Answer::Refused {
         code: Code::NoHosts,
@@ -337,7 +380,7 @@ fn refused(no_pick: NoPick) -> Answer {
     }
 }
 
-const fn state_word(state: State) -> &'static str {
+pub(crate) const fn state_word(state: State) -> &'static str {
     match state {
         State::Starting => "starting",
         State::Serving => "serving",

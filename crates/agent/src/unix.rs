@@ -13,7 +13,8 @@ use waystation_client::protocol::{Code, Request};
 use waystation_client::{framed, machine_now};
 use waystation_net::{Label, Shard, until};
 
-use crate::desk::{Desk, Held, Reply};
+use crate::desk::{Desk, Reply};
+use crate::held::Held;
 use crate::limits::{ANSWER_WAIT, CONNECTIONS_MAX, FIRST_WORD_WAIT, REQUEST_MAX};
 
 /// Takes connections until the agent drains.
@@ -32,7 +33,7 @@ pub(crate) async fn accept(shard: Shard, listener: UnixListener, desk: Rc<RefCel
                 shard.spawn(Label::of("caller"), async move {
                     let mut caller = Caller {
                         stream,
-                        held: Vec::new(),
+                        held: Held::default(),
                         desk,
                     };
                     let served = tokio::select! {
@@ -57,7 +58,7 @@ pub(crate) async fn accept(shard: Shard, listener: UnixListener, desk: Rc<RefCel
 
 struct Caller {
     stream: UnixStream,
-    held: Vec<Held>,
+    held: Held,
     desk: Rc<RefCell<Desk>>,
 }
 

@@ -1,7 +1,7 @@
 //! What probes say of the hosts of a service: one of the three witnesses of a
 //! host's health. The others are the source of routes and the callers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use waystation_balance::HostName;
 use waystation_base::Moment;
@@ -20,10 +20,13 @@ struct Record {
     unanswered: u32,
 }
 
-/// What probes found, host by host. Holds a record for each slot that was probed.
+/// What probes found, host by host. Holds a record for each host of the view that
+/// was probed.
 #[derive(Debug, Default)]
 pub(crate) struct Witnesses {
     by_slot: BTreeMap<u32, Record>,
+    /// The slots of those that failed lately.
+    failed: BTreeSet<u32>,
 }
 
 impl Witnesses {
@@ -52,6 +55,19 @@ impl Witnesses {
             unanswered,
         };
         self.by_slot.insert(name.slot, record);
+        if word == ProbeWord::Failed {
+            self.failed.insert(name.slot);
+        } else {
+            self.failed.remove(&name.slot);
+        }
+    }
+
+    /// Forgets hosts that are in the view no longer. Cost: O(hosts that were
+    /// probed).
+    pub(crate) fn retain(&mut self, is_here: impl Fn(HostName) -> bool) {
+        self.by_slot.retain(|_, one| is_here(one.name));
+        let by_slot = &self.by_slot;
+        self.failed.retain(|slot| by_slot.contains_key(slot));
     }
 
     /// What probes say of a host now.
@@ -62,10 +78,20 @@ impl Witnesses {
         recent.map_or(ProbeWord::None, |one| one.word)
     }
 
-    /// The hosts that do not answer probes. Cost: O(hosts that were probed).
-    pub(crate) fn failed(&self, now: Moment) -> impl Iterator<Item = HostName> {
-        let names = self.by_slot.values().map(|one| one.name);
-        names.filter(move |name| self.word(now, *name) == ProbeWord::Failed)
+    /// The hosts that do not answer probes. Cost: O(these and log hosts that were
+    /// probed).
+    pub(crate) fn failed(&mut self, now: Moment) -> Vec<HostName> {
+        let mut names = Vec::new();
+        for slot in std::mem::take(&mut self.failed) {
+            // A word that has faded comes back with the next probe only.
+            if let Some(one) = self.by_slot.get(&slot)
+                && self.word(now, one.name) == ProbeWord::Failed
+            {
+                names.push(one.name);
+                self.failed.insert(slot);
+            }
+        }
+        names
     }
 }
 
@@ -110,13 +136,39 @@ mod tests {
     fn a_word_is_of_one_host_and_fades() {
         let mut witnesses = Witnesses::default();
         (0..3).for_each(|_| witnesses.handle_probed(at(1), name(1), Probed::Refused));
-        assert_eq!(witnesses.failed(at(11)).collect::<Vec<_>>(), [name(1)]);
+        assert_eq!(witnesses.failed(at(11)), [name(1)]);
         assert_eq!(witnesses.word(at(12), name(1)), ProbeWord::None);
-        assert_eq!(witnesses.failed(at(12)).count(), 0);
+        assert!(witnesses.failed(at(12)).is_empty());
         assert_eq!(witnesses.word(at(1), name(2)), ProbeWord::None);
         // The next host of the slot begins anew.
         witnesses.handle_probed(at(1), name(2), Probed::Refused);
         assert_eq!(witnesses.word(at(1), name(2)), ProbeWord::None);
         assert_eq!(witnesses.word(at(1), name(1)), ProbeWord::None);
+    }
+    /// Story: each turn, of 2 ms, went through every host that had ever been probed,
+    /// those that were gone too.
+    #[test]
+    fn a_turn_looks_at_those_that_failed_only() {
+        let mut witnesses = Witnesses::default();
+        let host = |slot| HostName {
+            slot,
+            generation: 1,
+        };
+        for slot in 0..10_000 {
+            witnesses.handle_probed(at(1), host(slot), TOLD);
+        }
+        for slot in [7, 9_000] {
+            (0..3).for_each(|_| witnesses.handle_probed(at(1), host(slot), Probed::Refused));
+        }
+        assert_eq!(witnesses.failed(at(2)), [host(7), host(9_000)]);
+        assert_eq!(witnesses.failed.len(), 2);
+        witnesses.handle_probed(at(2), host(7), TOLD);
+        assert_eq!(witnesses.failed.len(), 1);
+        // The other's word fades, and is looked at no more.
+        assert!(witnesses.failed(at(12)).is_empty());
+        assert!(witnesses.failed.is_empty());
+        (0..3).for_each(|_| witnesses.handle_probed(at(12), host(9_000), Probed::Refused));
+        witnesses.retain(|name| name.slot < 100);
+        assert_eq!((witnesses.by_slot.len(), witnesses.failed.len()), (100, 0));
     }
 }

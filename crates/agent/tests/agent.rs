@@ -6,18 +6,19 @@ mod common;
 
 use std::net::SocketAddr;
 
-use common::{WAIT, World, done};
+use common::{WAIT, World, done, tcp};
 use tempfile::TempDir;
 use waystation_agent::{Agent, AgentConfig};
 use waystation_balance::{CallEnd, Load, PolicyKind};
 use waystation_base::{Moment, ServiceName};
-use waystation_client::protocol::{Answer, Code, Request};
-use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Source, machine_now};
+use waystation_client::protocol::{Answer, Code, Request, pair_hosts};
+use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Socket, Source, machine_now};
 use waystation_membership::{Instance, InstanceId, Owner, OwnerId};
 use waystation_registry::{
     Client, EmbeddedConfig, EmbeddedServer, Registered, RegistrationOptions, Registry as _,
     RegistryUrl,
 };
+use waystation_segment::limits::LEDGERS_MAX;
 
 #[test]
 fn picks_come_from_shared_memory_and_the_agent_sees_them() {
@@ -34,8 +35,8 @@ fn picks_come_from_shared_memory_and_the_agent_sees_them() {
     // Another thread has its own picker over the same memory.
     let mut other = caller.clone();
     let thread = std::thread::spawn(move || {
+        other.pick().unwrap();
         for picked in &open {
-            other.pick().unwrap();
             other.report(picked, CallEnd::Cancelled, None, Load::default());
         }
         other
@@ -69,13 +70,187 @@ fn callers_outlive_their_agent_and_find_the_next_one() {
     let mut caller = world.caller();
     done(&mut caller);
     world.agent = None;
-    // They go on by what they know until that is two seconds old; then they say
-    // that nobody is there.
-    world.until(|_| caller.pick().is_err());
-    assert!(matches!(caller.pick(), Err(Error::Unreachable(_))));
+    // They go on by what they know until that is two seconds old; then by the hosts
+    // that they had, and say so. Story: they had errors, although the hosts were in
+    // their memory.
+    let source = |caller: &mut Caller| caller.pick().unwrap().source;
+    world.until(|_| source(&mut caller) == Source::Kept);
+    let kept: std::collections::BTreeSet<_> = (0..4).map(|_| done(&mut caller)).collect();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    // Who had none has an error.
+    let refused = world.caller().pick();
+    assert!(matches!(refused, Err(Error::Unreachable(_))), "{refused:?}");
     world.start();
-    world.until(|_| caller.pick().is_ok());
+    world.until(|_| source(&mut caller) == Source::Segment);
+    // Calls to hosts that were kept are nobody's.
+    drop(caller);
+    world.until(|world| world.in_flight() == 0);
+}
+
+/// Story: a clone that had not picked itself, as of a C program's thread, dropped the
+/// ends of calls that another one had picked, without a word.
+#[test]
+fn any_clone_reports_what_another_picked() {
+    let world = World::new(1);
+    let mut caller = world.caller();
+    let open: Vec<_> = (0..3).map(|_| caller.pick().unwrap()).collect();
+    world.until(|world| world.in_flight() == 3);
+    let mut fresh = caller.clone();
+    for picked in &open {
+        fresh.report(picked, CallEnd::Failed, None, Load::default());
+    }
+    world.until(|world| world.in_flight() == 0);
+    assert!(world.list().unwrap()[0].error_share > 0.0);
+    assert_eq!(fresh.source(), caller.source());
+}
+
+/// Story: calls that were in flight when their service outgrew its segment were given
+/// up, and their results lost, as soon as any clone had attached to the next one.
+#[test]
+fn calls_that_were_picked_before_the_segment_grew_are_counted() {
+    let world = World::new(2);
+    let (mut caller, mut other) = (world.caller(), None);
+    let picked = caller.pick().unwrap();
+    let call = caller.begin().unwrap();
+    world.until(|world| world.in_flight() == 2);
+    world.write(90);
+    world.until(|_| {
+        let other = other.get_or_insert_with(|| caller.clone());
+        done(other).port() > 9064
+    });
+    world.until(|world| world.in_flight() == 2);
+    caller.report(&picked, CallEnd::Failed, None, Load::default());
+    world.until(|world| world.in_flight() == 1);
+    let failed = |world: &World| {
+        let hosts = world.list().unwrap();
+        hosts.iter().any(|host| host.error_share > 0.0)
+    };
+    assert!(failed(&world));
+    call.end(CallEnd::Ok, Load::default());
+    world.until(|world| world.in_flight() == 0);
     assert_eq!(caller.source(), Some(Source::Segment));
+}
+
+/// Story: a caller that was gone between its pick by socket and its report left the
+/// call in flight for as long as the agent ran.
+#[test]
+fn calls_that_were_picked_by_socket_end_with_their_connection() {
+    let world = World::with(PolicyKind::RoundRobin, 2);
+    let connected = || Socket::connect(&world.socket(), WAIT).unwrap();
+    let pick = |socket: &mut Socket| {
+        let service = "pay".to_owned();
+        match socket.ask(&Request::Pick { service, key: None }).unwrap().0 {
+            Answer::Picked { host, .. } => host,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (mut first, mut second) = (connected(), connected());
+    let host = pick(&mut first);
+    pick(&mut first);
+    pick(&mut second);
+    assert_eq!(world.in_flight(), 3);
+    drop(first);
+    world.until(|world| world.in_flight() == 1);
+    // A result that comes after all is one, and ends no other call.
+    let report = Request::Report {
+        service: "pay".to_owned(),
+        host,
+        end: waystation_client::protocol::End::Failed,
+        latency_us: None,
+        load: waystation_client::protocol::ToldLoad::default(),
+    };
+    connected().tell(&report).unwrap();
+    world.until(|world| {
+        world
+            .list()
+            .unwrap()
+            .iter()
+            .any(|host| host.error_share > 0.0)
+    });
+    assert_eq!(world.in_flight(), 1);
+}
+
+/// Story: no caller could say what a call is about, so that the policy for affinity
+/// picked anybody.
+#[test]
+fn calls_of_one_key_go_to_one_host() {
+    let world = World::with(PolicyKind::Maglev, 5);
+    let (mut caller, mut other) = (world.caller(), world.caller());
+    let mut hosts = std::collections::BTreeSet::new();
+    for key in 0..40 {
+        let at = |caller: &mut Caller| {
+            let picked = caller.pick_by(waystation_base::hash64(&[key])).unwrap();
+            assert_eq!(picked.source, Source::Socket);
+            caller.report(&picked, CallEnd::Ok, None, Load::default());
+            tcp(&picked.address)
+        };
+        let home = at(&mut caller);
+        assert_eq!((at(&mut caller), at(&mut other)), (home, home), "{key}");
+        hosts.insert(home);
+    }
+    assert_eq!(hosts.len(), 5, "each has some of the keys");
+    world.until(|world| world.in_flight() == 0);
+}
+
+/// A process more than there are ledgers for picks by the socket.
+#[test]
+fn without_a_ledger_a_caller_asks_by_the_socket() {
+    let world = World::new(2);
+    let service = "pay".to_owned();
+    let attach = Request::Attach { service };
+    let attached = |_| {
+        let mut socket = Socket::connect(&world.socket(), WAIT).unwrap();
+        socket.ask(&attach).unwrap();
+        socket
+    };
+    let mut others: Vec<Socket> = (0..LEDGERS_MAX).map(attached).collect();
+    let mut caller = world.caller();
+    done(&mut caller);
+    assert_eq!(caller.source(), Some(Source::Socket));
+    drop(others.pop());
+    world.until(|_| {
+        done(&mut caller);
+        caller.source() == Some(Source::Segment)
+    });
+}
+
+/// Story: whom callers of Lars were given, and why, could be asked nowhere.
+#[test]
+fn what_callers_of_lars_are_given_is_explained() {
+    let world = World::new(2);
+    let (modid, cmdid) = (1, 1);
+    let explain = |world: &World| match world.ask(&Request::ExplainPair { modid, cmdid }) {
+        Ok(Answer::Explained {
+            policy, candidates, ..
+        }) => {
+            let mut notes: Vec<String> = candidates.into_iter().map(|one| one.note).collect();
+            notes.sort();
+            (policy, notes)
+        }
+        other => panic!("{other:?}"),
+    };
+    let (policy, notes) = explain(&world);
+    assert_eq!((policy.as_str(), notes.len()), ("lars", 2));
+    assert!(
+        notes
+            .iter()
+            .all(|note| note.starts_with("idle: 0 ok, 0 failed"))
+    );
+    let lars = world.lars();
+    let first = lars.get_host().unwrap();
+    (0..15).for_each(|_| lars.report(first, false));
+    world.until(|world| explain(world).1[1].starts_with("overloaded: 0 ok, 0 failed"));
+    let mut socket = Socket::connect(&world.socket(), WAIT).unwrap();
+    let listed = pair_hosts((modid, cmdid), |request| Ok(socket.ask(request)?.0));
+    let (hosts, origin) = listed.unwrap();
+    assert_eq!((hosts.len(), origin.as_str()), (2, "live"));
+    for host in hosts {
+        let is_first = host.address == first.to_string();
+        let verdict = if is_first { "overloaded" } else { "idle" };
+        assert_eq!((host.verdict.as_str(), host.eligible), (verdict, !is_first));
+    }
+    let unknown = world.ask(&Request::ExplainPair { modid: -7, cmdid });
+    assert!(matches!(unknown, Err(Error::Refused { .. })), "{unknown:?}");
 }
 
 #[test]
@@ -152,7 +327,9 @@ fn an_agent_says_why() {
     assert_eq!((policy.as_str(), candidates.len()), ("fresh", 2));
     for name in ["nobody", "No Service"] {
         let service = name.to_owned();
-        let refused = world.ask(&Request::Pick { service }).unwrap_err();
+        let refused = world
+            .ask(&Request::Pick { service, key: None })
+            .unwrap_err();
         assert!(matches!(refused, Error::Refused { .. }), "{refused}");
     }
     let reported = Request::ReportAddress {

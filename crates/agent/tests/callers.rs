@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{World, done, tcp};
-use waystation_balance::{CallEnd, Load};
+use waystation_balance::{CallEnd, Load, PolicyKind};
 use waystation_base::Rng;
 use waystation_client::{Caller, SharedCaller, Source};
 use waystation_membership::Address;
@@ -270,6 +270,27 @@ fn callers_that_are_killed_anywhere_leave_nothing_behind() {
     let call = own.begin().unwrap();
     world.until(|world| world.in_flight() == 1);
     drop(call);
+}
+
+#[test]
+fn a_caller_by_socket_that_is_killed_leaves_nothing_behind() {
+    let world = World::with(PolicyKind::RoundRobin, 2);
+    let config = world.config();
+    let child = Child::start(|| {
+        let mut caller = Caller::new(config);
+        let mut open = Vec::new();
+        for _ in 0..3 {
+            open.push(caller.pick().unwrap());
+        }
+        assert_eq!(caller.source(), Some(Source::Socket));
+        loop {
+            let picked = caller.pick().unwrap();
+            caller.report(&picked, CallEnd::Ok, None, Load::default());
+        }
+    });
+    world.until(|world| world.in_flight() >= 3);
+    child.kill();
+    world.until(|world| world.in_flight() == 0);
 }
 
 /// Story: what a pick costs was measured, and that it asks nothing of the system was

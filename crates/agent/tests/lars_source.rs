@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use waystation_agent::{Agent, AgentConfig};
-use waystation_client::{LarsCaller, machine_now};
+use waystation_client::protocol::hosts;
+use waystation_client::{LarsCaller, Socket, machine_now};
 use waystation_wire::lars::{GetRouteResponse, HostInfo, Message, Scan, scan};
 
 /// For conditions; never reached when all is well.
@@ -199,4 +200,33 @@ fn a_route_is_asked_for_again_at_the_age_that_the_settings_say() {
     assert_eq!(server.asked(), (1, 1));
     server.tell(&route(&[7000, 7001]));
     world.until_hosts(2);
+}
+
+/// Story: a route server that was cut off without a word was asked over the dead
+/// connection for a quarter of an hour, and its routes were called live meanwhile.
+#[test]
+fn a_silent_server_is_left_and_its_routes_are_called_kept() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let world = World::with(at, |config| config.lars_refresh = Duration::from_secs(1));
+    let _not_yet = world.caller().get_host();
+    let mut server = Server::accept(&listener);
+    assert_eq!(server.asked(), (1, 1));
+    server.tell(&route(&[7000]));
+    world.until_hosts(1);
+    let origin = || {
+        let mut socket = Socket::connect(world.agent.socket(), WAIT).unwrap();
+        let told = hosts("lars.1.1", |request| Ok(socket.ask(request)?.0));
+        told.unwrap().1
+    };
+    until(|| origin() == "live");
+    // From here on it says nothing, and its connection stays.
+    let mut next = Server::accept(&listener);
+    assert_eq!(next.asked(), (1, 1));
+    assert_eq!(origin(), "kept");
+    assert_eq!(world.caller().get_route().unwrap().len(), 1);
+    next.tell(&route(&[7000, 7001]));
+    world.until_hosts(2);
+    until(|| origin() == "live");
+    drop(server);
 }

@@ -13,7 +13,7 @@ use crate::ejection::{EjectChange, Ejection};
 use crate::explain::{Explanation, NoPick, Pick, Trace};
 use crate::host::{CallEnd, HostName, Hosts as _, Load, Outcome};
 use crate::limits::{TIERS, WARM_UP_TRIES_MAX};
-use crate::policy::{Candidates, Offer, Policy};
+use crate::policy::{Candidates, Offer, Policy, WindowSeen};
 use crate::prober::Prober;
 use crate::table::{Merged, Table};
 use crate::zones::{TierWeight, shares, tier_at};
@@ -270,6 +270,11 @@ impl Balancer {
     /// Whether the policy holds the host in `slot` for overloaded.
     pub fn is_overloaded(&self, slot: u32) -> bool {
         self.policy.is_overloaded(slot)
+    }
+
+    /// What the policy counts of the host in `slot`, if it counts in windows.
+    pub fn window(&self, now: Moment, slot: u32) -> Option<WindowSeen> {
+        self.policy.window(now, slot)
     }
 
     /// Whether so few hosts are available that all are used.

@@ -60,7 +60,7 @@ pub use kind::{PolicyKind, UnknownPolicy};
 pub use meter::{BeganAt, Meter, MeterConfig};
 pub use policy::{
     Candidates, Fresh, FreshConfig, Lars, LarsConfig, Maglev, NO_TIER, Offer, P2c, P2cConfig,
-    Policy, Prequal, PrequalConfig, RoundRobin, Standing, Weighted,
+    Policy, Prequal, PrequalConfig, RoundRobin, Standing, Weighted, WindowSeen,
 };
 pub use prober::{Prober, ProberConfig};
 pub use table::{AverageConfig, Entry, Locality, Merged, Table};

@@ -9,6 +9,7 @@ mod round_robin;
 mod weighted;
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use waystation_base::{Moment, Rng};
 
@@ -122,6 +123,21 @@ impl Standing {
     }
 }
 
+/// What a policy counts of a host in the present window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowSeen {
+    /// Whether it counts as overloaded.
+    pub is_overloaded: bool,
+    /// Successes.
+    pub ok: u32,
+    /// Errors.
+    pub failed: u32,
+    /// Errors since the last success.
+    pub failed_in_a_row: u32,
+    /// Until the window ends.
+    pub left: Duration,
+}
+
 /// A way to choose a host.
 ///
 /// Calling order: [`Policy::handle_candidates`] at first and whenever the
@@ -180,6 +196,11 @@ pub trait Policy<H: Hosts + ?Sized>: Debug + Send {
     /// have no such word.
     fn is_overloaded(&self, _slot: u32) -> bool {
         false
+    }
+
+    /// What the policy counts of the host in `slot`, if it counts in windows.
+    fn window(&self, _now: Moment, _slot: u32) -> Option<WindowSeen> {
+        None
     }
 
     /// How many hosts to probe for each pick, on average.

@@ -47,6 +47,9 @@ typedef enum waystation_source {
   WAYSTATION_SOURCE_SOCKET = 1,
   // The agent's UDP port, by Lars' protocol.
   WAYSTATION_SOURCE_UDP = 2,
+  // No agent: a host that shared memory had when it was lost. The call is
+  // counted nowhere.
+  WAYSTATION_SOURCE_KEPT = 3,
 } waystation_source;
 
 // Picks hosts of one service. Used by one thread at a time.
@@ -69,8 +72,8 @@ extern "C" {
 // The version of this library: a text that is never freed.
 const char *waystation_version(void);
 
-// The name of a `waystation_source`: `segment`, `socket` or `udp`, and `unknown`
-// of another number; never freed.
+// The name of a `waystation_source`: `segment`, `socket`, `udp` or `kept`, and
+// `unknown` of another number; never freed.
 const char *waystation_source_name(int source);
 
 // A caller for `service`, which the agent at the Unix socket `socket` knows. The
@@ -99,13 +102,24 @@ enum waystation_status waystation_caller_use_lars(struct waystation_caller *call
                                                   uint16_t first_port);
 
 // Picks the host for the next call into `host`. From shared memory this costs
-// about 50 ns; else it waits for the agent, for half a second at most.
+// about 50 ns; else it waits for the agent, for half a second at most, and as long
+// again where UDP is asked.
 //
 // # Safety
 // `caller` is one of ours, which no other thread uses at the time, or null; `host`
 // may be written, or is null.
 enum waystation_status waystation_pick(struct waystation_caller *caller,
                                        struct waystation_host *host);
+
+// As `waystation_pick`, for a call that is about `key`: under the agent's policy
+// `maglev` calls of one key go to one host for as long as that is well. It asks the
+// agent each time.
+//
+// # Safety
+// As for `waystation_pick`.
+enum waystation_status waystation_pick_by(struct waystation_caller *caller,
+                                          uint64_t key,
+                                          struct waystation_host *host);
 
 // Tells how the call to `host` ended, a `waystation_end`, after `latency_ns` from its pick, or 0 when
 // it was not timed. A pick is reported once; more is ignored.

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use waystation_balance::{CallEnd, Load};
-use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Source};
+use waystation_client::{Caller, CallerConfig, Error, LarsCaller, PickedHost, Source};
 
 use crate::picks::Picks;
 
@@ -52,6 +52,9 @@ pub enum waystation_source {
     Socket = 1,
     /// The agent's UDP port, by Lars' protocol.
     Udp = 2,
+    /// No agent: a host that shared memory had when it was lost. The call is
+    /// counted nowhere.
+    Kept = 3,
 }
 
 /// How a call ended.
@@ -90,14 +93,15 @@ pub extern "C" fn waystation_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// The name of a `waystation_source`: `segment`, `socket` or `udp`, and `unknown`
-/// of another number; never freed.
+/// The name of a `waystation_source`: `segment`, `socket`, `udp` or `kept`, and
+/// `unknown` of another number; never freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn waystation_source_name(source: c_int) -> *const c_char {
     let name = match source {
         0 => c"segment",
         1 => c"socket",
         2 => c"udp",
+        3 => c"kept",
         _ => c"unknown",
     };
     name.as_ptr()
@@ -171,7 +175,8 @@ pub unsafe extern "C" fn waystation_caller_use_lars(
 }
 
 /// Picks the host for the next call into `host`. From shared memory this costs
-/// about 50 ns; else it waits for the agent, for half a second at most.
+/// about 50 ns; else it waits for the agent, for half a second at most, and as long
+/// again where UDP is asked.
 ///
 /// # Safety
 /// `caller` is one of ours, which no other thread uses at the time, or null; `host`
@@ -182,13 +187,40 @@ pub unsafe extern "C" fn waystation_pick(
     host: *mut waystation_host,
 ) -> waystation_status {
     // SAFETY: as the caller promises.
+    unsafe { pick(caller, host, Caller::pick) }
+}
+
+/// As `waystation_pick`, for a call that is about `key`: under the agent's policy
+/// `maglev` calls of one key go to one host for as long as that is well. It asks the
+/// agent each time.
+///
+/// # Safety
+/// As for `waystation_pick`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn waystation_pick_by(
+    caller: *mut waystation_caller,
+    key: u64,
+    host: *mut waystation_host,
+) -> waystation_status {
+    // SAFETY: as the caller promises.
+    unsafe { pick(caller, host, |caller| caller.pick_by(key)) }
+}
+
+/// # Safety
+/// As for `waystation_pick`.
+unsafe fn pick(
+    caller: *mut waystation_caller,
+    host: *mut waystation_host,
+    ask: impl FnOnce(&mut Caller) -> Result<PickedHost, Error>,
+) -> waystation_status {
+    // SAFETY: as the caller promises.
     let Some(one) = (unsafe { caller.as_mut() }) else {
         return waystation_status::BadArgument;
     };
     if host.is_null() {
         return one.failed(waystation_status::BadArgument, "host is null");
     }
-    match one.caller.pick() {
+    match ask(&mut one.caller) {
         Ok(picked) => {
             let told = waystation_host {
                 address: address(&picked.address.to_string()),
@@ -305,6 +337,7 @@ const fn source(source: Source) -> waystation_source {
         Source::Segment => waystation_source::Segment,
         Source::Socket => waystation_source::Socket,
         Source::Udp => waystation_source::Udp,
+        Source::Kept => waystation_source::Kept,
     }
 }
 

@@ -4,8 +4,8 @@
 //! time; [`waystation_caller_clone`] makes others for other threads, which share
 //! what the agent gave to this process. A pick from shared memory makes no system
 //! call. Without shared memory the agent's Unix socket is asked, and without that
-//! its UDP port, if [`waystation_caller_use_lars`] told the service's numbers;
-//! [`waystation_host::source`] says which it was. No function panics or unwinds
+//! its UDP port, if [`waystation_caller_use_lars`] told the service's numbers; without
+//! all of these the hosts are used that it gave last. [`waystation_host::source`] says which it was. No function panics or unwinds
 //! into C, whatever it is given, as far as its pointers are what they are said to
 //! be.
 //!
@@ -34,6 +34,6 @@ mod picks;
 pub use ffi::{
     WAYSTATION_ADDRESS_LEN, waystation_caller, waystation_caller_clone, waystation_caller_free,
     waystation_caller_new, waystation_caller_use_lars, waystation_end, waystation_error,
-    waystation_host, waystation_pick, waystation_report, waystation_source, waystation_source_name,
-    waystation_status, waystation_version,
+    waystation_host, waystation_pick, waystation_pick_by, waystation_report, waystation_source,
+    waystation_source_name, waystation_status, waystation_version,
 };

@@ -42,6 +42,10 @@ int main(int count, char **words) {
     CHECK(waystation_pick(other, &host) == WAYSTATION_STATUS_OK);
     CHECK(waystation_report(other, &host, WAYSTATION_END_FAILED, 0) ==
           WAYSTATION_STATUS_OK);
+    CHECK(waystation_pick_by(other, 42, &host) == WAYSTATION_STATUS_OK);
+    CHECK(host.source == WAYSTATION_SOURCE_SOCKET);
+    CHECK(waystation_report(other, &host, WAYSTATION_END_OK, 0) == WAYSTATION_STATUS_OK);
+    CHECK(waystation_pick_by(NULL, 42, &host) == WAYSTATION_STATUS_BAD_ARGUMENT);
     waystation_caller_free(other);
 
     waystation_caller *nobody = waystation_caller_new("nobody", words[1]);

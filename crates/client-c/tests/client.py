@@ -16,6 +16,9 @@ for _ in range(200):
         seen.add(host.address)
 assert seen, "some host was picked"
 
+with caller.pick(key=2**64 - 1) as host:
+    assert host.source == "socket" and host.address in hosts, (host.source, host.address)
+
 try:
     with caller.pick() as host:
         raise RuntimeError("the call failed")

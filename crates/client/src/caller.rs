@@ -1,70 +1,21 @@
 //! Picks and reports for one service, by the best way there is.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use waystation_balance::{CallEnd, Load};
+use waystation_base::Moment;
 use waystation_membership::Address;
 use waystation_segment::{Chosen, Miss, Picker, Place};
 
-use crate::attachment::{Attachment, KnownHost, Memory, Part, Shared};
+use crate::attachment::{Attachment, KnownHost, Memory};
 use crate::clock::{machine_now, machine_now_coarse, pause};
+use crate::config::{CallerConfig, Source};
 use crate::error::Error;
 use crate::guard::CallGuard;
-use crate::lars::{LarsCaller, REG_INIT_PAUSE, REG_INIT_TRIES};
+use crate::lars::{REG_INIT_PAUSE, REG_INIT_TRIES};
 use crate::protocol::{self, Answer, Code, HostRef, Request};
-
-/// Where the agent is, and what is asked of it.
-#[derive(Clone, Debug)]
-pub struct CallerConfig {
-    /// The service's name.
-    pub service: String,
-    /// The agent's Unix socket.
-    pub socket: PathBuf,
-    /// The service's numbers in the Lars protocol and the agent's UDP ports, as
-    /// the last resort; `None` goes without.
-    pub lars: Option<LarsCaller>,
-    /// How long an answer of the agent is waited for. Default 500 ms.
-    pub timeout: Duration,
-    /// How long after a failed attempt the agent is left alone. Default 200 ms.
-    pub pause: Duration,
-}
-
-impl CallerConfig {
-    /// For `service`, asked at the agent's `socket`, with the defaults.
-    pub fn new(service: &str, socket: impl Into<PathBuf>) -> Self {
-        Self {
-            service: service.to_owned(),
-            socket: socket.into(),
-            lars: None,
-            timeout: Duration::from_millis(500),
-            pause: Duration::from_millis(200),
-        }
-    }
-}
-
-/// Which way a pick went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Shared memory: no system call.
-    Segment,
-    /// The agent's Unix socket.
-    Socket,
-    /// The agent's UDP port, by Lars' protocol.
-    Udp,
-}
-
-impl Source {
-    /// A short name, for labels.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Segment => "segment",
-            Self::Socket => "socket",
-            Self::Udp => "udp",
-        }
-    }
-}
+use crate::shared::{Part, Shared};
 
 /// A host for one call. Report its end with [`Caller::report`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +24,9 @@ pub struct PickedHost {
     pub address: Address,
     /// Which way the pick went.
     pub source: Source,
-    /// In which attachment, for picks from a segment.
-    attachment: u64,
+    /// In which attachment, for picks from a segment; over which connection, for
+    /// those by socket.
+    pub(crate) attachment: u64,
     chosen: Option<Chosen>,
     pub(crate) host: HostRef,
 }
@@ -89,7 +41,7 @@ impl PickedHost {
 /// Picks hosts of one service.
 ///
 /// From shared memory where the agent gives it, else by its Unix socket, else by
-/// UDP; the better way is tried again by itself. Clones are for other threads:
+/// UDP, else from what it had last; the better way is tried again by itself. Clones are for other threads:
 /// they share what the agent gave to this process. A process that was forked
 /// attaches anew, and what its parent picked it does not report. Cost of a pick
 /// from shared memory: about 30 ns, no system call.
@@ -146,6 +98,19 @@ impl Caller {
         self.pick_slowly()
     }
 
+    /// As [`Caller::pick`], for a call that is about `key`: under the policy
+    /// `maglev` calls of one key go to one host for as long as that is well. Under
+    /// another one, and without an agent, it says nothing. It asks the agent each
+    /// time.
+    ///
+    /// # Errors
+    /// As [`Caller::pick`].
+    pub fn pick_by(&mut self, key: u64) -> Result<PickedHost, Error> {
+        self.begin_anew_in_child();
+        let asked = self.ask_for_pick(Some(key), self.shared.until());
+        self.or_elsewhere(asked)
+    }
+
     /// As [`Caller::pick`], but only from shared memory that this process has
     /// already: it never waits, and never talks to the agent. `None` says to
     /// pick on another thread, or to fall back.
@@ -186,7 +151,8 @@ impl Caller {
     }
 
     /// A call ended, after `latency` from its pick if it was timed; `load` is what
-    /// the reply told.
+    /// the reply told. Any clone may report it. It does not wait for picks from
+    /// shared memory, and for those by socket only while the agent does not read.
     #[inline]
     pub fn report(
         &mut self,
@@ -195,18 +161,28 @@ impl Caller {
         latency: Option<Duration>,
         load: Load,
     ) {
-        match (&picked.chosen, &self.picker) {
+        let Some(chosen) = &picked.chosen else {
+            return self.shared.report(picked, end, latency, load);
+        };
+        if self.shared.is_child() {
             // What the parent counts is the parent's.
-            (Some(_), _) if self.shared.is_child() => {}
-            (Some(chosen), Some(picker)) if picked.attachment == self.number => {
-                let latency_ns = latency.and_then(|one| u64::try_from(one.as_nanos()).ok());
-                picker.report(chosen, end, latency_ns, load);
-            }
-            // The agent that counted its pick has counted its end as well: it
-            // knows that the ledger is gone.
-            (Some(_), _) => {}
-            (None, _) => self.shared.report(picked, end, latency, load),
+            return;
         }
+        let latency_ns = latency.and_then(|one| u64::try_from(one.as_nanos()).ok());
+        if picked.attachment == self.shared.number() {
+            if self.number != picked.attachment {
+                // Another clone picked it.
+                let _not_now = self.adopt();
+            }
+            if let Some(picker) = &self.picker
+                && self.number == picked.attachment
+            {
+                picker.report(chosen, end, latency_ns, load);
+                return;
+            }
+        }
+        self.shared
+            .report_late(picked.attachment, chosen, end, latency_ns, load);
     }
 
     /// Makes ready: attaches to the agent, unless that is done. It waits for the
@@ -215,8 +191,12 @@ impl Caller {
     /// # Errors
     /// [`Error`] of the agent's socket.
     pub fn attach(&mut self) -> Result<(), Error> {
+        self.attach_until(self.shared.until())
+    }
+
+    fn attach_until(&mut self, until: Moment) -> Result<(), Error> {
         self.begin_anew_in_child();
-        let part = self.shared.attach()?;
+        let part = self.shared.attach(until)?;
         self.take(&part)
     }
 
@@ -257,7 +237,10 @@ impl Caller {
             return Ok(hosts.iter().map(|host| host.address.clone()).collect());
         }
         let service = &self.shared.config.service;
-        let listed = protocol::hosts(service, |request| self.shared.ask(request));
+        let listed = protocol::hosts(service, |request| {
+            let asked = self.shared.ask(request, self.shared.until());
+            asked.map(|(answer, _)| answer)
+        });
         match (listed, &self.shared.config.lars) {
             (Ok((hosts, _)), _) => {
                 let addresses = hosts.iter().map(|host| host.address.parse());
@@ -335,8 +318,9 @@ impl Caller {
     #[cold]
     fn pick_slowly(&mut self) -> Result<PickedHost, Error> {
         self.begin_anew_in_child();
+        let until = self.shared.until();
         for _ in 0..2 {
-            if let Err(error) = self.attach() {
+            if let Err(error) = self.attach_until(until) {
                 if matches!(
                     &error,
                     Error::Refused {
@@ -362,13 +346,26 @@ impl Caller {
                 Err(_) => self.leave(),
             }
         }
-        let asked = self.ask_for_pick();
-        match (&asked, self.shared.config.lars.clone()) {
-            (Err(Error::Refused { .. }) | Ok(_), _) | (_, None) => asked,
-            (Err(_), Some(lars)) => {
-                let address = lars.get_host()?.into();
-                Ok(self.picked_elsewhere(address, Source::Udp, HostRef::default()))
-            }
+        let asked = self.ask_for_pick(None, until);
+        self.or_elsewhere(asked)
+    }
+
+    /// What the agent answered, or what can be had without its socket.
+    fn or_elsewhere(&mut self, asked: Result<PickedHost, Error>) -> Result<PickedHost, Error> {
+        if matches!(asked, Ok(_) | Err(Error::Refused { .. })) {
+            return asked;
+        }
+        let by_udp = self.shared.config.lars.clone().map(|lars| {
+            let host = self.shared.by_udp(|| lars.get_host())?;
+            Ok(self.picked_elsewhere(host.into(), Source::Udp, HostRef::default(), 0))
+        });
+        match by_udp.unwrap_or(asked) {
+            refused @ Err(Error::Refused { .. }) => refused,
+            // A host that may have gone is better than none for certain.
+            Err(error) => self.shared.kept().map_or(Err(error), |address| {
+                Ok(self.picked_elsewhere(address, Source::Kept, HostRef::default(), 0))
+            }),
+            picked => picked,
         }
     }
 
@@ -394,7 +391,7 @@ impl Caller {
     }
 
     fn take(&mut self, part: &Part) -> Result<(), Error> {
-        if self.picker.is_some() && self.number == part.number {
+        if self.picker.is_some() && self.number == part.attachment.number {
             return Ok(());
         }
         let (routes, ledger) = (
@@ -403,7 +400,7 @@ impl Caller {
         );
         self.picker = Some(Picker::new(routes, ledger, part.seed)?);
         self.attachment = Arc::downgrade(&part.attachment);
-        self.number = part.number;
+        self.number = part.attachment.number;
         Ok(())
     }
 
@@ -413,24 +410,31 @@ impl Caller {
         self.picker = None;
     }
 
-    fn ask_for_pick(&mut self) -> Result<PickedHost, Error> {
+    fn ask_for_pick(&mut self, key: Option<u64>, until: Moment) -> Result<PickedHost, Error> {
         let service = self.shared.config.service.clone();
-        let answer = self.shared.ask(&Request::Pick { service })?;
+        let request = Request::Pick { service, key };
+        let (answer, connection) = self.shared.ask(&request, until)?;
         let Answer::Picked { host, address, .. } = answer else {
             return Err(Error::BadAnswer(format!("{answer:?}")));
         };
         let Ok(parsed) = address.parse() else {
             return Err(Error::BadAnswer(address));
         };
-        Ok(self.picked_elsewhere(parsed, Source::Socket, host))
+        Ok(self.picked_elsewhere(parsed, Source::Socket, host, connection))
     }
 
-    fn picked_elsewhere(&mut self, address: Address, source: Source, host: HostRef) -> PickedHost {
+    fn picked_elsewhere(
+        &mut self,
+        address: Address,
+        source: Source,
+        host: HostRef,
+        connection: u64,
+    ) -> PickedHost {
         self.last = Some(source);
         PickedHost {
             address,
             source,
-            attachment: 0,
+            attachment: connection,
             chosen: None,
             host,
         }

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use waystation_membership::Address;
 
 use crate::attachment::KnownHost;
-use crate::caller::{Caller, CallerConfig};
+use crate::caller::Caller;
+use crate::config::CallerConfig;
 use crate::error::Error;
 use crate::guard::CallGuard;
 

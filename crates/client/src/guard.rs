@@ -8,9 +8,11 @@ use waystation_base::Moment;
 use waystation_membership::Address;
 use waystation_segment::{Chosen, report};
 
-use crate::attachment::{Attachment, Shared};
-use crate::caller::{PickedHost, Source};
+use crate::attachment::Attachment;
+use crate::caller::PickedHost;
 use crate::clock::machine_now;
+use crate::config::Source;
+use crate::shared::Shared;
 
 /// A call that was picked, until it ends. Whatever becomes of it, its end is
 /// reported once: as [`CallGuard::end`] says, else, when it is dropped, as given
@@ -94,7 +96,7 @@ impl CallGuard {
                 report(routes, ledger, chosen, end, latency_ns, load);
             }
             // Its ledger is gone, and its agent has counted its end with that.
-            (None, Source::Segment) => {}
+            (None, Source::Segment | Source::Kept) => {}
             (None, _) => self.shared.report(&self.picked, end, latency, load),
         }
     }

@@ -3,8 +3,9 @@
 //! A [`Caller`] picks hosts of one service from memory that the agent of this
 //! machine shares with it, without a system call; where that is not there it asks
 //! the agent's Unix socket, and where that is not there its UDP port, as callers
-//! of Lars do ([`LarsCaller`]). [`PickedHost::source`] says which it was. What a
-//! caller reports, the agent counts for the whole machine.
+//! of Lars do ([`LarsCaller`]). Without any of these it goes on with the hosts that
+//! it had last. [`PickedHost::source`] says which it was. What a caller reports, the
+//! agent counts for the whole machine.
 //!
 //! ```no_run
 //! use waystation_balance::{CallEnd, Load};
@@ -35,17 +36,20 @@ mod attachment;
 mod caller;
 mod callers;
 mod clock;
+mod config;
 mod error;
 mod guard;
 mod lars;
 mod mapping;
 pub mod protocol;
+mod shared;
 mod socket;
 
 pub use attachment::KnownHost;
-pub use caller::{Caller, CallerConfig, PickedHost, Source};
+pub use caller::{Caller, PickedHost};
 pub use callers::SharedCaller;
 pub use clock::{machine_now, machine_now_coarse};
+pub use config::{CallerConfig, Source};
 pub use error::Error;
 pub use guard::CallGuard;
 pub use lars::LarsCaller;

@@ -27,6 +27,9 @@ pub enum Request {
     Pick {
         /// The service's name.
         service: String,
+        /// What the call is about, for a policy that knows affinity.
+        #[serde(default)]
+        key: Option<u64>,
     },
     /// How a call ended that was picked by [`Request::Pick`].
     Report {
@@ -66,6 +69,23 @@ pub enum Request {
     Explain {
         /// The service's name.
         service: String,
+    },
+    /// As [`Request::List`], of those that callers of Lars by UDP are given.
+    ListPair {
+        /// The module.
+        modid: i32,
+        /// The command.
+        cmdid: i32,
+        /// Those from here on.
+        #[serde(default)]
+        from: u32,
+    },
+    /// As [`Request::Explain`], of the next question of a caller of Lars by UDP.
+    ExplainPair {
+        /// The module.
+        modid: i32,
+        /// The command.
+        cmdid: i32,
     },
 }
 
@@ -192,15 +212,34 @@ impl Answer {
 /// Those of `ask`, and [`Error::BadAnswer`].
 pub fn hosts(
     service: &str,
+    ask: impl FnMut(&Request) -> Result<Answer, Error>,
+) -> Result<(Vec<ListedHost>, String), Error> {
+    let page = |from| Request::List {
+        service: service.to_owned(),
+        from,
+    };
+    pages(page, ask)
+}
+
+/// As [`hosts`], of those that callers of Lars are given for a pair.
+///
+/// # Errors
+/// As [`hosts`].
+pub fn pair_hosts(
+    (modid, cmdid): (i32, i32),
+    ask: impl FnMut(&Request) -> Result<Answer, Error>,
+) -> Result<(Vec<ListedHost>, String), Error> {
+    let page = |from| Request::ListPair { modid, cmdid, from };
+    pages(page, ask)
+}
+
+fn pages(
+    page: impl Fn(u32) -> Request,
     mut ask: impl FnMut(&Request) -> Result<Answer, Error>,
 ) -> Result<(Vec<ListedHost>, String), Error> {
     let (mut all, mut from) = (Vec::new(), 0);
     loop {
-        let request = Request::List {
-            service: service.to_owned(),
-            from,
-        };
-        match ask(&request)? {
+        match ask(&page(from))? {
             Answer::Listed {
                 hosts,
                 origin,
@@ -243,7 +282,7 @@ pub struct ListedHost {
     /// `starting`, `serving` or `draining`.
     pub state: String,
     /// What the source of routes, probes and callers say together: `use`,
-    /// `suspect` or `gone`.
+    /// `suspect` or `gone`. For callers of Lars `idle` or `overloaded`.
     pub verdict: String,
     /// What probes found: `ok`, `failed` or `none`.
     #[serde(default)]

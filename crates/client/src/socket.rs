@@ -8,7 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, connect, recvmsg, send, socket_with,
+};
 use waystation_base::Moment;
 
 use crate::clock::machine_now;
@@ -30,11 +33,11 @@ impl Socket {
     /// most.
     ///
     /// # Errors
-    /// [`Error::Unreachable`].
+    /// [`Error::Unreachable`], by [`io::ErrorKind::WouldBlock`] when so many wait
+    /// to be accepted that the agent must have stopped. It does not wait.
     pub fn connect(path: &Path, timeout: Duration) -> Result<Self, Error> {
-        // Connecting to a Unix socket does not wait, except for a full backlog.
-        let stream = UnixStream::connect(path).map_err(Error::Unreachable)?;
-        stream.set_nonblocking(true).map_err(Error::Unreachable)?;
+        let connected = connected(path).map_err(|error| Error::Unreachable(error.into()))?;
+        let stream = UnixStream::from(connected);
         Ok(Self { stream, timeout })
     }
 
@@ -51,7 +54,10 @@ impl Socket {
     /// # Errors
     /// [`Error::Unreachable`] and [`Error::TimedOut`].
     pub fn tell(&mut self, request: &Request) -> Result<(), Error> {
-        let until = machine_now() + self.timeout;
+        self.tell_until(request, machine_now() + self.timeout)
+    }
+
+    fn tell_until(&self, request: &Request, until: Moment) -> Result<(), Error> {
         let bytes = framed(request)?;
         let mut rest = &bytes[..];
         while !rest.is_empty() {
@@ -69,8 +75,20 @@ impl Socket {
     /// Any [`Error`] but a miss. After one other than a refusal the connection is
     /// of no more use.
     pub fn ask(&mut self, request: &Request) -> Result<(Answer, Vec<OwnedFd>), Error> {
-        let until = machine_now() + self.timeout;
-        self.tell(request)?;
+        self.ask_until(request, machine_now() + self.timeout)
+    }
+
+    /// As [`Socket::ask`], with an answer until then.
+    pub(crate) fn ask_until(
+        &mut self,
+        request: &Request,
+        until: Moment,
+    ) -> Result<(Answer, Vec<OwnedFd>), Error> {
+        if until <= machine_now() {
+            // Nobody would hear the answer.
+            return Err(Error::TimedOut);
+        }
+        self.tell_until(request, until)?;
         let mut descriptors = Vec::new();
         let mut length = [0; 4];
         self.fill(&mut length, &mut descriptors, until)?;
@@ -141,6 +159,15 @@ impl Socket {
             Err(error) => Err(Error::Unreachable(error.into())),
         }
     }
+}
+
+/// A connection that does not wait, neither now nor later: a backlog that is full
+/// would be waited for as long as its owner does not accept.
+fn connected(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
 }
 
 /// A message with its length before it.

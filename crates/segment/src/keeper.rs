@@ -183,6 +183,12 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
     /// are [`LEDGERS_MAX`], else as [`LedgerWatch::attach`].
     pub fn attach(&mut self, memory: L) -> Result<LedgerId, AttachError> {
         let watch = LedgerWatch::attach(memory)?;
+        if self.ledgers.len() >= LEDGERS_MAX {
+            // Those of earlier segments that calls may end in stand back.
+            let capacity = self.writer.capacity();
+            self.ledgers
+                .retain(|(_, one)| one.capacity() >= capacity || !one.is_idle());
+        }
         if watch.capacity() < self.writer.capacity() || self.ledgers.len() >= LEDGERS_MAX {
             return Err(AttachError::Mismatch);
         }

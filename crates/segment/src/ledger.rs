@@ -316,6 +316,11 @@ impl<M: Memory> LedgerWatch<M> {
         added
     }
 
+    /// Whether no call has no end, as of the last look. Cost: O(hosts).
+    pub fn is_idle(&self) -> bool {
+        self.in_flight.iter().all(|&count| count == 0)
+    }
+
     /// Calls to `slot` that were sent and have no end, as of the last look.
     pub fn in_flight(&self, slot: u32) -> u32 {
         self.in_flight.get(slot as usize).copied().unwrap_or(0)

@@ -1,5 +1,6 @@
 //! `waystation agent` and `waystation host`.
 
+mod figures;
 mod load;
 
 use std::io::{self, Write};
@@ -56,7 +57,8 @@ pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<
     let signals = serving::catch_signals()?;
     let agent = Agent::start(settings).map_err(|error| Failure::Operation(error.into()))?;
     let net = agent.server().context("the agent has ended")?;
-    let attendant = serving::attend(config, "agent-1", net)?;
+    let counted = vec![figures::source(agent.figures())];
+    let attendant = serving::attend_with(config, "agent-1", net, counted)?;
     let udp = agent.udp_addresses().iter().map(ToString::to_string);
     let url = format!("unix:{}", agent.socket().display());
     serving::say_ready(&url, &[("udp", udp.collect())], as_json);
@@ -94,24 +96,27 @@ pub(crate) fn run(command: &HostCommand, config: &Config, as_json: bool) -> Resu
     let mut out = io::stdout().lock();
     match command {
         HostCommand::Get(args) => {
-            if let Some(pair) = pair_of(&args.service) {
-                return get_by_pair(pair, ports, as_json, &mut out);
-            }
+            let pair = pair_of(&args.service);
             if args.explain {
                 let service = args.service.clone();
-                return explain(
-                    ask(&socket, &Request::Explain { service })?,
-                    as_json,
-                    &mut out,
-                );
+                let request = pair.map_or(Request::Explain { service }, |pair| {
+                    let LarsPair { modid, cmdid } = pair;
+                    Request::ExplainPair { modid, cmdid }
+                });
+                return explain(ask(&socket, &request)?, as_json, &mut out);
+            }
+            if let Some(pair) = pair {
+                return get_by_pair(pair, ports, as_json, &mut out);
             }
             get(&args.service, &socket, as_json, &mut out)
         }
         HostCommand::List(args) => {
             let listed = Socket::connect(&socket, WAIT).and_then(|mut agent| {
-                protocol::hosts(&args.service, |request| {
-                    agent.ask(request).map(|(answer, _)| answer)
-                })
+                let ask = |request: &Request| agent.ask(request).map(|(answer, _)| answer);
+                match pair_of(&args.service) {
+                    Some(pair) => protocol::pair_hosts((pair.modid, pair.cmdid), ask),
+                    None => protocol::hosts(&args.service, ask),
+                }
             });
             let (hosts, origin) = listed.map_err(|error| failed(&socket, error))?;
             warn_of(&origin);

@@ -8,7 +8,7 @@ use waystation_base::{DeadlineKey, Moment, Rng, Wheel};
 use crate::explain::{NoPick, Pick, Reason, Trace};
 use crate::host::{CallEnd, HostName, Hosts, Outcome};
 use crate::limits::TIERS;
-use crate::policy::{Candidates, NO_TIER, Offer, Policy};
+use crate::policy::{Candidates, NO_TIER, Offer, Policy, WindowSeen};
 
 /// Settings of [`Lars`]; the defaults are those that Lars ships.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -218,6 +218,22 @@ impl<H: Hosts + ?Sized> Policy<H> for Lars {
 
     fn is_overloaded(&self, slot: u32) -> bool {
         Self::is_overloaded(self, slot)
+    }
+
+    fn window(&self, now: Moment, slot: u32) -> Option<WindowSeen> {
+        let window = self.window(slot)?;
+        let length = if window.is_overloaded {
+            self.config.overload_timeout
+        } else {
+            self.config.idle_timeout
+        };
+        Some(WindowSeen {
+            is_overloaded: window.is_overloaded,
+            ok: window.real_succ,
+            failed: window.real_err,
+            failed_in_a_row: window.err_in_a_row,
+            left: length.saturating_sub(now.saturating_since(window.since)),
+        })
     }
 
     fn handle_candidates(

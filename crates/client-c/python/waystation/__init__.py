@@ -70,6 +70,7 @@ def _load():
             [caller, ctypes.c_int32, ctypes.c_int32, ctypes.c_uint16],
         ),
         ("waystation_pick", ctypes.c_int, [caller, host]),
+        ("waystation_pick_by", ctypes.c_int, [caller, ctypes.c_uint64, host]),
         ("waystation_report", ctypes.c_int, [caller, host, ctypes.c_int, ctypes.c_uint64]),
         ("waystation_error", ctypes.c_char_p, [caller]),
         ("waystation_caller_free", None, [caller]),
@@ -97,7 +98,7 @@ class Host:
         self._began = began
         #: Where to call it: ``IP:PORT``.
         self.address = told.address.decode()
-        #: Which way the pick went: ``segment``, ``socket`` or ``udp``.
+        #: Which way the pick went: ``segment``, ``socket``, ``udp`` or ``kept``.
         self.source = _library.waystation_source_name(told.source).decode()
 
     def report(self, end=End.OK):
@@ -138,14 +139,20 @@ class Caller:
             modid, cmdid, *port = lars
             _library.waystation_caller_use_lars(self._caller, modid, cmdid, *(port or [0]))
 
-    def pick(self):
+    def pick(self, key=None):
         """The host for the next call.
+
+        Under the agent's policy ``maglev`` calls of one ``key``, a number below 2^64,
+        go to one host for as long as that is well; the agent is asked each time.
 
         Raises NoHost or NoAgent.
         """
         told = _Host()
         with self._lock:
-            status = _library.waystation_pick(self._caller, ctypes.byref(told))
+            if key is None:
+                status = _library.waystation_pick(self._caller, ctypes.byref(told))
+            else:
+                status = _library.waystation_pick_by(self._caller, key, ctypes.byref(told))
             error = _library.waystation_error(self._caller) if status else b""
         if status == 0:
             return Host(self, told, time.monotonic_ns())

@@ -57,11 +57,12 @@ pub(crate) enum HostCommand {
     #[command(after_help = "\
 Picks from the agent's shared memory, or asks it where that is not there; --json
 tells which. MODID/CMDID asks by UDP, as callers of Lars do. --explain tells
-whom the agent would pick, and why.
+whom the agent would pick, and why; for MODID/CMDID by the rule of Lars.
 
 Examples:
   waystation host get im.logic.a
   waystation host get im.logic.a --explain
+  waystation host get 1/1 --explain
   waystation host get 1/1 --json")]
     Get(GetArgs),
     /// List a service's hosts and what the agent knows of them
@@ -177,8 +178,8 @@ pub(crate) struct GetArgs {
 /// `host list`.
 #[derive(Debug, Args)]
 pub(crate) struct HostArgs {
-    /// The service
-    #[arg(value_name = "SERVICE")]
+    /// The service, or MODID/CMDID for what callers of Lars are given
+    #[arg(value_name = "SERVICE", allow_hyphen_values = true)]
     pub(crate) service: String,
     #[command(flatten)]
     pub(crate) agent: AgentArg,

@@ -110,7 +110,8 @@ section! {
             "none";
         /// How hosts are chosen for native callers; those of Lars have the rule of
         /// Lars, with the settings of its own section. By `fresh` and `p2c` callers
-        /// pick from shared memory.
+        /// pick from shared memory. By `maglev` calls that are picked with one key
+        /// go to one host, and those without a key to any.
         policy: String = Text("fresh"), Kind::Choice(POLICIES),
             "by any other than `fresh` and `p2c` callers ask the agent for each pick";
         /// The machine room that this machine stands in: hosts there come first.

@@ -1,0 +1,106 @@
+//! What people are told of a pair: its hosts, and whom a caller would be given.
+
+use waystation_balance::{Entry, Hosts as _, WindowSeen};
+use waystation_base::Moment;
+use waystation_client::protocol::{Answer, Candidate, ListedHost, PAGE_HOSTS};
+use waystation_membership::LarsPair;
+
+use super::{Pair, Pairs};
+use crate::service::state_word;
+
+impl Pairs {
+    /// A page of a pair's hosts, those in slots from `from` on; none of a pair
+    /// that nothing is known of.
+    pub(crate) fn list(&self, now: Moment, pair: LarsPair, from: u32) -> Option<Answer> {
+        let pair = self.by_pair.get(&pair)?;
+        let mut entries = (pair.balancer.table().entries())
+            .filter(|entry| entry.name.slot >= from)
+            .peekable();
+        let hosts = entries.by_ref().take(PAGE_HOSTS);
+        let hosts = hosts.map(|entry| pair.listed(now, entry)).collect();
+        Some(Answer::Listed {
+            hosts,
+            origin: String::new(),
+            next: entries.peek().map(|entry| entry.name.slot),
+        })
+    }
+
+    /// Whom the next caller would be given, and why; nothing of a pair that
+    /// nothing is known of.
+    pub(crate) fn explain(&self, now: Moment, pair: LarsPair) -> Option<Answer> {
+        let balancer = &self.by_pair.get(&pair)?.balancer;
+        let told = balancer.explain(now, None);
+        let named = |slot: u32| {
+            let entry = balancer.table().entry_at(slot);
+            entry.map_or_else(Default::default, |entry| {
+                let instance = &entry.instance;
+                (instance.id.to_string(), instance.address.to_string())
+            })
+        };
+        let considered = told.choices.iter().flat_map(|choice| &choice.considered);
+        let candidates = considered.map(|one| {
+            let (id, address) = named(one.slot);
+            let window = balancer.window(now, one.slot);
+            Candidate {
+                id,
+                address,
+                cost: one.cost,
+                note: window.map_or_else(|| one.note.to_owned(), text_of),
+            }
+        });
+        Some(Answer::Explained {
+            policy: balancer.policy_name().to_owned(),
+            result: match &told.result {
+                Ok(picked) => {
+                    let (id, address) = named(picked.name.slot);
+                    format!("{id} {address} {}", picked.reason)
+                }
+                Err(no_pick) => no_pick.to_string(),
+            },
+            serving: told.serving,
+            unavailable: told.unavailable,
+            is_panic: balancer.is_panic(),
+            candidates: candidates.collect(),
+            origin: String::new(),
+        })
+    }
+}
+
+impl Pair {
+    fn listed(&self, now: Moment, entry: &Entry) -> ListedHost {
+        let slot = entry.name.slot;
+        let window = self.balancer.window(now, slot);
+        let is_overloaded = self.balancer.is_overloaded(slot);
+        let (ok, failed) = window.map_or((0, 0), |window| (window.ok, window.failed));
+        let host = self.balancer.table().host(slot);
+        ListedHost {
+            id: entry.instance.id.to_string(),
+            address: entry.instance.address.to_string(),
+            state: state_word(entry.instance.state).to_owned(),
+            verdict: if is_overloaded { "overloaded" } else { "idle" }.to_owned(),
+            probe: String::new(),
+            callers: String::new(),
+            weight: entry.instance.weight,
+            tier: entry.tier,
+            ejected: false,
+            eligible: entry.takes_calls() && !is_overloaded,
+            in_flight: host.in_flight,
+            // Callers of Lars do not tell how long calls take.
+            latency_us: 0,
+            error_share: f64::from(failed) / f64::from(ok.saturating_add(failed).max(1)),
+            reported_in_flight: 0,
+            reported_latency_us: 0,
+        }
+    }
+}
+
+fn text_of(window: WindowSeen) -> String {
+    let word = if window.is_overloaded {
+        "overloaded"
+    } else {
+        "idle"
+    };
+    let WindowSeen { ok, failed, .. } = window;
+    let (in_a_row, left) = (window.failed_in_a_row, window.left.as_secs_f64());
+    format!("{word}: {ok} ok, {failed} failed, {in_a_row} in a row; {left:.1} s left")
+}
