@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use waystation_agent::{Agent, AgentConfig};
+use waystation_agent::{Agent, AgentConfig, Probes};
 use waystation_balance::{CallEnd, Load};
 use waystation_base::{Epoch, MessageId, ServiceName};
 use waystation_client::protocol::{ListedHost, hosts};
@@ -131,9 +131,14 @@ impl World {
     }
 
     fn start_agent(&mut self) {
+        self.start_agent_with(|_| {});
+    }
+
+    fn start_agent_with(&mut self, set: impl FnOnce(&mut AgentConfig)) {
         let registry = format!("file://{}", self.folder.path().join("nodes").display());
         let mut config = AgentConfig::new(self.socket(), registry.parse().unwrap(), 7);
         config.udp.clear();
+        set(&mut config);
         self.agent = Some(Agent::start(config).unwrap());
         // Until it knows its routes.
         let mut caller = Caller::new(self.caller());
@@ -252,6 +257,36 @@ fn a_call_that_fails_is_tried_at_another_host() {
         answers
     });
     assert!(answers.iter().all(|answer| *answer == Ok(1)), "{answers:?}");
+}
+
+/// Story: whoever passed over a host whose connection it knew to be down reported a
+/// refusal each time, so that statistics showed failed calls that nobody had made.
+#[test]
+fn a_host_that_is_known_to_be_away_is_passed_over_without_a_word() {
+    let mut world = World::without_agent(2);
+    world.start_agent_with(|config| config.probes = Probes::Never);
+    let (config, view) = (world.caller(), world.view());
+    let left = world.hosts[0].instance.id.clone();
+    world.hosts[0].stop();
+    run_on(&world.client, move |shard| async move {
+        let group = group(&shard, &view);
+        let key = (0_u32..).map(u32::to_le_bytes);
+        let mut key = key.filter(|key| group.home(key).as_deref() == Some(left.as_str()));
+        let key = key.next().unwrap();
+        // Until its connection is found to be down.
+        while group.pick(&key).unwrap().is_home {
+            shard.sleep(Duration::from_millis(5)).await;
+        }
+        let balanced = Balanced::over(&shard, BalancedConfig::new(config), group);
+        while balanced.counters().picked < 100 {
+            assert_eq!(ask(&shard, &balanced, 1).await, [Ok(1)]);
+        }
+    });
+    until(|| world.list().iter().all(|host| host.in_flight == 0));
+    let hosts = world.list();
+    let words = hosts.iter().map(|host| (host.error_share, &*host.callers));
+    let words: Vec<_> = words.collect();
+    assert_eq!(words, [(0.0, "none"), (0.0, "ok")], "{hosts:?}");
 }
 
 #[test]

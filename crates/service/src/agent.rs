@@ -66,17 +66,17 @@ impl Agent {
         call
     }
 
-    /// Counts a call to any host that may be picked but this one, however good
-    /// that is. It does not wait. Cost: O(hosts).
-    pub(crate) fn begin_other(&self, than: &Address) -> Option<CallGuard> {
+    /// Counts a call to any of these hosts that may be picked. It does not wait.
+    /// Cost: O(hosts).
+    pub(crate) fn begin_other(&self, is_one: impl Fn(&Address) -> bool) -> Option<CallGuard> {
         let mut caller = self.caller.borrow_mut();
         let hosts = caller.hosts()?;
-        let others = hosts
-            .iter()
-            .filter(|host| host.may_be_picked && host.address != *than);
-        let count = others.clone().count().max(1);
-        let drawn = usize::try_from(self.shard.random()).unwrap_or(0) % count;
-        let other = others.clone().nth(drawn)?;
+        let others = hosts.iter();
+        let others: Vec<_> = others
+            .filter(|host| host.may_be_picked && is_one(&host.address))
+            .collect();
+        let drawn = usize::try_from(self.shard.random()).unwrap_or(0) % others.len().max(1);
+        let other = others.get(drawn)?;
         caller.begin_at(&other.address)
     }
 

@@ -6,9 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use waystation_balance::{CallEnd, Load};
 use waystation_base::{MessageId, Moment};
-use waystation_client::{CallGuard, CallerConfig};
+use waystation_client::{CallGuard, CallerConfig, Source};
 use waystation_membership::Address;
 use waystation_net::{Shard, WaitsFor, waiting};
 
@@ -211,6 +210,8 @@ impl Shared {
             // who may be picked: the agent says which.
             let asked = self.agent.begin().await;
             call = match (asked, &self.group) {
+                // Discovery's hosts are newer than those that were kept.
+                (Ok(call), Some(_)) if call.source() == Source::Kept => None,
                 (Ok(call), _) => Some(call),
                 (Err(_), Some(_)) => None,
                 (Err(status), None) => return Err(status),
@@ -239,17 +240,24 @@ impl Shared {
     fn pick(&self, other_than: Option<&Address>) -> Option<CallGuard> {
         for _ in 1..OTHER_PICKS {
             let call = self.agent.try_begin()?;
-            let channel = self.channel(call.address());
-            if channel.is_some_and(|channel| channel.is_away()) {
-                // Nobody has to wait for it to find out.
-                call.end(CallEnd::Refused, Load::default());
-            } else if other_than != Some(call.address()) {
+            if other_than != Some(call.address()) && !self.is_away(call.address()) {
                 return Some(call);
             }
-            // The same one is given up, and counts as such.
+            // It is given up, and counts as such: nobody called.
         }
-        let other = other_than.and_then(|one| self.agent.begin_other(one));
+        let is_other = |address: &Address| other_than != Some(address) && !self.is_away(address);
+        let other = self.agent.begin_other(is_other);
         other.or_else(|| self.agent.try_begin())
+    }
+
+    /// Whether who calls this instance now would have to wait until it is found to
+    /// be there.
+    fn is_away(&self, address: &Address) -> bool {
+        let channel = match &self.group {
+            Some(group) => group.channel_at(address),
+            None => self.channels.borrow().get(address).cloned(),
+        };
+        channel.is_some_and(|channel| channel.is_away())
     }
 
     /// The channel to an instance; none to one that discovery does not know.
