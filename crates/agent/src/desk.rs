@@ -179,7 +179,7 @@ impl Desk {
             let is_forgotten = service.is_forgotten(now);
             if is_forgotten {
                 past.add_counted(&service.figures());
-                totals.collect(name, service);
+                totals.collect(now, name, service);
             }
             !is_forgotten
         });
@@ -210,7 +210,7 @@ impl Desk {
     pub(crate) fn collect_ends(&mut self, now: Moment) {
         self.handle_turn(now);
         for (name, service) in &mut self.services {
-            self.totals.collect(name, service);
+            self.totals.collect(now, name, service);
         }
     }
 

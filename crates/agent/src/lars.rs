@@ -243,7 +243,7 @@ impl Pairs {
                 self.counters.reports += 1;
                 let is_out = pair.balancer.is_overloaded(name.slot);
                 let key = pair_of(report.modid, report.cmdid);
-                self.totals.add(key, host, end == CallEnd::Ok, is_out);
+                self.totals.add(now, key, host, end == CallEnd::Ok, is_out);
             }
             Err(_) => self.counters.stale_reports += 1,
         }

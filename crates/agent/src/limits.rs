@@ -57,13 +57,25 @@ pub const COPY_EVERY: Duration = Duration::from_secs(5);
 /// is closed.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
-/// Pause between two reports. What is not told yet is lost with the agent.
+/// Pause between two reports. What is not told yet is lost with the agent, and what
+/// its callers do until they notice that it is gone.
 pub const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// Hosts whose totals are kept for a report server, natively and for Lars each.
-/// When there are more, totals begin anew under another source, once all that
-/// was counted has been sent; until then calls to others are not counted.
+/// Calls to others are not counted until one was silent for
+/// [`DROP_TOTAL_WHEN_FULL_AFTER`].
 pub const REPORTED_HOSTS_MAX: usize = 65_536;
+
+/// A total that was told to our own report server is kept for so long. A report
+/// server that is killed before it stored the total has lost it if it could not
+/// reach its store for as long.
+pub const DROP_TOTAL_AFTER: Duration = Duration::from_hours(12);
+
+/// The same while there are [`REPORTED_HOSTS_MAX`] hosts.
+pub const DROP_TOTAL_WHEN_FULL_AFTER: Duration = Duration::from_mins(1);
+
+/// How often totals are looked at for those to drop.
+pub const MAKE_ROOM_EVERY: Duration = Duration::from_secs(10);
 
 /// How long a report waits for a report server that does not read, or to reach
 /// it. Then the connection is given up, and all is told over the next one.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::key::{KeyName, LarsKey};
+use crate::limits::KEYS_KEPT;
 use crate::totals::Totals;
 
 /// Seconds of a bucket of the finest history. The others are multiples.
@@ -87,6 +88,11 @@ impl Retention {
             Span::Minute => self.minutes_s,
             Span::Hour => self.hours_s,
         }
+    }
+
+    /// Seconds for which the row of a key is kept after it was told last.
+    pub(crate) fn of_keys(&self) -> u64 {
+        self.hours_s.max(KEYS_KEPT.as_secs())
     }
 }
 
@@ -184,6 +190,17 @@ pub struct Loaded {
     pub last_id: u32,
     /// Rows that make no sense. They are left alone.
     pub skipped: u64,
+    /// Whether it may hold more keys than were asked for.
+    pub is_cut: bool,
+}
+
+/// What a store holds of some keys.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Those that have a number.
+    pub keys: Vec<KeyRow>,
+    /// Those in Lars' own table.
+    pub lars: Vec<LarsRow>,
 }
 
 /// Which history is asked for.

@@ -16,7 +16,7 @@ use waystation_net::native::HttpHandler;
 use crate::batch::{HistoryQuery, Span};
 use crate::limits::ANSWER_ROWS_MAX;
 use crate::server::{Desk, Status};
-use crate::writer::now_s;
+use crate::store::EVER;
 
 const JSON: &str = "application/json";
 
@@ -124,7 +124,7 @@ impl Asked {
             span: Span::of_name(span).ok_or("span is 10s, 1m or 1h")?,
             service: self.of_name("service").map(str::to_owned),
             since: self.number("since").unwrap_or(0),
-            until: self.number("until").unwrap_or_else(|| now_s() + 1),
+            until: self.number("until").unwrap_or(EVER),
             limit: self.limit(),
         })
     }

@@ -112,6 +112,12 @@ impl KeyName {
     }
 }
 
+impl From<LarsKey> for KeyName {
+    fn from(key: LarsKey) -> Self {
+        Self::Lars(key)
+    }
+}
+
 impl fmt::Display for KeyName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [service, host, caller] = self.texts();

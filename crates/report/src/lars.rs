@@ -10,7 +10,6 @@ use waystation_wire::lars::{BodyError, Frame, Message, Scan, scan};
 
 use crate::limits::FRAMES_PER_TURN;
 use crate::server::Desk;
-use crate::writer::now_s;
 
 /// One connection.
 pub(crate) struct LarsSession {
@@ -42,7 +41,7 @@ impl Session for LarsSession {
         if input.is_empty() {
             return Ok(Turn::NeedMore);
         }
-        let now_s = now_s();
+        let now_s = self.desk.shared.now_s();
         let mut used = 0;
         let mut ledger = self.desk.shared.ledger();
         for _ in 0..FRAMES_PER_TURN {

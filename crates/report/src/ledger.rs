@@ -1,21 +1,22 @@
 //! All that was told and is not stored yet, and what is needed to tell new from
 //! known.
 
+mod known;
 mod pieces;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use waystation_base::limits::SERVICE_NAME_BYTES_MAX;
 use waystation_wire::calls::CallCounts;
 use waystation_wire::lars::ReportStatusRequest;
 
-use crate::batch::{BUCKET_S, Batch, CountRow, KeyRow, LarsRow, Loaded, Standing, Told};
+use crate::batch::{BUCKET_S, Batch, CountRow, KeyRow, LarsRow, Standing, Told};
 use crate::key::{KeyName, LarsKey, find_by};
-use crate::limits::{BATCH_CELLS_MAX, CELLS_MAX, FORGET_AFTER, KEYS_MAX};
-use crate::totals::{Added, Baselines, FROM_STORE, Totals, settle_firsts};
+use crate::limits::{AHEAD_MAX, BATCH_CELLS_MAX, CELLS_MAX, FORGET_AFTER, KEYS_MAX};
+use crate::totals::{Added, Baselines, Totals};
 use pieces::{Cell, Pieces};
 
 /// A key's row is written so often at least, in seconds: it tells that the key is
@@ -77,12 +78,12 @@ struct Entry {
     name: KeyName,
     baselines: Baselines,
     told: Told,
-    /// Counted here since the server began.
-    counted: Totals,
     /// When it was told last, in unix seconds.
     heard: u64,
     /// Its number in the store; 0 for none yet.
     id: u32,
+    /// Whether the store told what it knows of it, or knows nothing for sure.
+    is_asked: bool,
     /// When its row was written last, in unix seconds.
     row_at: u64,
     /// Its cell in the open piece, by the piece's number.
@@ -113,7 +114,8 @@ pub struct CallRow {
 /// Calling order: [`Ledger::handle_lars`] and [`Ledger::handle_named`] as reports
 /// come; [`Ledger::handle_loaded`] once the store could be read, and not before
 /// that [`Ledger::poll_batch`], which yields what is to be written, one batch
-/// after the other. Cost of a result: O(1), about 100 ns; an allocation for a new
+/// after the other. Keys of [`Ledger::poll_unknown`] are looked up in the store, when
+/// no batch is under way to it, and go into [`Ledger::handle_found`]. Cost of a result: O(1), about 100 ns; an allocation for a new
 /// key.
 #[derive(Debug)]
 pub struct Ledger {
@@ -123,9 +125,11 @@ pub struct Ledger {
     entries: Vec<Option<Entry>>,
     free: Vec<u32>,
     pieces: Pieces,
-    /// Before the store was read: totals of which all may be known there.
+    /// Totals of which all may be known to the store, which was not asked yet.
     firsts: HashMap<u32, Vec<(u64, Totals)>>,
     standing: Option<Standing>,
+    /// Whether the store may know keys that are not held here.
+    has_forgotten: bool,
     last_id: u32,
     looked_at: u64,
     counters: Counters,
@@ -144,6 +148,7 @@ impl Ledger {
             pieces: Pieces::default(),
             firsts: HashMap::new(),
             standing: None,
+            has_forgotten: false,
             last_id: 0,
             looked_at: 0,
             counters: Counters::default(),
@@ -211,35 +216,6 @@ impl Ledger {
         }
     }
 
-    /// The store was read: what was told before goes on from what it knew.
-    pub fn handle_loaded(&mut self, now_s: u64, loaded: Loaded) {
-        self.standing = Some(loaded.standing);
-        self.pieces.begin_after(loaded.standing.folded);
-        self.last_id = self.last_id.max(loaded.last_id);
-        let mut stored: HashMap<KeyName, (u32, Told)> = HashMap::new();
-        for row in loaded.keys {
-            stored.insert(row.name, (row.id, row.told));
-        }
-        for row in loaded.lars {
-            let told = Told {
-                source: FROM_STORE,
-                ..row.told
-            };
-            let name = KeyName::Lars(row.key);
-            let id = stored.get(&name).map_or(0, |(id, _)| *id);
-            stored.insert(name, (id, told));
-        }
-        for (name, (id, told)) in stored {
-            self.restore(now_s, &name, id, told);
-        }
-        // Nobody knew these.
-        for (at, firsts) in std::mem::take(&mut self.firsts) {
-            for (_, totals) in firsts {
-                self.count(at, totals);
-            }
-        }
-    }
-
     /// Whether the store was read.
     pub const fn is_loaded(&self) -> bool {
         self.standing.is_some()
@@ -251,19 +227,28 @@ impl Ledger {
         self.standing?;
         self.begin(now_s);
         let (start, cells) = self.pieces.take(self.config.batch_cells_max)?;
-        let standing = self.standing.as_mut()?;
-        standing.seq += 1;
         let mut batch = Batch {
-            seq: standing.seq,
+            seq: self.standing?.seq + 1,
             owner,
             start,
             now: now_s,
             ..Batch::default()
         };
         batch.counts.reserve(cells.len());
+        let mut unknown = HashMap::new();
         for cell in cells {
-            self.put(&cell, &mut batch);
+            if self.firsts.contains_key(&cell.entry) {
+                unknown.insert(cell.entry, cell.added);
+            } else {
+                self.put(&cell, &mut batch);
+            }
         }
+        // They wait on, in a later bucket, until the store was asked.
+        self.count_first(unknown);
+        if batch.rows() == 0 {
+            return None;
+        }
+        self.standing.as_mut()?.seq = batch.seq;
         self.counters.batches += 1;
         self.counters.rows += batch.rows() as u64;
         Some(batch)
@@ -275,6 +260,20 @@ impl Ledger {
         self.pieces.begin_after(standing.folded);
     }
 
+    /// The store lets counts go to buckets from `start` on again, although it has
+    /// later ones: the clock was ahead. What waits goes there too.
+    pub fn handle_begun_anew(&mut self, start: u64) {
+        if let Some(standing) = &mut self.standing {
+            standing.folded = start;
+        }
+        self.pieces.begin_anew(start);
+    }
+
+    /// Whether the present bucket begins more than [`AHEAD_MAX`] after `now_s`.
+    pub fn is_ahead(&self, now_s: u64) -> bool {
+        self.pieces.open_start() > now_s.saturating_add(AHEAD_MAX.as_secs())
+    }
+
     /// Buckets that begin before this, in unix seconds, get nothing more once the
     /// batch that is under way is written.
     pub fn complete_before(&mut self, now_s: u64) -> u64 {
@@ -284,7 +283,7 @@ impl Ledger {
 
     /// Whether more waits than came since the last batch was taken.
     pub fn is_behind(&self) -> bool {
-        self.pieces.has_closed()
+        self.pieces.has_closed() || (self.is_loaded() && !self.firsts.is_empty())
     }
 
     /// The present counts of a service, or of all; at most `limit` rows, and how
@@ -332,17 +331,23 @@ impl Ledger {
         }
     }
 
-    /// Forgets who was silent for long. While anything waits nobody is: it names
-    /// entries.
+    /// Forgets who was silent for long. The store knows what they told, and is
+    /// asked if they come again. While the store is behind nobody is forgotten: what
+    /// waits names entries.
     fn forget(&mut self, now_s: u64) {
-        if !self.pieces.is_empty() || !self.is_loaded() {
+        if self.pieces.has_closed() || !self.is_loaded() {
             return;
         }
         let silent = |entry: &Entry| now_s.saturating_sub(entry.heard) > FORGET_AFTER.as_secs();
+        let waiting: HashSet<u32> = self.pieces.open_entries().collect();
         for (at, slot) in (0_u32..).zip(&mut self.entries) {
+            if waiting.contains(&at) || self.firsts.contains_key(&at) {
+                continue;
+            }
             let Some(entry) = slot.take_if(|entry| silent(entry)) else {
                 continue;
             };
+            self.has_forgotten = true;
             match &entry.name {
                 KeyName::Lars(key) => {
                     self.by_lars.remove(key);
@@ -390,9 +395,9 @@ impl Ledger {
             name,
             baselines: Baselines::default(),
             told: Told::default(),
-            counted: Totals::default(),
             heard: 0,
             id: 0,
+            is_asked: self.is_loaded() && !self.has_forgotten,
             row_at: 0,
             cell: (0, 0),
         };
@@ -418,13 +423,12 @@ impl Ledger {
         reporter: u64,
     ) {
         self.counters.records += 1;
-        let is_loaded = self.is_loaded();
         let Some(Some(entry)) = self.entries.get_mut(at as usize) else {
             return;
         };
         let added = match compare(&mut entry.baselines) {
             Added::Known(added) => added,
-            Added::First(totals) if is_loaded => totals,
+            Added::First(totals) if entry.is_asked => totals,
             Added::First(totals) => {
                 self.firsts.entry(at).or_default().push((reporter, totals));
                 Totals::default()
@@ -440,7 +444,6 @@ impl Ledger {
         let Some(Some(entry)) = self.entries.get_mut(at as usize) else {
             return;
         };
-        entry.counted += added;
         entry.cell = self.pieces.add(
             entry.cell,
             Cell {
@@ -449,37 +452,6 @@ impl Ledger {
                 told: entry.told,
             },
         );
-    }
-
-    /// The store's row of a key.
-    fn restore(&mut self, now_s: u64, name: &KeyName, id: u32, told: Told) {
-        let is_lars = matches!(name, KeyName::Lars(_));
-        let at = match name {
-            KeyName::Lars(key) => self.lars_entry(*key),
-            KeyName::Named {
-                service,
-                host,
-                caller,
-            } => self.named_entry(service, host, caller),
-        };
-        let Some(at) = at else { return };
-        let firsts = self.firsts.remove(&at).unwrap_or_default();
-        let Some(Some(entry)) = self.entries.get_mut(at as usize) else {
-            return;
-        };
-        entry.id = id;
-        let (added, is_met) = settle_firsts(&firsts, (told.source, told.totals), is_lars);
-        if firsts.is_empty() {
-            entry.told = told;
-            entry.heard = now_s;
-        }
-        // Of Lars, totals that were told here have taken the place of it.
-        if !is_met && (firsts.is_empty() || !is_lars) {
-            entry.baselines.restore(told.source, told.totals);
-        }
-        if !firsts.is_empty() {
-            self.count(at, added);
-        }
     }
 
     /// The rows of a cell.

@@ -39,13 +39,14 @@ mod native;
 mod protocol;
 mod server;
 mod store;
+mod timeline;
 mod totals;
 mod writer;
 
 pub use ask::{ask_calls, ask_history, ask_status};
 pub use batch::{
-    BUCKET_S, Batch, CountRow, HistoryQuery, HistoryRow, KeyRow, LarsRow, Loaded, Retention, Span,
-    Standing, Told,
+    BUCKET_S, Batch, CountRow, Found, HistoryQuery, HistoryRow, KeyRow, LarsRow, Loaded, Retention,
+    Span, Standing, Told,
 };
 pub use error::{AskError, Error};
 pub use key::{BadName, KeyName, LarsKey};

@@ -8,9 +8,15 @@ use std::time::Duration;
 pub const KEYS_MAX: usize = 262_144;
 
 /// After so long without a word a key is held in memory no longer. Its rows in
-/// the store stay. An agent of Lars that comes back later, with the same counts,
-/// counts anew.
+/// the store stay, and say from where it goes on when it is told again.
 pub const FORGET_AFTER: Duration = Duration::from_hours(24);
+
+/// The row of a key stays in the store for so long at least after it was told last.
+/// Who tells the same totals later counts anew; our agents tell none that old.
+pub const KEYS_KEPT: Duration = Duration::from_hours(30 * 24);
+
+/// Keys that the store is asked for in one step. More are asked for in the next.
+pub const ASKED_KEYS_MAX: usize = 2_000;
 
 /// Counts that wait for the store, in cells of one key in one bucket of history,
 /// beside those of the present bucket. When more wait, the two oldest buckets
@@ -42,6 +48,21 @@ pub const STORE_WAIT: Duration = Duration::from_secs(30);
 
 /// Pauses between attempts to reach a store that is down, at first and at most.
 pub const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+
+/// A calendar clock that differs by more from what the monotonic one lets expect has
+/// jumped.
+pub const STEP_MAX: Duration = Duration::from_mins(1);
+
+/// A clock that jumped is followed once it has stood by its new time for so long.
+pub const CLOCK_WAIT: Duration = Duration::from_mins(5);
+
+/// For so long after a jump was followed, and after a start that is not within such
+/// a time of what the store was written last, no history is deleted.
+pub const EXPIRE_WAIT: Duration = Duration::from_hours(1);
+
+/// When history is that far ahead of the clock, which had jumped, counts go to the
+/// present again.
+pub const AHEAD_MAX: Duration = Duration::from_hours(1);
 
 /// Rows of history that are deleted in one step, so that no step is long.
 pub const DELETE_ROWS_MAX: usize = 20_000;

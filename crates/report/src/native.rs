@@ -7,7 +7,6 @@ use waystation_net::{Conn, Label};
 use waystation_wire::calls::CallCounts;
 
 use crate::server::Desk;
-use crate::writer::now_s;
 
 /// Takes pushes of [`CallCounts`].
 pub(crate) struct CountsHandler {
@@ -18,7 +17,10 @@ pub(crate) struct CountsHandler {
 impl Handler for CountsHandler {
     fn handle(&self, conn: &Conn, message: Inbound<'_>) -> Started {
         match CallCounts::parse(message.body) {
-            Ok(counts) => self.desk.shared.ledger().handle_named(now_s(), &counts),
+            Ok(counts) => {
+                let now_s = self.desk.shared.now_s();
+                self.desk.shared.ledger().handle_named(now_s, &counts);
+            }
             Err(error) => {
                 tracing::debug!(conn = %conn.name(), %error, "bad counts");
                 self.desk.counters.bad_bodies.add(1);

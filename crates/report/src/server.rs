@@ -22,7 +22,7 @@ use crate::limits::IDLE;
 use crate::native::CountsHandler;
 use crate::protocol::ReportProtocol;
 use crate::store::{Store, StoreUrl};
-use crate::writer::{Shared, StoreState, Writer};
+use crate::writer::{Shared, StoreState, Writer, machine_clocks};
 
 /// Settings of a [`ReportServer`].
 #[derive(Clone, Debug)]
@@ -146,7 +146,8 @@ impl ReportServer {
         store: Box<dyn Store>,
         reader: Box<dyn Store>,
     ) -> Result<Self, Error> {
-        let shared = Arc::new(Shared::new(Ledger::new(config.ledger)));
+        let ledger = Ledger::new(config.ledger);
+        let shared = Arc::new(Shared::new(ledger, Box::new(machine_clocks)));
         let server = serve(config, &shared, reader)?;
         let address = match server.addresses().first() {
             Some(Address::Tcp(address)) => *address,

@@ -9,7 +9,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::batch::{Batch, HistoryQuery, HistoryRow, Loaded, Retention, Standing};
+use crate::batch::{Batch, Found, HistoryQuery, HistoryRow, Loaded, Retention, Standing};
+use crate::key::KeyName;
 
 pub use mysql::MySqlStore;
 pub use sqlite::SqliteStore;
@@ -60,6 +61,13 @@ pub trait Store: Send {
     /// [`StoreError`].
     fn load(&mut self, keys_max: usize) -> Result<Loaded, StoreError>;
 
+    /// What it knows of these keys, at most
+    /// [`ASKED_KEYS_MAX`](crate::limits::ASKED_KEYS_MAX).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn find(&mut self, names: &[KeyName]) -> Result<Found, StoreError>;
+
     /// Writes a batch in one transaction, and nothing if it is there already.
     ///
     /// # Errors
@@ -72,6 +80,14 @@ pub trait Store: Send {
     /// # Errors
     /// [`StoreError`].
     fn fold(&mut self, before: u64) -> Result<(), StoreError>;
+
+    /// Sums up all that there is, and lets counts go to buckets from `start` on
+    /// again, although there are later ones: the clock was ahead. Of those the finest
+    /// history goes; the coarser stays.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then it is to be asked for again.
+    fn begin_anew(&mut self, start: u64) -> Result<(), StoreError>;
 
     /// Deletes some of what is older than it is kept; true when there may be
     /// more.
@@ -176,6 +192,9 @@ fn without_password(url: &str) -> String {
         None => url.to_owned(),
     }
 }
+
+/// Later than any bucket of history.
+pub(crate) const EVER: u64 = u64::MAX >> 1;
 
 /// A number as a column without a sign holds it.
 pub(crate) fn signed(number: u64) -> i64 {

@@ -1,6 +1,9 @@
 //! The thread that writes to the store: one batch after the other, each until it
 //! is written.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,10 +12,13 @@ use serde::Serialize;
 use waystation_base::{Backoff, BackoffConfig, Clock as _, Moment, line_passes};
 use waystation_net::{MonotonicClock, unix_time};
 
-use crate::batch::{Batch, Retention, Standing};
+use crate::batch::{BUCKET_S, Batch, Retention, Standing};
 use crate::ledger::Ledger;
-use crate::limits::{DELETE_STEPS_MAX, KEYS_MAX, LAST_FLUSH, STORE_RETRY};
+use crate::limits::{
+    ASKED_KEYS_MAX, CLOCK_WAIT, DELETE_STEPS_MAX, KEYS_MAX, LAST_FLUSH, STORE_RETRY,
+};
 use crate::store::{Store, StoreError};
+use crate::timeline::Timeline;
 
 /// How the store fares.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -33,19 +39,51 @@ pub struct StoreState {
     pub last_write_ms: u64,
 }
 
+/// Both clocks at once: the calendar's time since 1970, and the monotonic one's.
+pub(crate) type Clocks = Box<dyn Fn() -> (Duration, Moment) + Send + Sync>;
+
+/// The machine's clocks.
+pub(crate) fn machine_clocks() -> (Duration, Moment) {
+    (unix_time(), MonotonicClock.now())
+}
+
 /// What the server's threads share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     ledger: Mutex<Ledger>,
     state: Mutex<StoreState>,
+    clocks: Clocks,
+    timeline: Mutex<Timeline>,
 }
 
 impl Shared {
-    pub(crate) fn new(ledger: Ledger) -> Self {
+    pub(crate) fn new(ledger: Ledger, clocks: Clocks) -> Self {
+        let (told, now) = clocks();
         Self {
             ledger: Mutex::new(ledger),
             state: Mutex::default(),
+            clocks,
+            timeline: Mutex::new(Timeline::new(told, now)),
         }
+    }
+
+    /// The present in unix seconds, as far as clocks are believed.
+    pub(crate) fn now_s(&self) -> u64 {
+        self.present().now_s
+    }
+
+    /// The present, and how far it is to be believed.
+    fn present(&self) -> Present {
+        let (told, now) = (self.clocks)();
+        let mut timeline = self.timeline();
+        Present {
+            now_s: timeline.handle(told, now),
+            may_expire: timeline.may_expire(now),
+            is_steady: timeline.steady_for(now) >= CLOCK_WAIT,
+        }
+    }
+
+    fn timeline(&self) -> MutexGuard<'_, Timeline> {
+        self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The counts. Held for one turn of a connection, or one batch.
@@ -72,9 +110,15 @@ pub(crate) struct Writer {
     pub(crate) folded: u64,
 }
 
-/// The present in unix seconds.
-pub(crate) fn now_s() -> u64 {
-    unix_time().as_secs()
+/// The present.
+#[derive(Clone, Copy, Debug)]
+struct Present {
+    /// In unix seconds.
+    now_s: u64,
+    /// Whether history may be deleted by it.
+    may_expire: bool,
+    /// Whether it has lasted, however far from what was before.
+    is_steady: bool,
 }
 
 impl Writer {
@@ -126,7 +170,10 @@ impl Writer {
             self.open(under_way.as_mut())?;
         }
         if under_way.is_none() {
-            *under_way = self.shared.ledger().poll_batch(now_s(), self.owner);
+            self.look_up()?;
+            self.begin_anew()?;
+            let now_s = self.shared.now_s();
+            *under_way = self.shared.ledger().poll_batch(now_s, self.owner);
         }
         if let Some(batch) = under_way {
             let began = MonotonicClock.now();
@@ -142,11 +189,44 @@ impl Writer {
             *under_way = None;
         }
         let (complete, is_behind) = {
+            let now_s = self.shared.now_s();
             let mut ledger = self.shared.ledger();
-            (ledger.complete_before(now_s()), ledger.is_behind())
+            (ledger.complete_before(now_s), ledger.is_behind())
         };
         self.tidy(complete)?;
         Ok(is_behind)
+    }
+
+    /// Asks the store for keys that were forgotten here, and come again.
+    fn look_up(&mut self) -> Result<(), StoreError> {
+        let asked = self.shared.ledger().poll_unknown(ASKED_KEYS_MAX);
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let found = self.store.find(&asked);
+        let found = found.inspect_err(|_| self.is_open = false)?;
+        let now_s = self.shared.now_s();
+        let mut ledger = self.shared.ledger();
+        ledger.handle_found(now_s, &asked, found);
+        Ok(())
+    }
+
+    /// Lets counts go to the present again after the clock was ahead for long.
+    fn begin_anew(&mut self) -> Result<(), StoreError> {
+        let present = self.shared.present();
+        if !present.is_steady || !self.shared.ledger().is_ahead(present.now_s) {
+            return Ok(());
+        }
+        let start = present.now_s / BUCKET_S * BUCKET_S;
+        tracing::warn!(
+            start,
+            "history is ahead of the clock; counts go to the present again"
+        );
+        let begun = self.store.begin_anew(start);
+        begun.inspect_err(|_| self.is_open = false)?;
+        self.shared.ledger().handle_begun_anew(start);
+        self.folded = start;
+        Ok(())
     }
 
     /// Sums up complete buckets and deletes old ones, once a bucket.
@@ -162,8 +242,9 @@ impl Writer {
     fn fold_and_expire(&mut self, complete_before: u64) -> Result<(), StoreError> {
         self.store.fold(complete_before)?;
         self.folded = complete_before;
+        let present = self.shared.present();
         for _ in 0..DELETE_STEPS_MAX {
-            if !self.store.expire(now_s(), &self.retention)? {
+            if !present.may_expire || !self.store.expire(present.now_s, &self.retention)? {
                 break;
             }
         }
@@ -183,7 +264,9 @@ impl Writer {
                 );
             }
             self.shared.state().skipped_rows = loaded.skipped;
-            self.shared.ledger().handle_loaded(now_s(), loaded);
+            self.shared.timeline().handle_last(standing.folded);
+            let now_s = self.shared.now_s();
+            self.shared.ledger().handle_loaded(now_s, loaded);
         }
         self.folded = standing.folded;
         self.is_open = true;

@@ -4,7 +4,8 @@
 
 mod common;
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use common::{Agent, WAIT, all, report, start, status, until, until_stored};
 use mysql_async::prelude::{FromRow, Queryable};
@@ -42,7 +43,7 @@ fn database(server: &MariaDb, name: &str) -> String {
     server.url(name)
 }
 
-fn sum(address: std::net::SocketAddr, span: Span) -> u64 {
+fn sum(address: SocketAddr, span: Span) -> u64 {
     let (rows, _) = ask_history(address, &all(span), WAIT).unwrap();
     rows.iter().map(|row| row.ok + row.failed).sum()
 }
@@ -196,11 +197,101 @@ fn needs_mariadb_a_second_server_waits_until_the_first_ends() {
     until_stored(&second, 1);
 }
 
+/// A way to the database that can break without the database knowing.
+struct Way {
+    address: SocketAddr,
+    /// Ends towards callers, to be broken.
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Way {
+    fn to(target: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let open = Arc::<Mutex<Vec<TcpStream>>>::default();
+        let its = Arc::clone(&open);
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let far = TcpStream::connect(&target).unwrap();
+                its.lock().unwrap().push(near.try_clone().unwrap());
+                let ends = [&near, &far].map(|one| one.try_clone().unwrap());
+                let [mut from, mut to] = ends;
+                std::thread::spawn(move || {
+                    let _broken = std::io::copy(&mut from, &mut to);
+                    // What the database sees stays open, until the process ends.
+                    loop {
+                        std::thread::park();
+                    }
+                });
+                let (mut from, mut to) = (far, near);
+                std::thread::spawn(move || {
+                    let _broken = std::io::copy(&mut from, &mut to);
+                });
+            }
+        });
+        Self { address, open }
+    }
+
+    fn break_all(&self) {
+        for near in self.open.lock().unwrap().drain(..) {
+            near.shutdown(Shutdown::Both).unwrap();
+        }
+    }
+}
+
+/// Story: after a break in the network the database still held the lock of the session
+/// that was lost, so that the report server took itself for another one, for as long as
+/// eight hours. And it could not serve at all as a user who may not create tables,
+/// although they were there.
+#[test]
+fn needs_mariadb_a_break_in_the_network_and_a_user_without_rights_are_no_obstacles() {
+    let Some(mariadb) = server() else { return };
+    let url = database(&mariadb, "broken");
+    MySqlStore::writer(&url).unwrap().open().unwrap();
+    let user = "CREATE USER reporter@'%' IDENTIFIED BY 'secret'";
+    let grant = "GRANT SELECT, INSERT, UPDATE, DELETE ON broken.* TO reporter@'%'";
+    let _none: Vec<(u8,)> = rows(&url, &[user, grant]);
+    let target = url.trim_start_matches("mysql://root@");
+    let way = Way::to(target.trim_end_matches("/broken").to_owned());
+    let server = start(&format!(
+        "mysql://reporter:secret@{}/broken?prefer_socket=false",
+        way.address
+    ));
+    let mut agent = Agent::connect(server.address());
+    for round in 1..=4 {
+        agent.tell(&report((1, 1), &[(1, 100 * round, 0)]));
+        until_stored(&server, round.into());
+        way.break_all();
+    }
+    agent.tell(&report((1, 1), &[(1, 500, 0)]));
+    until_stored(&server, 5);
+    let total: Vec<(u64,)> = rows(
+        &url,
+        &["SELECT CAST(SUM(ok) AS UNSIGNED) FROM waystation_calls_10s"],
+    );
+    assert_eq!(total, [(500,)]);
+    assert!(server.store_state().failures > 0);
+}
+
+#[test]
+fn needs_mariadb_a_clock_that_was_ahead_is_left_behind() {
+    let Some(mariadb) = server() else { return };
+    let mut store = MySqlStore::writer(&database(&mariadb, "ahead")).unwrap();
+    common::begins_anew(&mut store);
+}
+
 #[test]
 fn needs_mariadb_history_is_folded_once_and_expires() {
     let Some(mariadb) = server() else { return };
     let mut store = MySqlStore::writer(&database(&mariadb, "folds")).unwrap();
     common::folds_and_expires(&mut store);
+}
+
+#[test]
+fn needs_mariadb_keys_are_found_by_their_names() {
+    let Some(mariadb) = server() else { return };
+    let mut store = MySqlStore::writer(&database(&mariadb, "finds")).unwrap();
+    common::finds_keys(&mut store);
 }
 
 /// A database that lies: what stands in its tables makes no sense.

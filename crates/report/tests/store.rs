@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{
-    Agent, WAIT, all, config, folds_and_expires, report, start, status, until, until_stored,
+    Agent, WAIT, all, begins_anew, config, finds_keys, folds_and_expires, report, start, status,
+    until, until_stored,
 };
 use waystation_report::{
-    Batch, HistoryQuery, HistoryRow, Loaded, ReportServer, Retention, Span, SqliteStore, Standing,
-    Store, StoreError, ask_history,
+    Batch, Found, HistoryQuery, HistoryRow, KeyName, Loaded, ReportServer, Retention, Span,
+    SqliteStore, Standing, Store, StoreError, ask_history,
 };
 
 fn history(server: &ReportServer, span: Span) -> Vec<HistoryRow> {
@@ -56,6 +57,11 @@ impl Store for Faulty {
         self.store.load(keys_max)
     }
 
+    fn find(&mut self, names: &[KeyName]) -> Result<Found, StoreError> {
+        self.is_up()?;
+        self.store.find(names)
+    }
+
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
         self.is_up()?;
         self.store.write(batch)?;
@@ -70,6 +76,11 @@ impl Store for Faulty {
     fn fold(&mut self, before: u64) -> Result<(), StoreError> {
         self.is_up()?;
         self.store.fold(before)
+    }
+
+    fn begin_anew(&mut self, start: u64) -> Result<(), StoreError> {
+        self.is_up()?;
+        self.store.begin_anew(start)
     }
 
     fn expire(&mut self, now_s: u64, retention: &Retention) -> Result<bool, StoreError> {
@@ -214,6 +225,18 @@ fn a_second_server_on_one_file_is_refused_until_the_first_ends() {
 fn sqlite_folds_history_once_and_expires_it() {
     let folder = tempfile::tempdir().unwrap();
     folds_and_expires(&mut SqliteStore::writer(folder.path().join("r.db")));
+}
+
+#[test]
+fn sqlite_leaves_a_clock_that_was_ahead_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    begins_anew(&mut SqliteStore::writer(folder.path().join("r.db")));
+}
+
+#[test]
+fn sqlite_finds_keys_by_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    finds_keys(&mut SqliteStore::writer(folder.path().join("r.db")));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Counts of calls, from an agent to a report server.
 //!
 //! The body of a push in native frames, in proto3; `docs/formats/calls.md` shows
-//! it. Counts are running totals: they rise from 0 on since the agent began, and
-//! [`CallCounts::source`] names that beginning. So a message that is lost, comes
+//! it. Counts are running totals: they rise from 0 on since the agent began to count
+//! them, and [`CallCounts::source`] names that beginning. So a message that is lost, comes
 //! twice or comes late does no harm, and the next one says it all.
 
 use std::str;

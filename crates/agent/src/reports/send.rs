@@ -78,11 +78,11 @@ fn start_native(shard: &Shard, desk: &Shared, to: &ReportTo) {
                 () = inner.drain_begun() => return,
                 () = inner.sleep(REPORT_EVERY) => {}
             }
-            tell(&its, &upstream, &caller);
             // A second later what was sent is taken, or the connection is gone.
             if !is_new.take() && upstream.conn().is_some_and(|conn| conn.output_len() == 0) {
-                its.borrow_mut().totals.make_room();
+                its.borrow_mut().totals.make_room(machine_now());
             }
+            tell(&its, &upstream, &caller);
         }
     });
 }
@@ -95,14 +95,14 @@ fn tell(desk: &Shared, upstream: &Upstream, caller: &str) {
     if upstream.state() != UpstreamState::Up || !takes {
         return;
     }
-    let Some(counts) = desk.totals.untold(caller) else {
-        return;
-    };
-    let mut body = Vec::with_capacity(counts.body_len());
-    counts.encode_into(&mut body);
-    if upstream.push(CALL_COUNTS, &body).is_ok() {
-        desk.totals.mark_told();
+    for counts in desk.totals.untold(caller) {
+        let mut body = Vec::with_capacity(counts.body_len());
+        counts.encode_into(&mut body);
+        if upstream.push(CALL_COUNTS, &body).is_err() {
+            return;
+        }
     }
+    desk.totals.mark_told(machine_now());
 }
 
 /// The machine's name, as a caller's name may be.
@@ -172,7 +172,14 @@ impl Lars {
             .caller_ip
             .unwrap_or_else(|| own_address(self.to.address));
         let ts = u32::try_from(unix_time().as_secs()).unwrap_or(u32::MAX);
-        let untold = self.desk.borrow_mut().pairs.totals.take_untold(caller, ts);
+        let untold = {
+            let (mut desk, now) = (self.desk.borrow_mut(), machine_now());
+            if self.stream.is_some() {
+                // It has not broken since, so that what was sent is taken.
+                desk.pairs.totals.make_room(now);
+            }
+            desk.pairs.totals.take_untold(now, caller, ts)
+        };
         if untold.is_empty() {
             return Ok(());
         }

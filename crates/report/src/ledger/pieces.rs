@@ -21,7 +21,8 @@ struct Piece {
     cells: Vec<Cell>,
 }
 
-/// Pieces in the order in which they are written. Their starts never fall.
+/// Pieces in the order in which they are written. Their starts never fall, unless all
+/// begin anew.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     closed: VecDeque<Piece>,
@@ -37,6 +38,17 @@ impl Pieces {
         for piece in self.closed.iter_mut().chain([&mut self.open]) {
             piece.start = piece.start.max(start);
         }
+    }
+
+    /// All goes to the bucket of `start`, earlier than before.
+    pub(super) fn begin_anew(&mut self, start: u64) {
+        for piece in self.closed.iter_mut().chain([&mut self.open]) {
+            piece.start = start;
+        }
+    }
+
+    pub(super) const fn open_start(&self) -> u64 {
+        self.open.start
     }
 
     /// The bucket of now begins at `start`, unless the clock went back. Returns
@@ -72,6 +84,19 @@ impl Pieces {
         let index = u32::try_from(self.open.cells.len()).unwrap_or(u32::MAX);
         self.open.cells.push(cell);
         (self.number, index)
+    }
+
+    /// Adds to the first closed cell of each entry, taking what was added out of
+    /// `more`. Cost: O(cells).
+    pub(super) fn add_to_first(&mut self, more: &mut HashMap<u32, Totals>) {
+        for cell in self.closed.iter_mut().flat_map(|piece| &mut piece.cells) {
+            if more.is_empty() {
+                return;
+            }
+            if let Some(added) = more.remove(&cell.entry) {
+                cell.added += added;
+            }
+        }
     }
 
     /// At most `cells_max` cells of the oldest bucket, with its start.
@@ -110,8 +135,9 @@ impl Pieces {
         self.closed_cells + self.open.cells.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.cells() == 0
+    /// The entries that the open piece names.
+    pub(super) fn open_entries(&self) -> impl Iterator<Item = u32> {
+        self.open.cells.iter().map(|cell| cell.entry)
     }
 
     fn close(&mut self) {

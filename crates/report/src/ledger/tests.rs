@@ -6,7 +6,7 @@ use waystation_wire::calls::{HostCounts, ServiceCounts};
 use waystation_wire::lars::HostCallResult;
 
 use super::*;
-use crate::batch::Span;
+use crate::batch::{Found, Loaded, Span};
 
 /// A store that does what the trait says, in memory.
 #[derive(Clone, Debug, Default)]
@@ -37,8 +37,30 @@ impl Shelf {
     }
 
     fn flush(&mut self, ledger: &mut Ledger, now_s: u64) {
-        while let Some(batch) = ledger.poll_batch(now_s, 7) {
-            self.write(&batch);
+        loop {
+            let asked = ledger.poll_unknown(3);
+            if !asked.is_empty() {
+                ledger.handle_found(now_s, &asked, self.find(&asked));
+            }
+            match ledger.poll_batch(now_s, 7) {
+                Some(batch) => self.write(&batch),
+                None if ledger.is_loaded() && ledger.is_behind() => {}
+                None => return,
+            }
+        }
+    }
+
+    fn find(&self, asked: &[KeyName]) -> Found {
+        let (keys, lars) = (self.loaded.keys.iter(), self.loaded.lars.iter());
+        Found {
+            keys: keys
+                .filter(|row| asked.contains(&row.name))
+                .cloned()
+                .collect(),
+            lars: lars
+                .filter(|row| asked.contains(&KeyName::Lars(row.key)))
+                .copied()
+                .collect(),
         }
     }
 
@@ -196,6 +218,65 @@ fn a_long_silence_makes_room() {
     assert_eq!(shelf.sum(), 1 + 1 + 2 + 5);
 }
 
+/// Story: after a day without a word a key was forgotten with what it had told, and
+/// the whole of its running total was counted again when it was told next: after one
+/// call, or when an agent connected anew and told all.
+#[test]
+fn a_total_that_is_told_again_after_a_long_silence_adds_what_is_new() {
+    for is_lars in [true, false] {
+        let mut shelf = Shelf::default();
+        let mut ledger = loaded(&shelf, 0);
+        let tell = |ledger: &mut Ledger, now_s, reporter, ok: u32| {
+            if is_lars {
+                ledger.handle_lars(now_s, reporter, &report([(1, ok, 0)]));
+            } else {
+                ledger.handle_named(now_s, &counts(1, ok.into()));
+            }
+        };
+        tell(&mut ledger, 10, 1, 100);
+        shelf.flush(&mut ledger, 10);
+        let mut now_s = 10;
+        for (reporter, ok) in [(1, 100), (2, 101), (3, 101), (3, 150)] {
+            now_s += FORGET_AFTER.as_secs() + FORGET_EVERY_S;
+            let forgotten = ledger.counters().forgotten;
+            assert!(ledger.poll_batch(now_s, 7).is_none());
+            assert_eq!(ledger.counters().forgotten, forgotten + 1);
+            tell(&mut ledger, now_s, reporter, ok);
+            // More comes before the store is asked.
+            tell(&mut ledger, now_s, reporter, ok);
+            assert!(ledger.is_behind() && ledger.poll_batch(now_s, 7).is_none());
+            shelf.flush(&mut ledger, now_s);
+            assert_eq!(shelf.sum(), u64::from(ok));
+        }
+        assert_eq!(shelf.loaded.keys.len(), 1, "it keeps its number");
+    }
+}
+
+/// What a server did not load, for want of room, its store knows all the same.
+#[test]
+fn a_key_that_was_not_loaded_goes_on_from_the_store() {
+    let mut shelf = Shelf::default();
+    let mut first = loaded(&shelf, 0);
+    first.handle_lars(1, 1, &report((0..5).map(|ip| (ip, 10, 0))));
+    first.handle_named(1, &counts(3, 10));
+    shelf.flush(&mut first, 1);
+    let mut second = ledger();
+    second.handle_lars(20, 1, &report([(1, 11, 0), (9, 1, 0)]));
+    second.handle_loaded(
+        30,
+        Loaded {
+            keys: Vec::new(),
+            lars: Vec::new(),
+            is_cut: true,
+            ..shelf.loaded.clone()
+        },
+    );
+    second.handle_lars(31, 1, &report([(2, 12, 0)]));
+    second.handle_named(31, &counts(3, 13));
+    shelf.flush(&mut second, 31);
+    assert_eq!(shelf.sum(), 60 + 1 + 1 + 2 + 3);
+}
+
 /// What came before the store could be read may be known there.
 #[test]
 fn counts_from_before_the_store_was_there_are_told_from_known_ones() {
@@ -274,10 +355,10 @@ fn spans_are_multiples_of_a_bucket() {
 
 proptest! {
     /// Agents count on while the server is killed, restarted with and without
-    /// its store, and reconnected to. In the end each call is counted once.
+    /// its store, and reconnected to, and are silent for days. In the end each call is counted once.
     #[test]
     fn every_call_is_counted_once_whatever_the_server_does(
-        steps in proptest::collection::vec((0_u8..8, 0_usize..3, 1_u32..50), 1..120)
+        steps in proptest::collection::vec((0_u8..10, 0_usize..3, 1_u32..50), 1..120)
     ) {
         let mut shelf = Shelf::default();
         let mut server = loaded(&shelf, 0);
@@ -301,6 +382,13 @@ proptest! {
                 3 => {
                     last_connection += 1;
                     connections[who] = last_connection;
+                }
+                4 => {
+                    now_s += FORGET_AFTER.as_secs() + FORGET_EVERY_S;
+                    let told = server.poll_batch(now_s, 7);
+                    if let Some(batch) = told {
+                        shelf.write(&batch);
+                    }
                 }
                 _ => {
                     totals[who] += more;

@@ -5,50 +5,27 @@
 //! out, counted and named. With `InnoDB` a batch is one transaction.
 
 mod forms;
+mod read;
+mod tables;
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, FromValueError, Opts, Row, TxOpts};
+use mysql_async::{Conn, FromValueError, Opts, TxOpts};
 use tokio::runtime::Runtime;
 use waystation_base::{Clock as _, line_passes};
 use waystation_net::MonotonicClock;
 
 use super::{Store, StoreError, UrlError, signed, unsigned, without_password};
 use crate::batch::{
-    BUCKET_S, Batch, HistoryQuery, HistoryRow, KeyRow, LarsRow, Loaded, Retention, Span, Standing,
-    Told,
+    BUCKET_S, Batch, Found, HistoryQuery, HistoryRow, LarsRow, Loaded, Retention, Span, Standing,
 };
 use crate::key::KeyName;
 use crate::limits::{DELETE_ROWS_MAX, STATEMENT_ROWS_MAX, STORE_WAIT};
-use crate::totals::Totals;
-use forms::{Forms, lars_row};
-
-const TABLES: [&str; 7] = [
-    "CREATE TABLE IF NOT EXISTS ServerCallStatus (
-  modid int NOT NULL, cmdid int NOT NULL, ip int unsigned NOT NULL, port int NOT NULL,
-  caller int unsigned NOT NULL, succ_cnt int unsigned NOT NULL, err_cnt int unsigned NOT NULL,
-  ts bigint NOT NULL, overload char(1) NOT NULL,
-  PRIMARY KEY (modid, cmdid, ip, port, caller)) ENGINE=InnoDB DEFAULT CHARSET=utf8",
-    "CREATE TABLE IF NOT EXISTS waystation_call_keys (
-  id int unsigned NOT NULL PRIMARY KEY, service varchar(128) NOT NULL, host varchar(128) NOT NULL,
-  caller varchar(128) NOT NULL, source bigint unsigned NOT NULL, ok bigint NOT NULL,
-  failed bigint NOT NULL, ts bigint NOT NULL, is_out tinyint NOT NULL, seen bigint NOT NULL)
-  ENGINE=InnoDB DEFAULT CHARSET=ascii COLLATE=ascii_bin",
-    "CREATE TABLE IF NOT EXISTS waystation_calls_10s (start bigint NOT NULL,
-  key_id int unsigned NOT NULL, ok bigint NOT NULL, failed bigint NOT NULL,
-  PRIMARY KEY (start, key_id)) ENGINE=InnoDB",
-    "CREATE TABLE IF NOT EXISTS waystation_calls_1m (start bigint NOT NULL,
-  key_id int unsigned NOT NULL, ok bigint NOT NULL, failed bigint NOT NULL,
-  PRIMARY KEY (start, key_id)) ENGINE=InnoDB",
-    "CREATE TABLE IF NOT EXISTS waystation_calls_1h (start bigint NOT NULL,
-  key_id int unsigned NOT NULL, ok bigint NOT NULL, failed bigint NOT NULL,
-  PRIMARY KEY (start, key_id)) ENGINE=InnoDB",
-    "CREATE TABLE IF NOT EXISTS waystation_call_state (id tinyint NOT NULL PRIMARY KEY,
-  batch bigint NOT NULL, owner bigint NOT NULL, folded bigint NOT NULL) ENGINE=InnoDB",
-    "INSERT IGNORE INTO waystation_call_state VALUES (1, 0, 0, 0)",
-];
+use forms::Forms;
+use read::{find, history, load};
+use tables::prepare;
 
 const STANDING: &str = "SELECT batch, owner, folded FROM waystation_call_state WHERE id = 1";
 
@@ -63,6 +40,8 @@ pub struct MySqlStore {
     is_writer: bool,
     runtime: Option<Runtime>,
     conn: Option<Conn>,
+    /// The number of the last connection that held the lock.
+    earlier: Option<u32>,
     forms: Forms,
     unstorable: u64,
 }
@@ -107,6 +86,7 @@ impl MySqlStore {
             is_writer: false,
             runtime: None,
             conn: None,
+            earlier: None,
             forms: Forms::default(),
             unstorable: 0,
         })
@@ -163,10 +143,12 @@ impl Store for MySqlStore {
             let _ = runtime.block_on(within(STORE_WAIT, async { Ok(old.disconnect().await?) }));
         }
         let (opts, name, is_writer) = (self.opts.clone(), self.name.clone(), self.is_writer);
+        let earlier = &mut self.earlier;
         let opened = runtime.block_on(within(STORE_WAIT, async {
             let mut conn = Conn::new(opts).await?;
             if is_writer {
-                prepare(&mut conn, &name).await?;
+                prepare(&mut conn, &name, *earlier).await?;
+                *earlier = Some(conn.id());
             }
             let forms = Forms::read(&mut conn).await?;
             let standing = standing(&mut conn, "").await?;
@@ -182,6 +164,10 @@ impl Store for MySqlStore {
         self.with(async |conn, _| load(conn, keys_max).await)
     }
 
+    fn find(&mut self, names: &[KeyName]) -> Result<Found, StoreError> {
+        self.with(async |conn, forms| find(conn, forms, names).await)
+    }
+
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let left_out = self.with(async |conn, forms| write(conn, forms, batch).await)?;
         self.unstorable += left_out;
@@ -191,6 +177,22 @@ impl Store for MySqlStore {
     fn fold(&mut self, before: u64) -> Result<(), StoreError> {
         while self.with(async |conn, _| fold_one(conn, before).await)? {}
         Ok(())
+    }
+
+    fn begin_anew(&mut self, start: u64) -> Result<(), StoreError> {
+        let last = self.with(async |conn, _| last_start(conn).await)?;
+        if let Some(last) = last {
+            self.fold(unsigned(last) + BUCKET_S)?;
+        }
+        let table = Span::TenSeconds.table();
+        let sql = format!("DELETE FROM {table} WHERE start >= {start} LIMIT {DELETE_ROWS_MAX}");
+        let delete = async |conn: &mut Conn, _| {
+            conn.query_drop(&sql).await?;
+            Ok(conn.affected_rows() > 0)
+        };
+        while self.with(delete)? {}
+        let sql = format!("UPDATE waystation_call_state SET folded = {start}");
+        self.with(async |conn, _| Ok(conn.query_drop(&sql).await?))
     }
 
     fn expire(&mut self, now_s: u64, retention: &Retention) -> Result<bool, StoreError> {
@@ -206,7 +208,7 @@ impl Store for MySqlStore {
                 has_more |= conn.affected_rows() >= DELETE_ROWS_MAX as u64;
             }
             if !has_more {
-                let before = now_s.saturating_sub(retention.hours_s);
+                let before = now_s.saturating_sub(retention.of_keys());
                 let sql = format!("DELETE FROM waystation_call_keys WHERE seen < {before}");
                 conn.query_drop(sql).await?;
             }
@@ -221,20 +223,6 @@ impl Store for MySqlStore {
     fn unstorable(&self) -> u64 {
         self.unstorable
     }
-}
-
-/// Makes missing tables and takes the lock of the one that writes, which ends
-/// with the connection.
-async fn prepare(conn: &mut Conn, name: &str) -> Result<(), StoreError> {
-    let sql = "SELECT GET_LOCK(CONCAT('waystation report ', DATABASE()), 0)";
-    let is_ours: Option<Option<i64>> = conn.query_first(sql).await?;
-    if is_ours.flatten() != Some(1) {
-        return Err(StoreError::InUse(name.to_owned()));
-    }
-    for table in TABLES {
-        conn.query_drop(table).await?;
-    }
-    Ok(())
 }
 
 async fn standing(conn: &mut impl Queryable, how: &str) -> Result<Standing, StoreError> {
@@ -354,6 +342,12 @@ fn literal(text: &str) -> String {
     out
 }
 
+/// Where the latest bucket of the finest history begins.
+async fn last_start(conn: &mut Conn) -> Result<Option<i64>, StoreError> {
+    let sql = "SELECT max(start) FROM waystation_calls_10s";
+    Ok(conn.query_first::<Option<i64>, _>(sql).await?.flatten())
+}
+
 async fn fold_one(conn: &mut Conn, before: u64) -> Result<bool, StoreError> {
     let mut write = conn.start_transaction(TxOpts::default()).await?;
     let folded = signed(standing(&mut write, FOR_UPDATE).await?.folded);
@@ -390,83 +384,12 @@ async fn fold_one(conn: &mut Conn, before: u64) -> Result<bool, StoreError> {
     Ok(start.is_some())
 }
 
-async fn load(conn: &mut Conn, keys_max: usize) -> Result<Loaded, StoreError> {
-    let mut loaded = Loaded {
-        standing: standing(conn, "").await?,
-        ..Loaded::default()
-    };
-    let sql = format!(
-        "SELECT id, service, host, caller, source, ok, failed, ts, is_out \
-         FROM waystation_call_keys ORDER BY seen DESC LIMIT {keys_max}"
-    );
-    let mut take = |row: Row| match key_row(&row) {
-        Some(row) => loaded.keys.push(row),
-        None => loaded.skipped += 1,
-    };
-    conn.exec_iter(sql, ()).await?.for_each(&mut take).await?;
-    let sql = format!(
-        "SELECT modid, cmdid, ip, port, caller, succ_cnt, err_cnt, ts, overload \
-         FROM ServerCallStatus ORDER BY ts DESC LIMIT {keys_max}"
-    );
-    let mut take = |row: Row| match lars_row(&row) {
-        Some(row) => loaded.lars.push(row),
-        None => loaded.skipped += 1,
-    };
-    conn.exec_iter(sql, ()).await?.for_each(&mut take).await?;
-    let sql = "SELECT ifnull(max(id), 0) FROM waystation_call_keys";
-    loaded.last_id = conn.query_first(sql).await?.unwrap_or_default();
-    Ok(loaded)
-}
-
-fn key_row(row: &Row) -> Option<KeyRow> {
-    let text = |at: usize| row.get_opt::<String, _>(at)?.ok();
-    let number = |at: usize| u64::try_from(row.get_opt::<i64, _>(at)?.ok()?).ok();
-    Some(KeyRow {
-        id: row.get_opt(0)?.ok()?,
-        name: KeyName::of_texts(&text(1)?, &text(2)?, &text(3)?).ok()?,
-        told: Told {
-            source: row.get_opt(4)?.ok()?,
-            totals: Totals::new(number(5)?, number(6)?),
-            ts: number(7)?,
-            is_out: number(8)? != 0,
-        },
-    })
-}
-
-async fn history(conn: &mut Conn, query: &HistoryQuery) -> Result<Vec<HistoryRow>, StoreError> {
-    let sql = format!(
-        "SELECT c.start, k.service, k.host, k.caller, c.ok, c.failed FROM {} c \
-         JOIN waystation_call_keys k ON k.id = c.key_id \
-         WHERE c.start >= ? AND c.start < ? AND (? IS NULL OR k.service = ?) \
-         ORDER BY c.start DESC, k.service, k.host, k.caller LIMIT {}",
-        query.span.table(),
-        query.limit
-    );
-    let service = &query.service;
-    let given = (signed(query.since), signed(query.until), service, service);
-    let mut found = Vec::new();
-    let take = |row: Row| found.push(row);
-    conn.exec_iter(sql, given).await?.for_each(take).await?;
-    let row = |row: &Row| {
-        let text = |at: usize| row.get_opt::<String, _>(at)?.ok();
-        let number = |at: usize| u64::try_from(row.get_opt::<i64, _>(at)?.ok()?).ok();
-        Some(HistoryRow {
-            start: number(0)?,
-            service: text(1)?,
-            host: text(2)?,
-            caller: text(3)?,
-            ok: number(4)?,
-            failed: number(5)?,
-        })
-    };
-    Ok(found.iter().filter_map(row).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::CountRow;
+    use crate::batch::{CountRow, Told};
     use crate::key::LarsKey;
+    use crate::totals::Totals;
 
     #[test]
     fn a_batch_has_a_bounded_number_of_rows_a_statement() {

@@ -9,8 +9,8 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
 use super::{Store, StoreError, signed, unsigned};
 use crate::batch::{
-    BUCKET_S, Batch, HistoryQuery, HistoryRow, KeyRow, LarsRow, Loaded, Retention, Span, Standing,
-    Told,
+    BUCKET_S, Batch, Found, HistoryQuery, HistoryRow, KeyRow, LarsRow, Loaded, Retention, Span,
+    Standing, Told,
 };
 use crate::key::{KeyName, LarsKey};
 use crate::limits::DELETE_ROWS_MAX;
@@ -29,6 +29,8 @@ CREATE TABLE IF NOT EXISTS waystation_call_keys (
   id INTEGER PRIMARY KEY, service TEXT NOT NULL, host TEXT NOT NULL, caller TEXT NOT NULL,
   source INTEGER NOT NULL, ok INTEGER NOT NULL, failed INTEGER NOT NULL,
   ts INTEGER NOT NULL, is_out INTEGER NOT NULL, seen INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS waystation_call_names
+  ON waystation_call_keys (service, host, caller);
 CREATE TABLE IF NOT EXISTS waystation_calls_10s (
   start INTEGER NOT NULL, key_id INTEGER NOT NULL, ok INTEGER NOT NULL, failed INTEGER NOT NULL,
   PRIMARY KEY (start, key_id)) WITHOUT ROWID;
@@ -42,6 +44,12 @@ CREATE TABLE IF NOT EXISTS waystation_call_state (
   id INTEGER PRIMARY KEY CHECK (id = 1), batch INTEGER NOT NULL, owner INTEGER NOT NULL,
   folded INTEGER NOT NULL);
 INSERT OR IGNORE INTO waystation_call_state VALUES (1, 0, 0, 0);";
+
+const KEYS: &str = "SELECT id, service, host, caller, source, ok, failed, ts, is_out
+  FROM waystation_call_keys";
+
+const LARS: &str = "SELECT modid, cmdid, ip, port, caller, succ_cnt, err_cnt, ts, overload
+  FROM ServerCallStatus";
 
 const PUT_KEY: &str = "INSERT INTO waystation_call_keys VALUES (?,?,?,?,?,?,?,?,?,?)
   ON CONFLICT (id) DO UPDATE SET source = excluded.source, ok = excluded.ok,
@@ -170,6 +178,10 @@ impl Store for SqliteStore {
         self.with(|connection| load(connection, keys_max))
     }
 
+    fn find(&mut self, names: &[KeyName]) -> Result<Found, StoreError> {
+        self.with(|connection| find(connection, names))
+    }
+
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
         self.with(|connection| {
             let write = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -196,6 +208,24 @@ impl Store for SqliteStore {
         })
     }
 
+    fn begin_anew(&mut self, start: u64) -> Result<(), StoreError> {
+        self.with(|connection| {
+            let sql = "SELECT max(start) FROM waystation_calls_10s";
+            let last: Option<i64> = connection.query_row(sql, [], |row| row.get(0))?;
+            let before = last.map_or(0, |last| unsigned(last) + BUCKET_S);
+            while fold_one(connection, before)? {}
+            let table = Span::TenSeconds.table();
+            let sql = format!(
+                "DELETE FROM {table} WHERE (start, key_id) IN \
+                 (SELECT start, key_id FROM {table} WHERE start >= ? LIMIT {DELETE_ROWS_MAX})"
+            );
+            let start = signed(start);
+            while connection.execute(&sql, [start])? > 0 {}
+            connection.execute("UPDATE waystation_call_state SET folded = ?", [start])?;
+            Ok(())
+        })
+    }
+
     fn expire(&mut self, now_s: u64, retention: &Retention) -> Result<bool, StoreError> {
         self.with(|connection| {
             let mut has_more = false;
@@ -209,7 +239,7 @@ impl Store for SqliteStore {
                 has_more |= connection.execute(&sql, [before])? >= DELETE_ROWS_MAX;
             }
             if !has_more {
-                let before = signed(now_s.saturating_sub(retention.hours_s));
+                let before = signed(now_s.saturating_sub(retention.of_keys()));
                 connection.execute("DELETE FROM waystation_call_keys WHERE seen < ?", [before])?;
             }
             Ok(has_more)
@@ -313,9 +343,7 @@ fn load(connection: &Connection, keys_max: usize) -> Result<Loaded, StoreError> 
         ..Loaded::default()
     };
     let limit = i64::try_from(keys_max).unwrap_or(i64::MAX);
-    let sql = "SELECT id, service, host, caller, source, ok, failed, ts, is_out \
-               FROM waystation_call_keys ORDER BY seen DESC LIMIT ?";
-    let mut keys = connection.prepare(sql)?;
+    let mut keys = connection.prepare(&format!("{KEYS} ORDER BY seen DESC LIMIT ?"))?;
     let mut rows = keys.query([limit])?;
     while let Some(row) = rows.next()? {
         match key_row(row) {
@@ -323,9 +351,7 @@ fn load(connection: &Connection, keys_max: usize) -> Result<Loaded, StoreError> 
             None => loaded.skipped += 1,
         }
     }
-    let sql = "SELECT modid, cmdid, ip, port, caller, succ_cnt, err_cnt, ts, overload \
-               FROM ServerCallStatus ORDER BY ts DESC LIMIT ?";
-    let mut lars = connection.prepare(sql)?;
+    let mut lars = connection.prepare(&format!("{LARS} ORDER BY ts DESC LIMIT ?"))?;
     let mut rows = lars.query([limit])?;
     while let Some(row) = rows.next()? {
         match lars_row(row) {
@@ -333,9 +359,33 @@ fn load(connection: &Connection, keys_max: usize) -> Result<Loaded, StoreError> 
             None => loaded.skipped += 1,
         }
     }
+    loaded.is_cut =
+        loaded.keys.len().max(loaded.lars.len()) as u64 + loaded.skipped >= keys_max as u64;
     let sql = "SELECT ifnull(max(id), 0) FROM waystation_call_keys";
     loaded.last_id = connection.query_row(sql, [], |row| row.get(0))?;
     Ok(loaded)
+}
+
+fn find(connection: &Connection, names: &[KeyName]) -> Result<Found, StoreError> {
+    let keys = "service = ? AND host = ? AND caller = ? ORDER BY seen DESC LIMIT 1";
+    let mut keys = connection.prepare_cached(&format!("{KEYS} WHERE {keys}"))?;
+    let lars = "modid = ? AND cmdid = ? AND ip = ? AND port = ? AND caller = ?";
+    let mut lars = connection.prepare_cached(&format!("{LARS} WHERE {lars}"))?;
+    let mut found = Found::default();
+    for name in names {
+        let mut rows = keys.query(name.texts())?;
+        while let Some(row) = rows.next()? {
+            found.keys.extend(key_row(row));
+        }
+        if let KeyName::Lars(key) = name {
+            let (ip, caller) = (key.ip.cast_unsigned(), key.caller.cast_unsigned());
+            let mut rows = lars.query(params![key.modid, key.cmdid, ip, key.port, caller])?;
+            while let Some(row) = rows.next()? {
+                found.lars.extend(lars_row(row));
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn key_row(row: &rusqlite::Row<'_>) -> Option<KeyRow> {

@@ -10,8 +10,8 @@ use serde_json::Value;
 use waystation_base::{Clock as _, Moment};
 use waystation_net::MonotonicClock;
 use waystation_report::{
-    Batch, CountRow, HistoryQuery, KeyName, KeyRow, ReportConfig, ReportServer, Retention, Span,
-    Store, StoreError, StoreUrl, Told, Totals, ask_status,
+    Batch, CountRow, HistoryQuery, KeyName, KeyRow, LarsKey, LarsRow, ReportConfig, ReportServer,
+    Retention, Span, Store, StoreError, StoreUrl, Told, Totals, ask_status,
 };
 use waystation_wire::lars::{HostCallResult, Message, ReportStatusRequest};
 
@@ -128,6 +128,72 @@ fn batch(seq: u64, start: u64, counts: &[(u32, u64)]) -> Batch {
             })
             .collect(),
     }
+}
+
+fn lars_row(last: u8) -> LarsRow {
+    LarsRow {
+        key: LarsKey {
+            modid: -1,
+            cmdid: 2,
+            // From 128.0.0.0 on.
+            ip: (0xc800_0000_u32 | u32::from(last)).cast_signed(),
+            port: 7000,
+            caller: -7,
+        },
+        told: Told {
+            totals: Totals::new(last.into(), 1),
+            ..Told::default()
+        },
+    }
+}
+
+/// Keys of both kinds are found by their names, with what was told last.
+pub(crate) fn finds_keys(store: &mut dyn Store) {
+    store.open().unwrap();
+    let mut first = batch(1, 3600, &[(1, 10), (2, 1)]);
+    first.lars = (0..9).map(lars_row).collect();
+    first.keys.push(KeyRow {
+        id: 3,
+        name: lars_row(4).key.into(),
+        told: Told::default(),
+    });
+    store.write(&first).unwrap();
+    let named = |host: &str| KeyName::named("pay", host, "m1").unwrap();
+    let lars = |last| KeyName::from(lars_row(last).key);
+    let found = store.find(&[named("h9:1"), named("h2:1"), lars(4), lars(5), lars(99)]);
+    let found = found.unwrap();
+    let mut ids: Vec<u32> = found.keys.iter().map(|row| row.id).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [2, 3]);
+    let mut rows = found.lars;
+    rows.sort_by_key(|row| row.key.ip);
+    assert_eq!(rows, [lars_row(4), lars_row(5)]);
+}
+
+/// Counts go to an earlier time again, and none is summed up twice when the later time
+/// comes.
+pub(crate) fn begins_anew(store: &mut dyn Store) {
+    store.open().unwrap();
+    store.write(&batch(1, 3_600, &[(1, 10)])).unwrap();
+    store.write(&batch(2, 90_000, &[(1, 5)])).unwrap();
+    store.fold(90_000).unwrap();
+    store.write(&batch(3, 90_010, &[(1, 1)])).unwrap();
+    store.begin_anew(3_610).unwrap();
+    let sum = |store: &mut dyn Store, span| -> u64 {
+        let rows = store.history(&all(span)).unwrap();
+        rows.iter().map(|row| row.ok).sum()
+    };
+    assert_eq!(sum(store, Span::TenSeconds), 10);
+    assert_eq!(store.open().unwrap().folded, 3_610);
+    store.write(&batch(4, 3_610, &[(1, 2)])).unwrap();
+    store.write(&batch(5, 90_000, &[(1, 3)])).unwrap();
+    store.fold(100_000).unwrap();
+    for span in [Span::Minute, Span::Hour] {
+        assert_eq!(sum(store, span), 21, "{span:?}");
+    }
+    let rows = store.history(&all(Span::Hour)).unwrap();
+    let of_one: Vec<(u64, u64)> = rows.iter().map(|row| (row.start, row.ok)).collect();
+    assert_eq!(of_one, [(90_000, 9), (3_600, 12)]);
 }
 
 /// The part of the suite that every store passes.

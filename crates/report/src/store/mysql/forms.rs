@@ -85,6 +85,19 @@ impl Forms {
         true
     }
 
+    /// The condition that finds a key's row; nothing when its ids do not fit.
+    pub(super) fn place(self, key: &LarsKey) -> Option<String> {
+        let [modid, cmdid, port] = [
+            self.id(0, key.modid)?,
+            self.id(1, key.cmdid)?,
+            self.id(3, key.port)?,
+        ];
+        let (ip, caller) = (self.address(2, key.ip), self.address(4, key.caller));
+        Some(format!(
+            "(modid={modid} AND cmdid={cmdid} AND ip={ip} AND port={port} AND caller={caller})"
+        ))
+    }
+
     fn id(self, at: usize, id: i32) -> Option<i64> {
         (self.0[at] != Form::Unsigned || id >= 0).then_some(id.into())
     }
