@@ -4,17 +4,21 @@
 
 mod common;
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use common::{run, stderr, stdout, waystation};
+use waystation_client::{Caller, CallerConfig, Source};
 use waystation_test_process::Watchdog;
 
 /// Two nodes of a service, in a file.
 const NODES: &str = "\
 {\"id\":\"pay-1\",\"service\":\"pay\",\"address\":\"127.0.0.1:9001\"}
-{\"id\":\"pay-2\",\"service\":\"pay\",\"address\":\"127.0.0.1:9002\"}
+{\"id\":\"pay-2\",\"service\":\"pay\",\"address\":\"127.0.0.1:9002\",\"lars\":{\"modid\":1,\"cmdid\":1}}
 ";
 
 struct Agent {
@@ -148,6 +152,96 @@ fn an_agent_that_was_killed_is_replaced_by_the_next() {
     let agent = Agent::start(folder);
     let (is_done, _) = agent.host(&["get", "pay"]);
     assert!(is_done);
+}
+
+/// Story: callers of an agent that had stopped hung until it went on, or for ever.
+#[test]
+fn an_agent_that_stops_holds_nobody_up() {
+    let agent = Agent::start(tempfile::tempdir().unwrap());
+    let signal = |name: &str| {
+        let process = agent.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &process]).status();
+        assert!(sent.unwrap().success());
+    };
+    let socket = agent.folder.path().join("run/agent.sock");
+    let caller = Caller::new(CallerConfig::new("pay", socket));
+    assert_eq!(caller.clone().pick().unwrap().source, Source::Segment);
+    signal("STOP");
+    // First by what shared memory has, then by what it had, and at last again by
+    // that: each pick ends with a host.
+    let until = |mut caller: Caller, source: Source| {
+        let (_never, pause) = channel::<()>();
+        while caller.pick().unwrap().source != source {
+            let _nothing = pause.recv_timeout(Duration::from_millis(5));
+        }
+    };
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let caller = caller.clone();
+            std::thread::spawn(move || until(caller, Source::Kept))
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    signal("CONT");
+    until(caller, Source::Segment);
+}
+
+/// Story: for a pair `--explain` was taken for nothing.
+#[test]
+fn what_callers_of_lars_are_given_is_explained_and_listed() {
+    let agent = Agent::start(tempfile::tempdir().unwrap());
+    let (is_done, why) = agent.host(&["get", "1/1", "--explain"]);
+    assert!(is_done, "{why}");
+    assert!(
+        why.contains("policy lars; 1 hosts serve, 0 are out"),
+        "{why}"
+    );
+    assert!(why.contains("idle: 0 ok, 0 failed, 0 in a row"), "{why}");
+    let (_, list) = agent.host(&["list", "1/1", "--json"]);
+    assert!(
+        list.contains("pay-2") && list.contains("\"verdict\":\"idle\""),
+        "{list}"
+    );
+    let (is_done, refusal) = agent.host(&["list", "-1/1"]);
+    assert!(
+        !is_done && refusal.contains("nobody offers -1/1"),
+        "{refusal}"
+    );
+}
+
+/// Story: what an agent counted was seen nowhere: hosts that did not fit an answer,
+/// questions without a host, results that came too late.
+#[test]
+fn what_an_agent_counts_is_among_its_metrics() {
+    let agent = Agent::start(tempfile::tempdir().unwrap());
+    let (is_done, _) = agent.host(&["simulate", "pay", "--calls", "100"]);
+    assert!(is_done);
+    let page = || {
+        let admin = agent.folder.path().join("run/agent-1.sock");
+        let mut stream = UnixStream::connect(admin).unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        page
+    };
+    let sent = "\nwaystation_agent_calls_sent_total 100\n";
+    // They are shown every second.
+    let is_shown = (0..30_000).any(|_| page().contains(sent));
+    let page = page();
+    assert!(is_shown, "{page}");
+    for gauge in ["services 1", "panics 0", "routes_kept 0", "ledgers 0"] {
+        assert!(
+            page.contains(&format!("\nwaystation_agent_{gauge}\n")),
+            "{page}"
+        );
+    }
+    assert!(
+        page.contains("\nwaystation_agent_lars_left_out_total 0\n"),
+        "{page}"
+    );
 }
 
 #[test]
