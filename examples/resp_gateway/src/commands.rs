@@ -112,8 +112,8 @@ impl Commands {
     pub(crate) fn may_pass(&mut self, name: &[u8]) -> bool {
         // Three letters are compared without a call, which costs more than
         // they: GET and SET are most of what comes.
-        let is_last = match (name, &self.last) {
-            (&[a, b, c], &[x, y, z, ..]) => self.last_len == 3 && [a, b, c] == [x, y, z],
+        let is_last = match (<[u8; 3]>::try_from(name), self.last.first_chunk()) {
+            (Ok(name), Some(last)) => self.last_len == 3 && name == *last,
             _ => !name.is_empty() && name == &self.last[..self.last_len],
         };
         is_last || self.look_up(name)
