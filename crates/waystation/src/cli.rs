@@ -196,7 +196,7 @@ pub(crate) struct UpArgs {
     /// End by itself so long after everything was ready
     #[arg(long = "for", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=31_536_000))]
     pub(crate) for_seconds: Option<u64>,
-    /// Leave the chat example out: the registry runs alone
+    /// Leave the chat example out: only the servers and the agent run
     #[arg(long)]
     pub(crate) no_demo: bool,
     /// Where the console listens [default: 127.0.0.1:7070]
