@@ -100,6 +100,8 @@ pub use registry::{
     SessionState, WatchOptions,
 };
 #[doc(hidden)]
+pub use store::entries_taken;
+#[doc(hidden)]
 pub use text::instances_read;
 pub use text::{
     InstanceTextError, instance_from_json, instance_to_json, view_from_json, view_to_json,

@@ -9,6 +9,8 @@ use waystation_membership::{
     Content, Instance, InstanceId, Removal, SubscriberId, View, ViewVersion, Watch,
 };
 
+use crate::store::note_taken;
+
 /// What a source holds, and who watches it.
 ///
 /// Every service that is watched by name has a view, if only an empty one.
@@ -35,6 +37,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// What is to be shown.
+    pub(crate) fn view(&self) -> &View {
+        &self.newer
+    }
+
     fn new(before: Option<&Arc<View>>, newer: Arc<View>, why: &Reasons) -> Self {
         let content = match before {
             Some(old) if old.instances == newer.instances => None,
@@ -52,6 +59,21 @@ impl Plan {
             newer,
             content,
         }
+    }
+}
+
+/// Services that are to change, as they are to be, and what went from them: found
+/// out before anything is shown.
+#[derive(Default)]
+pub(crate) struct Edits {
+    by_service: ByService,
+    why: Reasons,
+}
+
+impl Edits {
+    /// Takes out what there is of one of the services; none when nothing is left.
+    pub(crate) fn pop(&mut self) -> Option<(ServiceName, Instances)> {
+        self.by_service.pop_first()
     }
 }
 
@@ -80,6 +102,7 @@ impl Changes {
         is_meant: bool,
         at: ViewVersion,
     ) {
+        note_taken();
         let services = old.into_iter().chain(now_there.map(AsRef::as_ref));
         for instance in services {
             let known = self.at.entry(instance.service.clone()).or_default();
@@ -142,13 +165,7 @@ impl Mirror {
     /// What to do about one service that just these instances are in. Shows
     /// nothing yet. Cost: O(instances).
     pub(crate) fn plan(&self, service: ServiceName, at: ViewVersion, instances: Instances) -> Plan {
-        let before = self.views.get(&service);
-        let newer = View {
-            service,
-            at,
-            instances,
-        };
-        Plan::new(before, Arc::new(newer), &Reasons::new())
+        self.plan_edited(service, at, instances, &Edits::default())
     }
 
     /// The source holds just what was planned, at a version above all before.
@@ -172,29 +189,75 @@ impl Mirror {
         at: ViewVersion,
         changes: Changes,
     ) -> Vec<(SubscriberId, Content)> {
-        self.at = at;
-        let mut by_service = ByService::new();
-        let mut why = Reasons::new();
-        for ((service, id), removal) in changes.gone {
-            edit(&mut by_service, &self.views, &service).remove(&id);
-            why.insert(id, removal);
+        let mut edits = Edits::default();
+        for (place, removal) in changes.gone {
+            self.edit_out(&mut edits, place, removal);
         }
-        for (id, instance) in changes.put {
-            edit(&mut by_service, &self.views, &instance.service).insert(id, instance);
+        for instance in changes.put.into_values() {
+            self.edit_in(&mut edits, instance);
         }
-        let mut pushes = Vec::new();
-        for (service, now_there) in by_service {
+        let mut plans = Vec::with_capacity(edits.by_service.len());
+        while let Some((service, now_there)) = edits.pop() {
             let at = changes.at.get(&service).copied().unwrap_or(at);
-            let newer = View {
-                service,
-                at,
-                instances: now_there,
-            };
-            let before = self.views.get(&newer.service);
-            let plan = Plan::new(before, Arc::new(newer), &why);
-            pushes.extend(self.show(plan));
+            plans.push(self.plan_edited(service, at, now_there, &edits));
         }
-        pushes
+        self.carry_out(at, plans)
+    }
+
+    /// Something is to go from its service. Gives how many entries that was.
+    pub(crate) fn edit_out(
+        &self,
+        edits: &mut Edits,
+        (service, id): (ServiceName, InstanceId),
+        why: Removal,
+    ) -> usize {
+        let (there, count) = self.edited(&mut edits.by_service, &service);
+        there.remove(&id);
+        edits.why.insert(id, why);
+        count
+    }
+
+    /// Something is to be in its service, behind all that is to go. Gives how many
+    /// entries that was.
+    pub(crate) fn edit_in(&self, edits: &mut Edits, instance: Arc<Instance>) -> usize {
+        let (there, count) = self.edited(&mut edits.by_service, &instance.service);
+        there.insert(instance.id.clone(), instance);
+        count
+    }
+
+    /// The instances of a service that is to change, as they were at first, and
+    /// how many entries it was to get at them.
+    fn edited<'a>(
+        &self,
+        edited: &'a mut ByService,
+        service: &ServiceName,
+    ) -> (&'a mut Instances, usize) {
+        note_taken();
+        let mut count = 1;
+        let there = edited.entry(service.clone()).or_insert_with(|| {
+            let before = self.views.get(service);
+            let before = before.map_or_else(Instances::new, |view| view.instances.clone());
+            count += before.len();
+            before
+        });
+        (there, count)
+    }
+
+    /// As [`Mirror::plan`], of a service that was taken out of `edits`.
+    pub(crate) fn plan_edited(
+        &self,
+        service: ServiceName,
+        at: ViewVersion,
+        instances: Instances,
+        edits: &Edits,
+    ) -> Plan {
+        let before = self.views.get(&service);
+        let newer = View {
+            service,
+            at,
+            instances,
+        };
+        Plan::new(before, Arc::new(newer), &edits.why)
     }
 
     /// Goes on at a version above one that somebody holds of an earlier source. Who
@@ -268,18 +331,6 @@ impl Mirror {
 pub(crate) fn sort_in(by_service: &mut ByService, instance: Arc<Instance>) {
     let service = by_service.entry(instance.service.clone()).or_default();
     service.insert(instance.id.clone(), instance);
-}
-
-/// The instances of a service that are to change, as they were at first.
-fn edit<'a>(
-    edited: &'a mut ByService,
-    views: &BTreeMap<ServiceName, Arc<View>>,
-    service: &ServiceName,
-) -> &'a mut Instances {
-    edited.entry(service.clone()).or_insert_with(|| {
-        let before = views.get(service);
-        before.map_or_else(Instances::new, |view| view.instances.clone())
-    })
 }
 
 #[cfg(test)]

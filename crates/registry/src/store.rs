@@ -23,7 +23,9 @@ mod subscribers;
 mod turns;
 
 pub(crate) use backend::StoreBackend;
-pub(crate) use known::{Entries, Known, Listed};
+#[doc(hidden)]
+pub use known::entries_taken;
+pub(crate) use known::{Entries, Known, Listed, note_taken};
 pub(crate) use plan::How;
 pub(crate) use register::Held;
 pub(crate) use shape::{Bid, Entry, Renewing, Store, StoreFault, Written};

@@ -1,6 +1,7 @@
 //! What a client knows of the entries of a store, and a list on its way there.
 
 use std::borrow::Borrow;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,6 +10,23 @@ use waystation_membership::Instance;
 use super::shape::Entry;
 use super::skips::{Skipped, Skips};
 use crate::limits::STORE_SKIPPED_KNOWN_MAX;
+
+thread_local! {
+    static TAKEN: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How many entries of stores this thread has compared, put where they are known,
+/// or shown: how much of a change is handled before others of a shard have their
+/// turn.
+#[doc(hidden)]
+pub fn entries_taken() -> u64 {
+    TAKEN.get()
+}
+
+/// One more.
+pub(crate) fn note_taken() {
+    TAKEN.set(TAKEN.get().wrapping_add(1));
+}
 
 /// Entries by what the store names them.
 pub(crate) type Entries<K, M> = BTreeMap<K, Entry<M>>;
@@ -60,6 +78,7 @@ impl<K: Ord, M> Known<K, M> {
 
     /// What stands there from now on. Gives the instance that stood there before.
     pub(crate) fn put(&mut self, key: K, entry: Option<Entry<M>>) -> Option<Arc<Instance>> {
+        note_taken();
         let old = match entry {
             Some(entry) => self.entries.insert(key, entry),
             None => self.entries.remove(&key),
@@ -101,6 +120,11 @@ impl<K: Ord, M> Listed<K, M> {
         if self.skipped.len() < STORE_SKIPPED_KNOWN_MAX {
             self.skipped.push((key.to_vec(), revision, reason));
         }
+    }
+
+    /// All entries.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&K, &Entry<M>)> {
+        self.entries.iter()
     }
 
     /// All instances.

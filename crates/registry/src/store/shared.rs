@@ -24,8 +24,14 @@ use super::turns::Turns;
 use crate::backend::{Event, Events, Key, Registering};
 use crate::error::AskError;
 use crate::limits::CONNECT_PAUSE_MAX;
-use crate::mirror::{ByService, Changes, Mirror, sort_in};
+use crate::mirror::{ByService, Changes, Edits, Mirror, Plan, sort_in};
 use crate::registry::{DrainWaits, ListedService};
+
+/// What is to be shown of a service, and whether an instance of it drains.
+pub(crate) struct Planned {
+    plan: Plan,
+    is_draining: bool,
+}
 
 /// What the tasks of a backend share.
 pub(crate) struct Shared<S: Store> {
@@ -365,6 +371,53 @@ impl<S: Store> Shared<S> {
             let mut subscribers = self.subscribers.borrow_mut();
             subscribers.set_draining(service, is_draining);
         }
+        let fits = self.tell(skipped, pushes);
+        if fits {
+            self.check_registrants(Some(touched));
+        }
+        fits
+    }
+
+    /// The store has changed, in many places maybe: what is to be shown is found
+    /// out bit by bit. Shows nothing yet.
+    pub(crate) async fn plan(&self, changes: Changes, turns: &mut Turns) -> Vec<Planned> {
+        let mut edits = Edits::default();
+        for (place, why) in changes.gone {
+            let count = self.mirror.borrow().edit_out(&mut edits, place, why);
+            turns.took(count).await;
+        }
+        for instance in changes.put.into_values() {
+            let count = self.mirror.borrow().edit_in(&mut edits, instance);
+            turns.took(count).await;
+        }
+        let mut planned = Vec::new();
+        while let Some((service, instances)) = edits.pop() {
+            let count = instances.len().max(1);
+            let at = changes.at.get(&service).copied().unwrap_or_default();
+            let is_draining = instances.values().any(|one| one.state == State::Draining);
+            let plan = (self.mirror.borrow()).plan_edited(service, at, instances, &edits);
+            planned.push(Planned { plan, is_draining });
+            turns.took(count).await;
+        }
+        planned
+    }
+
+    /// Shows at once what was planned, where these were touched. False when the
+    /// client cannot keep up.
+    pub(crate) fn show_planned(
+        self: &Rc<Self>,
+        at: ViewVersion,
+        planned: Vec<Planned>,
+        touched: &BTreeSet<InstanceId>,
+        skipped: Vec<Skipped>,
+    ) -> bool {
+        let mut plans = Vec::with_capacity(planned.len());
+        for Planned { plan, is_draining } in planned {
+            let mut subscribers = self.subscribers.borrow_mut();
+            subscribers.set_draining(&plan.view().service, is_draining);
+            plans.push(plan);
+        }
+        let pushes = self.mirror.borrow_mut().carry_out(at, plans);
         let fits = self.tell(skipped, pushes);
         if fits {
             self.check_registrants(Some(touched));

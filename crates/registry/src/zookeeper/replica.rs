@@ -111,19 +111,29 @@ impl Made {
         self.listed.put(name, entry);
     }
 
+    /// What was read of each node, none of what is gone.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&str, Option<&Entry>)> {
+        let read = self.listed.entries();
+        let read = read.map(|(name, entry)| (name.as_str(), Some(entry)));
+        read.chain(self.gone.iter().map(|name| (name.as_str(), None)))
+    }
+
     /// All instances.
     pub(super) fn instances(&self) -> impl Iterator<Item = Arc<Instance>> {
         self.listed.instances()
     }
 }
 
-/// What came of taking in what changed.
+/// What there is to do about what changed: found out node by node, before
+/// anything is taken in.
 #[derive(Debug, Default)]
 pub(super) struct News {
     pub(super) changes: Changes,
     /// Whose nodes were touched.
     pub(super) touched: BTreeSet<InstanceId>,
-    pub(super) skipped: Vec<Skipped>,
+    /// How many nodes are new, and how many went.
+    came: usize,
+    went: usize,
 }
 
 /// Why what was read cannot be taken in.
@@ -235,48 +245,62 @@ impl Replica {
         self.known.fill(made.listed)
     }
 
-    /// Takes in what changed.
-    pub(super) fn apply(
-        &mut self,
+    /// Looks at what changed of one node, and has `news` say what there is to do.
+    /// `folder` is as it was then, and these left by their own will.
+    pub(super) fn look(
+        &self,
+        (name, entry): (&str, Option<&Entry>),
         folder: &Stat,
-        fit: Fit,
-        made: Made,
         left: &BTreeSet<InstanceId>,
-    ) -> Result<News, Unfit> {
-        self.zxid = self.zxid.max(fit.zxid);
-        self.see(self.marks.version(self.zxid));
-        let mut news = News::default();
-        let read = self.known.skip_of(made.listed).into_iter();
-        let read = read.map(|(name, entry)| (name, Some(entry)));
-        let gone = made.gone.into_iter().map(|name| (name, None));
-        for (name, entry) in read.chain(gone) {
-            news.touched.extend(InstanceId::new(&name).ok());
-            self.put(name, entry, folder.pzxid, left, &mut news.changes);
+        news: &mut News,
+    ) {
+        let old = self.known.entry(name);
+        match (old.is_some(), entry.is_some()) {
+            (false, true) => news.came += 1,
+            (true, false) => news.went += 1,
+            _ => {}
         }
-        if usize::try_from(folder.num_children) != Ok(self.known.len()) {
-            return Err(Unfit::Missed);
-        }
-        news.skipped = self.known.skips.take();
-        Ok(news)
+        news.touched.extend(InstanceId::new(name).ok());
+        let zxid = entry.map_or(folder.pzxid, |entry| entry.mark.mzxid);
+        let instance = entry.and_then(|entry| entry.instance.as_ref());
+        let old = old.and_then(|old| old.instance.as_deref());
+        let is_meant = old.is_some_and(|old| left.contains(&old.id));
+        let at = self.marks.version(zxid);
+        news.changes.note(old, instance, is_meant, at);
     }
 
-    fn put(
+    /// Whether nothing was missed: with all of `news` there are as many nodes as
+    /// the folder has.
+    pub(super) fn is_all(&self, folder: &Stat, news: &News) -> bool {
+        let count = (self.known.len() + news.came).saturating_sub(news.went);
+        usize::try_from(folder.num_children) == Ok(count)
+    }
+
+    /// Begins to take in what changed. Gives it node by node, each to be put.
+    pub(super) fn begin(
         &mut self,
-        name: String,
-        entry: Option<Entry>,
-        folder_zxid: i64,
-        left: &BTreeSet<InstanceId>,
-        changes: &mut Changes,
-    ) {
+        made: Made,
+    ) -> impl Iterator<Item = (String, Option<Entry>)> + use<> {
+        let read = self.known.skip_of(made.listed).into_iter();
+        let read = read.map(|(name, entry)| (name, Some(entry)));
+        read.chain(made.gone.into_iter().map(|name| (name, None)))
+    }
+
+    /// Knows from now on what stands at one node.
+    pub(super) fn put(&mut self, name: String, entry: Option<Entry>) {
         if entry.is_none() {
             self.known.skips.forget(name.as_bytes());
         }
-        let zxid = entry.as_ref().map_or(folder_zxid, |entry| entry.mark.mzxid);
-        let instance = entry.as_ref().and_then(|entry| entry.instance.clone());
-        let old = self.known.put(name, entry);
-        let is_meant = old.as_ref().is_some_and(|old| left.contains(&old.id));
-        let at = self.marks.version(zxid);
-        changes.note(old.as_deref(), instance.as_ref(), is_meant, at);
+        self.known.put(name, entry);
+    }
+
+    /// All that changed was put: it is complete up to there. Gives what is to be
+    /// told. Who gives it up before reads everything next, so that nothing is
+    /// missed.
+    pub(super) fn end(&mut self, fit: Fit) -> Vec<Skipped> {
+        self.zxid = self.zxid.max(fit.zxid);
+        self.see(self.marks.version(self.zxid));
+        self.known.skips.take()
     }
 }
 

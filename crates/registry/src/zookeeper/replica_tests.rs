@@ -33,7 +33,7 @@ fn take_in(
     nodes: &[(String, Read)],
     is_whole: bool,
     left: &[&str],
-) -> Result<News, Unfit> {
+) -> Result<(News, Vec<Skipped>), Unfit> {
     let staged: Staged = nodes.iter().cloned().collect();
     let fit = replica.fit(folder, &staged, is_whole, replica.floor())?;
     let mut made = Made::default();
@@ -41,14 +41,20 @@ fn take_in(
         made.note(name, &read, &fit.marks);
     }
     if is_whole {
-        let skipped = replica.fill(fit, made).0;
-        return Ok(News {
-            skipped,
-            ..News::default()
-        });
+        return Ok((News::default(), replica.fill(fit, made).0));
     }
     let left = left.iter().map(|id| id.parse().unwrap()).collect();
-    replica.apply(&folder.1, fit, made, &left)
+    let mut news = News::default();
+    for part in made.parts() {
+        replica.look(part, &folder.1, &left, &mut news);
+    }
+    if !replica.is_all(&folder.1, &news) {
+        return Err(Unfit::Missed);
+    }
+    for (name, entry) in replica.begin(made) {
+        replica.put(name, entry);
+    }
+    Ok((news, replica.end(fit)))
 }
 
 /// A replica that has read two instances of service `a`.
@@ -64,7 +70,7 @@ fn apply(
     folder: &Found,
     nodes: &[(String, Read)],
     left: &[&str],
-) -> Result<News, Unfit> {
+) -> Result<(News, Vec<Skipped>), Unfit> {
     take_in(replica, folder, nodes, false, left)
 }
 
@@ -79,7 +85,7 @@ fn a_version_is_the_latest_transaction_that_led_to_it() {
         node("b", "b-1", 17, 17),
     ];
     let news = apply(&mut replica, &folder(first(), 17, 2), &nodes, &["a-2"]).unwrap();
-    let changes = news.changes;
+    let changes = news.0.changes;
     assert_eq!(replica.at(), at(17));
     assert_eq!(changes.at["a"], at(17));
     assert_eq!(changes.at["b"], at(17));
@@ -97,7 +103,7 @@ fn who_goes_without_a_word_is_unknown() {
     let mut replica = filled();
     let nodes = [("a-2".to_owned(), Read::Nothing)];
     let news = apply(&mut replica, &folder(first(), 15, 1), &nodes, &[]).unwrap();
-    let changes = news.changes;
+    let changes = news.0.changes;
     let why: Vec<Removal> = changes.gone.into_values().collect();
     assert_eq!(why, [Removal::Unknown]);
 }
@@ -120,7 +126,7 @@ fn other_marks_ask_for_everything() {
     assert_eq!(taken.unwrap_err(), Unfit::Missed);
 }
 
-fn read_all(replica: &mut Replica, folder: &Found) -> Result<News, Unfit> {
+fn read_all(replica: &mut Replica, folder: &Found) -> Result<(News, Vec<Skipped>), Unfit> {
     take_in(replica, folder, &[], true, &[])
 }
 
@@ -167,11 +173,11 @@ fn what_is_skipped_is_told_once() {
         std::slice::from_ref(&bad),
         &[],
     );
-    let skipped = news.unwrap().skipped;
+    let skipped = news.unwrap().1;
     assert_eq!(skipped.len(), 1);
     assert_eq!(skipped[0].0, "bad-1");
     let news = apply(&mut replica, &folder(first(), 20, 3), &[bad], &[]);
-    assert!(news.unwrap().skipped.is_empty());
+    assert!(news.unwrap().1.is_empty());
 }
 
 #[test]
@@ -179,9 +185,6 @@ fn what_may_not_be_read_is_skipped_and_counts_as_there() {
     let mut replica = filled();
     let nodes = [("a-3".to_owned(), Read::Closed)];
     let news = apply(&mut replica, &folder(first(), 20, 3), &nodes, &[]).unwrap();
-    assert_eq!(
-        news.skipped,
-        [("a-3".to_owned(), "not authorized".to_owned())]
-    );
+    assert_eq!(news.1, [("a-3".to_owned(), "not authorized".to_owned())]);
     assert_eq!(replica.known.instances().count(), 2);
 }

@@ -12,7 +12,7 @@ use waystation_net::{WaitsFor, waiting};
 use zookeeper_client as zk;
 
 use super::entry::Marks;
-use super::replica::{Dirty, Fit, Made, Staged, Unfit, marks_above};
+use super::replica::{Dirty, Fit, Made, News, Staged, Unfit, marks_above};
 use super::store::Shared;
 use super::wire::{Attached, Fault, Found, Read, Wire};
 use crate::limits::{
@@ -155,7 +155,7 @@ impl Session<'_> {
                         if is_whole {
                             return self.show_all(fit, made).await;
                         }
-                        if let Some(shown) = self.show(&folder.1, fit, made, &left) {
+                        if let Some(shown) = self.show(&folder.1, fit, made, &left).await {
                             return shown;
                         }
                     }
@@ -261,8 +261,9 @@ impl Session<'_> {
         keeps_up(shown.await)
     }
 
+    /// Shows what changed: all of it at once, found out and taken in bit by bit.
     /// None when something was missed.
-    fn show(
+    async fn show(
         &self,
         folder: &zk::Stat,
         fit: Fit,
@@ -270,9 +271,23 @@ impl Session<'_> {
         left: &BTreeSet<InstanceId>,
     ) -> Option<Result<(), Fault>> {
         let replica = &self.shared.store.replica;
-        let news = replica.borrow_mut().apply(folder, fit, made, left).ok()?;
-        let (at, skipped) = (replica.borrow().at(), self.named(news.skipped));
-        let fits = self.shared.show(at, news.changes, &news.touched, skipped);
+        let (mut news, mut turns) = (News::default(), Turns::new());
+        for part in made.parts() {
+            replica.borrow().look(part, folder, left, &mut news);
+            turns.took(1).await;
+        }
+        if !replica.borrow().is_all(folder, &news) {
+            return None;
+        }
+        let planned = self.shared.plan(news.changes, &mut turns).await;
+        let parts = replica.borrow_mut().begin(made);
+        for (name, entry) in parts {
+            replica.borrow_mut().put(name, entry);
+            turns.took(1).await;
+        }
+        let skipped = self.named(replica.borrow_mut().end(fit));
+        let at = replica.borrow().at();
+        let fits = (self.shared).show_planned(at, planned, &news.touched, skipped);
         Some(keeps_up(fits))
     }
 
