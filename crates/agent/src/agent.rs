@@ -121,6 +121,11 @@ impl Agent {
         &self.figures
     }
 
+    /// What its routes come from; none with a route server of Lars.
+    pub const fn registries(&self) -> Option<&Registries> {
+        self.registries.as_ref()
+    }
+
     /// The server below; none once it has ended.
     pub const fn server(&self) -> Option<&Server> {
         self.server.as_ref()

@@ -142,6 +142,11 @@ impl Client {
         self.shared.hub.session.wait(timeout, take)
     }
 
+    /// What the registry is called.
+    pub(crate) fn url(&self) -> &str {
+        &self.shared.hub.url
+    }
+
     fn ask(&self, kind: QuestionKind) -> Result<Arc<Question>, Error> {
         let hub = &self.shared.hub;
         hub.admit(Counted::Question)?;

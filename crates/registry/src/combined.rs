@@ -382,6 +382,7 @@ impl Registry for Combined {
                 .flat_map(|(_, one)| one.skipped_places.iter().cloned())
                 .collect(),
             went_back: (!went_back.is_empty()).then(|| went_back.join("; ")),
+            went_back_times: sessions.iter().map(|(_, one)| one.went_back_times).sum(),
         }
     }
 }

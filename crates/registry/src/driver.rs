@@ -175,8 +175,15 @@ impl Driver {
                 });
             }
             Event::WentBack(before) => {
-                tracing::warn!(registry = self.hub.url, before, "the registry went back");
-                self.tell(|session| session.went_back = Some(before));
+                // Told to each watch, and again with each connection.
+                let is_news = |session: &Session| session.went_back.as_ref() != Some(&before);
+                if self.hub.session.read(is_news) {
+                    tracing::warn!(registry = self.hub.url, before, "the registry went back");
+                    self.tell(|session| {
+                        session.went_back = Some(before);
+                        session.went_back_times += 1;
+                    });
+                }
             }
             Event::Push(subscriber, content) => {
                 self.watches.handle_push(now, subscriber, &content, backend);

@@ -63,6 +63,7 @@ impl Hub {
                 skipped: 0,
                 skipped_places: Vec::new(),
                 went_back: None,
+                went_back_times: 0,
             }),
             ended: Observed::new(false),
             url,

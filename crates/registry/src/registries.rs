@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use waystation_membership::{Instance, InstanceId, Watch};
+use waystation_net::Sample;
 
 use crate::client::Client;
 use crate::combined::Combined;
@@ -49,6 +50,18 @@ impl Registries {
         match &self.0 {
             Kind::One(client) => client.close_and_wait(),
             Kind::Several(combined) => combined.close_and_wait(),
+        }
+    }
+
+    /// What a page of metrics shows of each registry, by its URL.
+    pub fn samples(&self) -> Vec<(String, Vec<Sample>)> {
+        match &self.0 {
+            Kind::One(client) => vec![(client.url().to_owned(), client.session().samples())],
+            Kind::Several(combined) => {
+                let sessions = combined.sessions().into_iter();
+                let samples = sessions.map(|(url, session)| (url.to_string(), session.samples()));
+                samples.collect()
+            }
         }
     }
 

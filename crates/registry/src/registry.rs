@@ -9,6 +9,7 @@ use waystation_membership::{
     DirectoryConfig, FollowerConfig, Instance, InstanceId, RegistrationConfig, SubscriberId, View,
     ViewVersion, Watch,
 };
+use waystation_net::{Kind, Sample};
 
 use crate::error::Error;
 use crate::handle::{Draining, Listing, Registered, Watching};
@@ -179,6 +180,40 @@ pub struct Session {
     /// above that. Of several clients of one in a store only the first to see it
     /// may say so.
     pub went_back: Option<String>,
+    /// How often that was so, of which the latest stands above.
+    pub went_back_times: u64,
+}
+
+impl Session {
+    /// What a page of metrics shows of it.
+    pub fn samples(&self) -> Vec<Sample> {
+        let sample = |name, kind, help, value| Sample {
+            name,
+            help,
+            kind,
+            value,
+        };
+        vec![
+            sample(
+                "waystation_registry_connected",
+                Kind::Gauge,
+                "Whether the registry can be talked to.",
+                u64::from(self.state == SessionState::Connected),
+            ),
+            sample(
+                "waystation_registry_skipped",
+                Kind::Counter,
+                "Entries of the registry that are not ours or malformed; the log names each.",
+                self.skipped,
+            ),
+            sample(
+                "waystation_registry_went_back",
+                Kind::Counter,
+                "Times that the registry was found to come from an old state, as from a backup.",
+                self.went_back_times,
+            ),
+        ]
+    }
 }
 
 /// What a client is doing.

@@ -92,6 +92,7 @@ impl RouteConfig {
 /// A running route server. It ends when it is dropped.
 pub struct RouteServer {
     server: Server,
+    registries: Option<Registries>,
 }
 
 /// What the shard begins with.
@@ -136,6 +137,7 @@ impl RouteServer {
             seed: config.seed,
         };
         let registry = open_registry(&config)?;
+        let registries = registry.as_ref().map(|(registries, _)| registries.clone());
         let (keeper, mut news) = Keeper::start(keeper, make).map_err(Error::Thread)?;
         let told = first_told(&mut news, config.first_wait)?;
         if let Some((_, watching)) = &registry
@@ -171,12 +173,17 @@ impl RouteServer {
                 protocol(&desk.expect("it was made when the shard began"))
             })
             .start()?;
-        Ok(Self { server })
+        Ok(Self { server, registries })
     }
 
     /// Where it listens, with the port that was given.
     pub fn address(&self) -> &Address {
         &self.server.addresses()[0]
+    }
+
+    /// The registries whose instances it shows, if there are any.
+    pub fn registries(&self) -> Option<&Registries> {
+        self.registries.as_ref()
     }
 
     /// The server below.

@@ -6,7 +6,7 @@
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
-use waystation_net::{Counters, Kind};
+use waystation_net::{Counters, Kind, Sample};
 
 use crate::contexts::RequestCounts;
 
@@ -26,10 +26,7 @@ impl Page {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
         };
-        let help = help
-            .replace('\\', r"\\")
-            .replace('\n', r"\n")
-            .replace('"', r#"\""#);
+        let help = escaped(help);
         // Writing to a string does not fail.
         let _ = writeln!(self.text, "# TYPE {name} {kind}\n# HELP {name} {help}");
     }
@@ -77,21 +74,36 @@ pub(crate) struct ShardFigures {
     pub(crate) latency_us: u32,
 }
 
-/// Writes the counters of all shards.
-pub(crate) fn net(page: &mut Page, shards: &[Arc<Counters>]) {
-    let lists: Vec<_> = shards.iter().map(|counters| counters.list()).collect();
-    let Some(first) = lists.first() else { return };
-    for (index, sample) in first.iter().enumerate() {
-        page.family(sample.name, sample.kind, sample.help);
-        for (shard, list) in lists.iter().enumerate() {
-            page.sample(
-                sample.name,
-                sample.kind,
-                &format!("shard=\"{shard}\""),
-                list[index].value,
-            );
+/// Writes what several of a kind tell, each family once. Of `lists`, all with the
+/// same names in the same order, each has the value of `label` that says whose it
+/// is.
+pub fn families(page: &mut Page, label: &str, lists: &[(String, Vec<Sample>)]) {
+    let Some((_, first)) = lists.first() else {
+        return;
+    };
+    for (index, family) in first.iter().enumerate() {
+        page.family(family.name, family.kind, family.help);
+        for (whose, list) in lists {
+            let labels = format!("{label}=\"{}\"", escaped(whose));
+            if let Some(sample) = list.get(index) {
+                page.sample(sample.name, sample.kind, &labels, sample.value);
+            }
         }
     }
+}
+
+/// Text as it stands between quotes.
+fn escaped(text: &str) -> String {
+    text.replace('\\', r"\\")
+        .replace('\n', r"\n")
+        .replace('"', r#"\""#)
+}
+
+/// Writes the counters of all shards.
+pub(crate) fn net(page: &mut Page, shards: &[Arc<Counters>]) {
+    let lists = shards.iter().enumerate();
+    let lists = lists.map(|(shard, counters)| (shard.to_string(), counters.list()));
+    families(page, "shard", &lists.collect::<Vec<_>>());
     let name = "waystation_net_closed";
     page.family(name, Kind::Counter, "Connections that ended, by reason.");
     for (shard, counters) in shards.iter().enumerate() {
@@ -188,6 +200,29 @@ mod tests {
         page.sample("waystation_x", Kind::Counter, "shard=\"0\"", 7);
         let expected = "# TYPE waystation_x counter\n# HELP waystation_x Things.\n\
                         waystation_x_total{shard=\"0\"} 7\n# EOF\n";
+        assert_eq!(page.finish(), expected);
+    }
+
+    #[test]
+    fn families_stand_once_whatever_their_labels_say() {
+        let list = |value| {
+            let (name, help, kind) = ("waystation_y", "Others.", Kind::Counter);
+            vec![Sample {
+                name,
+                help,
+                kind,
+                value,
+            }]
+        };
+        let lists = [
+            (r#"file:///a"b\c"#.to_owned(), list(1)),
+            ("x\ny".to_owned(), list(2)),
+        ];
+        let mut page = Page::default();
+        families(&mut page, "registry", &lists);
+        let expected = "# TYPE waystation_y counter\n# HELP waystation_y Others.\n\
+                        waystation_y_total{registry=\"file:///a\\\"b\\\\c\"} 1\n\
+                        waystation_y_total{registry=\"x\\ny\"} 2\n# EOF\n";
         assert_eq!(page.finish(), expected);
     }
 }

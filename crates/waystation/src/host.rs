@@ -57,7 +57,8 @@ pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<
     let signals = serving::catch_signals()?;
     let agent = Agent::start(settings).map_err(|error| Failure::Operation(error.into()))?;
     let net = agent.server().context("the agent has ended")?;
-    let counted = vec![figures::source(agent.figures())];
+    let mut counted = vec![figures::source(agent.figures())];
+    counted.extend(agent.registries().map(serving::of_registries));
     let attendant = serving::attend_with(config, "agent-1", net, counted)?;
     let udp = agent.udp_addresses().iter().map(ToString::to_string);
     let url = format!("unix:{}", agent.socket().display());

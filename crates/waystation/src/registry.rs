@@ -1,9 +1,12 @@
 //! `waystation registry serve`.
 
+use std::sync::Arc;
+
 use anyhow::anyhow;
 use waystation_base::hash64;
 use waystation_net::unix_time;
 use waystation_registry::{EmbeddedConfig, EmbeddedServer, RegistryUrl, ServeError};
+use waystation_service::metrics::{self, Source};
 
 use crate::cli::RegistryCommand;
 use crate::config::Config;
@@ -41,8 +44,11 @@ pub(crate) fn run(
         error => Failure::Operation(error.into()),
     })?;
     let signals = serving::catch_signals()?;
-    let attendant = serving::attend(config, "registry-1", server.server())?;
     let url = format!("embedded://{}", server.address());
+    let (named, state) = (url.clone(), server.samples());
+    let counted: Source =
+        Arc::new(move |page| metrics::families(page, "registry", &[(named.clone(), state())]));
+    let attendant = serving::attend_with(config, "registry-1", server.server(), vec![counted])?;
     let more = [
         ("epoch", server.epoch().0.into()),
         ("restored", server.restored().into()),

@@ -127,7 +127,9 @@ fn serve(args: &RouteServeArgs, config: &Config, as_json: bool) -> Result<(), Fa
     tracing::info!(seed = settings.seed, "randomness starts here");
     let server = RouteServer::start(settings).map_err(|error| Failure::Operation(error.into()))?;
     let signals = serving::catch_signals()?;
-    let attendant = serving::attend(config, "route-1", server.server())?;
+    let counted = server.registries().map(serving::of_registries);
+    let counted = counted.into_iter().collect();
+    let attendant = serving::attend_with(config, "route-1", server.server(), counted)?;
     serving::say_ready(&format!("route://{}", server.address()), &[], as_json);
     serving::wait(signals);
     drop(attendant);

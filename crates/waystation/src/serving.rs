@@ -1,12 +1,14 @@
 //! What every command shares that serves until a signal ends it.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use serde_json::{Map, Value};
 use waystation_net::{Address, Server, Termination};
+use waystation_registry::Registries;
 use waystation_service::Attendant;
-use waystation_service::metrics::Source;
+use waystation_service::metrics::{self, Source};
 
 use crate::config::Config;
 use crate::dir::Sockets;
@@ -46,6 +48,12 @@ pub(crate) fn attend_with(
     let attendant =
         Attendant::with_metrics(role, server, Address::Unix(sockets.admin(role)), sources);
     attendant.map_err(|error| Failure::Operation(error.into()))
+}
+
+/// How it stands with each of these, as metrics.
+pub(crate) fn of_registries(registries: &Registries) -> Source {
+    let registries = registries.clone();
+    Arc::new(move |page| metrics::families(page, "registry", &registries.samples()))
 }
 
 /// Prints the one line that says where this process serves; as JSON with

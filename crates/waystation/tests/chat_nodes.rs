@@ -179,6 +179,16 @@ fn the_chat_moves_to_another_registry() {
     goes_on(&chat, size.between);
     drop(first);
     goes_on(&chat, size.between);
+    // Four of the chat, and the route server.
+    let shown = |registry: &str, is_connected: bool| {
+        let rows = chat.json("/api/v1/registries");
+        let rows = rows.as_array().unwrap().iter();
+        let rows = rows.filter(|row| row["registry"] == registry);
+        rows.filter(|row| row["connected"] == is_connected).count()
+    };
+    look_until("the console shows which one is lost", || {
+        shown(&old, false) == 5 && shown(&new, true) == 5
+    });
     let mut role = Role::start(chat.dir(), "logic", "3", &["--registry", &new]);
     role.serves();
     look_until("who is in the second alone is found", || {

@@ -8,6 +8,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use common::chat::look_until;
+use common::role::{Process, metric};
 use common::{run, stderr, stdout, waystation};
 use waystation_base::ServiceName;
 use waystation_membership::Watch;
@@ -251,6 +253,60 @@ fn a_killed_registry_has_its_nodes_when_it_is_back() {
         !listed()
     });
     assert!(looks.is_some(), "it is there for ever");
+}
+
+/// Story: a registry was restored from an old backup, and a line in its log was all
+/// that said so.
+#[test]
+fn a_registry_from_an_old_backup_is_told_to_who_looks() {
+    let registry = Registry::start();
+    let listen = registry.url.strip_prefix("embedded://").unwrap().to_owned();
+    let state = registry.folder.path().join("registry");
+    let kept = ["epoch", "instances.jsonl"].map(|name| state.join(name));
+    let old = kept.each_ref().map(|path| std::fs::read(path).unwrap());
+    let said = registry.folder.path().join("said");
+    let mut watch = waystation(&["node", "watch", "--registry", &registry.url]);
+    watch.stdout(Stdio::piped());
+    watch.stderr(std::fs::File::create(&said).unwrap());
+    let mut watch = Process::new(&mut watch);
+    let mut shows = |what: &str| {
+        loop {
+            let line = watch.first_line();
+            assert!(!line.is_empty(), "it ended before {what:?}");
+            if line.starts_with(what) {
+                break;
+            }
+        }
+    };
+    registry.process.signal("KILL");
+    assert_eq!(registry.process.wait().0, None);
+    // Who watches hears of later epochs than the backup knows.
+    for id in ["a-1", "a-2"] {
+        let (process, url) = Registry::serve(&registry.folder, &listen);
+        let args = [
+            "node",
+            "register",
+            "a",
+            "127.0.0.1:7101",
+            "--registry",
+            &url,
+        ];
+        let mut node = Running::start(&[&args[..], &["--id", id]].concat());
+        assert!(node.line().starts_with(&format!("{id} of a is registered")));
+        shows(&format!("+ a {id} "));
+        process.signal("KILL");
+        assert_eq!(process.wait().0, None);
+    }
+    for (path, old) in kept.iter().zip(old) {
+        std::fs::write(path, old).unwrap();
+    }
+    let (_process, _) = Registry::serve(&registry.folder, &listen);
+    look_until("who watches is told", || {
+        let said = std::fs::read_to_string(&said).unwrap();
+        said.contains("the registry went back to an old state: epoch ")
+    });
+    let socket = registry.folder.path().join("run/registry-1.sock");
+    assert!(metric(&socket, "waystation_registry_was_old_total") >= 1.0);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use waystation_net::{Address, Label, Shard, WaitsFor, unix_time, waiting};
 use waystation_registry::{
     Acks, Error as RegistryError, Place, Registries, Registry, WatchOptions,
 };
-use waystation_service::metrics::Source;
+use waystation_service::metrics::{self, Source};
 use waystation_service::{App, Group, Health, ProbeConfig, Updated};
 
 use crate::error::Error;
@@ -126,9 +126,14 @@ impl Joined {
         }
     }
 
-    /// What its shards think of the nodes that they call.
+    /// How it stands with its registries, and what its shards think of the nodes
+    /// that they call.
     pub(crate) fn metrics(&self) -> Source {
-        self.standings.metrics()
+        let (registries, standings) = (self.registries.clone(), self.standings.clone());
+        Arc::new(move |page| {
+            metrics::families(page, "registry", &registries.samples());
+            standings.show(page);
+        })
     }
 
     /// Whether the role serves, or why not yet.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use waystation_membership::Verdict;
 use waystation_net::Kind;
-use waystation_service::metrics::{Page, Source};
+use waystation_service::metrics::Page;
 use waystation_service::{Group, Member};
 
 /// How often it is written down.
@@ -34,17 +34,15 @@ impl Standings {
         all.insert((service.clone(), shard), counts);
     }
 
-    /// As metrics.
-    pub(crate) fn metrics(self: &Arc<Self>) -> Source {
-        let standings = self.clone();
-        Arc::new(move |page| standings.show(page))
-    }
-
-    fn show(&self, page: &mut Page) {
+    /// As metrics; nothing of a role that calls nobody.
+    pub(crate) fn show(&self, page: &mut Page) {
         const NAME: &str = "waystation_im_nodes";
+        let all = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.is_empty() {
+            return;
+        }
         let help = "Nodes that serve, by what this role thinks of them.";
         page.family(NAME, Kind::Gauge, help);
-        let all = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         for ((service, shard), counts) in &*all {
             for (word, count) in WORDS.iter().zip(counts) {
                 let labels = format!("service=\"{service}\",shard=\"{shard}\",verdict=\"{word}\"");

@@ -267,6 +267,7 @@ pub(super) fn backup<F: Fixture>(world: &mut World<F>) -> Duration {
         "who had left was not there again"
     );
     let told = client.wait_session(WAIT, |session| session.went_back.is_some());
-    assert!(told.is_some(), "nobody is told");
+    let times = told.map(|session| session.went_back_times);
+    assert_eq!(times, Some(1), "it is told once");
     took
 }

@@ -126,6 +126,10 @@ fn router(events: &Events) -> Router {
         }
         Ok(events.push(Event::Subscribed(subscriber, outcome)))
     });
+    on("registry went back", id::WENT_BACK, |events, body| {
+        let message: proto::WentBack = decode(body)?;
+        Ok(events.push(Event::WentBack(message.before)))
+    });
     on("registry drained", id::DRAINED, |events, body| {
         let message: proto::Drained = decode(body)?;
         let id = convert::instance_id(&message.id)?;

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
 use waystation_base::Epoch;
@@ -14,6 +15,8 @@ use crate::error::ServeError;
 pub(super) struct Folder {
     path: PathBuf,
     _lock: File,
+    /// How often peers told that they had seen more than what stood here.
+    went_back: AtomicU64,
 }
 
 impl Folder {
@@ -29,6 +32,7 @@ impl Folder {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
                 _lock: lock,
+                went_back: AtomicU64::new(0),
             }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(ServeError::Locked {
                 path: path.to_owned(),
@@ -65,6 +69,16 @@ impl Folder {
         })?;
         self.store_epoch(Epoch(epoch)).map_err(fault)?;
         Ok(Epoch(epoch))
+    }
+
+    /// What stood here was an old state.
+    pub(super) fn note_went_back(&self) {
+        self.went_back.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was found.
+    pub(super) fn went_back(&self) -> u64 {
+        self.went_back.load(Ordering::Relaxed)
     }
 
     /// Stores an epoch; durable when this returns. Blocks.

@@ -30,5 +30,6 @@ pub(crate) mod id {
     pub(crate) const ACK: MessageId = of("waystation.registry.v1.Registry/Ack");
     pub(crate) const UNSUBSCRIBE: MessageId = of("waystation.registry.v1.Registry/Unsubscribe");
     pub(crate) const CHANGED: MessageId = of("waystation.registry.v1.Registry/Changed");
+    pub(crate) const WENT_BACK: MessageId = of("waystation.registry.v1.Registry/WentBack");
     pub(crate) const DRAINED: MessageId = of("waystation.registry.v1.Registry/Drained");
 }

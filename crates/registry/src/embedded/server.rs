@@ -11,7 +11,7 @@ use waystation_base::{Epoch, FencingToken, MessageId, line_passes};
 use waystation_membership::{Directory, DirectoryConfig, HolderError, Instance, Refusal, ViewAck};
 use waystation_net::native::{Control, Inbound, NativeProtocol, Router, reply_error};
 use waystation_net::{
-    Address, CloseReason, Conn, ConnectionLimits, Label, NetConfig, Server, Shard,
+    Address, CloseReason, Conn, ConnectionLimits, Kind, Label, NetConfig, Sample, Server, Shard,
 };
 use waystation_wire::Status;
 
@@ -60,6 +60,7 @@ impl EmbeddedConfig {
 /// A running embedded registry. It ends when it is dropped.
 pub struct EmbeddedServer {
     server: Server,
+    folder: Arc<Folder>,
     restored: usize,
     skipped: usize,
     epoch: Epoch,
@@ -97,7 +98,7 @@ impl EmbeddedServer {
         let start = Start {
             journal,
             instances,
-            folder,
+            folder: Arc::clone(&folder),
             epoch,
         };
         let net = NetConfig {
@@ -129,6 +130,7 @@ impl EmbeddedServer {
             .start()?;
         Ok(Self {
             server,
+            folder,
             restored,
             skipped,
             epoch,
@@ -159,6 +161,41 @@ impl EmbeddedServer {
     /// The epoch of this start.
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// What a page of metrics shows of its state on disk, asked again each time.
+    pub fn samples(&self) -> impl Fn() -> Vec<Sample> + Send + Sync + 'static {
+        let folder = Arc::clone(&self.folder);
+        let numbers = [self.restored, self.skipped].map(|number| number as u64);
+        let [restored, skipped] = numbers;
+        let sample = |name, kind, help, value| Sample {
+            name,
+            help,
+            kind,
+            value,
+        };
+        move || {
+            vec![
+                sample(
+                    "waystation_registry_restored",
+                    Kind::Gauge,
+                    "Instances that this registry had from before its start.",
+                    restored,
+                ),
+                sample(
+                    "waystation_registry_skipped_lines",
+                    Kind::Gauge,
+                    "Lines of its journal that were broken; the log names each.",
+                    skipped,
+                ),
+                sample(
+                    "waystation_registry_was_old",
+                    Kind::Counter,
+                    "Times that a peer had seen more than this registry, as behind an old backup.",
+                    folder.went_back(),
+                ),
+            ]
+        }
     }
 
     /// Stops: answers what it has been asked, and closes.

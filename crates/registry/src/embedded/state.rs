@@ -244,6 +244,10 @@ impl Registry {
                     "a peer has seen a later epoch: this registry was restored from an old state"
                 );
                 let before = format!("epoch {seen} had been seen, this was to be {ours}");
+                if is_believed {
+                    self.folder.note_went_back();
+                    self.tell_went_back(&before);
+                }
                 *self.went_back.borrow_mut() = before;
             }
         }
@@ -271,6 +275,23 @@ impl Registry {
         };
         if send(conn, id::SUBSCRIBED, &message.encode_to_vec()).is_err() {
             conn.close(CloseReason::SlowReader);
+        }
+    }
+
+    /// Tells everybody who is connected. Who subscribes later is told then.
+    fn tell_went_back(&self, before: &str) {
+        let message = proto::WentBack {
+            before: before.to_owned(),
+        };
+        let body = message.encode_to_vec();
+        let peers = self.peers.borrow();
+        let owners = peers.owners.values().map(|(conn, _)| conn);
+        let conns: BTreeSet<&ConnName> = peers.by_conn.keys().chain(owners).collect();
+        for conn in conns {
+            if let Ok(conn) = self.shard.connection(*conn) {
+                // One that closes meanwhile is told when it subscribes again.
+                let _ = send(&conn, id::WENT_BACK, &body);
+            }
         }
     }
 

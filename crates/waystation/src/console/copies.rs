@@ -35,9 +35,7 @@ fn read(text: &str, rows: &mut BTreeMap<String, CopyRow>) {
     let exposition = Exposition::parse(text);
     for sample in exposition.samples() {
         let figure = sample.name.strip_prefix("waystation_sync_site_");
-        let site = sample.labels.strip_prefix("site=\"");
-        let site = site.and_then(|rest| rest.split('"').next());
-        let (Some(figure), Some(site)) = (figure, site) else {
+        let (Some(figure), Some(site)) = (figure, sample.label("site")) else {
             continue;
         };
         let row = rows.entry(site.to_owned()).or_insert_with(|| CopyRow {

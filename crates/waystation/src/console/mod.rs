@@ -9,6 +9,7 @@ mod gather;
 mod metrics;
 mod openmetrics;
 mod page;
+mod registries;
 mod routes;
 mod serve;
 

@@ -24,6 +24,23 @@ pub(super) struct Sample<'a> {
     rest: &'a str,
 }
 
+impl<'a> Sample<'a> {
+    /// The value of a label as it was written; none without it.
+    pub(super) fn label(&self, name: &str) -> Option<&'a str> {
+        let mut rest = self.labels;
+        // The parser has accepted the labels: each is `name="value"`.
+        while let Some(equals) = rest.find('=') {
+            let value = rest.get(equals + 2..)?;
+            let length = quoted_length(value)?;
+            if &rest[..equals] == name {
+                return Some(&value[..length]);
+            }
+            rest = value[length + 1..].trim_start_matches(',');
+        }
+        None
+    }
+}
+
 /// A family as one process tells of it.
 #[derive(Debug, Default)]
 struct Family<'a> {
@@ -376,6 +393,16 @@ mod tests {
             merged,
             "a{role=\"e\",path=\"/x,}\\\"{\",exported_role=\"r\\\\\",other=\"\"} 1\n# EOF\n"
         );
+    }
+
+    #[test]
+    fn labels_are_found_by_name() {
+        let text = r#"a{path="site=\"no\",b=",site="b",empty=""} 1"#;
+        let exposition = Exposition::parse(text);
+        let sample = exposition.samples().next().unwrap();
+        assert_eq!(sample.label("site"), Some("b"));
+        assert_eq!(sample.label("empty"), Some(""));
+        assert_eq!((sample.label("b"), sample.label("sit")), (None, None));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 
 use super::copies::{CopyRow, copy_rows};
+use super::registries::{RegistryRow, registry_rows};
 use super::{Console, ProcessRow, merge_arrays};
 
 const TEMPLATE: &str = include_str!("page.html");
@@ -20,6 +21,7 @@ impl Console {
         render(
             self.chat_url.as_deref(),
             &self.rows_of(&metrics),
+            &registry_rows(&metrics),
             &copy_rows(&metrics),
             &merge_arrays(&contexts),
         )
@@ -29,6 +31,7 @@ impl Console {
 fn render(
     chat_url: Option<&str>,
     processes: &[ProcessRow],
+    registries: &[RegistryRow],
     copies: &[CopyRow],
     contexts: &[Value],
 ) -> String {
@@ -50,6 +53,7 @@ fn render(
         .replace("{{verdict}}", &verdict)
         .replace("{{chat}}", &chat)
         .replace("{{processes}}", &process_table(processes))
+        .replace("{{registries}}", &registry_table(registries))
         .replace("{{copies}}", &copy_table(copies))
         .replace("{{contexts}}", &context_table(contexts))
 }
@@ -95,6 +99,35 @@ fn process_table(processes: &[ProcessRow]) -> String {
         ],
         &rows,
     )
+}
+
+/// Nothing where no role tells of a registry.
+fn registry_table(registries: &[RegistryRow]) -> String {
+    if registries.is_empty() {
+        return String::new();
+    }
+    let mut rows = String::new();
+    for row in registries {
+        let (class, state) = row.state();
+        let _ = write!(
+            rows,
+            "<tr><th scope=\"row\">{}</th><td>{}</td>\
+             <td><span class=\"state {class}\">{state}</span></td>\
+             <td class=\"n\">{}</td><td class=\"n\">{}</td></tr>",
+            escape(&row.registry),
+            escape(&row.role),
+            row.skipped,
+            row.went_back,
+        );
+    }
+    let head = [
+        ("Registry", false),
+        ("Role", false),
+        ("State", false),
+        ("Skipped", true),
+        ("Went back", true),
+    ];
+    format!("<h2>Registries</h2>{}", table(&head, &rows))
 }
 
 /// Nothing where there are no sites.
@@ -266,6 +299,10 @@ mod tests {
         let page = render(
             Some("http://127.0.0.1:7080/"),
             &[row("unhealthy")],
+            &[RegistryRow {
+                registry: "<u>".to_owned(),
+                ..RegistryRow::default()
+            }],
             &[CopyRow {
                 site: "<i>".to_owned(),
                 up: Some(0),
@@ -277,6 +314,7 @@ mod tests {
         assert!(page.contains("&lt;script&gt;alert(1)"));
         assert!(page.contains("&quot;&lt;b&gt;&quot;"));
         assert!(page.contains("&lt;no das&gt;"));
+        assert!(page.contains("&lt;u&gt;") && !page.contains("<u>"));
         assert!(page.contains("&lt;i&gt;") && page.contains("away"));
         assert!(page.contains("0 of 1 roles serve."));
         assert!(page.contains("<a href=\"http://127.0.0.1:7080/\">"));
@@ -286,7 +324,7 @@ mod tests {
     #[test]
     fn a_flood_of_contexts_is_cut_and_counted() {
         let contexts = vec![json!({"process": "logic-1"}); CONTEXTS_SHOWN_MAX + 3];
-        let page = render(None, &[row("healthy")], &[], &contexts);
+        let page = render(None, &[row("healthy")], &[], &[], &contexts);
         assert_eq!(
             page.matches("<tr><th scope=\"row\">").count(),
             CONTEXTS_SHOWN_MAX + 1

@@ -10,6 +10,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
+use super::registries::{RegistryRow, registry_rows};
 use super::{Console, Counters, ProcessRow, merge_arrays};
 
 /// Nothing from elsewhere is loaded, embedded or sent to.
@@ -29,6 +30,7 @@ pub(super) fn router(console: Arc<Console>) -> Router {
         .route("/api/v1/tasks", get(tasks))
         .route("/api/v1/blocked", get(blocked))
         .route("/api/v1/processes", get(processes))
+        .route("/api/v1/registries", get(registries))
         .layer(from_fn_with_state(Arc::clone(&console), around))
         .with_state(console)
 }
@@ -95,6 +97,10 @@ async fn blocked(State(console): State<Arc<Console>>) -> Json<Vec<Value>> {
 
 async fn processes(State(console): State<Arc<Console>>) -> Json<Vec<ProcessRow>> {
     Json(console.process_rows().await)
+}
+
+async fn registries(State(console): State<Arc<Console>>) -> Json<Vec<RegistryRow>> {
+    Json(registry_rows(&console.ask("/metrics").await))
 }
 
 async fn page(State(console): State<Arc<Console>>) -> Html<String> {

@@ -215,6 +215,44 @@ async fn metrics_are_one_exposition_of_everyone() {
     assert_eq!(rows[0]["requests_in_flight"], serde_json::Value::Null);
 }
 
+/// Story: a registry was restored from an old backup and went on with instances that
+/// had left long ago. A line in a log was all that said so.
+#[tokio::test]
+async fn a_registry_that_went_back_is_shown_to_operators() {
+    let mut world = World::new();
+    let logic = "# TYPE waystation_registry_connected gauge\n\
+        waystation_registry_connected{registry=\"etcd://a:1/<b>\"} 1\n\
+        waystation_registry_connected{registry=\"zookeeper://c:2/w\"} 0\n\
+        # TYPE waystation_registry_went_back counter\n\
+        waystation_registry_went_back_total{registry=\"etcd://a:1/<b>\"} 2\n\
+        # TYPE waystation_registry_skipped counter\n\
+        waystation_registry_skipped_total{registry=\"etcd://a:1/<b>\"} 3\n# EOF\n";
+    world.role("logic-1", "[]", logic);
+    world.endpoint("das-1");
+    let at = world.serve().await;
+    let (_, rows) = fetch(at, "/api/v1/registries").await;
+    let rows: serde_json::Value = serde_json::from_str(&rows).unwrap();
+    let expected = serde_json::json!([
+        {
+            "role": "logic-1", "registry": "etcd://a:1/<b>",
+            "connected": true, "skipped": 3, "went_back": 2,
+        },
+        {
+            "role": "logic-1", "registry": "zookeeper://c:2/w",
+            "connected": false, "skipped": 0, "went_back": 0,
+        },
+    ]);
+    assert_eq!(rows, expected);
+    let (_, page) = fetch(at, "/").await;
+    for text in [
+        "went back to an old state",
+        ">lost<",
+        "etcd://a:1/&lt;b&gt;",
+    ] {
+        assert!(page.contains(text), "{text} is missing:\n{page}");
+    }
+}
+
 #[tokio::test]
 async fn the_page_loads_nothing_from_elsewhere() {
     let world = World::new();

@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 use waystation_base::ServiceName;
 use waystation_membership::{Instance, View};
 use waystation_registry::{
-    Change, RegistryUrl, SessionState, WatchOptions, Watching, instance_to_json,
+    Change, RegistryUrl, Session, SessionState, WatchOptions, Watching, instance_to_json,
 };
 
 use super::{LOOK, Opened, behind, cells, none, open, version, watch_of};
 use crate::cli::ListArgs;
 use crate::failure::Failure;
+use crate::table;
 
 /// Prints changes until the process is ended.
 ///
@@ -38,6 +39,8 @@ pub(super) fn run(args: &ListArgs, urls: &[RegistryUrl], as_json: bool) -> Resul
         with_holders: args.holders,
         shown: BTreeMap::new(),
         was_connected: true,
+        skipped: 0,
+        went_back: 0,
     };
     printer.follow(&watching)
 }
@@ -48,6 +51,9 @@ struct Printer {
     with_holders: bool,
     shown: BTreeMap<ServiceName, Arc<View>>,
     was_connected: bool,
+    /// Of this much was told.
+    skipped: u64,
+    went_back: u64,
 }
 
 impl Printer {
@@ -64,9 +70,12 @@ impl Printer {
         }
     }
 
-    /// Says on standard error when the registry is lost and when it is back.
+    /// Says on standard error when the registry is lost and when it is back, what
+    /// it had been given out before it was restored from an old state, and what in
+    /// it makes no sense.
     fn tell_session(&mut self) -> io::Result<()> {
         let session = self.opened.registry.session();
+        self.tell_faults(&session)?;
         let is_connected = session.state == SessionState::Connected;
         if std::mem::replace(&mut self.was_connected, is_connected) == is_connected {
             return Ok(());
@@ -77,6 +86,32 @@ impl Printer {
             _ if is_connected => writeln!(err, "the registry is back"),
             _ => writeln!(err, "the registry cannot be reached; waiting for it"),
         }
+    }
+
+    fn tell_faults(&mut self, session: &Session) -> io::Result<()> {
+        let mut err = io::stderr().lock();
+        let went_back = std::mem::replace(&mut self.went_back, session.went_back_times);
+        if let Some(before) = &session.went_back
+            && went_back < session.went_back_times
+        {
+            let before = table::clean(before);
+            writeln!(err, "the registry went back to an old state: {before}")?;
+        }
+        let skipped = std::mem::replace(&mut self.skipped, session.skipped);
+        let new = usize::try_from(session.skipped.saturating_sub(skipped)).unwrap_or(usize::MAX);
+        let places = &session.skipped_places;
+        for (place, reason) in &places[places.len().saturating_sub(new)..] {
+            writeln!(
+                err,
+                "skipped {}: {}",
+                table::clean(place),
+                table::clean(reason)
+            )?;
+        }
+        if new > places.len() {
+            writeln!(err, "skipped {} others", new - places.len())?;
+        }
+        Ok(())
     }
 
     fn print(&mut self, change: &Change) -> io::Result<()> {

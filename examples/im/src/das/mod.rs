@@ -127,6 +127,7 @@ fn start(
                 (true, _) => Err(format!("the last {failing} commits failed")),
             }
         }))
+        .metrics(joined.metrics())
         .metrics(Arc::new(move |page| metrics(page, &counted)))
         .on_shard(move |shard| {
             if let Some(arrivals) = &arrivals {
