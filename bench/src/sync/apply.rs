@@ -97,8 +97,8 @@ impl Apply for TimedApply {
         self.lane.audit()
     }
 
-    fn set_repaired(&mut self) -> Result<(), AdapterError> {
-        self.lane.set_repaired()
+    fn set_repaired(&mut self, through: Seq) -> Result<bool, AdapterError> {
+        self.lane.set_repaired(through)
     }
 }
 

@@ -198,11 +198,12 @@ pub trait Apply: Send {
     /// It cannot be read.
     fn audit(&mut self) -> Result<Vec<Audited>, AdapterError>;
 
-    /// The copy was repaired: it differs no more.
+    /// The copy was repaired of all that was skipped up to `through`. Whether it
+    /// differs no more: not if a later entry was skipped.
     ///
     /// # Errors
     /// It cannot be stored.
-    fn set_repaired(&mut self) -> Result<(), AdapterError>;
+    fn set_repaired(&mut self, through: Seq) -> Result<bool, AdapterError>;
 
     /// Keeps everybody else from writing until [`Apply::release`], for a proof of
     /// equality: the copy then equals others once what was captured has come back

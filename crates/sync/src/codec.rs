@@ -15,6 +15,7 @@ mod to_site;
 use bytes::Bytes;
 use thiserror::Error;
 
+use waystation_base::Seq;
 use waystation_replica::limits::CURSOR_BYTES_MAX;
 use waystation_replica::{Ahead, Cursor, Pull, SnapshotId, SnapshotSize, ToHub, ToSite};
 
@@ -25,10 +26,12 @@ pub use proof::{Proof, ProofAnswer, ProofSaid};
 use crate::limits::SYNC_MESSAGE_BYTES_MAX;
 use crate::parts::{Reader, put_bytes, put_life, put_site, put_u64};
 
-/// The protocol's version, which a hello carries.
-pub const SYNC_VERSION: u16 = 1;
+/// The protocol's version, which a hello carries. A hub refuses sites of any other:
+/// it and its sites are of one release.
+pub const SYNC_VERSION: u16 = 2;
 
-/// Message ids of the native frames of sync.
+/// Message ids of the native frames of sync. Each has the version of its own body;
+/// what is said in pieces has that of the hello.
 pub mod id {
     use waystation_base::MessageId;
 
@@ -39,7 +42,9 @@ pub mod id {
     /// A piece of a large payload that is about to be published: a push.
     pub const PUBLISH_PART: MessageId = MessageId::of("waystation.sync.v1/PublishPart");
     /// Publishes: a request.
-    pub const PUBLISH: MessageId = MessageId::of("waystation.sync.v1/Publish");
+    pub const PUBLISH: MessageId = MessageId::of("waystation.sync.v2/Publish");
+    /// Publishes, as version 1 said it: a request, which is refused.
+    pub const PUBLISH_1: MessageId = MessageId::of("waystation.sync.v1/Publish");
     /// Asks for an operation, in JSON: a request.
     pub const OPERATE: MessageId = MessageId::of("waystation.sync.v1/Operate");
 }
@@ -48,8 +53,12 @@ pub mod id {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The other side speaks another version.
-    #[error("version {found} of the protocol, this is version {SYNC_VERSION}")]
+    /// The other side speaks another version: run one release at the hub and at all
+    /// sites.
+    #[error(
+        "version {found} of the sync protocol, but the hub speaks version {SYNC_VERSION}: \
+         run the same release here and there"
+    )]
     Version {
         /// Its version.
         found: u16,
@@ -75,6 +84,9 @@ pub enum FromHub {
     Core(ToSite),
     /// Wants a proof of equality.
     Proof(Proof),
+    /// A proof found all copies equal at this sequence: what this one skipped up to
+    /// there is repaired.
+    Equal(Seq),
 }
 
 impl FromSite {
@@ -111,6 +123,10 @@ impl FromHub {
         match self {
             Self::Core(message) => to_site::put(&mut out, message),
             Self::Proof(wanted) => proof::put(&mut out, wanted),
+            Self::Equal(at) => {
+                out.push(proof::KIND_EQUAL);
+                put_u64(&mut out, at.0);
+            }
         }
         out
     }
@@ -122,10 +138,10 @@ impl FromHub {
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let kind = reader.u8().ok_or(DecodeError::Malformed)?;
-        let message = if kind == proof::KIND {
-            proof::take(&mut reader).map(Self::Proof)
-        } else {
-            to_site::take(&mut reader, kind).map(Self::Core)
+        let message = match kind {
+            proof::KIND => proof::take(&mut reader).map(Self::Proof),
+            proof::KIND_EQUAL => reader.seq().map(Self::Equal),
+            _ => to_site::take(&mut reader, kind).map(Self::Core),
         };
         whole(message, &reader)
     }

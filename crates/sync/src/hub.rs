@@ -251,7 +251,9 @@ impl HubServer {
         self.epoch
     }
 
-    /// Stops: answers what is under way, closes, and lets go of the folder.
+    /// Stops: answers what is under way, closes, and lets go of the folder. Blocks as
+    /// [`Server::drain`] does, and until the disk has answered for a batch that is on
+    /// its way.
     pub fn drain(mut self) {
         self.stop();
     }

@@ -40,6 +40,7 @@ pub mod limits;
 
 mod log;
 mod parts;
+pub mod progress;
 pub mod site;
 pub mod statement;
 

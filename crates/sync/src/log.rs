@@ -44,6 +44,9 @@ pub struct LogConfig {
     /// Bytes between two places that a read can start at without looking at what
     /// lies between. Default 64 KiB.
     pub index_bytes: u64,
+    /// A log that begins after this entry, and does not say that it was trimmed, is
+    /// opened all the same, and says so from then on. Default none.
+    pub accept_start: Option<Seq>,
 }
 
 impl Default for LogConfig {
@@ -52,6 +55,7 @@ impl Default for LogConfig {
             segment_bytes: 64 << 20,
             spare_max: 4,
             index_bytes: 64 << 10,
+            accept_start: None,
         }
     }
 }
@@ -70,6 +74,20 @@ pub enum LogError {
         expected: Epoch,
         /// What is there.
         found: Epoch,
+    },
+    /// The first segments are missing, and nothing says that they were trimmed: put
+    /// them back. Releases that noted no trims left such logs, too: then open it with
+    /// [`LogConfig::accept_start`].
+    #[error(
+        "the log begins after entry {after}, in segment {segment}, and does not say that it \
+         was trimmed: put back the segments before it, or, if a release that noted no trims \
+         has trimmed it, accept {after} as its start, once, by `sync hub --accept-start {after}`"
+    )]
+    MissingStart {
+        /// The number of the first segment that is there.
+        segment: u64,
+        /// It has what comes after this.
+        after: Seq,
     },
     /// Something that was durable is damaged or missing: restore the folder, or
     /// begin a new history. A batch that was torn by a crash is not this.
@@ -185,7 +203,13 @@ impl<F: Files> Log<F> {
     /// Segments of two histories are there, something that was durable is damaged,
     /// or the disk refuses to make durable what is there.
     pub fn open(files: F, config: LogConfig, fresh: Epoch) -> Result<Self, LogError> {
-        recovery::open(files, config, fresh)
+        let (mut log, noted) = recovery::open(files, config, fresh)?;
+        if log.trimmed > noted {
+            // An accepted start. Where it cannot be noted it is to be accepted again.
+            let trimmed = log.trimmed;
+            log.note_start(trimmed).map_err(io::Error::other)?;
+        }
+        Ok(log)
     }
 
     /// Reads the log from any thread while it is written.

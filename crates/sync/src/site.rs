@@ -217,7 +217,7 @@ impl SiteServer {
     /// # Errors
     /// It did not answer in time, or cannot be stored.
     pub fn set_repaired(&self) -> Result<(), SiteError> {
-        self.ask_target(Apply::set_repaired)?;
+        self.ask_target(|apply| apply.set_repaired(Seq(u64::MAX)))?;
         self.ask(|task| task.site.handle_repaired())
     }
 

@@ -21,6 +21,7 @@ fn config() -> LogConfig {
         segment_bytes: 2048,
         spare_max: 1,
         index_bytes: 256,
+        ..LogConfig::default()
     }
 }
 

@@ -13,6 +13,9 @@ use crate::parts::{Reader, put_u64};
 /// The first byte of messages of a proof, in both directions.
 pub(super) const KIND: u8 = 64;
 
+/// The first byte of the message that tells of copies that were found equal.
+pub(super) const KIND_EQUAL: u8 = 65;
+
 /// The hub wants the hashes of a copy as it is at a sequence. What is sent before
 /// this brings the copy there at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use waystation_replica::{
 use waystation_wire::Status;
 
 use super::operate::Operation;
-use crate::codec::{Proof, ProofAnswer};
+use crate::codec::{FromHub, ProofAnswer};
 
 /// Who waits for an answer of the desk: a shard, and its own number of the wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,8 @@ pub(super) enum ToShard {
     Refuse(ConnName, Refusal),
     Notify(ConnName, Notice),
     End(Seq),
-    Proof(ConnName, Proof),
+    /// Part of a proof, for the site of this connection.
+    Say(ConnName, FromHub),
     /// A publish is durable, or refused.
     Published(u64, Result<(Epoch, Seq), PublishRefusal>),
     /// An operation was done: its answer in JSON, or why not.

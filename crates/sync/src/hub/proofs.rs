@@ -19,7 +19,7 @@ use waystation_wire::Status;
 use super::desk::Desk;
 use super::letters::{Ticket, ToShard, Unable};
 use crate::adapter::RangeHash;
-use crate::codec::{Proof, ProofAnswer, ProofSaid};
+use crate::codec::{FromHub, Proof, ProofAnswer, ProofSaid};
 use crate::limits::{
     DIFFERENCES_MAX, PROOF_RANGES_MAX, PROOF_TRIES_MAX, PROOF_WAIT_MAX, PROOFS_MAX,
 };
@@ -298,10 +298,25 @@ impl Desk {
         self.want(proof, None, conns);
     }
 
+    /// Answers what it found, and tells sites that they are equal.
+    fn end_proof(&mut self, over: Running, end: Position) {
+        let (ticket, at) = (over.ticket, over.at);
+        let is_whole = |part: &Part| matches!(part.end, Some(End::Whole(None)));
+        let parts = over.parts.iter().filter(|(_, part)| is_whole(part));
+        let conns: Vec<ConnName> = parts.map(|(conn, _)| *conn).collect();
+        let report = report(over, end);
+        if let Some(at) = at.filter(|_| report.is_equal) {
+            for conn in conns {
+                self.post(conn.shard.0, ToShard::Say(conn, FromHub::Equal(at.seq)));
+            }
+        }
+        self.answer(ticket, &report);
+    }
+
     fn want(&mut self, proof: u64, at: Option<Seq>, conns: Vec<ConnName>) {
         for conn in conns {
-            let wanted = Proof { proof, at };
-            self.post(conn.shard.0, ToShard::Proof(conn, wanted));
+            let wanted = FromHub::Proof(Proof { proof, at });
+            self.post(conn.shard.0, ToShard::Say(conn, wanted));
         }
     }
 
@@ -313,7 +328,7 @@ impl Desk {
             if over.is_in_vain() && over.deadline > now {
                 self.begin_proof(over.ticket, over.deadline, over.tries + 1);
             } else {
-                self.answer(over.ticket, &report(over, end));
+                self.end_proof(over, end);
             }
         }
         let mut ready = Vec::new();

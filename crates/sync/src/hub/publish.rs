@@ -176,6 +176,24 @@ impl Handler for PublishHandler {
     }
 }
 
+/// A publish as version 1 had it, which could not say whether a statement may do
+/// something else at each site.
+pub(super) struct OldPublishHandler;
+
+impl Handler for OldPublishHandler {
+    fn handle(&self, conn: &Conn, message: Inbound<'_>) -> Started {
+        let reason = "version 1 of publishing, but the hub speaks version 2: \
+            run the same release here and there";
+        // A connection that closes meanwhile counts it itself.
+        let _ = reply_error(conn, message.header, Status::Unimplemented, reason);
+        None
+    }
+
+    fn label(&self) -> Label {
+        Label::of("sync publish")
+    }
+}
+
 /// Answers a publish that came in a frame.
 pub(super) fn answer(
     conn: &Conn,

@@ -39,7 +39,7 @@ pub(super) async fn run(sessions: Rc<Sessions>, seat: Rc<Seat>, welcome: Welcome
                 Input::Notice(notice) => session.handle_notice(now, notice),
                 Input::Read(Ok(entries)) => session.handle_read(now, entries),
                 Input::Read(Err(unread)) => session.handle_unread(now, &unread),
-                Input::Proof(proof) => seat.send(FromHub::Proof(proof)),
+                Input::Say(message) => seat.send(message),
             }
         }
         // After the inputs: a proof wants nothing sent before it that is later.

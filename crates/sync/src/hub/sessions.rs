@@ -21,10 +21,12 @@ use waystation_wire::{Header, Status};
 use super::http::Http;
 use super::letters::{Ticket, ToDesk, ToShard, Unable};
 use super::operate::Operation;
-use super::publish::{self, OperateHandler, PartHandler, Parts, PublishHandler, status_of};
+use super::publish::{
+    self, OldPublishHandler, OperateHandler, PartHandler, Parts, PublishHandler, status_of,
+};
 use super::session_task;
 use super::tail::Tail;
-use crate::codec::{DecodeError, FromHub, FromSite, Pieces, Proof, id};
+use crate::codec::{DecodeError, FromHub, FromSite, Pieces, id};
 use crate::limits::{
     HELLO_BYTES_MAX, PROOF_WAIT_MAX, REQUESTS_PER_CONNECTION, SESSION_INPUTS_MAX,
     STATEMENT_HERE_BYTES,
@@ -36,7 +38,8 @@ pub(super) enum Input {
     Message(ToHub),
     Notice(Notice),
     Read(Result<Arc<[Arc<waystation_replica::Entry>]>, waystation_replica::Unread>),
-    Proof(Proof),
+    /// Goes to the site as it is.
+    Say(FromHub),
 }
 
 /// How far a site's connection is.
@@ -197,9 +200,9 @@ impl Sessions {
                     seat.woken.notify_one();
                 }
             }
-            ToShard::Proof(conn, proof) => {
+            ToShard::Say(conn, message) => {
                 if let Some(seat) = self.seat(conn) {
-                    seat.input(Input::Proof(proof));
+                    seat.input(Input::Say(message));
                 }
             }
             ToShard::Published(wait, result) => self.answer(wait, Answer::Published(result)),
@@ -271,6 +274,7 @@ impl Sessions {
         let message = match FromSite::decode(message) {
             Ok(message) => message,
             Err(error @ (DecodeError::Version { .. } | DecodeError::Malformed)) => {
+                tracing::warn!(peer = %seat.conn.peer(), %error, "refused a site");
                 return seat.refuse_told(error.to_string());
             }
         };
@@ -482,10 +486,11 @@ impl Control for Closing {
 
 pub(super) fn router(sessions: &Rc<Sessions>) -> Router {
     let mut router = Router::new();
-    let handlers: [(_, Rc<dyn Handler>); 4] = [
+    let handlers: [(_, Rc<dyn Handler>); 5] = [
         (id::TO_HUB, Rc::new(ToHubHandler(Rc::clone(sessions)))),
         (id::PUBLISH_PART, Rc::new(PartHandler(Rc::clone(sessions)))),
         (id::PUBLISH, Rc::new(PublishHandler(Rc::clone(sessions)))),
+        (id::PUBLISH_1, Rc::new(OldPublishHandler)),
         (id::OPERATE, Rc::new(OperateHandler(Rc::clone(sessions)))),
     ];
     for (message, handler) in handlers {

@@ -46,11 +46,12 @@ struct Recovery<F: Files> {
     found: Found,
 }
 
+/// The log, and up to where it says itself that it was trimmed.
 pub(super) fn open<F: Files>(
     files: F,
     config: LogConfig,
     fresh: Epoch,
-) -> Result<Log<F>, LogError> {
+) -> Result<(Log<F>, Seq), LogError> {
     let (mut numbers, mut spare) = (Vec::new(), Vec::new());
     for name in files.list()? {
         match segment::number_of(&name) {
@@ -75,7 +76,7 @@ pub(super) fn open<F: Files>(
     for number in numbers {
         recovery.open_segment(number, Some(number) == last)?;
     }
-    recovery.check_first()?;
+    let start = recovery.start()?;
     // A crash may have come between a change of names and its sync.
     recovery.files.sync_folder()?;
     let view = View {
@@ -83,17 +84,18 @@ pub(super) fn open<F: Files>(
         segments: recovery.segments,
         end: recovery.end,
     };
-    Ok(Log {
+    let log = Log {
         files: recovery.files,
         config: recovery.config,
         reader: LogReader::new(view),
         sites: recovery.sites,
         found: recovery.found,
-        trimmed: recovery.trimmed,
+        trimmed: recovery.trimmed.max(start),
         spare,
         are_names_synced: true,
         is_failed: false,
-    })
+    };
+    Ok((log, recovery.trimmed))
 }
 
 impl<F: Files> Recovery<F> {
@@ -137,16 +139,16 @@ impl<F: Files> Recovery<F> {
         Ok(())
     }
 
-    /// Segments before the first one are gone by a trim, or are missing.
-    fn check_first(&self) -> Result<(), LogError> {
-        match self.segments.front() {
-            Some(first) if first.after > self.trimmed => Err(LogError::Corrupt {
-                segment: first.number,
-                offset: 0,
-                what: "what comes before it is missing, and was not trimmed",
-            }),
-            _ => Ok(()),
+    /// Where the log begins: segments before that are gone by a trim, or are missing.
+    fn start(&self) -> Result<Seq, LogError> {
+        let Some(first) = self.segments.front() else {
+            return Ok(Seq(0));
+        };
+        let (segment, after) = (first.number, first.after);
+        if after > self.trimmed && self.config.accept_start != Some(after) {
+            return Err(LogError::MissingStart { segment, after });
         }
+        Ok(after)
     }
 
     /// Takes in the batches of a segment; where the last one is.

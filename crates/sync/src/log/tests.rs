@@ -49,6 +49,7 @@ fn config() -> LogConfig {
         segment_bytes: 4096,
         spare_max: 2,
         index_bytes: 512,
+        ..LogConfig::default()
     }
 }
 

@@ -98,6 +98,28 @@ impl SiteTask {
         }
     }
 
+    /// The copy was equal to all others at a sequence: what was skipped up to there is
+    /// repaired. The target knows whether more was skipped since.
+    pub(super) fn found_equal(&self, at: Seq) {
+        if !self.site.view().is_differing {
+            return;
+        }
+        let (lane, inbox) = (Rc::clone(&self.apply), self.inbox());
+        self.shard.spawn(Label::of("sync repair"), async move {
+            match lane.run(move |apply| apply.set_repaired(at)).await {
+                Some(Ok(true)) => {
+                    tracing::info!(%at, "a proof found the copy equal: it differs no more");
+                    // In the order of the lane: a later batch is told of later.
+                    let note = |task: &mut Self| task.site.handle_repaired();
+                    inbox.push(Event::Ask(Box::new(note)));
+                }
+                Some(Ok(false)) => {}
+                Some(Err(error)) => tracing::warn!(%error, "cannot note that the copy is equal"),
+                None => tracing::warn!("cannot note that the copy is equal: too much to do"),
+            }
+        });
+    }
+
     pub(super) fn say(&self, proof: u64, said: ProofSaid) {
         if let Some(link) = &self.link {
             link.send(FromSite::Proof(ProofAnswer { proof, said }));

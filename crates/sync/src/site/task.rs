@@ -220,6 +220,7 @@ impl SiteTask {
             Event::Message(number, message) if self.is_link(number) => match message {
                 FromHub::Core(message) => self.site.handle_message(now, message),
                 FromHub::Proof(proof) => self.want_proof(proof),
+                FromHub::Equal(at) => self.found_equal(at),
             },
             Event::Up(_) | Event::Down(_) | Event::Message(..) => {}
             Event::Ran(ran) => self.ran(ran),

@@ -128,7 +128,7 @@ Examples:
     /// Say that the copy of a site on this machine was put right by hand
     #[command(after_help = "\
 A copy from which an entry was left out counts as differing, and is nobody's donor,
-until it is taken anew or this is said. `sync verify` tells whether it is true.
+until it is taken anew, `sync verify` finds all copies equal, or this is said.
 
 Examples:
   waystation sync repaired room-2 && waystation sync verify")]
@@ -175,6 +175,10 @@ pub(crate) struct HubArgs {
     /// each start of the hub
     #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=8_760))]
     pub(crate) retain_hours: u64,
+    /// Open a log that begins after this entry, and does not say that it was trimmed:
+    /// one that a release trimmed which did not note that
+    #[arg(long, value_name = "SEQ", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) accept_start: Option<u64>,
 }
 
 /// `sync site`.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use waystation_base::Seq;
 use waystation_net::Kind;
 use waystation_replica::SiteName;
 use waystation_service::Attendant;
@@ -20,6 +21,20 @@ use crate::serving;
 /// # Errors
 /// The folder or the address cannot be used.
 pub(super) fn run(args: &HubArgs, config: &Config, as_json: bool) -> Result<(), Failure> {
+    let options = options(args, config)?;
+    let server = HubServer::start(&options).map_err(|error| Failure::Operation(error.into()))?;
+    let signals = serving::catch_signals()?;
+    let attendant = attend(config, &server)?;
+    let address = server.address().to_string();
+    serving::say_ready(&address, &[("epoch", server.epoch().0.into())], as_json);
+    serving::wait(signals);
+    drop(attendant);
+    server.drain();
+    Ok(())
+}
+
+/// What the flags say.
+fn options(args: &HubArgs, config: &Config) -> Result<HubOptions, Faults> {
     let first = SiteName::new(&args.first).map_err(|error| {
         let origin = Origin::Flag("--first");
         let message = error.to_string();
@@ -32,15 +47,8 @@ pub(super) fn run(args: &HubArgs, config: &Config, as_json: bool) -> Result<(), 
     options.hub.lease = Duration::from_hours(args.lease_hours);
     options.hub.retain_bytes_max = args.retain_mib << 20;
     options.hub.retain_age_max = Duration::from_hours(args.retain_hours);
-    let server = HubServer::start(&options).map_err(|error| Failure::Operation(error.into()))?;
-    let signals = serving::catch_signals()?;
-    let attendant = attend(config, &server)?;
-    let address = server.address().to_string();
-    serving::say_ready(&address, &[("epoch", server.epoch().0.into())], as_json);
-    serving::wait(signals);
-    drop(attendant);
-    server.drain();
-    Ok(())
+    options.log.accept_start = args.accept_start.map(Seq);
+    Ok(options)
 }
 
 /// Health, metrics and tasks on `DIR/run/hub-1.sock`, as of every role.
@@ -131,7 +139,53 @@ fn metrics(page: &mut Page, status: &StatusReport) {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
+    use crate::cli::{Cli, Command, SyncCommand};
+    use crate::config::Sources;
+
+    /// What a hub starts with that was called with these flags.
+    fn called(flags: &[&str]) -> HubOptions {
+        let call = ["waystation", "sync", "hub", "--dir", "d"];
+        let cli = Cli::try_parse_from([&call, flags].concat()).unwrap();
+        let Command::Sync(SyncCommand::Hub(args)) = cli.command else {
+            panic!("another command");
+        };
+        let config = Config::load(Sources::default()).unwrap();
+        options(&args, &config).unwrap()
+    }
+
+    /// For how long a site that is away keeps its place was no flag at first, while
+    /// the help of another said that it was for that.
+    #[test]
+    fn a_hub_keeps_for_sites_what_its_flags_say() {
+        let hours = Duration::from_hours;
+        let usual = called(&[]);
+        assert_eq!(
+            (usual.hub.lease, usual.hub.retain_age_max),
+            (hours(1), hours(24))
+        );
+        assert_eq!(usual.hub.retain_bytes_max, 8 << 30);
+        assert_eq!(usual.log.accept_start, None);
+        let flags = [
+            "--lease-hours",
+            "3",
+            "--retain-hours",
+            "5",
+            "--retain-mib",
+            "7",
+        ];
+        let more = ["--first", "east", "--shards", "2", "--accept-start", "9"];
+        let set = called(&[flags, more].concat());
+        assert_eq!(
+            (set.hub.lease, set.hub.retain_age_max),
+            (hours(3), hours(5))
+        );
+        assert_eq!((set.hub.retain_bytes_max, set.shards), (7 << 20, 2));
+        assert_eq!(set.hub.first.as_str(), "east");
+        assert_eq!(set.log.accept_start, Some(Seq(9)));
+    }
 
     /// A capture that stood, with not one write leaving the site, was no figure.
     #[test]

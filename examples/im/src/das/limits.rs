@@ -20,3 +20,6 @@ pub(super) const HUB_WAIT: Duration = Duration::from_secs(2);
 
 /// How often a site that has just started is looked at.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
+
+/// How often one that has all it needs is: it may be told to take its copy anew.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);

@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 
 use serde::de::IgnoredAny;
 use tokio::sync::{broadcast, watch};
-use waystation_base::Seq;
-use waystation_net::Address;
+use waystation_base::{Clock as _, Seq};
+use waystation_net::{Address, MonotonicClock};
 use waystation_replica::{
     ApplyBatch, Holding, LifeId, SiteConfig, SiteName as CopyName, StoreChunk, Verdict,
 };
@@ -20,10 +20,11 @@ use waystation_sync::adapter::{
 use waystation_sync::client::{ClientError, HubClient};
 use waystation_sync::control::{self, Control};
 use waystation_sync::hub::Operation;
+use waystation_sync::progress::{News, Progress};
 use waystation_sync::site::{SiteError, SiteOptions, SiteServer};
 
 use super::arrivals::{Arrival, Row};
-use super::limits::{ARRIVALS_KEPT, HUB_WAIT, LOOK};
+use super::limits::{ARRIVALS_KEPT, HUB_WAIT, LOOK, LOOK_AGAIN};
 use crate::error::Error;
 use crate::role::SiteName;
 
@@ -89,7 +90,7 @@ impl Site {
         let options = SiteOptions::new(config.hub.clone(), SiteConfig::new(core));
         let server = Arc::new(SiteServer::start(options, Arc::new(adapter))?);
         operators.serve(&server)?;
-        let hub = HubClient::start(config.hub.clone())?;
+        let hub = Some(HubClient::start(config.hub.clone())?);
         let (whole, is_whole) = watch::channel(false);
         let (stop, stopped) = channel();
         let keeper = Keeper {
@@ -138,68 +139,71 @@ struct Keeper {
     name: String,
     is_founder: bool,
     server: Arc<SiteServer>,
-    hub: HubClient,
+    /// Until it has the right to write.
+    hub: Option<HubClient>,
     whole: watch::Sender<bool>,
 }
 
 impl Keeper {
-    fn run(self, stopped: &Receiver<()>) {
-        while !self.is_settled() {
-            match stopped.recv_timeout(LOOK) {
+    fn run(mut self, stopped: &Receiver<()>) {
+        let mut progress = Progress::new(MonotonicClock.now());
+        loop {
+            self.look(&mut progress);
+            if let Some(hub) = &self.hub
+                && self.is_settled(hub)
+            {
+                self.hub = None;
+            }
+            let pause = if self.hub.is_some() { LOOK } else { LOOK_AGAIN };
+            match stopped.recv_timeout(pause) {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => return stop(self.server),
             }
         }
-        let Self { server, hub, .. } = self;
-        drop(hub);
-        // Nothing is ever sent: it ends with the sender.
-        let _ = stopped.recv();
-        stop(server);
     }
 
     /// Whether the copy is whole and may be written at the hub, for all that has to
     /// be done here.
-    fn is_settled(&self) -> bool {
-        self.look();
+    fn is_settled(&self, hub: &HubClient) -> bool {
         if !*self.whole.borrow() {
             return false;
         }
-        self.seek_right().unwrap_or_else(|error| {
+        self.seek_right(hub).unwrap_or_else(|error| {
             tracing::debug!(%error, "the hub was not asked for the right to write");
             false
         })
     }
 
-    /// The founder's copy is what all others begin with.
-    fn look(&self) {
-        if *self.whole.borrow() {
-            return;
-        }
-        let is_whole = self.is_founder
-            || match self.server.view() {
-                Ok(view) => matches!(view.holding, Holding::At { .. }),
-                Err(SiteError::Lane) => false,
-                Err(error) => {
-                    tracing::warn!(%error, "the site does not answer");
-                    false
+    /// Tells how a join goes on, and whether the copy is whole. The founder's is what
+    /// all others begin with.
+    fn look(&self, progress: &mut Progress) {
+        let mut is_whole = self.is_founder;
+        match self.server.view() {
+            Ok(view) => {
+                is_whole |= matches!(view.holding, Holding::At { .. });
+                if let Some(News::Joining(joining)) = progress.news(&view, MonotonicClock.now()) {
+                    tracing::info!("joining: {joining}");
                 }
-            };
-        if is_whole {
+            }
+            Err(SiteError::Lane) => {}
+            Err(error) => tracing::warn!(%error, "the site does not answer"),
+        }
+        if is_whole && !*self.whole.borrow() {
             self.whole.send_replace(true);
         }
     }
 
     /// Has the site allowed to write, unless that was ever done: a right that was
     /// taken away is not taken back.
-    fn seek_right(&self) -> Result<bool, ClientError> {
-        let status = self.hub.status(HUB_WAIT)?;
+    fn seek_right(&self, hub: &HubClient) -> Result<bool, ClientError> {
+        let status = hub.status(HUB_WAIT)?;
         let own = status.sites.iter().find(|site| site.name == self.name);
         match own {
             Some(site) if site.grants > 0 => Ok(true),
             Some(_) => {
                 let site = self.name.clone();
                 let grant = Operation::Grant { site };
-                let _: IgnoredAny = self.hub.operate(grant, HUB_WAIT)?;
+                let _: IgnoredAny = hub.operate(grant, HUB_WAIT)?;
                 Ok(true)
             }
             None => Ok(false),
@@ -285,8 +289,8 @@ impl Apply for WatchedApply {
         self.apply.audit()
     }
 
-    fn set_repaired(&mut self) -> Result<(), AdapterError> {
-        self.apply.set_repaired()
+    fn set_repaired(&mut self, through: Seq) -> Result<bool, AdapterError> {
+        self.apply.set_repaired(through)
     }
 
     fn hold(&mut self) -> Result<Option<u64>, AdapterError> {

@@ -195,10 +195,11 @@ impl Apply for HandlerApply {
         lists::audit(&self.connection)
     }
 
-    fn set_repaired(&mut self) -> Result<(), AdapterError> {
+    fn set_repaired(&mut self, through: Seq) -> Result<bool, AdapterError> {
         let state = State::load(&self.connection)?;
         let mut state = state.ok_or(AdapterError::NoPosition)?;
-        state.is_differing = false;
-        Ok(state.store(&self.connection)?)
+        state.is_differing &= lists::is_skipped_after(&self.connection, through)?;
+        state.store(&self.connection)?;
+        Ok(!state.is_differing)
     }
 }

@@ -174,7 +174,8 @@ fn parked_and_skipped_entries_are_kept_and_replayed_with_their_keys() {
     let audit = apply.audit().unwrap();
     let fates: Vec<_> = audit.iter().map(|one| (one.seq.0, one.fate)).collect();
     assert_eq!(fates, [(1, Fate::Replayed), (2, Fate::Skipped)]);
-    apply.set_repaired().unwrap();
+    assert!(!apply.set_repaired(Seq(1)).unwrap());
+    assert!(apply.set_repaired(Seq(u64::MAX)).unwrap());
     assert!(
         !place
             .target()

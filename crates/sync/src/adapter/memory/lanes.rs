@@ -198,9 +198,11 @@ impl Apply for Lane {
         Ok(self.0.lock().audit.clone())
     }
 
-    fn set_repaired(&mut self) -> Result<(), AdapterError> {
-        self.0.lock().is_differing = false;
-        Ok(())
+    fn set_repaired(&mut self, through: Seq) -> Result<bool, AdapterError> {
+        let mut state = self.0.lock();
+        let is_later = |one: &Audited| one.fate == Fate::Skipped && one.seq > through;
+        state.is_differing &= state.audit.iter().any(is_later);
+        Ok(!state.is_differing)
     }
 }
 

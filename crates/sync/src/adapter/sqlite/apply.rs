@@ -340,12 +340,16 @@ impl Apply for SqliteApply {
         lists::audit(&self.connection)
     }
 
-    fn set_repaired(&mut self) -> Result<(), AdapterError> {
-        let repaired = self.transact(None, |_, state| {
-            state.is_differing = false;
+    fn set_repaired(&mut self, through: Seq) -> Result<bool, AdapterError> {
+        let mut is_differing = true;
+        let repaired = self.transact(None, |work, state| {
+            let is_later = lists::is_skipped_after(work.transaction, through);
+            state.is_differing &= is_later.map_err(transient)?;
+            is_differing = state.is_differing;
             Ok(())
         });
-        repaired.map_err(|error| AdapterError::Unavailable(error.error))
+        repaired.map_err(|error| AdapterError::Unavailable(error.error))?;
+        Ok(!is_differing)
     }
 
     fn hold(&mut self) -> Result<Option<u64>, AdapterError> {

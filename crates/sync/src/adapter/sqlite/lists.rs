@@ -127,6 +127,17 @@ pub(in crate::adapter) fn note_replayed(connection: &Connection, seq: Seq) -> ru
     Ok(())
 }
 
+/// Whether an entry after this one was left out.
+pub(in crate::adapter) fn is_skipped_after(
+    connection: &Connection,
+    seq: Seq,
+) -> rusqlite::Result<bool> {
+    let seq = i64::try_from(seq.0).unwrap_or(i64::MAX);
+    let sql = "SELECT EXISTS (SELECT 1 FROM _waystation_audit WHERE seq > ?1 AND fate = ?2)";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_row([seq, SKIPPED], |row| row.get(0))
+}
+
 /// All that was not applied in its turn, in order. Cost: O(bytes).
 pub(in crate::adapter) fn audit(connection: &Connection) -> Result<Vec<Audited>, AdapterError> {
     let sql = "SELECT seq, fate, payload, decider, error, at FROM _waystation_audit ORDER BY seq";

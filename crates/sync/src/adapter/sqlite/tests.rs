@@ -429,7 +429,10 @@ fn parked_and_skipped_entries_are_kept_and_told() {
         .map(|one| (one.seq.0, one.fate))
         .collect();
     assert_eq!(fates, [(1, Fate::Replayed), (2, Fate::Skipped)]);
-    apply.set_repaired().unwrap();
+    // What was repaired is not what was skipped since.
+    assert!(!apply.set_repaired(Seq(1)).unwrap());
+    assert!(target.target.open(LifeId(9)).unwrap().restored.is_differing);
+    assert!(apply.set_repaired(Seq(2)).unwrap());
     let restored = target.target.open(LifeId(9)).unwrap().restored;
     assert!(!restored.is_differing && restored.parked.is_empty());
 }

@@ -90,8 +90,46 @@ fn a_first_segment_that_is_missing_and_was_not_trimmed_is_damage() {
     files.remove(&segment::name_of(2)).unwrap();
     assert!(matches!(
         Log::open(files, tiny(), EPOCH),
-        Err(LogError::Corrupt { segment: 3, .. })
+        Err(LogError::MissingStart { segment: 3, .. })
     ));
+}
+
+/// The story: a release that noted no trims left a folder that the next one called
+/// damaged, and nobody knew what to do with it.
+#[test]
+fn a_log_that_was_trimmed_without_a_note_is_opened_once_its_start_is_accepted() {
+    let files = small();
+    files.remove(&segment::name_of(1)).unwrap();
+    let open = |accept_start| {
+        let config = LogConfig {
+            accept_start,
+            ..tiny()
+        };
+        Log::open(files.clone(), config, EPOCH)
+    };
+    let Err(error @ LogError::MissingStart { segment: 2, after }) = open(None) else {
+        panic!("it is opened");
+    };
+    let said = error.to_string();
+    assert!(
+        said.contains(&format!("accept {after} as its start")),
+        "{said}"
+    );
+    // Whoever means another log opens none.
+    for other in [Seq(0), Seq(after.0 - 1), Seq(after.0 + 1)] {
+        assert!(matches!(
+            open(Some(other)),
+            Err(LogError::MissingStart { .. })
+        ));
+    }
+    let log = open(Some(after)).unwrap();
+    assert_eq!((log.start(), log.end()), (after, Seq(ENTRIES)));
+    // From then on it says so itself.
+    let mut log = open(None).unwrap();
+    let left: Vec<u64> = (after.0 + 1..=ENTRIES).collect();
+    assert_eq!(seqs(&log), left);
+    log.append(&batch(ENTRIES + 1..=ENTRIES + 3, 20)).unwrap();
+    assert_eq!(open(None).unwrap().end(), Seq(ENTRIES + 3));
 }
 
 /// One run of publishes on a disk that fails once. What the log says of the
