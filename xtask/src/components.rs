@@ -78,6 +78,12 @@ pub(crate) const COMPONENTS: &[Component] = &[
         debian_packages: &["redis-server"],
     },
     Component {
+        name: "strace",
+        // What a program asks the system for, as the system sees it.
+        programs: &["strace"],
+        debian_packages: &["strace"],
+    },
+    Component {
         name: "zookeeper",
         // Tests start the server's class themselves; the script shows that it is installed.
         programs: &["zkServer.sh"],

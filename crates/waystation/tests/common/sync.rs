@@ -31,7 +31,12 @@ impl Server {
 
     /// Starts it.
     pub(crate) fn begin(args: &[&str]) -> Self {
-        let mut child = waystation(args).stdout(Stdio::piped()).spawn().unwrap();
+        Self::begin_as(waystation(args))
+    }
+
+    /// Starts what is it in the end.
+    pub(crate) fn begin_as(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let watchdog = Watchdog::over(&child);
         let out = BufReader::new(child.stdout.take().unwrap());
         Self {
@@ -49,6 +54,10 @@ impl Server {
         let ready = line.trim_end().strip_prefix("ready ");
         self.ready = ready.unwrap_or_else(|| panic!("{line:?}")).to_owned();
         self
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends it with a signal: its exit code.
