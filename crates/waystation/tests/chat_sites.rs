@@ -10,6 +10,7 @@ use std::process::Stdio;
 use common::chat::{Chat, look_until};
 use common::load::{goes_on, load_of, size, stop};
 use common::role::Process;
+use common::user::User;
 use common::{run, stderr, stdout, waystation};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -131,6 +132,34 @@ fn what_is_written_at_either_site_is_read_at_both_in_one_order() {
         }
     }
     verify(&chat);
+}
+
+/// Presence has no rows, and is not copied: each site tells of its own users. A user
+/// who is at another site gets messages all the same.
+#[test]
+fn who_is_online_is_told_at_the_site_where_he_is() {
+    let chat = Chat::with_sites("", |_| {});
+    let bob = User::connect(&chat.entry_at("b"), "bob");
+    assert_eq!(bob.logged_in(), [] as [String; 0]);
+    let is_online = |site: &str, asker: &str| {
+        let asked = json!({ "uid": asker, "uids": ["bob"] });
+        let told = chat.ask_at(site, "Presence", &asked);
+        told["users"][0]["online"] == true
+    };
+    // Which Logic is asked goes by who asks.
+    let askers = ["ada", "cyd", "dan", "fay"];
+    look_until("all Logics of his site know him", || {
+        askers.iter().all(|asker| is_online("b", asker))
+    });
+    assert!(!askers.iter().any(|asker| is_online("a", asker)));
+    for asker in askers {
+        send(&chat, "a", asker, "bob", asker);
+        assert_eq!(bob.message(), asker);
+    }
+    bob.leave();
+    look_until("his site knows that he left", || {
+        !askers.iter().any(|asker| is_online("b", asker))
+    });
 }
 
 #[test]
