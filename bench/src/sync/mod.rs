@@ -1,6 +1,7 @@
 //! `bench sync`: publishes, apply, catch-up and join.
 
 mod apply;
+mod capture;
 mod join;
 mod publish;
 mod report;
@@ -15,6 +16,7 @@ use anyhow::{Context as _, Result};
 use crate::machine::Watch;
 use crate::results::{Benchmark, Run};
 use crate::stats::order;
+use capture::Triggers;
 use report::{Applied, Publishes, Report};
 use stores::Store;
 
@@ -38,6 +40,9 @@ pub(crate) struct Args {
     /// Row changes of the catch-up
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
     rows: u64,
+    /// Rows that are inserted, changed and deleted where writes are captured
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+    written: u64,
     /// Size of the file that is joined
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     mib: u64,
@@ -110,6 +115,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         eprintln!("catch-up: round {}", round + 1);
     }
+    for round in 0..args.rounds {
+        for side in order(Triggers::ALL.len(), round as usize) {
+            let rates = capture::writes(Triggers::ALL[side], args.written)?;
+            report.captured[side].push(rates);
+        }
+        eprintln!("captured writes: round {}", round + 1);
+    }
     let donor = join::Donor::new(args.mib)?;
     for round in 0..args.rounds {
         for side in order(2, round as usize) {
@@ -127,10 +139,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let run = Run {
         facts: watch.finish(),
         settings: format!(
-            "--rounds {} --seconds {} --rows {} --mib {} --loads {}",
+            "--rounds {} --seconds {} --rows {} --written {} --mib {} --loads {}",
             args.rounds,
             args.seconds,
             args.rows,
+            args.written,
             args.mib,
             loads.join(",")
         ),

@@ -1,6 +1,7 @@
 //! What was measured, as tables.
 
 use super::Load;
+use super::capture::{Triggers, WRITES};
 use super::publish::Figures;
 use super::stores::Store;
 use crate::figures::{count, figure, spread};
@@ -84,6 +85,8 @@ pub(crate) struct Report {
     pub(crate) applied: Vec<Applied>,
     pub(crate) catch_up: Pair,
     pub(crate) join: Pair,
+    /// Rows a second of each kind of write, round by round, with each kind of triggers.
+    pub(crate) captured: [Vec<[f64; 3]>; Triggers::ALL.len()],
 }
 
 fn cell(summary: Option<Summary>) -> String {
@@ -107,8 +110,39 @@ impl Report {
             ),
             Block::Table("Publish to applied".to_owned(), self.applied_table()),
             Block::Table("Catch-up and join".to_owned(), self.pair_table()),
+            Block::Table(
+                "Captured writes, rows a second".to_owned(),
+                self.captured_table(),
+            ),
             Block::Text(self.verdict()),
         ]
+    }
+
+    fn captured_table(&self) -> Table {
+        let mut table = Table::new(&[
+            ("write", Align::Left),
+            ("not captured", Align::Right),
+            ("captured", Align::Right),
+            ("triggers with NEW.*", Align::Right),
+            ("captured ÷ not", Align::Right),
+            ("captured ÷ NEW.*", Align::Right),
+        ]);
+        for (index, write) in WRITES.into_iter().enumerate() {
+            let rates = |side: usize| -> Vec<f64> {
+                let rounds = self.captured[side].iter();
+                rounds.map(|one| one[index]).collect()
+            };
+            let [plain, ours, said] = [rates(0), rates(1), rates(2)];
+            table.row([
+                write.to_owned(),
+                cell(Summary::of(&plain)),
+                cell(Summary::of(&ours)),
+                cell(Summary::of(&said)),
+                cell_with_spread(Summary::of(&ratios(&ours, &plain))),
+                cell_with_spread(Summary::of(&ratios(&ours, &said))),
+            ]);
+        }
+        table
     }
 
     fn publish_table(&self) -> Table {

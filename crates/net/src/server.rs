@@ -319,7 +319,12 @@ impl Server {
 
     /// Drains: stops accepting, runs the drain hooks, tells peers, lets
     /// handlers end, closes, ends the threads. Blocks for at most the
-    /// configured drain time and a second.
+    /// configured drain time and a second, as long as handlers yield: one that
+    /// waits is dropped then. One that never yields keeps its thread, and this
+    /// call, for as long as it runs: a thread cannot be ended from outside, and
+    /// one that was left behind would go on with what its caller thinks is
+    /// closed. [`Server::blocked`] names such a handler, and whoever needs a
+    /// bound all the same ends the process, as the supervisor of `up` does.
     pub fn drain(mut self) {
         self.stop();
     }
