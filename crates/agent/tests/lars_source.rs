@@ -10,15 +10,16 @@ use tempfile::TempDir;
 use waystation_agent::{Agent, AgentConfig};
 use waystation_client::protocol::hosts;
 use waystation_client::{LarsCaller, Socket, machine_now};
-use waystation_wire::lars::{GetRouteResponse, HostInfo, Message, Scan, scan};
 
 /// For conditions; never reached when all is well.
 const WAIT: Duration = Duration::from_secs(30);
 
+/// The question for the pair 1/1, as every agent of Lars asks it.
+const QUESTION: [u8; 12] = [1, 0, 0, 0, 4, 0, 0, 0, 8, 1, 16, 1];
+
 /// A connection of the agent, seen from its route server.
 struct Server {
     stream: TcpStream,
-    received: Vec<u8>,
 }
 
 impl Server {
@@ -26,48 +27,57 @@ impl Server {
         let (stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(WAIT)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self {
-            stream,
-            received: Vec::new(),
-        }
+        Self { stream }
     }
 
-    /// The next pair that the agent asks for.
-    fn asked(&mut self) -> (i32, i32) {
-        loop {
-            if let Scan::Frame(frame) = scan(&self.received).unwrap() {
-                let message = Message::parse(frame.id, frame.body).unwrap();
-                let length = frame.len();
-                self.received.drain(..length);
-                match message {
-                    Message::GetRouteRequest(ask) => return (ask.modid, ask.cmdid),
-                    other => panic!("{other:?}"),
-                }
-            }
-            let mut piece = [0; 1024];
-            let count = self.stream.read(&mut piece).unwrap();
-            assert!(count > 0, "the agent closed");
-            self.received.extend_from_slice(&piece[..count]);
-        }
+    /// Waits until the agent asks for 1/1.
+    fn asked(&mut self) {
+        let mut bytes = [0; QUESTION.len()];
+        self.stream.read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes, QUESTION);
     }
 
     fn tell(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
+
+    /// The same, and waits until the agent has read all that it was ever told.
+    fn tell_and_wait(&mut self, bytes: &[u8]) {
+        self.tell(bytes);
+        until(|| self.is_read());
+    }
+
+    /// Whether nothing waits on the way to the agent, neither here nor there.
+    fn is_read(&self) -> bool {
+        // Of each end: address, peer's, state, and how many bytes are not
+        // acknowledged yet and how many are not read.
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let ours = format!(":{:04X}", self.stream.local_addr().unwrap().port());
+        let its = format!(":{:04X}", self.stream.peer_addr().unwrap().port());
+        let queues = |from: &str, to: &str| {
+            table.lines().find_map(|line| {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let is_end = words.len() > 4 && words[1].ends_with(from) && words[2].ends_with(to);
+                is_end.then(|| words[4].to_owned())
+            })
+        };
+        let is_sent = queues(&ours, &its).is_some_and(|two| two.starts_with("00000000:"));
+        is_sent && queues(&its, &ours).is_some_and(|two| two.ends_with(":00000000"))
+    }
 }
 
-/// The route of 1/1 with these ports on 200.0.0.1, as a frame.
-fn route(ports: &[u16]) -> Vec<u8> {
-    let hosts = ports
-        .iter()
-        .map(|port| HostInfo::new([200, 0, 0, 1].into(), *port));
-    let message = Message::GetRouteResponse(GetRouteResponse {
-        modid: 1,
-        cmdid: 1,
-        hosts: hosts.collect(),
-    });
-    let mut bytes = Vec::new();
-    message.encode_into(&mut bytes).unwrap();
+/// The route of 1/1 as a frame: 200.0.0.1 with so many ports from 7000 on.
+fn route(hosts: u8) -> Vec<u8> {
+    let mut bytes = vec![2, 0, 0, 0];
+    bytes.extend((4 + 16 * u32::from(hosts)).to_le_bytes());
+    bytes.extend([8, 1, 16, 1]);
+    for number in 0..hosts {
+        // A negative number, which takes ten bytes.
+        let ip = [0x81, 0x80, 0x80, 0xc0, 0xfc, 0xff, 0xff, 0xff, 0xff, 1];
+        bytes.extend([26, 14, 8]);
+        bytes.extend(ip);
+        bytes.extend([16, 0xd8 + number, 0x36]);
+    }
     bytes
 }
 
@@ -103,9 +113,17 @@ impl World {
         lars
     }
 
-    fn until_hosts(&self, count: usize) {
+    /// Waits until these are the hosts.
+    fn until_hosts(&self, count: u8) {
         let caller = self.caller();
-        until(|| caller.reg_init().is_ok_and(|hosts| hosts.len() == count));
+        let at = |number: u8| SocketAddr::from(([200, 0, 0, 1], 7000 + u16::from(number)));
+        let expected: Vec<SocketAddr> = (0..count).map(at).collect();
+        until(|| {
+            caller.reg_init().is_ok_and(|mut hosts| {
+                hosts.sort_unstable();
+                hosts == expected
+            })
+        });
     }
 }
 
@@ -127,24 +145,23 @@ fn answers_and_pushes_may_come_in_any_pieces() {
     let refused = world.caller().get_host();
     assert!(refused.is_err(), "nothing was asked for yet");
     let mut server = Server::accept(&listener);
-    assert_eq!(server.asked(), (1, 1));
-    for cut in 0..=route(&[80, 81, 82, 83]).len() {
-        // Never so much less that the agent doubts it.
-        let ports: Vec<u16> = (80..84 + u16::try_from(cut % 3).unwrap()).collect();
-        let bytes = route(&ports);
-        let (head, tail) = bytes.split_at(cut.min(bytes.len()));
-        server.tell(head);
+    server.asked();
+    for cut in 1..route(4).len() {
+        server.tell(&route(5));
+        world.until_hosts(5);
+        let bytes = route(4);
+        let (head, tail) = bytes.split_at(cut);
+        server.tell_and_wait(head);
         server.tell(tail);
-        world.until_hosts(ports.len());
+        world.until_hosts(4);
     }
     // Byte by byte, two at once, and what is none of its business.
-    let ports: Vec<u16> = (80..89).collect();
-    for byte in route(&ports[..7]) {
+    for byte in route(7) {
         server.tell(&[byte]);
     }
     world.until_hosts(7);
     let unknown = [99, 0, 0, 0, 1, 0, 0, 0, 7];
-    server.tell(&[&unknown[..], &route(&ports[..8]), &route(&ports)].concat());
+    server.tell(&[&unknown[..], &route(8), &route(9)].concat());
     world.until_hosts(9);
 }
 
@@ -164,23 +181,23 @@ fn a_server_that_refuses_closes_or_talks_nonsense_is_tried_again() {
     let listener = TcpListener::bind(at).unwrap();
     for _ in 0..3 {
         let mut server = Server::accept(&listener);
-        assert_eq!(server.asked(), (1, 1));
+        server.asked();
         // Closed, with half a frame said.
-        server.tell(&route(&[80])[..5]);
+        server.tell(&route(1)[..5]);
     }
     let mut server = Server::accept(&listener);
     server.asked();
     server.tell(&[2, 0, 0, 0, 255, 255, 255, 255]);
     let mut server = Server::accept(&listener);
     server.asked();
-    server.tell(&route(&[80, 81]));
+    server.tell(&route(2));
     world.until_hosts(2);
     // It is gone: what is known stays, and it is asked for all again.
     drop(server);
     world.until_hosts(2);
     let mut server = Server::accept(&listener);
-    assert_eq!(server.asked(), (1, 1));
-    server.tell(&route(&[80, 81, 82]));
+    server.asked();
+    server.tell(&route(3));
     world.until_hosts(3);
 }
 
@@ -193,12 +210,12 @@ fn a_route_is_asked_for_again_at_the_age_that_the_settings_say() {
     let world = World::with(at, |config| config.lars_refresh = Duration::from_secs(1));
     let _not_yet = world.caller().get_host();
     let mut server = Server::accept(&listener);
-    assert_eq!(server.asked(), (1, 1));
-    server.tell(&route(&[7000]));
+    server.asked();
+    server.tell(&route(1));
     world.until_hosts(1);
     // Nothing is pushed.
-    assert_eq!(server.asked(), (1, 1));
-    server.tell(&route(&[7000, 7001]));
+    server.asked();
+    server.tell(&route(2));
     world.until_hosts(2);
 }
 
@@ -211,8 +228,8 @@ fn a_silent_server_is_left_and_its_routes_are_called_kept() {
     let world = World::with(at, |config| config.lars_refresh = Duration::from_secs(1));
     let _not_yet = world.caller().get_host();
     let mut server = Server::accept(&listener);
-    assert_eq!(server.asked(), (1, 1));
-    server.tell(&route(&[7000]));
+    server.asked();
+    server.tell(&route(1));
     world.until_hosts(1);
     let origin = || {
         let mut socket = Socket::connect(world.agent.socket(), WAIT).unwrap();
@@ -222,10 +239,10 @@ fn a_silent_server_is_left_and_its_routes_are_called_kept() {
     until(|| origin() == "live");
     // From here on it says nothing, and its connection stays.
     let mut next = Server::accept(&listener);
-    assert_eq!(next.asked(), (1, 1));
+    next.asked();
     assert_eq!(origin(), "kept");
     assert_eq!(world.caller().get_route().unwrap().len(), 1);
-    next.tell(&route(&[7000, 7001]));
+    next.tell(&route(2));
     world.until_hosts(2);
     until(|| origin() == "live");
     drop(server);

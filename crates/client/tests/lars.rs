@@ -103,6 +103,30 @@ fn only_the_answer_to_the_question_is_one() {
     answered.join().unwrap();
 }
 
+/// A datagram is whole or nothing: a part of an answer is none.
+#[test]
+fn an_answer_that_was_cut_anywhere_is_none() {
+    let (socket, caller) = agent();
+    let answered = std::thread::spawn(move || {
+        let (question, from) = receive(&socket);
+        let whole = datagram(5, &found(question[9]));
+        for cut in 0..=whole.len() {
+            socket.send_to(&whole[..cut], from).unwrap();
+        }
+        let (question, from) = receive(&socket);
+        assert_eq!(question, datagram(7, &[0x08, 1, 0x10, 3]));
+        let body = [&[0x08, 1, 0x10, 3, 0x1a, 8][..], &HOST].concat();
+        let whole = datagram(8, &body);
+        for cut in 0..=whole.len() {
+            socket.send_to(&whole[..cut], from).unwrap();
+        }
+    });
+    let host: SocketAddr = "10.0.0.1:7000".parse().unwrap();
+    assert_eq!(caller.get_host().unwrap(), host);
+    assert_eq!(caller.get_route().unwrap(), [host]);
+    answered.join().unwrap();
+}
+
 #[test]
 fn routes_and_reports_have_the_golden_bytes() {
     let (socket, caller) = agent();

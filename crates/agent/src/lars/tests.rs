@@ -163,6 +163,48 @@ fn a_large_route_is_told_in_parts_that_take_turns() {
     assert_eq!(get_host(&mut pairs, 0, -5).retcode, 0);
 }
 
+/// -5, which takes ten bytes.
+const MODID: [u8; 10] = [0xfb, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
+
+/// 200.0.0.1:7000, as a field with that number before it.
+const HOST: [u8; 15] = [
+    14, 8, 0x81, 0x80, 0x80, 0xc0, 0xfc, 0xff, 0xff, 0xff, 0xff, 1, 16, 0xd8, 0x36,
+];
+
+/// A datagram is whole or nothing: what was cut on its way is not answered, and
+/// counts for no host.
+#[test]
+fn answers_have_the_golden_bytes_and_parts_of_questions_have_none() {
+    let mut pairs = pairs(1);
+    let whose = [&MODID[..], &[24, 7]].concat();
+    let get_host = [&[4, 0, 0, 0, 15, 0, 0, 0, 8, 9, 16], &whose[..]].concat();
+    let host = [&[5, 0, 0, 0, 31, 0, 0, 0, 8, 9, 16], &whose[..], &[42], &HOST].concat();
+    let whose = [&[8], &MODID[..], &[16, 7]].concat();
+    let get_route = [&[7, 0, 0, 0, 13, 0, 0, 0], &whose[..]].concat();
+    let route = [&[8, 0, 0, 0, 29, 0, 0, 0], &whose[..], &[26], &HOST].concat();
+    let failed = [
+        &[6, 0, 0, 0, 31, 0, 0, 0],
+        &whose[..],
+        &[26],
+        &HOST[..],
+        &[32, 2],
+    ]
+    .concat();
+    let mut dropped = 0;
+    for (said, answer) in [(get_host, host), (get_route, route), (failed, Vec::new())] {
+        let mut out = Vec::new();
+        for cut in 0..said.len() {
+            pairs.handle(at(0), &said[..cut], &mut out);
+            assert!(out.is_empty(), "cut at {cut}: {out:?}");
+            dropped += 1;
+        }
+        assert_eq!(pairs.counters.reports, 0);
+        pairs.handle(at(0), &said, &mut out);
+        assert_eq!(out, answer);
+    }
+    assert_eq!((pairs.counters.dropped, pairs.counters.reports), (dropped, 1));
+}
+
 #[test]
 fn noise_is_dropped_and_counted() {
     let mut pairs = pairs(1);
