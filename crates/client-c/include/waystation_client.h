@@ -65,6 +65,20 @@ typedef struct waystation_host {
   uint64_t pick;
 } waystation_host;
 
+// Where a host is.
+typedef struct waystation_address {
+  // `IP:PORT`, with a zero at the end.
+  char text[WAYSTATION_ADDRESS_LEN];
+} waystation_address;
+
+// What a reply told of its host's load. With zeros it told nothing.
+typedef struct waystation_load {
+  // Requests that the host works on.
+  uint32_t in_flight;
+  // The median time of its recent answers, in microseconds.
+  uint32_t latency_us;
+} waystation_load;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -121,6 +135,29 @@ enum waystation_status waystation_pick_by(struct waystation_caller *caller,
                                           uint64_t key,
                                           struct waystation_host *host);
 
+// Writes the addresses of all hosts of the service to `addresses`, `room` of them at
+// most, whether they may be picked or not, and to `count` how many there are, which
+// may be more than there is room for. It waits as a pick does. Cost: O(hosts).
+//
+// # Safety
+// `caller` is one of ours, which no other thread uses at the time, or null; so many
+// addresses may be written as there is room for, or `addresses` is null; `count` may
+// be written, or is null.
+enum waystation_status waystation_get_route(struct waystation_caller *caller,
+                                            struct waystation_address *addresses,
+                                            size_t room,
+                                            size_t *count);
+
+// As `waystation_get_route`, to be called before the first pick: it asks until there
+// is a host, three times with pauses of 50 ms. There may still be none.
+//
+// # Safety
+// As for `waystation_get_route`.
+enum waystation_status waystation_reg_init(struct waystation_caller *caller,
+                                           struct waystation_address *addresses,
+                                           size_t room,
+                                           size_t *count);
+
 // Tells how the call to `host` ended, a `waystation_end`, after `latency_ns` from its pick, or 0 when
 // it was not timed. A pick is reported once; more is ignored.
 //
@@ -131,6 +168,17 @@ enum waystation_status waystation_report(struct waystation_caller *caller,
                                          const struct waystation_host *host,
                                          int end,
                                          uint64_t latency_ns);
+
+// As `waystation_report`, with what the reply told of the host's load, by which the
+// agent's policy compares hosts; null when it told nothing.
+//
+// # Safety
+// As for `waystation_report`; `load` may be read, or is null.
+enum waystation_status waystation_report_load(struct waystation_caller *caller,
+                                              const struct waystation_host *host,
+                                              int end,
+                                              uint64_t latency_ns,
+                                              const struct waystation_load *load);
 
 // Why the last function of this caller failed: a text that is good until the
 // next, empty for null.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use waystation_balance::{CallEnd, Load};
 use waystation_client::{Caller, CallerConfig, Error, LarsCaller, PickedHost, Source};
+use waystation_membership::Address;
 
 use crate::picks::Picks;
 
@@ -85,6 +86,24 @@ pub struct waystation_host {
     pub source: c_int,
     /// Names the pick when it is reported.
     pub pick: u64,
+}
+
+/// What a reply told of its host's load. With zeros it told nothing.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct waystation_load {
+    /// Requests that the host works on.
+    pub in_flight: u32,
+    /// The median time of its recent answers, in microseconds.
+    pub latency_us: u32,
+}
+
+/// Where a host is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct waystation_address {
+    /// `IP:PORT`, with a zero at the end.
+    pub text: [c_char; WAYSTATION_ADDRESS_LEN],
 }
 
 /// The version of this library: a text that is never freed.
@@ -231,11 +250,73 @@ unsafe fn pick(
             unsafe { host.write(told) };
             waystation_status::Ok
         }
-        Err(error @ (Error::Refused { .. } | Error::Miss(_))) => {
-            one.failed(waystation_status::NoHost, &error.to_string())
-        }
-        Err(error) => one.failed(waystation_status::NoAgent, &error.to_string()),
+        Err(error) => one.refused(&error),
     }
+}
+
+/// Writes the addresses of all hosts of the service to `addresses`, `room` of them at
+/// most, whether they may be picked or not, and to `count` how many there are, which
+/// may be more than there is room for. It waits as a pick does. Cost: O(hosts).
+///
+/// # Safety
+/// `caller` is one of ours, which no other thread uses at the time, or null; so many
+/// addresses may be written as there is room for, or `addresses` is null; `count` may
+/// be written, or is null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn waystation_get_route(
+    caller: *mut waystation_caller,
+    addresses: *mut waystation_address,
+    room: usize,
+    count: *mut usize,
+) -> waystation_status {
+    // SAFETY: as the caller promises.
+    unsafe { route(caller, addresses, room, count, Caller::get_route) }
+}
+
+/// As `waystation_get_route`, to be called before the first pick: it asks until there
+/// is a host, three times with pauses of 50 ms. There may still be none.
+///
+/// # Safety
+/// As for `waystation_get_route`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn waystation_reg_init(
+    caller: *mut waystation_caller,
+    addresses: *mut waystation_address,
+    room: usize,
+    count: *mut usize,
+) -> waystation_status {
+    // SAFETY: as the caller promises.
+    unsafe { route(caller, addresses, room, count, Caller::reg_init) }
+}
+
+/// # Safety
+/// As for `waystation_get_route`.
+unsafe fn route(
+    caller: *mut waystation_caller,
+    addresses: *mut waystation_address,
+    room: usize,
+    count: *mut usize,
+    ask: impl FnOnce(&mut Caller) -> Result<Vec<Address>, Error>,
+) -> waystation_status {
+    // SAFETY: as the caller promises.
+    let Some(one) = (unsafe { caller.as_mut() }) else {
+        return waystation_status::BadArgument;
+    };
+    if count.is_null() || (addresses.is_null() && room > 0) {
+        return one.failed(waystation_status::BadArgument, "nowhere to write to");
+    }
+    let found = match ask(&mut one.caller) {
+        Ok(found) => found,
+        Err(error) => return one.refused(&error),
+    };
+    for (place, host) in found.iter().take(room).enumerate() {
+        let text = address(&host.to_string());
+        // SAFETY: there is room for it, as the caller promises.
+        unsafe { addresses.add(place).write(waystation_address { text }) };
+    }
+    // SAFETY: it is not null, and may be written as the caller promises.
+    unsafe { count.write(found.len()) };
+    waystation_status::Ok
 }
 
 /// Tells how the call to `host` ended, a `waystation_end`, after `latency_ns` from its pick, or 0 when
@@ -252,7 +333,24 @@ pub unsafe extern "C" fn waystation_report(
     latency_ns: u64,
 ) -> waystation_status {
     // SAFETY: as the caller promises.
-    let (one, host) = unsafe { (caller.as_mut(), host.as_ref()) };
+    unsafe { waystation_report_load(caller, host, end, latency_ns, std::ptr::null()) }
+}
+
+/// As `waystation_report`, with what the reply told of the host's load, by which the
+/// agent's policy compares hosts; null when it told nothing.
+///
+/// # Safety
+/// As for `waystation_report`; `load` may be read, or is null.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn waystation_report_load(
+    caller: *mut waystation_caller,
+    host: *const waystation_host,
+    end: c_int,
+    latency_ns: u64,
+    load: *const waystation_load,
+) -> waystation_status {
+    // SAFETY: as the caller promises.
+    let (one, host, load) = unsafe { (caller.as_mut(), host.as_ref(), load.as_ref()) };
     let (Some(one), Some(host)) = (one, host) else {
         return waystation_status::BadArgument;
     };
@@ -263,7 +361,11 @@ pub unsafe extern "C" fn waystation_report(
         return one.failed(waystation_status::BadArgument, "the pick has ended");
     };
     let latency = (latency_ns > 0).then(|| Duration::from_nanos(latency_ns));
-    one.caller.report(&picked, end, latency, Load::default());
+    let load = load.map_or_else(Load::default, |load| Load {
+        in_flight: load.in_flight,
+        latency_us: load.latency_us,
+    });
+    one.caller.report(&picked, end, latency, load);
     waystation_status::Ok
 }
 
@@ -292,6 +394,14 @@ pub unsafe extern "C" fn waystation_caller_free(caller: *mut waystation_caller) 
 }
 
 impl waystation_caller {
+    fn refused(&mut self, error: &Error) -> waystation_status {
+        let status = match error {
+            Error::Refused { .. } | Error::Miss(_) => waystation_status::NoHost,
+            _ => waystation_status::NoAgent,
+        };
+        self.failed(status, &error.to_string())
+    }
+
     fn failed(&mut self, status: waystation_status, error: &str) -> waystation_status {
         // A text with a zero in it is cut there.
         let text: Vec<u8> = error.bytes().take_while(|&byte| byte != 0).collect();

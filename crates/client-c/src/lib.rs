@@ -21,7 +21,7 @@
 //! waystation_caller_free(caller);
 //! ```
 //!
-//! It leaves out calls themselves, and listing hosts.
+//! It leaves out calls themselves, and what is known of each host.
 
 #![allow(
     non_camel_case_types,
@@ -32,8 +32,9 @@ mod ffi;
 mod picks;
 
 pub use ffi::{
-    WAYSTATION_ADDRESS_LEN, waystation_caller, waystation_caller_clone, waystation_caller_free,
-    waystation_caller_new, waystation_caller_use_lars, waystation_end, waystation_error,
-    waystation_host, waystation_pick, waystation_pick_by, waystation_report, waystation_source,
-    waystation_source_name, waystation_status, waystation_version,
+    WAYSTATION_ADDRESS_LEN, waystation_address, waystation_caller, waystation_caller_clone,
+    waystation_caller_free, waystation_caller_new, waystation_caller_use_lars, waystation_end,
+    waystation_error, waystation_get_route, waystation_host, waystation_load, waystation_pick,
+    waystation_pick_by, waystation_reg_init, waystation_report, waystation_report_load,
+    waystation_source, waystation_source_name, waystation_status, waystation_version,
 };

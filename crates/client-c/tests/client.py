@@ -8,6 +8,10 @@ socket, first_port, *hosts = sys.argv[1:]
 assert waystation.version(), "it has a version"
 
 caller = waystation.Caller("pay", socket)
+assert sorted(caller.reg_init()) == sorted(hosts), caller.reg_init()
+assert sorted(caller.get_route()) == sorted(hosts), caller.get_route()
+for _ in range(200):
+    caller.pick().report(waystation.End.OK, load=(7, 900))
 seen = set()
 for _ in range(200):
     with caller.pick() as host:
@@ -30,6 +34,12 @@ failed.report(waystation.End.OK)
 
 try:
     waystation.Caller("nobody", socket).pick()
+except waystation.NoHost as error:
+    assert "nobody" in str(error), error
+else:
+    raise AssertionError("nobody offers it")
+try:
+    waystation.Caller("nobody", socket).get_route()
 except waystation.NoHost as error:
     assert "nobody" in str(error), error
 else:

@@ -6,12 +6,18 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use waystation_agent::{Agent, AgentConfig};
 use waystation_base::ServiceName;
+use waystation_client::Socket;
+use waystation_client::protocol::hosts;
 use waystation_membership::{Instance, InstanceId, LarsPair, Owner};
 use waystation_registry::instance_to_json;
 use waystation_test_process::component;
+
+/// For conditions; never reached when all is well.
+const WAIT: Duration = Duration::from_secs(30);
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 const HOSTS: [&str; 2] = ["127.0.0.1:9001", "127.0.0.1:9002"];
@@ -57,13 +63,31 @@ impl World {
             "pay",
             self.agent.socket(),
         ));
-        let end = waystation_client::machine_now() + std::time::Duration::from_secs(30);
+        let end = waystation_client::machine_now() + WAIT;
         while caller.pick().is_err() {
             assert!(
                 waystation_client::machine_now() < end,
                 "the agent knows no hosts"
             );
-            std::thread::park_timeout(std::time::Duration::from_millis(5));
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until the agent has heard of such a load.
+    fn until_load(&self, in_flight: u32, latency_us: u32) {
+        let told = (in_flight, latency_us);
+        let end = waystation_client::machine_now() + WAIT;
+        loop {
+            let mut socket = Socket::connect(self.agent.socket(), WAIT).unwrap();
+            let (known, _) = hosts("pay", |request| Ok(socket.ask(request)?.0)).unwrap();
+            let mut loads = known
+                .iter()
+                .map(|host| (host.reported_in_flight, host.reported_latency_us));
+            if loads.any(|load| load == told) {
+                return;
+            }
+            assert!(waystation_client::machine_now() < end, "{known:?}");
+            std::thread::park_timeout(Duration::from_millis(5));
         }
     }
 
@@ -131,6 +155,8 @@ fn needs_cc_a_program_in_c_picks_and_reports() {
         .env("LD_LIBRARY_PATH", libraries())
         .output();
     is_done(&run.unwrap());
+    // What servers told of themselves.
+    world.until_load(7, 900);
 }
 
 #[test]
@@ -152,6 +178,7 @@ fn needs_python_a_program_in_python_picks_and_reports() {
         )
         .output();
     is_done(&run.unwrap());
+    world.until_load(7, 900);
 }
 
 /// A function was changed, and C programs went on calling the old one.

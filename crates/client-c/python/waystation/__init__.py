@@ -45,6 +45,14 @@ class End(enum.IntEnum):
     CANCELLED = 5
 
 
+class _Load(ctypes.Structure):
+    _fields_ = [("in_flight", ctypes.c_uint32), ("latency_us", ctypes.c_uint32)]
+
+
+class _Address(ctypes.Structure):
+    _fields_ = [("text", ctypes.c_char * 128)]
+
+
 class _Host(ctypes.Structure):
     _fields_ = [
         ("address", ctypes.c_char * 128),
@@ -59,6 +67,7 @@ def _load():
     library = ctypes.CDLL(path)
     caller = ctypes.c_void_p
     host = ctypes.POINTER(_Host)
+    route = [caller, ctypes.POINTER(_Address), ctypes.c_size_t, ctypes.POINTER(ctypes.c_size_t)]
     for name, result, arguments in [
         ("waystation_version", ctypes.c_char_p, []),
         ("waystation_source_name", ctypes.c_char_p, [ctypes.c_int]),
@@ -71,7 +80,13 @@ def _load():
         ),
         ("waystation_pick", ctypes.c_int, [caller, host]),
         ("waystation_pick_by", ctypes.c_int, [caller, ctypes.c_uint64, host]),
-        ("waystation_report", ctypes.c_int, [caller, host, ctypes.c_int, ctypes.c_uint64]),
+        ("waystation_get_route", ctypes.c_int, route),
+        ("waystation_reg_init", ctypes.c_int, route),
+        (
+            "waystation_report_load",
+            ctypes.c_int,
+            [caller, host, ctypes.c_int, ctypes.c_uint64, ctypes.POINTER(_Load)],
+        ),
         ("waystation_error", ctypes.c_char_p, [caller]),
         ("waystation_caller_free", None, [caller]),
     ]:
@@ -82,6 +97,12 @@ def _load():
 
 
 _library = _load()
+
+
+def _check(status, error):
+    if status != 0:
+        kind = {1: NoHost, 2: NoAgent}.get(status, WaystationError)
+        raise kind(error.decode())
 
 
 def version():
@@ -101,10 +122,14 @@ class Host:
         #: Which way the pick went: ``segment``, ``socket``, ``udp`` or ``kept``.
         self.source = _library.waystation_source_name(told.source).decode()
 
-    def report(self, end=End.OK):
-        """Tell how the call ended. What comes after the first time is ignored."""
+    def report(self, end=End.OK, load=None):
+        """Tell how the call ended. What comes after the first time is ignored.
+
+        ``load`` is what the reply told of the host: (requests in flight, median time of
+        its recent answers in microseconds). The agent's policy compares hosts by it.
+        """
         latency = time.monotonic_ns() - self._began
-        self._caller._report(self._told, end, latency)
+        self._caller._report(self._told, end, latency, load or (0, 0))
 
     def __enter__(self):
         return self
@@ -154,14 +179,41 @@ class Caller:
             else:
                 status = _library.waystation_pick_by(self._caller, key, ctypes.byref(told))
             error = _library.waystation_error(self._caller) if status else b""
-        if status == 0:
-            return Host(self, told, time.monotonic_ns())
-        kind = {1: NoHost, 2: NoAgent}.get(status, WaystationError)
-        raise kind(error.decode())
+        _check(status, error)
+        return Host(self, told, time.monotonic_ns())
 
-    def _report(self, told, end, latency):
+    def get_route(self):
+        """The addresses of all hosts of the service, whether they may be picked or not.
+
+        Raises NoHost or NoAgent.
+        """
+        return self._route(_library.waystation_get_route)
+
+    def reg_init(self):
+        """As ``get_route``, to be called before the first pick: it asks until there is a
+        host, three times with pauses of 50 ms. There may still be none.
+        """
+        return self._route(_library.waystation_reg_init)
+
+    def _route(self, ask):
+        room = 64
+        while True:
+            addresses = (_Address * room)()
+            count = ctypes.c_size_t()
+            with self._lock:
+                status = ask(self._caller, addresses, room, ctypes.byref(count))
+                error = _library.waystation_error(self._caller) if status else b""
+            _check(status, error)
+            if count.value <= room:
+                return [one.text.decode() for one in addresses[: count.value]]
+            # There may be one more by then.
+            room = count.value + 8
+
+    def _report(self, told, end, latency, load):
         with self._lock:
-            _library.waystation_report(self._caller, ctypes.byref(told), int(end), latency)
+            _library.waystation_report_load(
+                self._caller, ctypes.byref(told), int(end), latency, ctypes.byref(_Load(*load))
+            )
 
     def close(self):
         """Let go of what the agent gave. The caller is of no use afterwards."""
