@@ -6,10 +6,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{LarsAgent, address, admin, config, until};
+use common::{DatabaseWorld, admin, asked, until};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
-use waystation_route::{PatchForm, RouteForm, RouteServer};
+use waystation_route::{PatchForm, RouteConfig, RouteForm, RouteServer};
 use waystation_test_process::MariaDb;
 
 /// A database that Lars has used: its tables, as its own programs make them.
@@ -27,23 +27,11 @@ INSERT INTO RouteData (modid, cmdid, serverip, serverport) VALUES
     (1, 1, 167772161, 80), (1, 1, 167772162, 80), (4294967291, 7, 3355443201, 80);
 ";
 
-/// One server for the tests of this file, which run one after another in it.
-struct World {
-    database: MariaDb,
-    folder: tempfile::TempDir,
-    runtime: tokio::runtime::Runtime,
-}
+type World = DatabaseWorld<MariaDb>;
 
 impl World {
     fn new() -> Option<Self> {
-        let world = Self {
-            database: MariaDb::start(&[])?,
-            folder: tempfile::tempdir().unwrap(),
-            runtime: tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap(),
-        };
+        let world = Self::of(MariaDb::start(&[])?);
         world.run_in("", "CREATE DATABASE lars");
         Some(world)
     }
@@ -72,24 +60,9 @@ impl World {
         })
     }
 
-    fn serve(
-        &self,
-        name: &str,
-        change: impl FnOnce(&mut waystation_route::RouteConfig),
-    ) -> RouteServer {
-        let url = self.database.url("lars").parse().unwrap();
-        let mut config = config(&self.folder.path().join(name), url);
-        // What is noticed is noticed by what the tables say.
-        config.reload = Duration::from_hours(1);
-        change(&mut config);
-        RouteServer::start(config).unwrap()
+    fn serve(&self, name: &str, change: impl FnOnce(&mut RouteConfig)) -> RouteServer {
+        self.serve_at(&self.database.url("lars"), name, change)
     }
-}
-
-fn asked(server: &RouteServer, modid: i32, cmdid: i32) -> LarsAgent {
-    let mut agent = LarsAgent::connect(address(server));
-    agent.ask(modid, cmdid);
-    agent
 }
 
 #[test]

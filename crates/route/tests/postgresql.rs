@@ -6,27 +6,16 @@ mod common;
 
 use std::time::Duration;
 
-use common::{LarsAgent, address, admin, config, until};
+use common::{DatabaseWorld, admin, asked, until};
 use tokio_postgres::NoTls;
 use waystation_route::{PatchForm, RouteForm, RouteServer};
 use waystation_test_process::Postgres;
 
-struct World {
-    database: Postgres,
-    folder: tempfile::TempDir,
-    runtime: tokio::runtime::Runtime,
-}
+type World = DatabaseWorld<Postgres>;
 
 impl World {
     fn new() -> Option<Self> {
-        Some(Self {
-            database: Postgres::start()?,
-            folder: tempfile::tempdir().unwrap(),
-            runtime: tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap(),
-        })
+        Some(Self::of(Postgres::start()?))
     }
 
     /// Runs statements, as an operator's program does.
@@ -43,19 +32,10 @@ impl World {
 
     /// A server that hears of changes by notification or not at all.
     fn serve(&self, name: &str) -> RouteServer {
-        let url = self.database.url("postgres").parse().unwrap();
-        let mut config = config(&self.folder.path().join(name), url);
-        config.poll = Duration::from_hours(1);
-        config.reload = Duration::from_hours(1);
-        config.first_wait = Duration::from_millis(200).max(config.first_wait);
-        RouteServer::start(config).unwrap()
+        self.serve_at(&self.database.url("postgres"), name, |config| {
+            config.poll = Duration::from_hours(1);
+        })
     }
-}
-
-fn asked(server: &RouteServer, modid: i32, cmdid: i32) -> LarsAgent {
-    let mut agent = LarsAgent::connect(address(server));
-    agent.ask(modid, cmdid);
-    agent
 }
 
 #[test]

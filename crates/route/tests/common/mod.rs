@@ -56,6 +56,46 @@ pub fn admin(server: &RouteServer) -> AdminClient {
     AdminClient::new(address(server))
 }
 
+/// A database server with routes in it, and what a test needs around it.
+pub struct DatabaseWorld<D> {
+    pub database: D,
+    pub folder: tempfile::TempDir,
+    /// For programs that are none of ours.
+    pub runtime: tokio::runtime::Runtime,
+}
+
+impl<D> DatabaseWorld<D> {
+    pub fn of(database: D) -> Self {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        Self {
+            database,
+            folder: tempfile::tempdir().unwrap(),
+            runtime: builder.enable_all().build().unwrap(),
+        }
+    }
+
+    /// A route server with a folder of this name, on the database at this URL. It
+    /// never reads all again: what is noticed is noticed by what the database says.
+    pub fn serve_at(
+        &self,
+        url: &str,
+        name: &str,
+        change: impl FnOnce(&mut RouteConfig),
+    ) -> RouteServer {
+        let mut config = config(&self.folder.path().join(name), url.parse().unwrap());
+        config.reload = Duration::from_hours(1);
+        change(&mut config);
+        RouteServer::start(config).unwrap()
+    }
+}
+
+/// An agent of Lars that has asked for a pair.
+pub fn asked(server: &RouteServer, modid: i32, cmdid: i32) -> LarsAgent {
+    let mut agent = LarsAgent::connect(address(server));
+    agent.ask(modid, cmdid);
+    agent
+}
+
 /// An agent of Lars, as far as its route server sees it.
 pub struct LarsAgent {
     stream: TcpStream,
