@@ -59,6 +59,7 @@ pub struct Directory {
     outputs: VecDeque<Output>,
     /// When the directory was last called, to see its own stalls.
     called_at: Moment,
+    steps: u64,
 }
 
 impl Directory {
@@ -79,6 +80,7 @@ impl Directory {
             dirty: BTreeSet::new(),
             outputs: VecDeque::new(),
             called_at: now,
+            steps: 0,
         }
     }
 
@@ -380,6 +382,12 @@ impl Directory {
     /// The lease of an id.
     pub fn lease(&self, id: &InstanceId) -> Option<&Lease> {
         self.leases.get(id)
+    }
+
+    /// Changes and watchers that it has looked at to publish, since it began: what
+    /// that comes to, whatever the machine.
+    pub const fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// The version of the latest change.

@@ -141,6 +141,7 @@ pub struct Follower {
     suspect_until: Moment,
     services: BTreeMap<ServiceName, Followed>,
     outputs: VecDeque<FollowerOutput>,
+    steps: u64,
 }
 
 impl Follower {
@@ -154,6 +155,7 @@ impl Follower {
             suspect_until: Moment::ZERO,
             services: BTreeMap::new(),
             outputs: VecDeque::new(),
+            steps: 0,
         }
     }
 
@@ -223,6 +225,7 @@ impl Follower {
                     return self.resync(&delta.service);
                 };
                 let mut source = (*followed.source).clone();
+                self.steps += source.instances.len() as u64;
                 match source.apply(delta) {
                     Ok(()) if followed.is_fresh => {
                         // What was there before was looked at when it came.
@@ -293,6 +296,12 @@ impl Follower {
         self.services.get(service).map(|one| &one.shown)
     }
 
+    /// Instances that it has looked at for pushes since it began: what that comes
+    /// to, whatever the machine.
+    pub const fn steps(&self) -> u64 {
+        self.steps
+    }
+
     /// Whether the source can be talked to.
     pub const fn is_connected(&self) -> bool {
         self.is_connected
@@ -339,6 +348,7 @@ impl Follower {
         let kept_before = followed.guard.kept();
         let is_suspect = now < self.suspect_until;
         let shown = &followed.shown.instances;
+        self.steps += (shown.len() + removed.len()) as u64;
         (followed.guard).observe(now, &self.config, is_suspect, shown, &source, removed);
         followed.source = source;
         followed.is_fresh = true;
@@ -375,6 +385,7 @@ impl Follower {
             removed.any(|(one, why)| one == id && *why == Removal::Deregistered)
         };
         let before = followed.shown.instances.keys();
+        self.steps += before.len() as u64;
         let gone = before.filter(|id| !view.instances.contains_key(*id));
         let lapsed = gone.filter(|id| !has_left(id)).cloned().collect();
         followed.shown = view;

@@ -44,9 +44,16 @@ pub struct Merge {
     pairs_of: BTreeMap<ServiceName, BTreeSet<LarsPair>>,
     shown: BTreeMap<ServiceName, Instances>,
     dirty: BTreeSet<ServiceName>,
+    steps: u64,
 }
 
 impl Merge {
+    /// Instances and routes that it has looked at since it began: what its work
+    /// comes to, whatever the machine.
+    pub const fn steps(&self) -> u64 {
+        self.steps
+    }
+
     /// A route is new or different.
     pub fn put_route(&mut self, route: Route) {
         let (service, lars) = (route.service.clone(), route.lars);
@@ -57,6 +64,7 @@ impl Merge {
             .insert(route.address.clone(), route);
         self.pair_changes(&service, old.and_then(|old| old.lars), lars);
         self.touch(&service);
+        self.steps += 1;
     }
 
     /// A route is gone.
@@ -80,12 +88,14 @@ impl Merge {
     /// A registry shows this.
     pub fn put_registered(&mut self, view: Arc<View>) {
         let service = view.service.clone();
+        self.steps += view.instances.len() as u64;
         for one in view.instances.values() {
             self.pair_changes(&service, None, one.lars);
         }
         self.touch(&service);
         let old = self.registered.insert(service.clone(), view);
         for one in old.iter().flat_map(|old| old.instances.values()) {
+            self.steps += 1;
             self.pair_changes(&service, one.lars, None);
         }
     }
@@ -140,6 +150,8 @@ impl Merge {
                 None => self.of_name(&service),
             };
             let shown = self.shown.remove(&service).unwrap_or_default();
+            // Each is put together, and then compared in both directions.
+            self.steps += (2 * wanted.len() + shown.len()) as u64;
             let settled = difference(&service, &shown, &wanted);
             if !wanted.is_empty() {
                 self.shown.insert(service, wanted);

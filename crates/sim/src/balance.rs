@@ -60,7 +60,11 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     }
     print!("{ending}");
     if let Some(file) = &options.save {
-        let seeds = format!("\nSeeds 0 to {}, taken together.\n", options.seeds - 1);
+        let seeds = format!(
+            "\nSeeds 0 to {}, taken together: `cargo xtask sim balance --seeds {}`.\n",
+            options.seeds - 1,
+            options.seeds
+        );
         let whole = [report::ABOUT, &seeds, &text, &ending].concat();
         if let Err(error) = std::fs::write(Path::new(file), whole) {
             eprintln!("cannot write {file}: {error}");

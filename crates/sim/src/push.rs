@@ -8,8 +8,9 @@
 //! - a view never loses most of its hosts, and its versions never go back;
 //! - in the end every agent has the last view, and its segment the same hosts.
 //!
-//! Measured are bytes, CPU time and memory that a change costs, and how agents come
-//! back to a server that has started again.
+//! Measured are bytes, steps, CPU time and memory that a change costs, by the size of
+//! the table and by that of a service, and how agents come back to a server that has
+//! started again.
 
 mod agent;
 mod figures;
@@ -33,6 +34,9 @@ pub(crate) const USAGE: &str =
 
 /// Sizes of the table that are compared.
 const SIZES: [u32; 3] = [1_000, 10_000, 100_000];
+
+/// Hosts of a service that are compared.
+const SERVICE_SIZES: [u32; 3] = [100, 1_000, 10_000];
 
 #[derive(Debug, PartialEq, Eq)]
 enum Wish {
@@ -67,17 +71,25 @@ fn worlds(seeds: Range<u64>) -> ExitCode {
 }
 
 fn figures(sizes: &[u32], save: Option<&str>) -> ExitCode {
-    let mut rows = Vec::new();
-    for &size in sizes {
-        let scale = full(size);
-        let Ok(figures) = std::panic::catch_unwind(|| world::run(&scale, 0)) else {
-            eprintln!("replay: cargo xtask sim push --instances {size}");
-            return ExitCode::FAILURE;
-        };
-        rows.push((scale, figures));
-    }
-    let bars = report::bars(&rows);
-    let text = report::text(&rows, &bars);
+    let run = |scale: Scale| {
+        let figures = std::panic::catch_unwind(|| world::run(&scale, 0)).ok()?;
+        Some((scale, figures))
+    };
+    let rows: Option<Vec<_>> = sizes.iter().map(|size| run(full(*size))).collect();
+    let services: Option<Vec<_>> = SERVICE_SIZES
+        .iter()
+        .map(|hosts| run(wide(*hosts)))
+        .collect();
+    let (Some(rows), Some(services)) = (rows, services) else {
+        let sizes: Vec<String> = sizes.iter().map(u32::to_string).collect();
+        eprintln!(
+            "replay: cargo xtask sim push --instances {}",
+            sizes.join(",")
+        );
+        return ExitCode::FAILURE;
+    };
+    let bars = report::bars(&rows, &services);
+    let text = report::text(&rows, &services, &bars);
     print!("{text}");
     if let Some(file) = save
         && let Err(error) = std::fs::write(file, text)
@@ -107,6 +119,19 @@ fn full(instances: u32) -> Scale {
         steady: Duration::from_secs(20),
         segments_every: 100,
         is_watched: false,
+    }
+}
+
+/// Ten services of so many hosts, in which about 200 changes are measured. Each has
+/// as many subscribers as one of [`full`].
+fn wide(per_service: u32) -> Scale {
+    let instances = per_service * 10;
+    Scale {
+        per_service,
+        agents: 100,
+        outages: Vec::new(),
+        steady: Duration::from_secs(20_000) / instances,
+        ..full(instances)
     }
 }
 
@@ -194,7 +219,7 @@ mod tests {
         }
     }
 
-    /// Bytes, memory and pushes of a change by the size of the table, which is
+    /// Bytes, steps, memory and pushes of a change by the size of the table, which is
     /// eight times as large; CPU time is in the tables of `cargo xtask sim push`.
     #[test]
     fn a_change_costs_the_same_in_a_larger_table() {
@@ -209,6 +234,8 @@ mod tests {
         let [few, many] = measured.each_ref().map(|figures| figures.steady);
         let about = |few: f64, many: f64| assert!(many < few * 1.2, "{few} became {many}");
         about(few.bytes_a_change(), many.bytes_a_change());
+        about(few.server_steps_a_change(), many.server_steps_a_change());
+        about(few.agent_steps_a_push(), many.agent_steps_a_push());
         about(few.server_kib_a_change(), many.server_kib_a_change());
         about(few.agent_kib_a_push(), many.agent_kib_a_push());
         for figures in &measured {
@@ -219,5 +246,21 @@ mod tests {
         let restart = &measured[1].restarts[0];
         assert!(restart.wholes_a_watch() < 1.1, "{restart:?}");
         assert!(restart.most_at_once() < 0.4, "{restart:?}");
+    }
+
+    /// Nobody saw what a change of one host costs that looks at all of its service.
+    #[test]
+    fn a_change_looks_at_each_host_of_its_service_a_few_times() {
+        let measured = [50, 500].map(|hosts| {
+            let scale = wide(hosts);
+            (world::run(&scale, 1).steady, f64::from(hosts))
+        });
+        for (steady, hosts) in measured {
+            let (server, agent) = (steady.server_steps_a_change(), steady.agent_steps_a_push());
+            // Those who are told of it are looked at as well.
+            assert!(server < hosts * 5.0 + 200.0, "{server} of {hosts}");
+            assert!(agent < hosts * 4.0, "{agent} of {hosts}");
+            assert_eq!(steady.sent.wholes, 0, "only what changed is pushed");
+        }
     }
 }

@@ -138,7 +138,7 @@ impl Directory {
             let entry = self.subscribers.get(id);
             entry.is_none_or(|one| one.lost_until.is_some())
         };
-        service.publish(self.version, lost, &mut self.outputs);
+        self.steps += service.publish(self.version, lost, &mut self.outputs);
         let at = service.view().at;
         self.drains
             .published(at, |id| self.service_of.get(id) == Some(name));

@@ -165,14 +165,15 @@ impl Service {
 
     /// Brings the view to `at` if it changed, and every watcher to the view. Cost:
     /// O(changes · log instances + watchers); O(watchers that were sent nothing)
-    /// without changes.
+    /// without changes. Says how many of them it looked at.
     pub(super) fn publish(
         &mut self,
         at: ViewVersion,
         is_lost: impl Fn(&SubscriberId) -> bool,
         outputs: &mut VecDeque<Output>,
-    ) {
+    ) -> u64 {
         let from = self.published.at;
+        let mut steps = self.changes.len() as u64;
         let mut delta = None;
         if !self.changes.is_empty() || from.epoch != at.epoch {
             delta = Some(Arc::new(self.take_delta(at)));
@@ -195,6 +196,7 @@ impl Service {
         if delta.is_some() {
             unsent.clear();
             for (subscriber, watcher) in &mut self.watchers {
+                steps += 1;
                 if !is_lost(subscriber) {
                     bring(*subscriber, watcher);
                     if watcher.sent.is_none() {
@@ -205,6 +207,7 @@ impl Service {
         } else {
             // All others have what is published.
             unsent.retain(|subscriber| {
+                steps += 1;
                 let Some(watcher) = self.watchers.get_mut(subscriber) else {
                     return false;
                 };
@@ -215,6 +218,7 @@ impl Service {
             });
         }
         self.unsent = unsent;
+        steps
     }
 
     /// Applies the changes to the view, in place if nobody else holds it, and

@@ -29,6 +29,16 @@ impl Steady {
         ratio(self.sent.bytes, self.changes)
     }
 
+    /// What the server looked at, for each change.
+    pub(super) fn server_steps_a_change(&self) -> f64 {
+        ratio(self.sent.work.steps, self.changes)
+    }
+
+    /// What an agent looked at, for each push.
+    pub(super) fn agent_steps_a_push(&self) -> f64 {
+        ratio(self.agents.steps, self.pushes)
+    }
+
     pub(super) fn server_us_a_change(&self) -> f64 {
         ratio(self.sent.work.cpu_ns, self.changes) / 1e3
     }
@@ -102,6 +112,7 @@ impl Sent {
 impl Work {
     pub(super) fn since(&self, before: &Self) -> Self {
         Self {
+            steps: self.steps - before.steps,
             cpu_ns: self.cpu_ns - before.cpu_ns,
             allocated_bytes: self.allocated_bytes - before.allocated_bytes,
         }

@@ -85,7 +85,10 @@ impl Server {
 
     fn measured(&mut self, work: impl FnOnce(&mut Self)) -> Vec<(SubscriberId, Content)> {
         let mut cost = self.sent.work;
+        let steps = |server: &Self| server.merge.steps() + server.directory.steps();
+        let before = steps(self);
         cost.measure(|| work(self));
+        cost.steps += steps(self) - before;
         self.sent.work = cost;
         std::mem::take(&mut self.pushes)
     }

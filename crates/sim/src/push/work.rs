@@ -1,4 +1,4 @@
-//! What work costs: CPU time of this thread, and the memory that it asks for.
+//! What work costs: steps, CPU time of this thread, and the memory that it asks for.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -45,6 +45,8 @@ static ALLOCATOR: Counting = Counting;
 /// What work has cost.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Work {
+    /// What cores looked at, as they count it; the same in each run.
+    pub(super) steps: u64,
     /// CPU time; differs from run to run.
     pub(super) cpu_ns: u64,
     /// Memory that was asked for, freed or not; the same in each run.

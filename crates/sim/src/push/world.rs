@@ -134,14 +134,13 @@ pub(super) fn run(scale: &Scale, seed: u64) -> Figures {
     world.run_for(Duration::from_secs(5));
     world.is_churning = true;
     let steady = world.measure_steady();
-    world.is_faulty = true;
-    let mut restarts = Vec::new();
-    for &outage in &scale.outages {
-        restarts.push(world.restart(outage));
+    let restarts = scale.outages.iter().map(|outage| world.restart(*outage));
+    let restarts: Vec<Restart> = restarts.collect();
+    if !restarts.is_empty() {
+        world.run_for(Duration::from_secs(5));
+        world.is_faulty = false;
+        world.run_for(Duration::from_secs(5));
     }
-    world.run_for(Duration::from_secs(5));
-    world.is_faulty = false;
-    world.run_for(Duration::from_secs(5));
     world.is_churning = false;
     world.run_for(GUARD_OVER);
     world.check_settled();
@@ -222,6 +221,7 @@ impl World {
 
     /// The server ends, is away, and starts again with another epoch.
     fn restart(&mut self, outage: Duration) -> Restart {
+        self.is_faulty = true;
         self.server = None;
         self.published.clear();
         (self.attempts, self.arrivals) = (0, Vec::new());
@@ -414,12 +414,16 @@ impl World {
         let now = self.now;
         let mut work = self.agents_work;
         let agents = &mut self.agents;
+        let mut steps = 0;
         work.measure(|| {
             for (agent, slot, content) in &pushes {
-                let followed = &mut agents[*agent as usize].followed[*slot];
-                followed.core.handle_push(now, content);
+                let core = &mut agents[*agent as usize].followed[*slot].core;
+                let before = core.steps();
+                core.handle_push(now, content);
+                steps += core.steps() - before;
             }
         });
+        work.steps += steps;
         self.agents_work = work;
         self.pushed += pushes.len() as u64;
         for (agent, slot, _) in pushes {
