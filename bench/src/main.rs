@@ -1,8 +1,10 @@
 //! Benchmarks: what is measured runs beside its peers, in turn and in one run.
 //!
 //! `cargo xtask bench NAME` runs one of them. Each prints its results and writes
-//! `bench/results/NAME.md`. Exit codes: 0 done, 1 the benchmark failed or found a fault, 2 usage.
+//! `bench/results/NAME.md`. Exit codes: 0 done, 1 the benchmark failed, found a fault or
+//! missed a bar, which it names, 2 usage.
 
+mod bars;
 mod calls;
 mod chat;
 mod discovery;

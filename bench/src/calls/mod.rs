@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use waystation_report::ask_status;
 use waystation_test_process::MariaDb;
 
+use crate::bars::Bars;
 use crate::machine::Watch;
 use crate::net::program;
 use crate::procfs;
@@ -77,18 +78,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         seconds: args.seconds,
     };
     let figures = measure(&plan, &server, &mariadb, &url, bare)?;
+    let mut bars = Bars::default();
     let run = Run {
         facts: watch.finish(),
         settings: format!(
             "--rate {} --connections {} --services {} --hosts {} --seconds {}",
             args.rate, args.connections, args.services, args.hosts, args.seconds
         ),
-        blocks: figures.blocks(&plan),
+        blocks: figures.blocks(&plan, &mut bars),
     };
     run.print()?;
     let path = run.append(BENCHMARK, args.out.as_deref())?;
     eprintln!("added to {}", path.display());
-    Ok(())
+    bars.finish()
 }
 
 fn measure(

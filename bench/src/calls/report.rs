@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::load::Plan;
+use crate::bars::Bars;
 use crate::figures::{count, figure, percent};
 use crate::results::Block;
 use crate::stats::number;
@@ -32,7 +33,7 @@ pub(crate) struct Figures {
 
 impl Figures {
     /// The tables.
-    pub(crate) fn blocks(&self, plan: &Plan) -> Vec<Block> {
+    pub(crate) fn blocks(&self, plan: &Plan, judge: &mut Bars) -> Vec<Block> {
         let rate = number(self.results) / self.took.as_secs_f64();
         let mut table = Table::new(&[("figure", Align::Left), ("value", Align::Right)]);
         let mut line = |name: &str, value: String| table.row([name.to_owned(), value]);
@@ -63,28 +64,30 @@ impl Figures {
             ("", Align::Left),
         ]);
         let wanted = f64::from(plan.rate);
-        let kept = |is_kept: bool| if is_kept { "kept" } else { "MISSED" }.to_owned();
-        bars.row([
-            "results a second".to_owned(),
+        let mut row = |name: &str, wanted: String, reached: String, is_kept: bool| {
+            let word = judge.word(name, is_kept).to_owned();
+            bars.row([name.to_owned(), wanted, reached, word]);
+        };
+        let is_kept = rate >= 0.99 * wanted;
+        row(
+            "results a second",
             count_of(wanted),
             count_of(rate),
-            kept(rate >= 0.99 * wanted),
-        ]);
+            is_kept,
+        );
         let most = self.seen_ms.iter().copied().max();
-        bars.row([
-            "seen after, most ms".to_owned(),
+        let is_kept = most.is_some_and(|most| most <= SEEN_MS_MAX);
+        row(
+            "seen after, most ms",
             count(SEEN_MS_MAX),
             self.seen(100),
-            kept(most.is_some_and(|most| most <= SEEN_MS_MAX)),
-        ]);
+            is_kept,
+        );
         let settled = self.memory_kib.get(5).copied().unwrap_or_default();
         let most = self.memory_kib.iter().copied().max().unwrap_or_default();
-        bars.row([
-            "memory, most of that after 5 s".to_owned(),
-            "150 %".to_owned(),
-            percent(crate::stats::share(number(most), number(settled))),
-            kept(2 * most <= 3 * settled),
-        ]);
+        let reached = percent(crate::stats::share(number(most), number(settled)));
+        let name = "memory, most of that after 5 s";
+        row(name, "150 %".to_owned(), reached, 2 * most <= 3 * settled);
         vec![
             Block::Table("Results into MariaDB".to_owned(), table),
             Block::Table("Bars".to_owned(), bars),

@@ -18,6 +18,7 @@ use waystation_registry::instance_to_json;
 pub(crate) use self::host::{HostArgs, run_host};
 
 use self::load::Outcomes;
+use crate::bars::Bars;
 use crate::figures::{count, figure, percent};
 use crate::machine::Watch;
 use crate::net::program::Program;
@@ -86,18 +87,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         eprintln!("round {} of {}", round + 1, args.rounds);
     }
+    let mut bars = Bars::default();
     let run = Run {
         facts: watch.finish(),
         settings: format!(
             "--rate {} --seconds {} --rounds {}",
             args.rate, args.seconds, args.rounds
         ),
-        blocks: blocks(&mut outcomes),
+        blocks: blocks(&mut outcomes, &mut bars),
     };
     run.print()?;
     let path = run.append(BENCHMARK, args.out.as_deref())?;
     eprintln!("added to {}", path.display());
-    Ok(())
+    bars.finish()
 }
 
 /// One policy, on processes of its own.
@@ -146,7 +148,7 @@ fn start_agent(folder: &Path, policy: PolicyKind, hosts: &[Program]) -> Result<A
     Ok(agent)
 }
 
-fn blocks(outcomes: &mut [Outcomes; POLICIES.len()]) -> Vec<Block> {
+fn blocks(outcomes: &mut [Outcomes; POLICIES.len()], bars: &mut Bars) -> Vec<Block> {
     let mut table = Table::new(&[
         ("policy", Align::Left),
         ("calls", Align::Right),
@@ -174,12 +176,12 @@ fn blocks(outcomes: &mut [Outcomes; POLICIES.len()]) -> Vec<Block> {
     }
     let [own, round_robin, lars, ..] = outcomes;
     let own = own.at_ms(990);
-    let word = |other: f64| if own <= other { "kept" } else { "MISSED" };
+    let mut word = |name, other: f64| bars.word(format!("p99 beside {name}"), own <= other);
     let text = format!(
         "The default's p99, {} ms, is at or below that of round robin: {}; of lars: {}.",
         figure(own),
-        word(round_robin.at_ms(990)),
-        word(lars.at_ms(990)),
+        word("round robin", round_robin.at_ms(990)),
+        word("lars", lars.at_ms(990)),
     );
     vec![
         Block::Table("All rounds together".to_owned(), table),

@@ -1,25 +1,23 @@
 //! `bench pick`: a pick and its report, from another process' memory.
 
+mod agent;
 mod caller;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use waystation_balance::{Balancer, BalancerConfig, Load, PolicyKind};
-use waystation_base::{Rng, ServiceName};
-use waystation_client::{Access, Mapping, machine_now};
-use waystation_membership::{Instance, InstanceId, Owner, View, ViewVersion};
-use waystation_segment::{Keeper, RouteWriter, TURN_EVERY, create_ledger, ledger_words};
+use waystation_segment::TURN_EVERY;
 
+use crate::bars::Bars;
 use crate::figures::{count, figure, spread};
 use crate::machine::Watch;
 use crate::results::{Benchmark, Block, Run};
 use crate::stats::{Summary, number};
 use crate::table::{Align, Table};
+use agent::{Door, Side};
 
 pub(crate) use caller::CallerArgs;
 pub(crate) use caller::run as run_caller;
@@ -29,8 +27,12 @@ const BENCHMARK: Benchmark = Benchmark {
     about: include_str!("about.md"),
 };
 
-/// Hosts of the service, row by row; the bars are about the second.
+/// Hosts of the service, row by row; the bars are about the second, and about the
+/// last beside the first.
 const SIZES: [u32; 4] = [10, 100, 1_000, 10_000];
+
+/// How often as long a pick among most hosts may take as one among the fewest.
+const GROWTH_MAX: f64 = 1.5;
 
 /// `bench pick`.
 #[derive(Clone, Debug, clap::Args)]
@@ -44,6 +46,26 @@ pub(crate) struct Args {
     /// The results file [default: bench/results/pick.md]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+}
+
+/// How the caller picks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// As programs do.
+    Caller,
+    /// What is below that.
+    Picker,
+}
+
+impl By {
+    const ALL: [Self; 2] = [Self::Caller, Self::Picker];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Caller => "`client::Caller`",
+            Self::Picker => "`segment::Picker`",
+        }
+    }
 }
 
 /// What a caller measured, in nanoseconds.
@@ -60,46 +82,41 @@ pub(crate) struct Measured {
     pub(crate) picks: u64,
 }
 
+/// The rounds of each size, by each way.
+type Series = [[Vec<Measured>; SIZES.len()]; By::ALL.len()];
+
 /// Runs the benchmark, prints its results and writes its file.
 ///
 /// # Errors
-/// Memory cannot be shared, the other process fails, or the results cannot be written.
+/// Memory cannot be shared, the other process fails, the results cannot be written, or a bar is
+/// missed.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let watch = Watch::start();
-    let mut series = SIZES.map(|_| Vec::new());
+    let mut series: Series = By::ALL.map(|_| SIZES.map(|_| Vec::new()));
     for round in 0..args.rounds as usize {
-        for size in crate::stats::order(SIZES.len(), round) {
-            let measured = measure(SIZES[size], args.pairs)
-                .with_context(|| format!("with {} hosts", SIZES[size]))?;
+        for turn in crate::stats::order(SIZES.len() * By::ALL.len(), round) {
+            let (way, size) = (turn % By::ALL.len(), turn / By::ALL.len());
+            let by = By::ALL[way];
+            let measured = measure(by, SIZES[size], args.pairs)
+                .with_context(|| format!("{} with {} hosts", by.name(), SIZES[size]))?;
             ensure!(
                 measured.compared * 10 > measured.picks * 9,
                 "the pool was empty for most picks: {measured:?}"
             );
-            series[size].push(measured);
+            series[way][size].push(measured);
         }
         eprintln!("round {} of {}", round + 1, args.rounds);
     }
+    let mut bars = Bars::default();
     let run = Run {
         facts: watch.finish(),
         settings: format!("--rounds {} --pairs {}", args.rounds, args.pairs),
-        blocks: blocks(&series),
+        blocks: blocks(&series, &mut bars),
     };
     run.print()?;
     let path = run.replace(BENCHMARK, args.out.as_deref())?;
     eprintln!("wrote {}", path.display());
-    Ok(())
-}
-
-fn view(hosts: u32) -> Result<View> {
-    let service = ServiceName::new("bench")?;
-    let mut view = View::empty(service.clone(), ViewVersion::default());
-    for n in 0..hosts {
-        let id = InstanceId::new(&format!("host-{n}"))?;
-        let address = format!("10.0.{}.{}:7000", n / 250, n % 250 + 1).parse()?;
-        let one = Instance::new(id.clone(), service.clone(), address, Owner::default());
-        view.instances.insert(id, Arc::new(one));
-    }
-    Ok(view)
+    bars.finish()
 }
 
 /// The other process, killed when it is dropped.
@@ -110,17 +127,16 @@ struct Caller {
 }
 
 impl Caller {
-    fn start(routes: &OwnedFd, ledger: &OwnedFd, pairs: u32) -> Result<Self> {
+    fn start(by: By, door: &Door, [routes, ledger]: &[OwnedFd; 2], pairs: u32) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("pick-caller");
         // It opens the files of this process, which have no names of their own.
         let file = |one: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), one.as_raw_fd());
-        let mut child = Command::new(std::env::current_exe()?)
-            .args([
-                "pick-caller",
-                "--routes",
-                &file(routes),
-                "--ledger",
-                &file(ledger),
-            ])
+        match by {
+            By::Caller => command.arg("--socket").arg(door.path()),
+            By::Picker => command.args(["--routes", &file(routes), "--ledger", &file(ledger)]),
+        };
+        let mut child = command
             .args(["--pairs", &pairs.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -143,23 +159,23 @@ impl Drop for Caller {
     }
 }
 
-fn measure(hosts: u32, pairs: u32) -> Result<Measured> {
-    let capacity = Keeper::<Mapping, Mapping>::capacity_for(hosts as usize);
-    let words = RouteWriter::<Mapping>::words(capacity);
-    let (memory, routes) = Mapping::create("bench-routes", words, Access::Read)?;
-    let writer = RouteWriter::create(memory, capacity, 1, 1)?;
-    let balancer = Balancer::new(BalancerConfig::default(), PolicyKind::Fresh.build(1), 1);
-    let mut keeper = Keeper::new(balancer, writer);
-    keeper.handle_view(machine_now(), &view(hosts)?);
-    let words = ledger_words(capacity);
-    let (memory, ledger) = Mapping::create("bench-ledger", words, Access::Write)?;
-    create_ledger(&memory, capacity, (1, 1))?;
-    keeper.attach(memory)?;
-    let mut caller = Caller::start(&routes, &ledger, pairs)?;
+fn measure(by: By, hosts: u32, pairs: u32) -> Result<Measured> {
+    let mut side = Side::new(hosts)?;
+    let door = Door::new()?;
+    let mut caller = Caller::start(by, &door, &side.files, pairs)?;
+    let files = [side.files[0].try_clone()?, side.files[1].try_clone()?];
     let (tx, rx) = std::sync::mpsc::channel();
     let mut line = String::new();
     caller.input.write_all(b"go\n")?;
     std::thread::scope(|scope| {
+        if by == By::Caller {
+            // It ends with the caller, which attaches first of all.
+            scope.spawn(|| {
+                if let Err(error) = door.serve(&files) {
+                    eprintln!("the socket: {error:#}");
+                }
+            });
+        }
         let output = &mut caller.output;
         let line = &mut line;
         scope.spawn(move || {
@@ -167,9 +183,8 @@ fn measure(hosts: u32, pairs: u32) -> Result<Measured> {
             // The agent's side may have failed; then nobody waits.
             let _unheard = tx.send(read);
         });
-        let mut rng = Rng::from_seed(7);
         loop {
-            serve(&mut keeper, &mut rng);
+            side.handle_turn();
             match rx.recv_timeout(TURN_EVERY) {
                 Ok(read) => break read.context("the caller said nothing"),
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
@@ -180,22 +195,10 @@ fn measure(hosts: u32, pairs: u32) -> Result<Measured> {
     serde_json::from_str(&line).context("the caller failed")
 }
 
-/// A turn of the agent, with answers to its probes.
-fn serve(keeper: &mut Keeper<Mapping, Mapping>, rng: &mut Rng) {
-    let now = machine_now();
-    keeper.handle_turn(now);
-    while let Some(name) = keeper.poll_probe(now) {
-        let load = Load {
-            in_flight: u32::try_from(rng.below(8)).unwrap_or(0),
-            latency_us: 1_000 + u32::try_from(rng.below(1_000)).unwrap_or(0),
-        };
-        keeper.balancer_mut().handle_probe_answered(now, name, load);
-    }
-}
-
-fn blocks(series: &[Vec<Measured>; SIZES.len()]) -> Vec<Block> {
+fn blocks(series: &Series, bars: &mut Bars) -> Vec<Block> {
     let mut table = Table::new(&[
         ("hosts", Align::Right),
+        ("by", Align::Left),
         ("pick p50, ns", Align::Right),
         ("p99", Align::Right),
         ("pair p50, ns", Align::Right),
@@ -208,37 +211,94 @@ fn blocks(series: &[Vec<Measured>; SIZES.len()]) -> Vec<Block> {
             format!("{} ({})", figure(one.median), spread(&one))
         })
     };
-    for (size, rounds) in SIZES.iter().zip(series) {
-        let of = |one: fn(&Measured) -> f64| shown(rounds.iter().map(one).collect());
-        table.row([
-            count(u64::from(*size)),
-            of(|one| one.pick_p50),
-            of(|one| one.pick_p99),
-            of(|one| number(one.pair_p50)),
-            of(|one| number(one.pair_p99)),
-            of(|one| number(one.pairs) * 1e3 / number(one.total_ns.max(1))),
-        ]);
+    for (by, series) in By::ALL.iter().zip(series) {
+        for (size, rounds) in SIZES.iter().zip(series) {
+            let of = |one: fn(&Measured) -> f64| shown(rounds.iter().map(one).collect());
+            table.row([
+                count(u64::from(*size)),
+                by.name().to_owned(),
+                of(|one| one.pick_p50),
+                of(|one| one.pick_p99),
+                of(|one| number(one.pair_p50)),
+                of(|one| number(one.pair_p99)),
+                of(million_pairs),
+            ]);
+        }
     }
     vec![
         Block::Table("median of the rounds (extremes)".to_owned(), table),
-        Block::Text(bars(&series[1])),
+        Block::Table(
+            "Bars, through `client::Caller`".to_owned(),
+            judged(&series[0], bars),
+        ),
     ]
 }
 
-/// Whether the bars of 100 hosts are met, by the medians of the rounds.
-fn bars(rounds: &[Measured]) -> String {
-    let median = |one: fn(&Measured) -> f64| {
-        let values: Vec<f64> = rounds.iter().map(one).collect();
-        Summary::of(&values).map_or(0.0, |summary| summary.median)
+/// Whether the bars are met, by the medians of the rounds.
+fn judged(series: &[Vec<Measured>; SIZES.len()], bars: &mut Bars) -> Table {
+    let mut table = Table::new(&[
+        ("bar", Align::Left),
+        ("wanted", Align::Right),
+        ("reached", Align::Right),
+        ("", Align::Left),
+    ]);
+    let [fewest, hundred, .., most] = series;
+    let mut row = |name: &str, wanted: String, reached: f64, is_kept: bool| {
+        let word = bars.word(name, is_kept).to_owned();
+        table.row([name.to_owned(), wanted, figure(reached), word]);
     };
-    let word = |is_met: bool| if is_met { "met" } else { "missed" };
-    let pairs = median(|one| number(one.pairs) * 1e3 / number(one.total_ns.max(1)));
-    format!(
-        "With 100 hosts: pick p50 under 60 ns {}, pair p50 under 150 ns {}, pair p99 under 500 ns \
-         {}, 5 M pairs/s {}.",
-        word(median(|one| one.pick_p50) < 60.0),
-        word(median(|one| number(one.pair_p50)) < 150.0),
-        word(median(|one| number(one.pair_p99)) < 500.0),
-        word(pairs >= 5.0),
-    )
+    let pick = median(hundred, |one| one.pick_p50);
+    row(
+        "100 hosts, pick p50, ns",
+        "under 60".to_owned(),
+        pick,
+        pick < 60.0,
+    );
+    let pair = median(hundred, |one| number(one.pair_p50));
+    row(
+        "100 hosts, pair p50, ns",
+        "under 150".to_owned(),
+        pair,
+        pair < 150.0,
+    );
+    let slow = median(hundred, |one| number(one.pair_p99));
+    row(
+        "100 hosts, pair p99, ns",
+        "under 500".to_owned(),
+        slow,
+        slow < 500.0,
+    );
+    let pairs = median(hundred, million_pairs);
+    row(
+        "100 hosts, M pairs/s",
+        "at least 5".to_owned(),
+        pairs,
+        pairs >= 5.0,
+    );
+    let growth = |one: fn(&Measured) -> f64| median(most, one) / median(fewest, one);
+    let times = format!("at most {GROWTH_MAX} times");
+    let picks = growth(|one| one.pick_p50);
+    row(
+        "pick p50, 10,000 hosts to 10",
+        times.clone(),
+        picks,
+        picks <= GROWTH_MAX,
+    );
+    let pairs = growth(|one| number(one.pair_p50));
+    row(
+        "pair p50, 10,000 hosts to 10",
+        times,
+        pairs,
+        pairs <= GROWTH_MAX,
+    );
+    table
+}
+
+fn median(rounds: &[Measured], one: impl Fn(&Measured) -> f64) -> f64 {
+    let values: Vec<f64> = rounds.iter().map(one).collect();
+    Summary::of(&values).map_or(f64::NAN, |summary| summary.median)
+}
+
+fn million_pairs(one: &Measured) -> f64 {
+    number(one.pairs) * 1e3 / number(one.total_ns.max(1))
 }

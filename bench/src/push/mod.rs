@@ -19,6 +19,7 @@ use waystation_route::{AdminClient, PatchForm, RouteConfig, RouteForm, RouteServ
 
 use self::report::{Figures, block};
 use self::store::Timed;
+use crate::bars::Bars;
 use crate::machine::Watch;
 use crate::results::{Benchmark, Run};
 use crate::timing::now;
@@ -68,6 +69,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         measured.push((subscribers, figures));
     }
     let subscribers: Vec<String> = args.subscribers.iter().map(u32::to_string).collect();
+    let mut bars = Bars::default();
     let run = Run {
         facts: watch.finish(),
         settings: format!(
@@ -75,12 +77,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             args.changes,
             subscribers.join(",")
         ),
-        blocks: block(&measured),
+        blocks: block(&measured, &mut bars),
     };
     run.print()?;
     let path = run.append(BENCHMARK, args.out.as_deref())?;
     eprintln!("added to {}", path.display());
-    Ok(())
+    bars.finish()
 }
 
 /// A route server, an agent with a caller, and what was committed last, when.

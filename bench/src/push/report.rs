@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::bars::Bars;
 use crate::figures::{count, figure};
 use crate::results::Block;
 use crate::table::{Align, Table};
@@ -21,7 +22,7 @@ pub(super) struct Figures {
 }
 
 /// The tables.
-pub(super) fn block(measured: &[(u32, Figures)]) -> Vec<Block> {
+pub(super) fn block(measured: &[(u32, Figures)], judge: &mut Bars) -> Vec<Block> {
     let mut table = Table::new(&[
         ("subscribers", Align::Right),
         ("in the segment, p50 ms", Align::Right),
@@ -53,11 +54,8 @@ pub(super) fn block(measured: &[(u32, Figures)]) -> Vec<Block> {
         let bar = BARS.iter().find(|(count, _)| count == subscribers);
         if let Some((_, most_ms)) = bar {
             let reached = at(&figures.segment, 990);
-            let word = if reached <= *most_ms {
-                "kept"
-            } else {
-                "MISSED"
-            };
+            let name = format!("p99 with {} subscribers", count((*subscribers).into()));
+            let word = judge.word(name, reached <= *most_ms);
             bars.row([
                 count((*subscribers).into()),
                 figure(*most_ms),

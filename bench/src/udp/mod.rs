@@ -17,6 +17,7 @@ use waystation_wire::lars::{
     DATAGRAM_LEN_MAX, GetHostRequest, Message, RetCode, datagram, worker_of,
 };
 
+use crate::bars::Bars;
 use crate::figures::{count, figure, spread};
 use crate::machine::Watch;
 use crate::results::{Benchmark, Block, Run};
@@ -82,18 +83,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     drop(echo);
     agent.drain();
+    let mut bars = Bars::default();
+    let table = table(&series, &mut bars);
     let run = Run {
         facts: watch.finish(),
         settings: format!("--rounds {} --ms {}", args.rounds, args.ms),
-        blocks: vec![Block::Table("Answers a second".to_owned(), table(&series))],
+        blocks: vec![Block::Table("Answers a second".to_owned(), table)],
     };
     run.print()?;
     let path = run.append(BENCHMARK, args.out.as_deref())?;
     eprintln!("added to {}", path.display());
-    Ok(())
+    bars.finish()
 }
 
-fn table(series: &[[Vec<f64>; 2]; CALLERS.len()]) -> Table {
+fn table(series: &[[Vec<f64>; 2]; CALLERS.len()], bars: &mut Bars) -> Table {
     let mut table = Table::new(&[
         ("callers", Align::Right),
         ("agent", Align::Right),
@@ -107,7 +110,7 @@ fn table(series: &[[Vec<f64>; 2]; CALLERS.len()]) -> Table {
         let median = |values: &[f64]| Summary::of(values).map_or(0.0, |one| one.median);
         let ratios = ratios(agent, bare);
         let ratio = median(&ratios);
-        let word = if ratio >= BAR { "kept" } else { "MISSED" };
+        let word = bars.word(format!("{callers} callers"), ratio >= BAR);
         table.row([
             callers.to_string(),
             figure(median(agent)),
