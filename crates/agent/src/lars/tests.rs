@@ -178,7 +178,13 @@ fn answers_have_the_golden_bytes_and_parts_of_questions_have_none() {
     let mut pairs = pairs(1);
     let whose = [&MODID[..], &[24, 7]].concat();
     let get_host = [&[4, 0, 0, 0, 15, 0, 0, 0, 8, 9, 16], &whose[..]].concat();
-    let host = [&[5, 0, 0, 0, 31, 0, 0, 0, 8, 9, 16], &whose[..], &[42], &HOST].concat();
+    let host = [
+        &[5, 0, 0, 0, 31, 0, 0, 0, 8, 9, 16],
+        &whose[..],
+        &[42],
+        &HOST,
+    ]
+    .concat();
     let whose = [&[8], &MODID[..], &[16, 7]].concat();
     let get_route = [&[7, 0, 0, 0, 13, 0, 0, 0], &whose[..]].concat();
     let route = [&[8, 0, 0, 0, 29, 0, 0, 0], &whose[..], &[26], &HOST].concat();
@@ -202,7 +208,10 @@ fn answers_have_the_golden_bytes_and_parts_of_questions_have_none() {
         pairs.handle(at(0), &said, &mut out);
         assert_eq!(out, answer);
     }
-    assert_eq!((pairs.counters.dropped, pairs.counters.reports), (dropped, 1));
+    assert_eq!(
+        (pairs.counters.dropped, pairs.counters.reports),
+        (dropped, 1)
+    );
 }
 
 #[test]
