@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use common::{START, after, bare, ended, instance, number, ok, policies, view, view_of};
 use waystation_balance::{
-    Balancer, CallEnd, Fresh, HostName, Load, Maglev, NoPick, P2c, Prequal, Reason, RoundRobin,
-    Weighted,
+    Balancer, BalancerConfig, CallEnd, Fresh, HostName, Load, Maglev, NoPick, Outcome, P2c,
+    Prequal, ProberConfig, Reason, RoundRobin, Weighted,
 };
 use waystation_base::{Moment, Rng, hash64};
 
@@ -155,6 +155,73 @@ fn of_cold_hosts_the_fastest_is_picked_and_of_hot_ones_the_idlest() {
     let picked = balancer.pick(later, None).unwrap();
     assert_eq!(number(&balancer, picked.name.slot), 5);
     assert_eq!(picked.reason, Reason::AllHot);
+}
+
+/// Picks for five seconds at this rate, every probe answered at once; of each ten
+/// hosts two are slow. How many picks were drawn for want of reports, how many went
+/// to slow hosts, and how many there were.
+fn prequal_under_load(hosts: u32, picks_per_second: u64) -> (u64, u64, u64) {
+    let config = BalancerConfig {
+        prober: ProberConfig::default(),
+        ..BalancerConfig::bare()
+    };
+    let mut balancer = Balancer::new(config, Box::new(Prequal::default()), 7);
+    balancer.handle_view(START, &view(hosts));
+    let is_slow = |host: u32| host % 10 < 2;
+    let (mut random, mut slow) = (0, 0);
+    let picks = 5 * picks_per_second;
+    for pick in 0..picks {
+        let now = START + Duration::from_micros(pick * 1_000_000 / picks_per_second);
+        let picked = balancer.pick(now, None).unwrap();
+        let is_warm = pick > picks_per_second / 10;
+        random += u64::from(is_warm && picked.reason == Reason::Random);
+        slow += u64::from(is_warm && is_slow(number(&balancer, picked.name.slot)));
+        balancer.report(now, picked.name, &ok()).unwrap();
+        while let Some(name) = balancer.poll_probe(now) {
+            let answer = if is_slow(number(&balancer, name.slot)) {
+                load(9, 500)
+            } else {
+                load(1, 10)
+            };
+            balancer.handle_probe_answered(now, name, answer);
+        }
+    }
+    (random, slow, picks)
+}
+
+/// Each pick took a report out of the pool, while at most 500 probes a second
+/// filled it: at 1,000 picks a second nine of ten were left to chance, and slow
+/// hosts got as much as in turn.
+#[test]
+fn prequal_knows_its_hosts_at_any_rate_of_picks() {
+    for (hosts, rate) in [(10, 100), (10, 2_000), (10, 20_000), (100, 2_000)] {
+        let (random, slow, picks) = prequal_under_load(hosts, rate);
+        assert!(
+            random * 20 < picks,
+            "{random} of {picks} drawn, {hosts} hosts at {rate}"
+        );
+        assert!(
+            slow * 20 < picks,
+            "{slow} of {picks} to slow, {hosts} hosts at {rate}"
+        );
+    }
+}
+
+#[test]
+fn replies_renew_what_prequal_knows_of_a_host() {
+    let mut balancer = bare(Box::new(Prequal::default()));
+    balancer.handle_view(START, &view(3));
+    probe(&mut balancer, START, 0, load(1, 10));
+    probe(&mut balancer, START, 1, load(1, 20));
+    let picked = balancer.pick(START, None).unwrap();
+    assert_eq!(number(&balancer, picked.name.slot), 0);
+    let slower = Outcome {
+        load: load(1, 30),
+        ..ok()
+    };
+    balancer.report(START, picked.name, &slower).unwrap();
+    let next = balancer.pick(START, None).unwrap();
+    assert_eq!(number(&balancer, next.name.slot), 1);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use waystation_balance::{
     Balancer, BalancerConfig, EjectionConfig, Fresh, Lars, LarsConfig, Locality, Maglev, P2c,
-    Policy, Prequal, ProberConfig, RoundRobin, Table, WarmUpConfig, Weighted, ZoneConfig,
+    Policy, Prequal, PrequalConfig, ProberConfig, RoundRobin, Table, WarmUpConfig, Weighted,
+    ZoneConfig,
 };
 
 use super::baselines::{C3, LeastLoaded, Oracle, PeakEwma, PlainP2c, SharedTruth, WeightedByUse};
@@ -144,7 +145,9 @@ pub(crate) fn all() -> Vec<Contender> {
         published("peak EWMA", |_| Box::new(PeakEwma::default())),
         published("C3", |setup| c3(setup.workload, false)),
         published("C3, probed", |setup| c3(setup.workload, true)),
-        published("Prequal", |_| Box::new(Prequal::default())),
+        published("Prequal", |_| {
+            Box::new(Prequal::new(PrequalConfig::published()))
+        }),
     ];
     let shown = ["p2c", "prequal", "fresh"];
     for (name, policy) in policies().into_iter().rev() {
