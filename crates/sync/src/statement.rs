@@ -31,6 +31,27 @@ const FIRST_WORDS: [&str; 12] = [
     "rename", "with", "call",
 ];
 
+/// Words with which a text begins that may have statements that change something
+/// behind the first one, or in it. Anything else may begin so, too.
+const OPENING_WORDS: [&str; 16] = [
+    "select",
+    "values",
+    "begin",
+    "start",
+    "set",
+    "explain",
+    "savepoint",
+    "release",
+    "commit",
+    "end",
+    "rollback",
+    "do",
+    "use",
+    "lock",
+    "analyze",
+    "pragma",
+];
+
 /// Functions whose value is not that of their arguments and rows alone, in the
 /// databases that statements are written for. Those of dates are among them: they
 /// take the word `now`.
@@ -118,14 +139,59 @@ pub enum StatementFault {
 /// Whether an entry looks like a statement: it is text, and its first word is one
 /// that statements begin with. Cost: O(bytes).
 pub fn is_statement(payload: &[u8]) -> bool {
+    let word = first_word(payload);
+    word.is_some_and(|(word, rest)| is_apart(rest) && is_one_of(word, &FIRST_WORDS))
+}
+
+/// Whether an entry is to be looked at by [`check_entry`]. Cost: O(bytes).
+pub(crate) fn may_be_statement(payload: &[u8]) -> bool {
+    is_statement(payload) || is_opening(payload)
+}
+
+/// Refuses an entry of any kind that is a statement, or several, and would do something
+/// else at each site though the copies are equal. Cost: a parse in up to four dialects
+/// for what begins as statements do; O(bytes) for all else.
+///
+/// # Errors
+/// As [`check`]. What cannot be read is refused only if it [`is_statement`].
+pub fn check_entry(payload: &[u8]) -> Result<(), StatementFault> {
     let Ok(text) = std::str::from_utf8(payload) else {
-        return false;
+        return Ok(());
     };
-    let text = skip_comments(text);
+    if is_statement(payload) {
+        return check(text);
+    }
+    if !is_opening(payload) {
+        return Ok(());
+    }
+    match check(text) {
+        // It is something else.
+        Err(StatementFault::Unreadable(_)) => Ok(()),
+        checked => checked,
+    }
+}
+
+/// Whether an entry is text whose first word opens what may be statements.
+fn is_opening(payload: &[u8]) -> bool {
+    first_word(payload).is_some_and(|(word, rest)| {
+        let is_apart = rest.starts_with([';', '(']) || is_apart(rest);
+        is_apart && is_one_of(word, &OPENING_WORDS)
+    })
+}
+
+/// The first word, and what comes behind it.
+fn first_word(payload: &[u8]) -> Option<(&str, &str)> {
+    let text = skip_comments(std::str::from_utf8(payload).ok()?);
     let end = text.find(|one: char| !one.is_ascii_alphabetic());
-    let (word, rest) = text.split_at(end.unwrap_or(text.len()));
-    let is_apart = rest.is_empty() || rest.starts_with(|one: char| one.is_whitespace());
-    is_apart && FIRST_WORDS.iter().any(|one| one.eq_ignore_ascii_case(word))
+    Some(text.split_at(end.unwrap_or(text.len())))
+}
+
+fn is_apart(rest: &str) -> bool {
+    rest.is_empty() || rest.starts_with(|one: char| one.is_whitespace())
+}
+
+fn is_one_of(word: &str, words: &[&str]) -> bool {
+    words.iter().any(|one| one.eq_ignore_ascii_case(word))
 }
 
 /// What comes after blanks, semicolons and comments.
@@ -313,6 +379,42 @@ mod tests {
                 other => panic!("{sql}: {other:?}"),
             }
         }
+    }
+
+    /// The story: what began with `BEGIN` or `SELECT` was no statement to the hub, and
+    /// the statements behind it were durable before the first site refused them.
+    #[test]
+    fn statements_behind_one_that_changes_nothing_are_looked_at() {
+        for sql in [
+            "BEGIN; UPDATE t SET a = now(); COMMIT",
+            "-- first\nstart transaction; INSERT INTO t VALUES (uuid());",
+            "SELECT 1; DELETE FROM t WHERE a < rand()",
+            "SELECT nextval('s')",
+            "values(random())",
+            "set @a = now()",
+        ] {
+            assert!(may_be_statement(sql.as_bytes()), "{sql}");
+            let checked = check_entry(sql.as_bytes());
+            assert!(
+                matches!(checked, Err(StatementFault::Differs { .. })),
+                "{sql}: {checked:?}"
+            );
+        }
+        // Other entries may begin so, and are what they are.
+        for other in [
+            "BEGIN; UPDATE t SET a = 1; COMMIT",
+            "select the best of now()",
+            "Set phasers to random() stun",
+            "end",
+            "selected=now()",
+            "{\"update\": \"now()\"}",
+            "now()",
+            "",
+        ] {
+            assert_eq!(check_entry(other.as_bytes()), Ok(()), "{other}");
+        }
+        let unreadable = check_entry(b"update everything to now()");
+        assert!(matches!(unreadable, Err(StatementFault::Unreadable(_))));
     }
 
     #[test]

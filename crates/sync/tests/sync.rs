@@ -419,7 +419,9 @@ fn statements_that_would_differ_are_refused_however_they_come() {
     let statement = "UPDATE t SET at = NOW()";
     // More than is looked at in passing.
     let long = format!("{statement} WHERE name = '{}'", "x".repeat(8 << 10));
-    for sql in [statement, &long] {
+    // It is no matter what comes before it.
+    let behind = format!("BEGIN; {statement}; COMMIT");
+    for sql in [statement, &long, &behind] {
         let refused = client.publish(None, sql.as_bytes(), PATIENCE);
         let invalid = Status::InvalidRequest;
         assert!(

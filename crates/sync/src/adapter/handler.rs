@@ -211,11 +211,8 @@ impl Snapshot for NoRows {
 
 /// What a statement of an entry is refused for, if it is one and is.
 fn refusal(payload: &[u8]) -> Option<String> {
-    if !statement::is_statement(payload) {
-        return None;
-    }
-    let sql = std::str::from_utf8(payload).ok()?;
-    statement::check(sql).err().map(|fault| fault.to_string())
+    let checked = statement::check_entry(payload);
+    checked.err().map(|fault| fault.to_string())
 }
 
 /// The place before an entry.

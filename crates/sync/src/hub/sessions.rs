@@ -31,7 +31,7 @@ use crate::limits::{
     HELLO_BYTES_MAX, PROOF_WAIT_MAX, REQUESTS_PER_CONNECTION, SESSION_INPUTS_MAX,
     STATEMENT_HERE_BYTES,
 };
-use crate::statement::{self, is_statement};
+use crate::statement;
 
 /// What a session's task takes in.
 pub(super) enum Input {
@@ -342,10 +342,7 @@ impl Sessions {
     /// Refuses a statement that would do something else at each site.
     pub(super) async fn check_statement(&self, payload: &Bytes) -> Result<(), Unable> {
         let text = payload.clone();
-        let check = move || match std::str::from_utf8(&text) {
-            Ok(sql) if is_statement(&text) => statement::check(sql),
-            _ => Ok(()),
-        };
+        let check = move || statement::check_entry(&text);
         let checked = if payload.len() <= STATEMENT_HERE_BYTES {
             check()
         } else {
@@ -431,7 +428,7 @@ pub(super) fn may_be_statement(payload: &[u8]) -> bool {
             Ok(_) => true,
             Err(error) => error.error_len().is_none(),
         },
-        None => is_statement(payload),
+        None => statement::may_be_statement(payload),
     }
 }
 

@@ -40,15 +40,14 @@ pub(super) fn run(args: &PublishArgs, as_json: bool) -> Result<(), Failure> {
 /// Refuses a statement that would do something else at each site, and says of any
 /// other what it is.
 fn check(args: &PublishArgs, payload: &[u8]) -> Result<(), Failure> {
-    if !statement::is_statement(payload) {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(payload);
     if !args.allow_nondeterministic
-        && let Err(fault) = statement::check(&text)
+        && let Err(fault) = statement::check_entry(payload)
     {
         let error = anyhow!(fault).context("not published; see --allow-nondeterministic");
         return Err(Failure::Operation(error));
+    }
+    if !statement::is_statement(payload) {
+        return Ok(());
     }
     // Whoever does not read it does not want it.
     let _ = writeln!(

@@ -1,5 +1,6 @@
 mod faults;
 mod full_disk;
+mod kinds;
 mod payload;
 mod rebuilt;
 mod triggers;

@@ -60,6 +60,29 @@ fn a_bit_that_is_flipped_anywhere_is_refused_or_costs_the_last_batch_at_most() {
     assert!(refused > 1000, "{refused} flips were refused");
 }
 
+/// What is damaged while the hub runs is not looked at before a site needs it.
+#[test]
+fn a_bit_that_is_flipped_under_an_open_log_is_refused_where_it_is_read() {
+    let mut refused = 0;
+    for number in [1, 2] {
+        let name = segment::name_of(number);
+        for at in (0..small().bytes(&name)).step_by(5) {
+            let files = small();
+            let log = Log::open(files.clone(), tiny(), EPOCH).unwrap();
+            files.damage(&name, |data| data[at] ^= 0x10);
+            match log.read(Seq(0), log.end(), u64::MAX) {
+                Ok(found) => {
+                    let expected: Vec<_> = (1..=ENTRIES).map(|seq| entry(seq, 20)).collect();
+                    assert_eq!(found, expected, "segment {number}, byte {at}");
+                }
+                Err(ReadError::Io(_)) => refused += 1,
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+    assert!(refused > 200, "{refused} flips were refused");
+}
+
 #[test]
 fn a_segment_that_is_cut_anywhere_is_refused() {
     for number in [1, 2] {
