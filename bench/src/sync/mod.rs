@@ -54,6 +54,9 @@ pub(crate) struct Args {
         default_value = "1x1,1x16,8x1,8x16,64x1,64x16"
     )]
     loads: Vec<Load>,
+    /// Parts that are measured [default: all]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    only: Vec<Part>,
     /// The results file [default: bench/results/sync.md]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -88,58 +91,38 @@ impl std::fmt::Display for Load {
     }
 }
 
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Publishes,
+    Applied,
+    CatchUp,
+    Captured,
+    Join,
+}
+
 /// Runs the benchmark, prints its results and adds them to its file.
 ///
 /// # Errors
 /// Something cannot be started, does not come about in time, or differs in the end.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let watch = Watch::start();
-    let mut report = Report::default();
-    for &load in &args.loads {
-        let row = publishes(args, load).with_context(|| format!("publishes at {load}"))?;
-        report.publishes.push(row);
-        eprintln!("publishes: {load}");
-    }
-    for per_second in [200, 2000] {
-        let took = apply::latency(per_second, Duration::from_secs(args.seconds))?;
-        report.applied.push(Applied { per_second, took });
-        eprintln!("publish to applied: {per_second}/s");
-    }
-    for round in 0..args.rounds {
-        for side in order(2, round as usize) {
-            if side == 0 {
-                report.catch_up.ours.push(apply::catch_up(args.rows)?);
-            } else {
-                report.catch_up.peer.push(apply::plain(args.rows)?);
-            }
-        }
-        eprintln!("catch-up: round {}", round + 1);
-    }
-    for round in 0..args.rounds {
-        for side in order(Triggers::ALL.len(), round as usize) {
-            let rates = capture::writes(Triggers::ALL[side], args.written)?;
-            report.captured[side].push(rates);
-        }
-        eprintln!("captured writes: round {}", round + 1);
-    }
-    let donor = join::Donor::new(args.mib)?;
-    for round in 0..args.rounds {
-        for side in order(2, round as usize) {
-            if side == 0 {
-                report.join.ours.push(join::ours(&donor)?);
-            } else {
-                report.join.peer.push(join::peer(&donor)?);
-            }
-        }
-        eprintln!("join: round {}", round + 1);
-    }
+    let report = measure(args)?;
     let loads: Vec<String> = (args.loads.iter())
         .map(|load| format!("{}x{}", load.connections, load.outstanding))
         .collect();
+    let only: Vec<String> = (args.only.iter())
+        .filter_map(clap::ValueEnum::to_possible_value)
+        .map(|part| part.get_name().to_owned())
+        .collect();
+    let only = match only.as_slice() {
+        [] => String::new(),
+        parts => format!(" --only {}", parts.join(",")),
+    };
     let run = Run {
         facts: watch.finish(),
         settings: format!(
-            "--rounds {} --seconds {} --rows {} --written {} --mib {} --loads {}",
+            "--rounds {} --seconds {} --rows {} --written {} --mib {} --loads {}{only}",
             args.rounds,
             args.seconds,
             args.rows,
@@ -152,6 +135,76 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     run.print()?;
     let path = run.append(BENCHMARK, args.out.as_deref())?;
     eprintln!("added to {}", path.display());
+    Ok(())
+}
+
+/// All parts that are wanted.
+fn measure(args: &Args) -> Result<Report> {
+    let wants = |part| args.only.is_empty() || args.only.contains(&part);
+    let mut report = Report::default();
+    if wants(Part::Publishes) {
+        for &load in &args.loads {
+            let row = publishes(args, load).with_context(|| format!("publishes at {load}"))?;
+            report.publishes.push(row);
+            eprintln!("publishes: {load}");
+        }
+    }
+    if wants(Part::Applied) {
+        for per_second in [200, 2000] {
+            let took = apply::latency(per_second, Duration::from_secs(args.seconds))?;
+            report.applied.push(Applied { per_second, took });
+            eprintln!("publish to applied: {per_second}/s");
+        }
+    }
+    if wants(Part::CatchUp) {
+        catch_ups(args, &mut report)?;
+    }
+    if wants(Part::Captured) {
+        captured(args, &mut report)?;
+    }
+    if wants(Part::Join) {
+        joins(args, &mut report)?;
+    }
+    Ok(report)
+}
+
+fn catch_ups(args: &Args, report: &mut Report) -> Result<()> {
+    for round in 0..args.rounds {
+        for side in order(2, round as usize) {
+            if side == 0 {
+                report.catch_up.ours.push(apply::catch_up(args.rows)?);
+            } else {
+                report.catch_up.peer.push(apply::plain(args.rows)?);
+            }
+        }
+        eprintln!("catch-up: round {}", round + 1);
+    }
+    Ok(())
+}
+
+fn captured(args: &Args, report: &mut Report) -> Result<()> {
+    for round in 0..args.rounds {
+        for side in order(Triggers::ALL.len(), round as usize) {
+            let rates = capture::writes(Triggers::ALL[side], args.written)?;
+            report.captured[side].push(rates);
+        }
+        eprintln!("captured writes: round {}", round + 1);
+    }
+    Ok(())
+}
+
+fn joins(args: &Args, report: &mut Report) -> Result<()> {
+    let donor = join::Donor::new(args.mib)?;
+    for round in 0..args.rounds {
+        for side in order(2, round as usize) {
+            if side == 0 {
+                report.join.ours.push(join::ours(&donor)?);
+            } else {
+                report.join.peer.push(join::peer(&donor)?);
+            }
+        }
+        eprintln!("join: round {}", round + 1);
+    }
     Ok(())
 }
 

@@ -103,19 +103,31 @@ fn cell_with_spread(summary: Option<Summary>) -> String {
 impl Report {
     /// The tables, and what is to be held.
     pub(crate) fn blocks(&self) -> Vec<Block> {
-        vec![
-            Block::Table(
-                "Durable publishes a second".to_owned(),
-                self.publish_table(),
+        let has_pairs = !self.catch_up.ours.is_empty() || !self.join.ours.is_empty();
+        let parts = [
+            (
+                !self.publishes.is_empty(),
+                "Durable publishes a second",
+                Self::publish_table as fn(&Self) -> Table,
             ),
-            Block::Table("Publish to applied".to_owned(), self.applied_table()),
-            Block::Table("Catch-up and join".to_owned(), self.pair_table()),
-            Block::Table(
-                "Captured writes, rows a second".to_owned(),
-                self.captured_table(),
+            (
+                !self.applied.is_empty(),
+                "Publish to applied",
+                Self::applied_table,
             ),
-            Block::Text(self.verdict()),
-        ]
+            (has_pairs, "Catch-up and join", Self::pair_table),
+            (
+                !self.captured[0].is_empty(),
+                "Captured writes, rows a second",
+                Self::captured_table,
+            ),
+        ];
+        let is_whole = parts.iter().all(|(is_there, ..)| *is_there);
+        let there = parts.into_iter().filter(|(is_there, ..)| *is_there);
+        let tables = there.map(|(_, name, table)| Block::Table(name.to_owned(), table(self)));
+        // About a part of it nothing is said.
+        let verdict = is_whole.then(|| Block::Text(self.verdict()));
+        tables.chain(verdict).collect()
     }
 
     fn captured_table(&self) -> Table {
