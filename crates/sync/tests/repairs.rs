@@ -75,3 +75,44 @@ fn a_copy_that_a_proof_finds_equal_differs_no_more() {
         room.view().unwrap().is_differing
     });
 }
+
+/// The story: a hub's folder was lost, and the next hub gave its numbers again: copies
+/// of the old history took entries of the new one for those that they had.
+#[test]
+fn copies_of_a_history_that_is_lost_are_refused_and_begin_anew_when_told() {
+    let place = Place::new();
+    let hub = place.start();
+    let (first, second) = (MemoryDatabase::new(), MemoryDatabase::new());
+    let master = place.site("master", &first);
+    let client = place.client();
+    let publish = |key: &str, value: &str| {
+        let payload = append(key, value);
+        client.publish(Some(value.as_bytes()), &payload, PATIENCE)
+    };
+    publish("row", "1").unwrap();
+    let room = place.site("room", &second);
+    wait_for_row(&second, "row", "1");
+    let lost = hub.epoch();
+    hub.drain();
+    std::fs::remove_dir_all(&place.options.dir).unwrap();
+    let hub = place.start();
+    assert_ne!(hub.epoch(), lost);
+    // Its number is that of what both have.
+    let at = publish("row", "2").unwrap();
+    assert_eq!((at.epoch, at.seq.0), (hub.epoch(), 1));
+    for site in [&master, &room] {
+        wait_until("the copy is refused", || site.view().unwrap().is_barred);
+    }
+    for table in [&first, &second] {
+        wait_for_row(table, "row", "1");
+    }
+    // What the first of all has is what the new history begins with.
+    master.rejoin().unwrap();
+    wait_for_row(&first, "row", "12");
+    room.rejoin().unwrap();
+    publish("row", "3").unwrap();
+    wait_for_row(&second, "row", "123");
+    wait_until("the copies are equal", || {
+        client.verify(PATIENCE).unwrap().is_equal
+    });
+}

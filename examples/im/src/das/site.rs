@@ -20,7 +20,7 @@ use waystation_sync::adapter::{
 use waystation_sync::client::{ClientError, HubClient};
 use waystation_sync::control::{self, Control};
 use waystation_sync::hub::Operation;
-use waystation_sync::progress::{News, Progress};
+use waystation_sync::progress::{Joining, News, Progress};
 use waystation_sync::site::{SiteError, SiteOptions, SiteServer};
 
 use super::arrivals::{Arrival, Row};
@@ -148,7 +148,9 @@ impl Keeper {
     fn run(mut self, stopped: &Receiver<()>) {
         let mut progress = Progress::new(MonotonicClock.now());
         loop {
-            self.look(&mut progress);
+            if let Some(joining) = self.look(&mut progress) {
+                tracing::info!("joining: {joining}");
+            }
             if let Some(hub) = &self.hub
                 && self.is_settled(hub)
             {
@@ -174,15 +176,15 @@ impl Keeper {
         })
     }
 
-    /// Tells how a join goes on, and whether the copy is whole. The founder's is what
-    /// all others begin with.
-    fn look(&self, progress: &mut Progress) {
-        let mut is_whole = self.is_founder;
+    /// Tells whether the copy is whole; how a join goes on, where that is news. The
+    /// founder's copy is what all others begin with.
+    fn look(&self, progress: &mut Progress) -> Option<Joining> {
+        let (mut is_whole, mut joining) = (self.is_founder, None);
         match self.server.view() {
             Ok(view) => {
                 is_whole |= matches!(view.holding, Holding::At { .. });
-                if let Some(News::Joining(joining)) = progress.news(&view, MonotonicClock.now()) {
-                    tracing::info!("joining: {joining}");
+                if let Some(News::Joining(news)) = progress.news(&view, MonotonicClock.now()) {
+                    joining = Some(news);
                 }
             }
             Err(SiteError::Lane) => {}
@@ -191,6 +193,7 @@ impl Keeper {
         if is_whole && !*self.whole.borrow() {
             self.whole.send_replace(true);
         }
+        joining
     }
 
     /// Has the site allowed to write, unless that was ever done: a right that was
@@ -303,5 +306,59 @@ impl Apply for WatchedApply {
 
     fn open_held(&mut self) -> Result<Option<Box<dyn Snapshot>>, AdapterError> {
         self.apply.open_held()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use waystation_sync::adapter::{MemoryChange, MemoryDatabase};
+    use waystation_sync::hub::{HubOptions, HubServer};
+
+    use super::*;
+
+    fn site(hub: &Address, name: &str, table: &MemoryDatabase) -> SiteServer {
+        let mut core = SiteConfig::new(CopyName::new(name).unwrap());
+        core.donor_bytes_per_second = Some(1 << 20);
+        let options = SiteOptions::new(hub.clone(), core);
+        SiteServer::start(options, Arc::new(table.clone())).unwrap()
+    }
+
+    /// A site of `up` that took its copy told nothing of itself for as long as that
+    /// took.
+    #[test]
+    fn a_site_that_joins_tells_how_far_it_is_until_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let hub = Address::Unix(folder.path().join("hub.sock"));
+        let options = HubOptions::new(folder.path().join("log"), hub.clone());
+        let _hub = HubServer::start(&options).unwrap();
+        let first = MemoryDatabase::new();
+        let row = |number: u8| MemoryChange::Append(vec![number], Bytes::from(vec![7; 128 << 10]));
+        first.write(&(0..32).map(row).collect::<Vec<_>>());
+        let _founder = site(&hub, "master", &first);
+        let (whole, is_whole) = watch::channel(false);
+        let keeper = Keeper {
+            name: "b".to_owned(),
+            is_founder: false,
+            server: Arc::new(site(&hub, "b", &MemoryDatabase::new())),
+            hub: None,
+            whole,
+        };
+        let mut progress = Progress::new(MonotonicClock.now());
+        let mut told = Vec::new();
+        let (_never, pause) = channel::<()>();
+        for _ in 0..600 {
+            told.extend(keeper.look(&mut progress));
+            if *is_whole.borrow() {
+                break;
+            }
+            let _ = pause.recv_timeout(Duration::from_millis(50));
+        }
+        assert!(*is_whole.borrow(), "it takes its copy");
+        assert!(!told.is_empty(), "it tells how far it is");
+        assert!(told.iter().all(|one| one.bytes > 0));
+        assert!(told.is_sorted_by_key(|one| one.bytes));
     }
 }
