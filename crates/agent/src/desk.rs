@@ -129,7 +129,7 @@ impl Desk {
         }
         self.asking.forget(service);
         self.views.remove(service);
-        self.pairs.forget(service);
+        self.pairs.forget(now, service);
         true
     }
 

@@ -1,7 +1,6 @@
 //! Services that are asked for by Lars' protocol.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use waystation_balance::{
     Balancer, BalancerConfig, CallEnd, HostName, Lars, LarsConfig, NoPick, Outcome,
@@ -16,6 +15,8 @@ use waystation_wire::lars::{
 use crate::figures::Figures;
 use crate::limits::ROUTE_LOOK;
 use crate::reports::LarsTotals;
+
+use members::Members;
 
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,8 +51,7 @@ pub(crate) struct Pairs {
     config: LarsConfig,
     seed: u64,
     by_pair: BTreeMap<LarsPair, Pair>,
-    /// Which pair each service had in its last view.
-    of_service: BTreeMap<ServiceName, LarsPair>,
+    members: Members,
     counters: LarsCounters,
     pub(crate) totals: LarsTotals,
 }
@@ -62,35 +62,27 @@ impl Pairs {
             config,
             seed,
             by_pair: BTreeMap::new(),
-            of_service: BTreeMap::new(),
+            members: Members::default(),
             counters: LarsCounters::default(),
             totals: LarsTotals::default(),
         }
     }
 
     /// The view of a service, of which those with a pair and an IPv4 address can
-    /// be told. A service has one pair, that of its first instance with one.
+    /// be told. Its instances may have several pairs, and several services one.
     pub(crate) fn handle_view(&mut self, now: Moment, view: &View) {
-        let pair = view.instances.values().find_map(|one| one.lars);
-        let before = self.of_service.get(&view.service).copied();
-        if let Some(before) = before
-            && pair.is_some_and(|pair| pair != before)
-        {
-            self.by_pair.remove(&before);
+        for pair in self.members.handle_view(view) {
+            self.rebuild(now, pair);
         }
-        // Without instances the pair stays known: its service has no hosts.
-        let own = LarsPair::of_service(&view.service);
-        let Some(pair) = pair.or(before).or(own) else {
+    }
+
+    /// Takes the hosts that the pair's services have by now.
+    fn rebuild(&mut self, now: Moment, pair: LarsPair) {
+        let Some(told) = self.members.told(pair) else {
+            self.by_pair.remove(&pair);
             return;
         };
-        self.of_service.insert(view.service.clone(), pair);
-        let mut told = View::empty(view.service.clone(), view.at);
-        for (id, instance) in &view.instances {
-            if instance.lars == Some(pair) && matches!(instance.address, Address::V4(_)) {
-                told.instances.insert(id.clone(), Arc::clone(instance));
-            }
-        }
-        let seed = self.seed ^ hash64(view.service.as_str().as_bytes());
+        let seed = self.seed ^ hash64(told.service.as_str().as_bytes());
         let config = self.config;
         let one = self.by_pair.entry(pair).or_insert_with(|| Pair {
             // The rule of Lars has nothing around it.
@@ -141,9 +133,9 @@ impl Pairs {
     }
 
     /// Nothing is known of a service any more.
-    pub(crate) fn forget(&mut self, service: &ServiceName) {
-        if let Some(pair) = self.of_service.remove(service) {
-            self.by_pair.remove(&pair);
+    pub(crate) fn forget(&mut self, now: Moment, service: &ServiceName) {
+        for pair in self.members.forget(service) {
+            self.rebuild(now, pair);
         }
     }
 
@@ -285,6 +277,7 @@ const fn pair_of(modid: i32, cmdid: i32) -> LarsPair {
     LarsPair { modid, cmdid }
 }
 
+mod members;
 mod told;
 
 #[cfg(test)]

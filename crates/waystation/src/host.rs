@@ -200,16 +200,26 @@ fn get(service: &str, socket: &Path, as_json: bool, out: &mut dyn Write) -> Resu
     Ok(printed.context("cannot print")?)
 }
 
+/// A caller of Lars whose agent was asked for the pair's route already: an agent
+/// answers the first question about a pair by "no such service", and then asks.
+fn caller_of(pair: LarsPair, ports: [u16; 3]) -> LarsCaller {
+    let mut caller = LarsCaller::new(pair.modid, pair.cmdid);
+    caller.timeout = WAIT;
+    caller.ports = ports;
+    // What it comes to is told by the question that follows.
+    let _told = caller.reg_init();
+    caller
+}
+
 fn get_by_pair(
     pair: LarsPair,
     ports: [u16; 3],
     as_json: bool,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let mut caller = LarsCaller::new(pair.modid, pair.cmdid);
-    caller.timeout = WAIT;
-    caller.ports = ports;
-    let address = caller.get_host().context("no host by UDP")?;
+    let address = caller_of(pair, ports)
+        .get_host()
+        .context("no host by UDP")?;
     let printed = if as_json {
         let line = json!({ "address": address.to_string(), "source": "udp", "reason": null });
         writeln!(out, "{line}")

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use waystation_membership::{Instance, InstanceId, Owner, ViewVersion};
 use waystation_wire::lars::HEADER_LEN;
 
+use std::sync::Arc;
+
 use super::*;
 
 fn at(ms: u64) -> Moment {
@@ -67,6 +69,49 @@ fn pairs(hosts: u32) -> Pairs {
     let mut pairs = Pairs::new(LarsConfig::default(), 1);
     pairs.handle_view(at(0), &view(0..hosts));
     pairs
+}
+
+/// The view of another service with the pair of `view`, and one more host that has
+/// another pair.
+fn other_view(modid: i32) -> View {
+    let service = ServiceName::new("refund").unwrap();
+    let mut all = View::empty(service.clone(), ViewVersion::default());
+    for (n, modid) in [(1, modid), (2, -6)] {
+        let id = InstanceId::new(&format!("refund-{n}")).unwrap();
+        let address = format!("201.0.0.{n}:7000").parse().unwrap();
+        let mut one = Instance::new(id.clone(), service.clone(), address, Owner::default());
+        one.lars = Some(pair_of(modid, 7));
+        all.instances.insert(id, Arc::new(one));
+    }
+    all
+}
+
+fn hosts_of(pairs: &mut Pairs, modid: i32) -> usize {
+    let told = (0..20).filter_map(|_| get_host(pairs, 1, modid).host);
+    told.map(|host| host.ip)
+        .collect::<std::collections::BTreeSet<_>>()
+        .len()
+}
+
+/// The last view of two services with one pair was all that there was of it, a
+/// service that left a pair took the other's hosts along, and hosts with a second
+/// pair were left out.
+#[test]
+fn services_share_a_pair_and_a_service_has_several() {
+    let mut pairs = pairs(2);
+    pairs.handle_view(at(1), &other_view(-5));
+    assert_eq!(hosts_of(&mut pairs, -5), 3);
+    assert_eq!(hosts_of(&mut pairs, -6), 1);
+    // The other one goes to a pair of its own.
+    pairs.handle_view(at(1), &other_view(-7));
+    assert_eq!(hosts_of(&mut pairs, -5), 2);
+    assert_eq!(hosts_of(&mut pairs, -7), 1);
+    pairs.handle_view(at(1), &other_view(-5));
+    pairs.forget(at(1), &ServiceName::new("pay").unwrap());
+    assert_eq!(hosts_of(&mut pairs, -5), 1);
+    assert_eq!(get_host(&mut pairs, 1, -7).retcode, 3);
+    pairs.forget(at(1), &ServiceName::new("refund").unwrap());
+    assert_eq!(get_host(&mut pairs, 1, -5).retcode, 3);
 }
 
 /// Negative ids indexed outside of the reference's arrays.

@@ -1,6 +1,6 @@
 //! What people are told of a pair: its hosts, and whom a caller would be given.
 
-use waystation_balance::{Entry, Hosts as _, WindowSeen};
+use waystation_balance::{Entry, WindowSeen};
 use waystation_base::Moment;
 use waystation_client::protocol::{Answer, Candidate, ListedHost, PAGE_HOSTS};
 use waystation_membership::LarsPair;
@@ -72,7 +72,6 @@ impl Pair {
         let window = self.balancer.window(now, slot);
         let is_overloaded = self.balancer.is_overloaded(slot);
         let (ok, failed) = window.map_or((0, 0), |window| (window.ok, window.failed));
-        let host = self.balancer.table().host(slot);
         ListedHost {
             id: entry.instance.id.to_string(),
             address: entry.instance.address.to_string(),
@@ -84,8 +83,9 @@ impl Pair {
             tier: entry.tier,
             ejected: false,
             eligible: entry.takes_calls() && !is_overloaded,
-            in_flight: host.in_flight,
-            // Callers of Lars do not tell how long calls take.
+            // Callers of Lars do not tell how long calls take, and their reports
+            // may be lost or never sent: what is in flight is not known.
+            in_flight: 0,
             latency_us: 0,
             error_share: f64::from(failed) / f64::from(ok.saturating_add(failed).max(1)),
             reported_in_flight: 0,

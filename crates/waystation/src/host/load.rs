@@ -11,10 +11,9 @@ use serde_json::json;
 use waystation_balance::{CallEnd, Load};
 use waystation_base::{Rng, hash64};
 use waystation_client::{Caller, CallerConfig, Error, LarsCaller, PickedHost, machine_now};
-use waystation_membership::LarsPair;
 use waystation_net::unix_time;
 
-use super::{WAIT, failed, pair_of};
+use super::{WAIT, caller_of, failed, pair_of};
 use crate::cli::{RateArgs, SimulateArgs};
 use crate::failure::Failure;
 use crate::table;
@@ -51,15 +50,12 @@ impl Host {
 
 impl Way {
     fn of(service: &str, socket: &Path, ports: [u16; 3]) -> Self {
-        let Some(LarsPair { modid, cmdid }) = pair_of(service) else {
-            let mut config = CallerConfig::new(service, socket);
-            config.timeout = WAIT;
-            return Self::Named(Box::new(Caller::new(config)));
-        };
-        let mut caller = LarsCaller::new(modid, cmdid);
-        caller.timeout = WAIT;
-        caller.ports = ports;
-        Self::Pair(caller)
+        if let Some(pair) = pair_of(service) {
+            return Self::Pair(caller_of(pair, ports));
+        }
+        let mut config = CallerConfig::new(service, socket);
+        config.timeout = WAIT;
+        Self::Named(Box::new(Caller::new(config)))
     }
 
     fn pick(&mut self) -> Result<Host, Error> {
