@@ -1,8 +1,10 @@
 //! The agent's thread.
 
 use std::cell::RefCell;
+use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -19,7 +21,7 @@ use waystation_registry::{
 };
 use waystation_segment::TURN_EVERY;
 
-use crate::config::{AgentConfig, ReportTo};
+use crate::config::{AgentConfig, ReportTo, SocketAccess};
 use crate::desk::Desk;
 use crate::error::Error;
 use crate::figures::FigureBoard;
@@ -44,7 +46,7 @@ impl Agent {
     /// # Errors
     /// [`Error`].
     pub fn start(config: AgentConfig) -> Result<Self, Error> {
-        let listener = listen(&config.socket).map_err(|source| Error::Socket {
+        let listener = listen(&config.socket, config.access).map_err(|source| Error::Socket {
             path: config.socket.clone(),
             source,
         })?;
@@ -172,7 +174,7 @@ fn is_served(path: &Path) -> bool {
 }
 
 /// Binds the socket, in place of one whose agent is gone.
-fn listen(path: &Path) -> io::Result<UnixListener> {
+fn listen(path: &Path, access: SocketAccess) -> io::Result<UnixListener> {
     if is_served(path) {
         return Err(io::ErrorKind::AddrInUse.into());
     }
@@ -181,6 +183,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
         _ => {}
     }
     let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, Permissions::from_mode(access.mode()))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

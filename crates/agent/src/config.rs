@@ -17,6 +17,8 @@ pub struct AgentConfig {
     /// The Unix socket for callers of this machine. A file of that name is
     /// replaced; its directory must be there.
     pub socket: PathBuf,
+    /// Who of this machine may connect to it. Default: its owner.
+    pub access: SocketAccess,
     /// Where callers of Lars ask; none leaves them out. The first is for pairs
     /// whose sum is divisible by three. Default: ports 8888 to 8890 of loopback.
     pub udp: Vec<SocketAddr>,
@@ -45,6 +47,29 @@ pub struct AgentConfig {
     pub probes: Probes,
     /// Where randomness starts.
     pub seed: u64,
+}
+
+/// Which users of a machine may connect to a socket, as far as its folder lets them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SocketAccess {
+    /// Its owner: mode 0600.
+    #[default]
+    Owner,
+    /// Its owner's group, too: mode 0660.
+    Group,
+    /// Everybody: mode 0666.
+    All,
+}
+
+impl SocketAccess {
+    /// The mode of the socket's file.
+    pub const fn mode(self) -> u32 {
+        match self {
+            Self::Owner => 0o600,
+            Self::Group => 0o660,
+            Self::All => 0o666,
+        }
+    }
 }
 
 /// The report server of an agent, and who the agent is to it.
@@ -80,6 +105,7 @@ impl AgentConfig {
     pub fn new(socket: impl Into<PathBuf>, registry: RegistryUrl, seed: u64) -> Self {
         Self {
             socket: socket.into(),
+            access: SocketAccess::default(),
             udp: UDP_PORTS
                 .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
                 .to_vec(),

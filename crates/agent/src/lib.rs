@@ -51,7 +51,7 @@ mod unix;
 mod witnesses;
 
 pub use agent::Agent;
-pub use config::{AgentConfig, ReportTo};
+pub use config::{AgentConfig, ReportTo, SocketAccess};
 pub use error::Error;
 pub use figures::{FigureBoard, Figures};
 pub use probes::Probes;

@@ -5,10 +5,11 @@
 mod common;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 
 use common::{WAIT, World, done, tcp};
 use tempfile::TempDir;
-use waystation_agent::{Agent, AgentConfig};
+use waystation_agent::{Agent, AgentConfig, SocketAccess};
 use waystation_balance::{CallEnd, Load, PolicyKind};
 use waystation_base::{Moment, ServiceName};
 use waystation_client::protocol::{Answer, Code, Request, pair_hosts};
@@ -448,6 +449,24 @@ fn callers_keep_their_hosts_on_the_way_to_another_registry() {
         seen.insert(done(&mut caller).port());
         [9002, 9003, 9004].iter().all(|port| seen.contains(port))
     });
+}
+
+/// Who runs under another user than the agent was refused at its socket, whatever its
+/// operator wished: its mode was what the umask left.
+#[test]
+fn the_socket_lets_in_whom_its_operator_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let modes = [SocketAccess::Owner, SocketAccess::Group, SocketAccess::All].map(|access| {
+        let path = folder.path().join("agent.sock");
+        let mut config = AgentConfig::new(&path, "file:///nowhere".parse().unwrap(), 1);
+        config.access = access;
+        config.udp.clear();
+        let agent = Agent::start(config).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        agent.drain();
+        mode & 0o777
+    });
+    assert_eq!(modes, [0o600, 0o660, 0o666]);
 }
 
 /// A route server is asked for what is used and a registry tells all it has: what

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use serde_json::json;
-use waystation_agent::{Agent, AgentConfig, ReportTo};
+use waystation_agent::{Agent, AgentConfig, ReportTo, SocketAccess};
 use waystation_balance::{CallEnd, Load, Reason};
 use waystation_base::hash64;
 use waystation_client::protocol::{self, Answer, Candidate, Code, End, ListedHost, Request};
@@ -52,6 +52,7 @@ pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<
     settings.balancer.locality = config.agent.locality();
     settings.report = Some(ReportTo::new(config.agent.report));
     settings.lars_route = is_of_lars.then_some(config.agent.route);
+    settings.access = access(&config.agent.socket_access);
     settings.copy = Some(config.dir().join("agent/routes.jsonl"));
     settings.udp = config.agent.udp().to_vec();
     let signals = serving::catch_signals()?;
@@ -67,6 +68,15 @@ pub(crate) fn agent(args: &AgentArgs, config: &Config, as_json: bool) -> Result<
     drop(attendant);
     agent.drain();
     Ok(())
+}
+
+/// Who may connect to the agent's socket, by a word of the configuration.
+fn access(word: &str) -> SocketAccess {
+    match word {
+        "group" => SocketAccess::Group,
+        "all" => SocketAccess::All,
+        _ => SocketAccess::Owner,
+    }
 }
 
 /// The route server where one is configured, else the registries.

@@ -23,6 +23,9 @@ const POLICIES: &[&str] = &[
 /// What a route server may speak.
 const ROUTE_PROTOCOLS: &[&str] = &["native", "lars"];
 
+/// Who may connect to the agent's socket.
+const SOCKET_ACCESS: &[&str] = &["owner", "group", "all"];
+
 section! {
     /// The route server, `waystation route serve`: which hosts serve what.
     struct Route as "route" {
@@ -114,6 +117,12 @@ section! {
         /// go to one host, and those without a key to any.
         policy: String = Text("fresh"), Kind::Choice(POLICIES),
             "by any other than `fresh` and `p2c` callers ask the agent for each pick";
+        /// Which users of this machine may connect to the agent's socket: its
+        /// `owner`, the owner's `group`, or `all`. The socket in the data directory
+        /// stands below a folder that only the owner may look into: for others say
+        /// `--socket` with another place, to the agent and to who asks it.
+        socket_access: String = Text("owner"), Kind::Choice(SOCKET_ACCESS),
+            "other users fill the 256 places for processes, too";
         /// The machine room that this machine stands in: hosts there come first.
         site: String = Text(""), Kind::Place,
             "none";
