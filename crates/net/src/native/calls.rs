@@ -72,9 +72,16 @@ impl CallError {
 }
 
 enum Slot {
-    Free { next: u32 },
-    Waiting { waker: Option<Waker>, sent: bool },
+    Free {
+        next: u32,
+    },
+    Waiting {
+        waker: Option<Waker>,
+        sent: bool,
+    },
     Done(Result<Answer, CallError>),
+    /// Done, and its answer was taken.
+    Taken,
 }
 
 struct Entry {
@@ -284,12 +291,17 @@ impl Ticket {
         matches!(table.entries[index as usize].slot, Slot::Waiting { .. })
     }
 
-    /// Ready with the answer.
+    /// Ready with the answer, which is given once.
     pub(crate) fn poll_answer(&self, cx: &Context<'_>) -> Poll<Result<Answer, CallError>> {
         let (index, _) = parts(self.call);
         let mut table = self.calls.table.borrow_mut();
-        match &mut table.entries[index as usize].slot {
-            Slot::Done(result) => Poll::Ready(result.clone()),
+        let slot = &mut table.entries[index as usize].slot;
+        match slot {
+            Slot::Done(_) => match std::mem::replace(slot, Slot::Taken) {
+                Slot::Done(result) => Poll::Ready(result),
+                _ => unreachable!("it was matched above"),
+            },
+            Slot::Taken => unreachable!("a call is not polled after its answer"),
             Slot::Waiting { waker, .. } => {
                 let known = waker.as_ref().is_some_and(|w| w.will_wake(cx.waker()));
                 if !known {
