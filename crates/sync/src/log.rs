@@ -29,6 +29,9 @@ use recovery::Found;
 pub use recovery::{check_segment, segment_with};
 use segment::{BATCH_HEADER_BYTES, Head, Segment};
 
+/// Most bytes of memory that are kept to write the next batch.
+const BUFFER_BYTES_MAX: usize = 16 << 20;
+
 /// Bytes of the batch that notes a trim.
 const START_BATCH_BYTES: u64 = BATCH_HEADER_BYTES + START_BYTES;
 
@@ -184,8 +187,12 @@ pub struct Log<F: Files> {
     found: Found,
     /// What comes before this may go, durably.
     trimmed: Seq,
+    /// Holds a batch while it is written.
+    buffer: Vec<u8>,
     /// Files to be written again.
     spare: Vec<String>,
+    /// The last segment whose file was prepared.
+    prepared: u64,
     /// Whether all changes of names are durable.
     are_names_synced: bool,
     is_failed: bool,
@@ -264,7 +271,7 @@ impl<F: Files> Log<F> {
             // that segment after a power loss, with another content.
             self.sync_names()?;
         }
-        let (spare, file) = self.take_spare(&name, needed)?;
+        let (spare, file) = self.take_spare(number, needed)?;
         let head = Head {
             epoch,
             after,
@@ -287,9 +294,28 @@ impl<F: Files> Log<F> {
         Ok(())
     }
 
+    /// Has the next segment's file made once half of the last one is used, unless a
+    /// trimmed one is at hand.
+    fn prepare_next(&mut self) {
+        let (next, used) = {
+            let view = self.reader.view();
+            let last = view.segments.back();
+            last.map_or((1, 0), |one| (one.number + 1, one.used))
+        };
+        let bytes = self.config.segment_bytes;
+        if used >= bytes / 2 && self.spare.is_empty() && self.prepared < next {
+            self.prepared = next;
+            let name = segment::spare_name_of(&segment::name_of(next));
+            self.files.prepare(&name, bytes);
+        }
+    }
+
     /// A file of at least `needed` bytes, under the name of a spare one.
-    fn take_spare(&mut self, name: &str, needed: u64) -> io::Result<(String, F::File)> {
-        while let Some(spare) = self.spare.last() {
+    fn take_spare(&mut self, number: u64, needed: u64) -> io::Result<(String, F::File)> {
+        // One that was prepared is taken also when a trim has left others since.
+        while self.prepared != number
+            && let Some(spare) = self.spare.last()
+        {
             let file = self.files.open(spare)?;
             if file.length()? >= needed {
                 return Ok((spare.clone(), file));
@@ -297,7 +323,7 @@ impl<F: Files> Log<F> {
             self.files.remove(spare)?;
             self.spare.pop();
         }
-        let spare = segment::spare_name_of(name);
+        let spare = segment::spare_name_of(&segment::name_of(number));
         let length = needed.max(self.config.segment_bytes);
         let file = self.files.create(&spare, length)?;
         Ok((spare, file))
@@ -305,17 +331,15 @@ impl<F: Files> Log<F> {
 
     /// Where a batch of `bytes` goes, if the last segment has room for it and
     /// `reserve` more.
-    fn place(&self, bytes: u64, reserve: u64) -> io::Result<Option<Place<F::File>>> {
+    fn place(&self, bytes: u64, reserve: u64) -> Option<Place<F::File>> {
         let view = self.reader.view();
-        let Some(last) = view.segments.back() else {
-            return Ok(None);
-        };
-        let has_room = last.used + bytes + reserve <= last.file.length()?;
-        Ok(has_room.then(|| Place {
+        let last = view.segments.back()?;
+        let has_room = last.used + bytes + reserve <= last.length;
+        has_room.then(|| Place {
             file: Arc::clone(&last.file),
             salt: last.salt,
             offset: last.used,
-        }))
+        })
     }
 
     /// Where the log begins once what may go is gone, if anything may.
@@ -329,33 +353,33 @@ impl<F: Files> Log<F> {
     /// Notes durably that what comes before `start` may go: a segment that is missing
     /// is told from one that was trimmed.
     fn note_start(&mut self, start: Seq) -> Result<(), AppendError> {
-        let mut body = Vec::new();
-        put_start(&mut body, start);
-        let (offset, bytes) = self.store(&body, 0)?;
+        let mut data = Vec::new();
+        segment::begin_batch(&mut data);
+        put_start(&mut data, start);
+        let (offset, bytes) = self.store(&mut data, 0)?;
         self.note(&Batch::default(), offset, bytes);
         self.trimmed = start;
         Ok(())
     }
 
     /// Writes and syncs a batch that leaves `reserve` bytes of its segment; where it
-    /// is, and its bytes.
-    fn store(&mut self, body: &[u8], reserve: u64) -> Result<(u64, u64), AppendError> {
+    /// is, and its bytes. `data` is its body behind room for its header.
+    fn store(&mut self, data: &mut [u8], reserve: u64) -> Result<(u64, u64), AppendError> {
         if self.is_failed {
             return Err(AppendError::Failed);
         }
-        let bytes = BATCH_HEADER_BYTES + body.len() as u64;
-        let mut place = self.place(bytes, reserve).map_err(AppendError::NotStored)?;
+        let bytes = data.len() as u64;
+        let mut place = self.place(bytes, reserve);
         if place.is_none() {
             // A segment that was begun in vain holds no entries, and the next try
             // takes its number again.
             self.roll(bytes).map_err(AppendError::NotStored)?;
-            place = self.place(bytes, reserve).map_err(AppendError::NotStored)?;
+            place = self.place(bytes, reserve);
         }
         let Place { file, salt, offset } = place.expect("a new segment has room");
         let first = Seq(self.end().0 + 1);
-        let mut data = Vec::with_capacity(body.len() + 64);
-        segment::put_batch(&mut data, salt, first, body);
-        if let Err(error) = file.write_durable(offset, &data) {
+        segment::end_batch(data, salt, first);
+        if let Err(error) = file.write_durable(offset, data) {
             self.is_failed = true;
             return Err(AppendError::Unknown(error));
         }
@@ -440,17 +464,24 @@ impl<F: Files> LogStore for Log<F> {
             return Err(AppendError::Failed);
         }
         self.check(batch);
-        let mut body = Vec::new();
+        let mut data = std::mem::take(&mut self.buffer);
+        data.clear();
+        segment::begin_batch(&mut data);
         for entry in &batch.entries {
-            put_entry(&mut body, entry);
+            put_entry(&mut data, entry);
         }
         for record in &batch.records {
-            put_record(&mut body, record);
+            put_record(&mut data, record);
         }
         // The last room is for the note of a trim: a full disk must not refuse what
         // makes room.
-        let (offset, bytes) = self.store(&body, START_BATCH_BYTES)?;
+        let stored = self.store(&mut data, START_BATCH_BYTES);
+        if data.capacity() <= BUFFER_BYTES_MAX {
+            self.buffer = data;
+        }
+        let (offset, bytes) = stored?;
         self.note(batch, offset, bytes);
+        self.prepare_next();
         Ok(())
     }
 

@@ -98,6 +98,8 @@ pub struct Recorded {
     /// Whether a log is being opened.
     is_opening: Rc<Cell<bool>>,
     pub fault: Rc<Cell<Option<Fault>>>,
+    /// The file that was made before it was asked for.
+    prepared: Rc<Cell<Option<usize>>>,
 }
 
 #[derive(Debug)]
@@ -303,7 +305,23 @@ impl Files for Recorded {
         Ok(self.disk.borrow().names.keys().cloned().collect())
     }
 
+    fn prepare(&self, name: &str, bytes: u64) {
+        // It is made beside the log: a call that is to fail is one of the log's own.
+        let fault = self.fault.take();
+        let _ = self.create(name, bytes);
+        self.fault.set(fault);
+        self.prepared
+            .set(self.disk.borrow().names.get(name).copied());
+    }
+
     fn create(&self, name: &str, bytes: u64) -> io::Result<RecordedFile> {
+        if let Some(prepared) = self.prepared.take() {
+            let disk = self.disk.borrow();
+            let length = disk.files[&prepared].len() as u64;
+            if disk.names.get(name) == Some(&prepared) && length >= bytes {
+                return Ok(self.file(prepared));
+            }
+        }
         let last = self.disk.borrow().files.keys().next_back().copied();
         let number = last.map_or(0, |last| last + 1);
         self.note(Call::Create(name.to_owned(), number, bytes))?;

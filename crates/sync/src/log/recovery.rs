@@ -91,7 +91,9 @@ pub(super) fn open<F: Files>(
         sites: recovery.sites,
         found: recovery.found,
         trimmed: recovery.trimmed.max(start),
+        buffer: Vec::new(),
         spare,
+        prepared: 0,
         are_names_synced: true,
         is_failed: false,
     };

@@ -86,13 +86,25 @@ fn u64_at(data: &[u8], at: usize) -> Option<u64> {
 /// sequence `first`.
 pub(super) fn put_batch(out: &mut Vec<u8>, salt: u64, first: Seq, body: &[u8]) {
     let begin = out.len();
-    out.extend_from_slice(&BATCH_MAGIC);
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&(body.len() as u64).to_le_bytes());
-    out.extend_from_slice(&first.0.to_le_bytes());
-    let hash = hash(salt, &out[begin..], body);
-    out.extend_from_slice(&hash.to_le_bytes());
+    begin_batch(out);
     out.extend_from_slice(body);
+    end_batch(&mut out[begin..], salt, first);
+}
+
+/// Leaves room for the header of a batch whose body follows.
+pub(super) fn begin_batch(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[0; 32]);
+}
+
+/// Puts the header of a batch of the segment with this salt in front of its body,
+/// where [`begin_batch`] has left room.
+pub(super) fn end_batch(batch: &mut [u8], salt: u64, first: Seq) {
+    let (head, body) = batch.split_at_mut(32);
+    head[..4].copy_from_slice(&BATCH_MAGIC);
+    head[8..16].copy_from_slice(&(body.len() as u64).to_le_bytes());
+    head[16..24].copy_from_slice(&first.0.to_le_bytes());
+    let hash = hash(salt, &head[..24], body);
+    head[24..].copy_from_slice(&hash.to_le_bytes());
 }
 
 /// XXH3 of 64 bits over the body, seeded with that of the header, which is seeded
@@ -169,6 +181,8 @@ pub(super) struct Segment<T> {
     pub(super) last: Seq,
     /// Bytes up to the end of its last batch.
     pub(super) used: u64,
+    /// How long its file is, at least.
+    pub(super) length: u64,
     pub(super) file: Arc<T>,
     /// Some batches, in order: their first sequence and where they begin.
     index: Vec<(Seq, u64)>,
@@ -182,6 +196,7 @@ impl<T> Segment<T> {
             after: head.after,
             last: head.after,
             used: SEGMENT_HEADER_BYTES,
+            length: head.length,
             file: Arc::new(file),
             index: Vec::new(),
         }
