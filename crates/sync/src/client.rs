@@ -87,6 +87,7 @@ pub struct Publisher {
     upstream: Upstream,
     last_tag: Rc<Cell<u64>>,
     may_differ: bool,
+    label: Label,
 }
 
 impl Publisher {
@@ -98,6 +99,7 @@ impl Publisher {
             upstream: Upstream::new(shard, UpstreamConfig::new(hub), router),
             last_tag: Rc::new(Cell::new(0)),
             may_differ: false,
+            label: Label::of("sync hub"),
         }
     }
 
@@ -207,7 +209,7 @@ impl Publisher {
     ) -> Result<Answer, ClientError> {
         let call = Call {
             message,
-            label: Label::of("sync hub"),
+            label: self.label,
             sid: Sid(u128::from(self.shard.random())),
             trace: TraceId(0),
             deadline,

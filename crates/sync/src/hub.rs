@@ -17,6 +17,8 @@ mod publish;
 mod session_task;
 mod sessions;
 mod tail;
+mod vigil;
+mod waits;
 mod writer;
 
 use std::io;
@@ -45,6 +47,7 @@ use home::Homes;
 use letters::{Outgoing, ToDesk, ToShard};
 use sessions::Sessions;
 use tail::Tail;
+use vigil::Vigil;
 use writer::Writer;
 
 pub(crate) use session_task::write_message;
@@ -210,6 +213,7 @@ impl HubServer {
             trim: Arc::clone(&trim),
             done,
             tail: Arc::clone(&tail),
+            vigil: Vigil::new(),
         };
         let writer = std::thread::Builder::new()
             .name("sync log".to_owned())

@@ -1,5 +1,6 @@
 //! Publishes, and what waits to be durable.
 
+use std::collections::vec_deque::Drain;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -77,8 +78,8 @@ pub(super) struct Appender {
     durable: Seq,
     queue: VecDeque<Item>,
     queue_bytes: usize,
-    waiters: BTreeMap<Seq, Vec<Waiter>>,
-    waiting: usize,
+    /// By sequence.
+    waiters: VecDeque<(Seq, Waiter)>,
     /// The batch on its way.
     appending: Option<Vec<Item>>,
     retry_at: Option<Moment>,
@@ -110,7 +111,7 @@ impl Appender {
                 bytes_max: PAYLOAD_BYTES_MAX,
             });
         }
-        let is_full = self.waiting >= PUBLISHES_PENDING_MAX
+        let is_full = self.waiters.len() >= PUBLISHES_PENDING_MAX
             || self.queue_bytes + bytes > PUBLISHES_PENDING_BYTES_MAX;
         if is_full {
             return Err(PublishRefusal::Busy);
@@ -119,8 +120,12 @@ impl Appender {
     }
 
     fn wait(&mut self, seq: Seq, waiter: Waiter) {
-        self.waiters.entry(seq).or_default().push(waiter);
-        self.waiting += 1;
+        // Whoever waits for an entry that was there already comes before the last.
+        let at = match self.waiters.back() {
+            Some((last, _)) if *last > seq => self.waiters.partition_point(|(one, _)| *one <= seq),
+            _ => self.waiters.len(),
+        };
+        self.waiters.insert(at, (seq, waiter));
     }
 
     fn push(&mut self, position: Position, origin: Origin, payload: Bytes) {
@@ -187,16 +192,9 @@ impl Appender {
         Some(items)
     }
 
-    fn waiters_through(&mut self, end: Seq) -> Vec<(Seq, Waiter)> {
-        let mut done = Vec::new();
-        while let Some(first) = self.waiters.first_entry()
-            && *first.key() <= end
-        {
-            let seq = *first.key();
-            done.extend(first.remove().into_iter().map(|one| (seq, one)));
-        }
-        self.waiting -= done.len();
-        done
+    fn waiters_through(&mut self, end: Seq) -> Drain<'_, (Seq, Waiter)> {
+        let count = self.waiters.partition_point(|(seq, _)| *seq <= end);
+        self.waiters.drain(..count)
     }
 
     /// Drops all entries that are not durable; records stay, to be written again.
@@ -208,7 +206,7 @@ impl Appender {
         self.queue_bytes = 0;
         self.given = self.durable;
         self.keys.forget_after(self.durable);
-        self.waiters_through(Seq(u64::MAX))
+        std::mem::take(&mut self.waiters).into()
     }
 }
 
@@ -217,14 +215,34 @@ impl Hub {
     /// [`HubOutput::Published`] once the entry is durable, or
     /// [`HubOutput::PublishRefused`]. The same key again is the same entry.
     pub fn handle_publish(&mut self, now: Moment, ticket: u64, publish: Publish) {
-        if let Err(refusal) = self.publish(ticket, publish) {
-            let refused = HubOutput::PublishRefused { ticket, refusal };
-            self.outputs.push_back(refused);
+        self.handle_publishes(now, [(ticket, publish)]);
+    }
+
+    /// Clients publish, as [`Hub::handle_publish`] has it, in this order. What follows
+    /// from a publish is looked for once for all, so that those that come together go
+    /// into one batch.
+    pub fn handle_publishes(
+        &mut self,
+        now: Moment,
+        publishes: impl IntoIterator<Item = (u64, Publish)>,
+    ) {
+        // It depends on what is durable, which does not change meanwhile.
+        let is_full = self.is_full();
+        for (ticket, publish) in publishes {
+            if let Err(refusal) = self.publish(ticket, publish, is_full) {
+                let refused = HubOutput::PublishRefused { ticket, refusal };
+                self.outputs.push_back(refused);
+            }
         }
         self.advance(now);
     }
 
-    fn publish(&mut self, ticket: u64, publish: Publish) -> Result<(), PublishRefusal> {
+    fn publish(
+        &mut self,
+        ticket: u64,
+        publish: Publish,
+        is_full: bool,
+    ) -> Result<(), PublishRefusal> {
         let found = publish.key.as_ref().map_or(0, |key| key.0.len());
         if found > CLIENT_KEY_BYTES_MAX {
             let bytes_max = CLIENT_KEY_BYTES_MAX;
@@ -240,7 +258,7 @@ impl Hub {
             }
             return Ok(());
         }
-        self.check_publish(publish.payload.len())?;
+        self.check_publish(publish.payload.len(), is_full)?;
         let position = self.next_position();
         if let Some(key) = &publish.key {
             self.log.keys.insert(key.clone(), position.seq);
@@ -251,12 +269,12 @@ impl Hub {
         Ok(())
     }
 
-    fn check_publish(&self, bytes: usize) -> Result<(), PublishRefusal> {
+    fn check_publish(&self, bytes: usize, is_full: bool) -> Result<(), PublishRefusal> {
         if self.log.is_failed {
             let error = "the hub stands until the log is opened anew".into();
             return Err(PublishRefusal::NotStored { error });
         }
-        if self.is_full() {
+        if is_full {
             return Err(PublishRefusal::Full);
         }
         self.log.check_room(bytes)
@@ -299,7 +317,7 @@ impl Hub {
         payload: Bytes,
     ) -> Result<(), PublishRefusal> {
         let bytes = payload.len();
-        let checked = self.check_publish(bytes);
+        let checked = self.check_publish(bytes, self.is_full());
         let position = self.next_position();
         let Some(known) = self.sites.get_mut(&site) else {
             return Ok(());

@@ -9,13 +9,14 @@ use std::time::Duration;
 use waystation_base::{ConnName, Moment, SiteId};
 use waystation_mailbox::Receiver;
 use waystation_net::Shard;
-use waystation_replica::{Batch, Hub, HubConfig, HubEvent, HubOutput, Report, ToHub};
+use waystation_replica::{Batch, Hub, HubConfig, HubEvent, HubOutput, Publish, Report, ToHub};
 
 use super::DeskStart;
 use super::board::{self, Board};
 use super::home::Homes;
 use super::letters::{Done, Outgoing, Ticket, ToDesk, ToShard};
 use super::proofs::Proofs;
+use super::vigil::Vigil;
 
 /// Letters that found no room are tried again after this.
 const FLUSH_AGAIN: Duration = Duration::from_millis(10);
@@ -41,6 +42,12 @@ pub(super) struct Desk {
     /// The board is written next at this moment.
     board_at: Moment,
     is_flushed: bool,
+    /// For a batch that is on its way to be durable.
+    sync: Vigil,
+    /// For the next publish.
+    next: Vigil,
+    /// Entries of the last batch.
+    last_entries: usize,
 }
 
 impl Desk {
@@ -57,6 +64,9 @@ impl Desk {
             board: start.board,
             board_at: shard.now(),
             is_flushed: true,
+            sync: Vigil::new(),
+            next: Vigil::new(),
+            last_entries: 0,
         }
     }
 
@@ -65,22 +75,66 @@ impl Desk {
         let (mut results, mut batch) = (Vec::new(), Vec::new());
         loop {
             self.turn();
-            let sleep = self.shard.sleep_until(self.wake_at());
-            let is_open = tokio::select! {
-                biased;
-                count = self.writer.results.recv_batch(&mut results) => count.is_some(),
-                count = letters.recv_batch(&mut batch) => count.is_some(),
-                () = sleep => true,
-            };
-            if !is_open {
-                return;
+            if !self.look(&mut letters, &mut results, &mut batch).await {
+                let sleep = self.shard.sleep_until(self.wake_at());
+                let is_open = tokio::select! {
+                    biased;
+                    count = self.writer.results.recv_batch(&mut results) => count.is_some(),
+                    count = letters.recv_batch(&mut batch) => count.is_some(),
+                    () = sleep => true,
+                };
+                if !is_open {
+                    return;
+                }
             }
             for done in results.drain(..) {
                 self.take_done(done);
             }
-            for letter in batch.drain(..) {
-                self.take(letter);
+            self.take_all(&mut batch);
+        }
+    }
+
+    /// Looks for something to do as long as that is worth it; whether there is.
+    async fn look(
+        &mut self,
+        letters: &mut Receiver<ToDesk>,
+        results: &mut Vec<Done>,
+        batch: &mut Vec<ToDesk>,
+    ) -> bool {
+        let shard = self.shard.clone();
+        while self.sync.is_on(|| shard.now()) || self.next.is_on(|| shard.now()) {
+            // An end is for whoever waits.
+            let done = self.writer.results.try_recv_batch(results).unwrap_or(0);
+            let came = letters.try_recv_batch(batch).unwrap_or(0);
+            if done + came > 0 {
+                return true;
             }
+            // Others on this processor, then all that is ready on this shard.
+            std::thread::yield_now();
+            tokio::task::yield_now().await;
+        }
+        false
+    }
+
+    /// Takes letters in their order. Publishes in a row go to the core together.
+    fn take_all(&mut self, letters: &mut Vec<ToDesk>) {
+        let mut publishes = Vec::with_capacity(letters.len());
+        for letter in letters.drain(..) {
+            match letter {
+                ToDesk::Publish(ticket, publish) => publishes.push((ticket.number(), publish)),
+                other => {
+                    self.publish(&mut publishes);
+                    self.take(other);
+                }
+            }
+        }
+        self.publish(&mut publishes);
+    }
+
+    fn publish(&mut self, publishes: &mut Vec<(u64, Publish)>) {
+        if !publishes.is_empty() {
+            let now = self.shard.now();
+            self.hub.handle_publishes(now, publishes.drain(..));
         }
     }
 
@@ -114,6 +168,8 @@ impl Desk {
 
     fn take_done(&mut self, done: Done) {
         let now = self.shard.now();
+        self.sync.end();
+        self.next.begin(now, self.last_entries);
         match done {
             Done::Durable => self.hub.handle_durable(now),
             Done::Failed(fault, error) => {
@@ -125,8 +181,17 @@ impl Desk {
                 self.hub = Hub::new(now, *restored, self.config.clone());
             }
         }
-        // The next batch should be on its way before letters are read.
+        // The next batch should be on its way before letters are read, and before this
+        // one is answered: the disk stands still meanwhile. Any other output may be
+        // performed at once, and so as well later.
+        let mut others = Vec::new();
         while let Some(output) = self.hub.poll_output() {
+            match output {
+                HubOutput::Append(_) => self.perform(output),
+                _ => others.push(output),
+            }
+        }
+        for output in others {
             self.perform(output);
         }
     }
@@ -142,7 +207,8 @@ impl Desk {
                 self.hub.handle_lost(now, conn);
             }
             ToDesk::Publish(ticket, publish) => {
-                self.hub.handle_publish(now, ticket.number(), publish);
+                let publish = [(ticket.number(), publish)];
+                self.hub.handle_publishes(now, publish);
             }
             ToDesk::Operate(ticket, operation) => self.operate(ticket, operation),
             ToDesk::Proof(conn, answer) => self.proofs.take(conn, answer),
@@ -159,18 +225,24 @@ impl Desk {
     fn perform(&mut self, output: HubOutput) {
         match output {
             HubOutput::Append(batch) => {
+                self.next.end();
+                self.last_entries = batch.entries.len();
+                if self.next.is_lucky() {
+                    self.sync.begin(self.shard.now(), self.last_entries);
+                }
                 // One batch at a time, so that there is room; without the log's
                 // thread the desk ends.
                 let _ = self.writer.jobs.try_send(batch);
             }
             HubOutput::Published { ticket, seq } => {
                 let ticket = Ticket::of_number(ticket);
-                let published = Ok((self.hub.epoch(), seq));
-                self.post(ticket.shard, ToShard::Published(ticket.wait, published));
+                if let Some(one) = self.shards.get_mut(usize::from(ticket.shard)) {
+                    one.push_published(self.hub.epoch(), ticket.wait, seq);
+                }
             }
             HubOutput::PublishRefused { ticket, refusal } => {
                 let ticket = Ticket::of_number(ticket);
-                self.post(ticket.shard, ToShard::Published(ticket.wait, Err(refusal)));
+                self.post(ticket.shard, ToShard::PublishRefused(ticket.wait, refusal));
             }
             HubOutput::Changed { ticket } => self.changed(ticket),
             HubOutput::ChangeRefused { ticket, refusal } => {

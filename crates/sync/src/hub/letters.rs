@@ -52,8 +52,10 @@ pub(super) enum ToShard {
     End(Seq),
     /// Part of a proof, for the site of this connection.
     Say(ConnName, FromHub),
-    /// A publish is durable, or refused.
-    Published(u64, Result<(Epoch, Seq), PublishRefusal>),
+    /// Publishes are durable: who waits for each, and its sequence.
+    Published(Epoch, Vec<(u64, Seq)>),
+    /// A publish is refused.
+    PublishRefused(u64, PublishRefusal),
     /// An operation was done: its answer in JSON, or why not.
     Operated(u64, Result<Bytes, Unable>),
 }
@@ -99,6 +101,16 @@ impl Outgoing {
         self.waiting.push_back(letter);
     }
 
+    /// A publish is durable. Those of one batch go in one letter.
+    pub(super) fn push_published(&mut self, epoch: Epoch, wait: u64, seq: Seq) {
+        match self.waiting.back_mut() {
+            Some(ToShard::Published(of, published)) if *of == epoch => {
+                published.push((wait, seq));
+            }
+            _ => self.push(ToShard::Published(epoch, vec![(wait, seq)])),
+        }
+    }
+
     /// Sends what there is room for, under one lock. True when all of it went.
     pub(super) fn flush(&mut self) -> bool {
         if self.waiting.is_empty() {
@@ -126,6 +138,32 @@ mod tests {
             wait: 1 << 40,
         };
         assert_eq!(Ticket::of_number(ticket.number()), ticket);
+    }
+
+    #[test]
+    fn publishes_of_a_batch_go_in_one_letter_and_in_their_order() {
+        let (sender, mut receiver) = waystation_mailbox::mailbox(8);
+        let mut outgoing = Outgoing::new(sender);
+        outgoing.push_published(Epoch(1), 7, Seq(1));
+        outgoing.push_published(Epoch(1), 3, Seq(2));
+        outgoing.push(ToShard::End(Seq(2)));
+        outgoing.push_published(Epoch(1), 4, Seq(3));
+        outgoing.push_published(Epoch(2), 5, Seq(1));
+        assert!(outgoing.flush());
+        let mut found = Vec::new();
+        receiver.try_recv_batch(&mut found);
+        let found = found.into_iter().map(|one| match one {
+            ToShard::Published(epoch, published) => (epoch.0, published),
+            _ => (0, Vec::new()),
+        });
+        let first = (1, vec![(7, Seq(1)), (3, Seq(2))]);
+        let others = [
+            (0, Vec::new()),
+            (1, vec![(4, Seq(3))]),
+            (2, vec![(5, Seq(1))]),
+        ];
+        let expected = [first].into_iter().chain(others);
+        assert!(found.eq(expected));
     }
 
     #[test]

@@ -14,7 +14,26 @@ use waystation_wire::{Header, Status};
 use super::operate::Operation;
 use super::sessions::{Sessions, may_be_statement};
 use crate::limits::{PARTS_BYTES_MAX, PAYLOADS_IN_PARTS_MAX};
-use crate::parts::Reader;
+
+/// The handlers' names, each looked up once: a look-up takes a lock that all shards
+/// share.
+pub(super) struct Labels {
+    pub(super) site: Label,
+    part: Label,
+    publish: Label,
+    operate: Label,
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Self {
+            site: Label::of("sync site"),
+            part: Label::of("sync part"),
+            publish: Label::of("sync publish"),
+            operate: Label::of("sync operate"),
+        }
+    }
+}
 
 /// Payloads of one connection of which parts have come, by tag. One that is too
 /// large holds nothing any more, and is refused when it is published.
@@ -63,6 +82,42 @@ impl Parts {
     }
 }
 
+/// What stands in the body of a publish. It is read in place: the payload alone is
+/// copied, once.
+struct Head<'a> {
+    /// Tells the parts of this payload from those of others.
+    tag: u64,
+    /// Of the whole payload.
+    length: u64,
+    may_differ: bool,
+    key: &'a [u8],
+    /// The last part of the payload.
+    rest: &'a [u8],
+}
+
+impl<'a> Head<'a> {
+    /// `None` for bytes that make no sense.
+    fn of(body: &'a [u8]) -> Option<Self> {
+        let (tag, body) = body.split_first_chunk()?;
+        let (length, body) = body.split_first_chunk()?;
+        let (may_differ, body) = body.split_first()?;
+        let (key_bytes, body) = body.split_first_chunk()?;
+        let key_bytes = usize::try_from(u32::from_le_bytes(*key_bytes)).ok()?;
+        let (key, rest) = body.split_at_checked(key_bytes)?;
+        Some(Self {
+            tag: u64::from_le_bytes(*tag),
+            length: u64::from_le_bytes(*length),
+            may_differ: match may_differ {
+                0 => false,
+                1 => true,
+                _ => return None,
+            },
+            key,
+            rest,
+        })
+    }
+}
+
 /// Why a publish is not taken.
 enum Unread {
     /// Its bytes make no sense.
@@ -89,7 +144,7 @@ impl Handler for PartHandler {
     }
 
     fn label(&self) -> Label {
-        Label::of("sync part")
+        self.0.labels.part
     }
 }
 
@@ -99,21 +154,16 @@ impl PublishHandler {
     /// The publish, and whether it may be a statement that would do something else
     /// at each site.
     fn read(&self, conn: &Conn, body: &[u8]) -> Result<(Publish, bool), Unread> {
-        let mut reader = Reader::new(Bytes::copy_from_slice(body));
-        let tag = reader.u64().ok_or(Unread::Invalid)?;
-        let length = reader.u64().ok_or(Unread::Invalid)?;
-        let may_differ = reader.flag().ok_or(Unread::Invalid)?;
-        let key = reader.bytes().ok_or(Unread::Invalid)?;
-        let rest = reader.rest();
+        let head = Head::of(body).ok_or(Unread::Invalid)?;
         let mut parts = self.0.parts.borrow_mut();
         let (payload, found) = match parts.get_mut(&conn.name()) {
             Some(parts) => {
-                let (payload, found) = parts.take(tag, &rest);
+                let (payload, found) = parts.take(head.tag, head.rest);
                 (payload.into(), found)
             }
-            None => (rest.clone(), rest.len()),
+            None => (Bytes::copy_from_slice(head.rest), head.rest.len()),
         };
-        if found as u64 != length {
+        if found as u64 != head.length {
             return Err(Unread::Parted);
         }
         if found > PAYLOAD_BYTES_MAX {
@@ -124,10 +174,10 @@ impl PublishHandler {
             }));
         }
         let publish = Publish {
-            key: (!key.is_empty()).then(|| ClientKey::new(&key)),
+            key: (!head.key.is_empty()).then(|| ClientKey::new(head.key)),
             payload,
         };
-        Ok((publish, may_differ))
+        Ok((publish, head.may_differ))
     }
 }
 
@@ -172,7 +222,7 @@ impl Handler for PublishHandler {
     }
 
     fn label(&self) -> Label {
-        Label::of("sync publish")
+        self.0.labels.publish
     }
 }
 
@@ -260,7 +310,7 @@ impl Handler for OperateHandler {
     }
 
     fn label(&self) -> Label {
-        Label::of("sync operate")
+        self.0.labels.operate
     }
 }
 
@@ -281,6 +331,25 @@ mod tests {
         assert_eq!(parts.by_tag[&3].bytes.capacity(), 0);
         assert_eq!(parts.bytes(), 1, "what tag 2 has");
         assert_eq!(parts.take(3, b""), (Vec::new(), 65 << 20));
+    }
+
+    #[test]
+    fn a_publish_that_is_cut_or_lies_about_its_key_makes_no_sense() {
+        let mut body = 7_u64.to_le_bytes().to_vec();
+        body.extend(9_u64.to_le_bytes());
+        body.push(1);
+        body.extend(3_u32.to_le_bytes());
+        body.extend(b"keypayload");
+        let head = Head::of(&body).unwrap();
+        assert_eq!((head.tag, head.length, head.may_differ), (7, 9, true));
+        assert_eq!((head.key, head.rest), (&b"key"[..], &b"payload"[..]));
+        // Without its payload it is whole.
+        assert!((0..24).all(|cut| Head::of(&body[..cut]).is_none()));
+        assert!(Head::of(&body[..24]).is_some());
+        let flag = [&body[..16], &[2], &body[17..]].concat();
+        assert!(Head::of(&flag).is_none());
+        let key = [&body[..17], &[0xff; 4], &body[21..]].concat();
+        assert!(Head::of(&key).is_none());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, oneshot};
 use waystation_base::{ConnName, Epoch, Seq};
 use waystation_mailbox::{Receiver, Sender};
 use waystation_net::native::{Control, Handler, Inbound, Router, Started};
-use waystation_net::{CloseReason, Conn, HandlerGuard, Label, Shard};
+use waystation_net::{CloseReason, Conn, Label, Shard};
 use waystation_replica::limits::PAYLOAD_BYTES_MAX;
 use waystation_replica::{
     Notice, Publish, PublishRefusal, Refusal, SessionConfig, ToHub, ToSite, Violation, Welcome,
@@ -22,10 +22,11 @@ use super::http::Http;
 use super::letters::{Ticket, ToDesk, ToShard, Unable};
 use super::operate::Operation;
 use super::publish::{
-    self, OldPublishHandler, OperateHandler, PartHandler, Parts, PublishHandler, status_of,
+    self, Labels, OldPublishHandler, OperateHandler, PartHandler, Parts, PublishHandler, status_of,
 };
 use super::session_task;
 use super::tail::Tail;
+use super::waits::{Answer, FromFrame, Waiter, Waits};
 use crate::codec::{DecodeError, FromHub, FromSite, Pieces, id};
 use crate::limits::{
     HELLO_BYTES_MAX, PROOF_WAIT_MAX, REQUESTS_PER_CONNECTION, SESSION_INPUTS_MAX,
@@ -116,27 +117,6 @@ impl Seat {
     }
 }
 
-/// Who waits for an answer of the desk.
-enum Waiter {
-    Task(oneshot::Sender<Answer>),
-    /// A publish that came in a frame is answered where the desk's letter is read:
-    /// a task for each costs more than all else that the hub does for it.
-    Frame(FromFrame),
-}
-
-struct FromFrame {
-    conn: Conn,
-    header: Header,
-    /// The connection has a handler running until the answer is there.
-    _running: HandlerGuard,
-}
-
-/// An answer of the desk.
-pub(super) enum Answer {
-    Published(Result<(Epoch, Seq), PublishRefusal>),
-    Operated(Result<Bytes, Unable>),
-}
-
 /// The sessions of a shard.
 pub(super) struct Sessions {
     pub(super) shard: Shard,
@@ -146,8 +126,8 @@ pub(super) struct Sessions {
     answer_wait: Duration,
     seats: RefCell<BTreeMap<ConnName, Rc<Seat>>>,
     pub(super) parts: RefCell<BTreeMap<ConnName, Parts>>,
-    waits: RefCell<BTreeMap<u64, Waiter>>,
-    last_wait: Cell<u64>,
+    waits: Waits<Waiter>,
+    pub(super) labels: Labels,
 }
 
 impl Sessions {
@@ -166,8 +146,8 @@ impl Sessions {
             answer_wait,
             seats: RefCell::default(),
             parts: RefCell::default(),
-            waits: RefCell::default(),
-            last_wait: Cell::new(0),
+            waits: Waits::default(),
+            labels: Labels::default(),
         })
     }
 
@@ -205,14 +185,20 @@ impl Sessions {
                     seat.input(Input::Say(message));
                 }
             }
-            ToShard::Published(wait, result) => self.answer(wait, Answer::Published(result)),
+            ToShard::Published(epoch, published) => {
+                for (wait, seq) in published {
+                    self.answer(wait, Answer::Published(Ok((epoch, seq))));
+                }
+            }
+            ToShard::PublishRefused(wait, refusal) => {
+                self.answer(wait, Answer::Published(Err(refusal)));
+            }
             ToShard::Operated(wait, result) => self.answer(wait, Answer::Operated(result)),
         }
     }
 
     fn answer(&self, wait: u64, answer: Answer) {
-        let waiter = self.waits.borrow_mut().remove(&wait);
-        match (waiter, answer) {
+        match (self.waits.take(wait), answer) {
             (Some(Waiter::Task(task)), answer) => {
                 // A caller that is gone wants no answer.
                 let _ = task.send(answer);
@@ -317,7 +303,7 @@ impl Sessions {
         let from = FromFrame {
             conn: conn.clone(),
             header,
-            _running: conn.handler_guard(),
+            running: conn.handler_guard(),
         };
         let ticket = self.wait(Waiter::Frame(from));
         if (self.desk.try_send(ToDesk::Publish(ticket, publish))).is_err() {
@@ -411,10 +397,8 @@ impl Sessions {
     }
 
     fn wait(&self, waiter: Waiter) -> Ticket {
-        let wait = self.last_wait.get() + 1;
-        self.last_wait.set(wait);
-        self.waits.borrow_mut().insert(wait, waiter);
         let shard = self.shard.id().0;
+        let wait = self.waits.add(waiter);
         Ticket { shard, wait }
     }
 }
@@ -448,7 +432,7 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.of.waits.borrow_mut().remove(&self.wait);
+        self.of.waits.take(self.wait);
     }
 }
 
@@ -469,7 +453,7 @@ impl Handler for ToHubHandler {
     }
 
     fn label(&self) -> Label {
-        Label::of("sync site")
+        self.0.labels.site
     }
 }
 

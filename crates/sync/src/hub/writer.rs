@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use waystation_base::{Clock as _, Seq};
@@ -13,6 +13,7 @@ use waystation_replica::{AppendFault, Batch};
 
 use super::letters::Done;
 use super::tail::Tail;
+use super::vigil::Vigil;
 use super::{HubOptions, fresh_epoch};
 use crate::log::{AppendError, Files, Log, LogError, LogStore, random};
 
@@ -32,6 +33,8 @@ pub(super) struct Writer<F: Files> {
     pub(super) trim: Arc<AtomicU64>,
     pub(super) done: Sender<Done>,
     pub(super) tail: Arc<Tail>,
+    /// For the next batch.
+    pub(super) vigil: Vigil,
 }
 
 impl<F: Files> Writer<F>
@@ -41,8 +44,11 @@ where
     /// Ends when the desk is gone.
     pub(super) fn run(mut self) {
         loop {
-            match self.batches.recv_timeout(LOOK_EVERY) {
-                Ok(batch) => self.append(&batch),
+            match self.next() {
+                Ok(batch) => {
+                    self.append(&batch);
+                    self.vigil.begin(MonotonicClock.now(), batch.entries.len());
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -51,6 +57,21 @@ where
             }
             self.trim();
         }
+    }
+
+    /// Waits for the next batch.
+    fn next(&mut self) -> Result<Batch, RecvTimeoutError> {
+        while self.vigil.is_on(|| MonotonicClock.now()) {
+            match self.batches.try_recv() {
+                Ok(batch) => {
+                    self.vigil.end();
+                    return Ok(batch);
+                }
+                Err(TryRecvError::Empty) => std::thread::yield_now(),
+                Err(TryRecvError::Disconnected) => return Err(RecvTimeoutError::Disconnected),
+            }
+        }
+        self.batches.recv_timeout(LOOK_EVERY)
     }
 
     fn append(&mut self, batch: &Batch) {
