@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Rounds; in each, a node comes and goes before ours and before the bare watches
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
+    /// Times of each kind at least, by more rounds where there are few watchers
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    samples: u32,
     /// Watchers
     #[arg(
         long,
@@ -89,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for &backend in backends {
         let server = Running::start(backend, &check);
         for &watchers in &args.watchers {
-            let row = measure(&server, watchers, args.rounds)
+            let row = measure(&server, watchers, args.rounds_for(watchers))
                 .with_context(|| format!("{} with {watchers} watchers", backend.name()))?;
             report.rows.push(row);
             eprintln!("{}: {watchers} watchers", backend.name());
@@ -121,6 +124,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 impl Args {
+    /// How many rounds: of few times the slowest would be the 99th percentile.
+    fn rounds_for(&self, watchers: usize) -> u32 {
+        let watchers = u32::try_from(watchers).unwrap_or(u32::MAX).max(1);
+        self.rounds.max(self.samples.div_ceil(watchers))
+    }
+
     /// The arguments that make the same run.
     fn words(&self, backends: &[Backend]) -> String {
         let churn = format!(
@@ -133,8 +142,9 @@ impl Args {
         let watchers: Vec<String> = self.watchers.iter().map(ToString::to_string).collect();
         let names: Vec<&str> = backends.iter().map(|one| one.name()).collect();
         format!(
-            "--rounds {} --watchers {} --kills {} --backends {} {churn}",
+            "--rounds {} --samples {} --watchers {} --kills {} --backends {} {churn}",
             self.rounds,
+            self.samples,
             watchers.join(","),
             self.kills,
             names.join(","),

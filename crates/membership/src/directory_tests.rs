@@ -145,7 +145,10 @@ fn a_slow_subscriber_is_held_back_and_then_gets_the_whole_view() {
         }));
     }
     assert_eq!(sent.len(), crate::limits::PUSHES_UNACKED_MAX);
-    for at in sent {
+    // Half of them are enough: the last word may wait for a view that is not sent.
+    let half = crate::limits::PUSHES_UNACKED_MAX / 2;
+    for (index, at) in sent.into_iter().take(half).enumerate() {
+        assert_eq!(deliver(&mut directory, seconds(1), ALICE), [], "{index}");
         let ack = ViewAck {
             subscriber: ALICE,
             service: service(),

@@ -1,5 +1,6 @@
 //! A subscriber's core: the last known good views, and the guard on losses.
 
+mod gone;
 mod guard;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -10,8 +11,10 @@ use waystation_base::{Moment, ServiceName};
 
 use crate::directory::{Content, Watch};
 use crate::ids::{InstanceId, SubscriberId};
+use crate::instance::Instance;
 use crate::limits::{FOLLOWED_SERVICES_MAX, VIEW_INSTANCES_MAX};
-use crate::view::{ApplyError, Removal, View, ViewAck, ViewVersion};
+use crate::view::{ApplyError, Removal, View, ViewAck, ViewDelta, ViewVersion};
+use gone::Gone;
 use guard::Guard;
 
 /// How a follower behaves.
@@ -107,6 +110,8 @@ pub enum DropReason {
     /// An instance in it is not valid, or is filed under another id or service.
     InvalidInstance,
 }
+
+type Instances = BTreeMap<InstanceId, Arc<Instance>>;
 
 #[derive(Debug)]
 struct Followed {
@@ -220,25 +225,41 @@ impl Follower {
         }
         match content {
             Content::View(view) => self.handle_view(now, view),
-            Content::Delta(delta) => {
-                let Some(followed) = self.services.get_mut(&delta.service) else {
-                    return self.resync(&delta.service);
-                };
-                let mut source = (*followed.source).clone();
-                self.steps += source.instances.len() as u64;
-                match source.apply(delta) {
-                    Ok(()) if followed.is_fresh => {
-                        // What was there before was looked at when it came.
-                        let news = delta.added.iter().chain(&delta.changed);
-                        if let Some(reason) = fault_among(&source, news) {
-                            return self.drop_push(&source.service, reason);
-                        }
-                        self.accept(now, Arc::new(source), &delta.removed);
-                    }
-                    Err(ApplyError::Old { .. }) => {}
-                    Ok(()) | Err(_) => self.resync(&delta.service),
+            Content::Delta(delta) => self.handle_delta(now, delta, None),
+        }
+    }
+
+    /// As [`Follower::handle_push`] of a delta, by a source that has the view at hand
+    /// that it leads to, and shares it. Cost: O(delta · log instances).
+    pub fn handle_step(&mut self, now: Moment, delta: &ViewDelta, newer: &Arc<View>) {
+        if self.is_connected {
+            self.handle_delta(now, delta, Some(newer));
+        }
+    }
+
+    fn handle_delta(&mut self, now: Moment, delta: &ViewDelta, newer: Option<&Arc<View>>) {
+        let Some(followed) = self.services.get_mut(&delta.service) else {
+            return self.resync(&delta.service);
+        };
+        let newer = newer.filter(|newer| newer.at == delta.to);
+        let applied = if let Some(newer) = newer {
+            (followed.source.check(delta)).map(|()| Arc::clone(newer))
+        } else {
+            let mut source = (*followed.source).clone();
+            self.steps += source.instances.len() as u64;
+            source.apply(delta).map(|()| Arc::new(source))
+        };
+        match applied {
+            Ok(source) if followed.is_fresh => {
+                // What was there before was looked at when it came.
+                let news = delta.added.iter().chain(&delta.changed);
+                if let Some(reason) = fault_among(&source, news) {
+                    return self.drop_push(&source.service, reason);
                 }
+                self.accept(now, source, Gone::Just(&delta.removed));
             }
+            Err(ApplyError::Old { .. }) => {}
+            Ok(_) | Err(_) => self.resync(&delta.service),
         }
     }
 
@@ -260,7 +281,7 @@ impl Follower {
                 });
             }
         }
-        self.accept(now, Arc::clone(view), &[]);
+        self.accept(now, Arc::clone(view), Gone::Any);
     }
 
     /// Ends guards whose time is over.
@@ -274,7 +295,7 @@ impl Follower {
                 continue;
             };
             followed.guard.clear();
-            self.settle(&service, &[]);
+            self.settle(&service, Gone::Any);
             let kept = 0;
             (self.outputs).push_back(FollowerOutput::Guard { service, kept });
         }
@@ -339,8 +360,8 @@ impl Follower {
         self.outputs.push_back(FollowerOutput::Resync { service });
     }
 
-    /// The source says `source`; `removed` tells why, as far as is known.
-    fn accept(&mut self, now: Moment, source: Arc<View>, removed: &[(InstanceId, Removal)]) {
+    /// The source says `source`, and what went since it spoke last.
+    fn accept(&mut self, now: Moment, source: Arc<View>, gone: Gone<'_>) {
         let service = source.service.clone();
         let at = source.at;
         let followed = (self.services.entry(service.clone()))
@@ -348,13 +369,15 @@ impl Follower {
         let kept_before = followed.guard.kept();
         let is_suspect = now < self.suspect_until;
         let shown = &followed.shown.instances;
-        self.steps += (shown.len() + removed.len()) as u64;
-        (followed.guard).observe(now, &self.config, is_suspect, shown, &source, removed);
+        self.steps += gone.count(shown);
+        (followed.guard).observe(now, &self.config, is_suspect, shown, &source, gone);
         followed.source = source;
         followed.is_fresh = true;
         followed.is_resyncing = false;
-        self.settle(&service, removed);
-        let kept = self.services[&service].guard.kept();
+        // What a guard kept may go beside what the source takes away.
+        let kept = followed.guard.kept();
+        let is_guarded = kept > 0 || kept_before > 0;
+        self.settle(&service, if is_guarded { gone.or_more() } else { gone });
         if kept != kept_before {
             let service = service.clone();
             (self.outputs).push_back(FollowerOutput::Guard { service, kept });
@@ -368,8 +391,9 @@ impl Follower {
         self.outputs.push_back(FollowerOutput::Ack(ack));
     }
 
-    /// Shows what the source says together with what the guard keeps.
-    fn settle(&mut self, service: &ServiceName, removed: &[(InstanceId, Removal)]) {
+    /// Shows what the source says together with what the guard keeps. Cost: O(gone
+    /// + kept), or O(instances) where it is not known what went.
+    fn settle(&mut self, service: &ServiceName, gone: Gone<'_>) {
         let Some(followed) = self.services.get_mut(service) else {
             return;
         };
@@ -380,14 +404,12 @@ impl Follower {
             instances.insert(id.clone(), Arc::clone(instance));
             kept.push(id.clone());
         }
-        let has_left = |id: &InstanceId| {
-            let mut removed = removed.iter();
-            removed.any(|(one, why)| one == id && *why == Removal::Deregistered)
-        };
-        let before = followed.shown.instances.keys();
-        self.steps += before.len() as u64;
-        let gone = before.filter(|id| !view.instances.contains_key(*id));
-        let lapsed = gone.filter(|id| !has_left(id)).cloned().collect();
+        let before = &followed.shown.instances;
+        self.steps += gone.count(before);
+        let lapsed = gone.of(before).filter(|(id, why)| {
+            *why != Some(Removal::Deregistered) && !view.instances.contains_key(*id)
+        });
+        let lapsed = lapsed.map(|(id, _)| id.clone()).collect();
         followed.shown = view;
         let view = Arc::clone(&followed.shown);
         self.show(view, kept, lapsed);
@@ -412,7 +434,7 @@ impl Followed {
 
 /// What is wrong with a view that came from outside. Cost: O(instances).
 fn fault_in(view: &View) -> Option<DropReason> {
-    let is_misfiled = |(id, one): (&InstanceId, &Arc<crate::Instance>)| *id != one.id;
+    let is_misfiled = |(id, one): (&InstanceId, &Arc<Instance>)| *id != one.id;
     fault_among(view, view.instances.values()).or_else(|| {
         let is_bad = view.instances.iter().any(is_misfiled);
         is_bad.then_some(DropReason::InvalidInstance)
@@ -422,13 +444,12 @@ fn fault_in(view: &View) -> Option<DropReason> {
 /// What is wrong with these of a view. Cost: O(these).
 fn fault_among<'a>(
     view: &View,
-    mut these: impl Iterator<Item = &'a Arc<crate::Instance>>,
+    mut these: impl Iterator<Item = &'a Arc<Instance>>,
 ) -> Option<DropReason> {
     if view.instances.len() > VIEW_INSTANCES_MAX {
         return Some(DropReason::TooManyInstances);
     }
-    let is_good =
-        |one: &Arc<crate::Instance>| one.service == view.service && one.validate().is_ok();
+    let is_good = |one: &Arc<Instance>| one.service == view.service && one.validate().is_ok();
     (!these.all(is_good)).then_some(DropReason::InvalidInstance)
 }
 

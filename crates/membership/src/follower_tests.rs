@@ -275,3 +275,45 @@ fn a_view_is_asked_for_once_after_a_connection() {
     let is_question = |one: &&FollowerOutput| matches!(one, FollowerOutput::Resync { .. });
     assert_eq!(told.iter().filter(is_question).count(), 1, "{told:?}");
 }
+
+proptest! {
+    /// A view that a source has at hand is as good as the delta that leads to it.
+    #[test]
+    fn a_step_is_the_delta_that_leads_to_it(
+        steps in proptest::collection::vec(
+            (proptest::collection::btree_set(0..6_usize, 0..6), any::<bool>(), 0..8_u64),
+            1..12,
+        ),
+    ) {
+        const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+        let mut by_deltas = settled(&NAMES);
+        let mut by_steps = settled(&NAMES);
+        let mut before = view(1, 1, &NAMES);
+        let mut now = seconds(20);
+        for (number, (there, is_meant, pause)) in steps.into_iter().enumerate() {
+            now += Duration::from_secs(pause);
+            let there: Vec<&str> = there.into_iter().map(|index| NAMES[index]).collect();
+            let newer = view(1, 2 + number as u64, &there);
+            let mut delta = before.delta_to(&newer);
+            if is_meant {
+                for (_, why) in &mut delta.removed {
+                    *why = Removal::Deregistered;
+                }
+            }
+            by_steps.handle_step(now, &delta, &Arc::new(newer.clone()));
+            by_deltas.handle_push(now, &Content::Delta(Arc::new(delta)));
+            for follower in [&mut by_deltas, &mut by_steps] {
+                follower.handle_timeout(now);
+            }
+            prop_assert_eq!(outputs(&mut by_deltas), outputs(&mut by_steps));
+            // What went is told, unless it is kept.
+            for name in NAMES {
+                let was = before.instances.contains_key(name);
+                let shows = names(&by_steps).contains(&name);
+                prop_assert!(shows || !there.contains(&name), "{name}");
+                prop_assert!(!(is_meant && was && shows && !there.contains(&name)), "{name}");
+            }
+            before = newer;
+        }
+    }
+}

@@ -44,8 +44,8 @@ pub const SUBSCRIBERS_MAX: usize = 200_000;
 pub const WATCHES_MAX: usize = 256;
 
 /// Most pushes to one subscriber for one service that are not acknowledged. At
-/// this bound nothing more is sent; its last acknowledgement brings the whole
-/// view.
+/// this bound nothing more is sent, until half of them are acknowledged: that
+/// brings the whole view.
 pub const PUSHES_UNACKED_MAX: usize = 16;
 
 /// Most remembered ids of drained instances. The oldest is forgotten.

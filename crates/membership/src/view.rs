@@ -163,6 +163,36 @@ impl View {
         delta
     }
 
+    /// As [`View::delta_to`], where nothing but these may differ, each named once.
+    /// Cost: O(these · log instances).
+    ///
+    /// # Panics
+    /// When `newer` is of another service.
+    pub fn delta_among<'a>(
+        &self,
+        newer: &Self,
+        these: impl IntoIterator<Item = &'a InstanceId>,
+    ) -> ViewDelta {
+        assert_eq!(self.service, newer.service, "a delta is of one service");
+        let mut delta = ViewDelta {
+            service: self.service.clone(),
+            from: self.at,
+            to: newer.at,
+            added: Vec::new(),
+            changed: Vec::new(),
+            removed: Vec::new(),
+        };
+        for id in these {
+            match (self.instances.get(id), newer.instances.get(id)) {
+                (None, Some(new)) => delta.added.push(Arc::clone(new)),
+                (Some(old), Some(new)) if old != new => delta.changed.push(Arc::clone(new)),
+                (Some(_), None) => delta.removed.push((id.clone(), Removal::Unknown)),
+                (Some(_), Some(_)) | (None, None) => {}
+            }
+        }
+        delta
+    }
+
     /// Applies `delta`, all of it or nothing. Cost: O(delta · log instances).
     ///
     /// # Errors
@@ -180,7 +210,7 @@ impl View {
         Ok(())
     }
 
-    fn check(&self, delta: &ViewDelta) -> Result<(), ApplyError> {
+    pub(crate) fn check(&self, delta: &ViewDelta) -> Result<(), ApplyError> {
         if delta.service != self.service {
             return Err(ApplyError::Service {
                 view: self.service.clone(),

@@ -7,12 +7,13 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use waystation_base::{FencingToken, Moment, ServiceName};
 use waystation_membership::{
     Attempt, Content, DrainStep, Granted, HolderError, Instance, InstanceId, Refusal, Register,
-    Renewed, SubscriberId, Update, ViewAck, ViewVersion, Watch,
+    Renewed, SubscriberId, Update, View, ViewAck, ViewDelta, ViewVersion, Watch,
 };
 
 use crate::error::AskError;
@@ -91,6 +92,8 @@ pub(crate) enum Event {
     Unheld(Key, HolderError),
     Drained(InstanceId, FencingToken, DrainStep),
     Push(SubscriberId, Content),
+    /// A push of a delta, with the view that it leads to.
+    Step(SubscriberId, Arc<ViewDelta>, Arc<View>),
     /// All that is there has been pushed, or why nothing will be.
     Subscribed(SubscriberId, Result<(), String>),
     Answered(u64, Result<Reply, AskError>),
@@ -108,6 +111,12 @@ pub(crate) trait Backend {
     /// Takes an order; what comes of it is told by events. What cannot be
     /// carried out now is dropped: the cores ask again.
     fn handle(&self, ask: Ask);
+
+    /// What it does by itself for as long as it is used, if it does. It runs in the
+    /// task of its driver: what it tells is handled without a wait for other tasks.
+    fn source(&self) -> Option<futures_util::future::LocalBoxFuture<'static, ()>> {
+        None
+    }
 
     /// Says goodbye; ready when that is on its way.
     fn close(&self) -> futures_util::future::LocalBoxFuture<'static, ()>;
@@ -143,6 +152,11 @@ impl Events {
     /// Takes the next event, if there is one.
     pub(crate) fn pop(&self) -> Option<Event> {
         self.inner.queue.borrow_mut().pop_front()
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inner.queue.borrow().is_empty()
     }
 
     /// Ready when there is an event.

@@ -11,7 +11,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::{Fuse, LocalBoxFuture};
 use waystation_base::{Moment, Rng};
+use waystation_membership::Follower;
 use waystation_net::{Label, Shard, WaitsFor, until, waiting};
 
 use crate::backend::{Ask, Backend, Event, Events, Reply};
@@ -28,6 +31,9 @@ use watches::Watches;
 /// Beyond the time for an answer, for the backend to say why there is none.
 const ANSWER_SPARE: Duration = Duration::from_millis(500);
 
+/// What a backend does by itself.
+type Source = Fuse<LocalBoxFuture<'static, ()>>;
+
 /// A client's task and all that it keeps.
 pub(crate) struct Driver {
     shard: Shard,
@@ -35,6 +41,8 @@ pub(crate) struct Driver {
     backend: Rc<dyn Backend>,
     events: Events,
     is_connected: bool,
+    /// Whether the last turn has left something to the next.
+    is_behind: bool,
     registrations: Registrations,
     watches: Watches,
     questions: BTreeMap<u64, (Arc<Question>, Moment)>,
@@ -55,6 +63,7 @@ impl Driver {
             backend,
             events,
             is_connected: false,
+            is_behind: false,
             watches: Watches::default(),
             questions: BTreeMap::new(),
             questions_asked: 0,
@@ -68,14 +77,20 @@ impl Driver {
     }
 
     async fn run(mut self) {
+        let source = self.backend.source();
+        let source = source.unwrap_or_else(|| Box::pin(std::future::pending()));
+        let mut source = source.fuse();
         while self.turn() {
-            self.sleep().await;
+            self.sleep(&mut source).await;
         }
-        self.end().await;
+        self.end(source).await;
     }
 
     /// Waits for events, orders, or the next moment at which something is due.
-    async fn sleep(&self) {
+    async fn sleep(&self, source: &mut Source) {
+        if self.is_behind {
+            return tokio::task::yield_now().await;
+        }
         let due = [
             self.registrations.poll_timeout(),
             self.watches.poll_timeout(),
@@ -85,14 +100,17 @@ impl Driver {
         let news = async {
             tokio::select! {
                 biased;
+                () = source => {}
                 () = self.events.ready() => {}
                 () = self.hub.ordered() => {}
             }
         };
         let news = waiting(WaitsFor::plain("registry"), news);
         // Whichever comes first, the turn looks at everything.
-        let _ = until(&self.shard, due.unwrap_or(Moment::FAR_FUTURE), news).await;
-        tokio::task::yield_now().await;
+        match due {
+            Some(due) => drop(until(&self.shard, due, news).await),
+            None => news.await,
+        }
     }
 
     /// Handles what there is; false when the client is closed. The deadlines
@@ -109,6 +127,7 @@ impl Driver {
             self.handle_event(now, event);
         }
         let (orders, is_open) = self.hub.take(ORDERS_PER_TURN);
+        self.is_behind = !self.events.is_empty() || orders.len() == ORDERS_PER_TURN;
         for order in orders {
             match order {
                 Order::Registration(slot) => {
@@ -186,7 +205,12 @@ impl Driver {
                 }
             }
             Event::Push(subscriber, content) => {
-                self.watches.handle_push(now, subscriber, &content, backend);
+                let push = |core: &mut Follower| core.handle_push(now, &content);
+                self.watches.handle(subscriber, backend, push);
+            }
+            Event::Step(subscriber, delta, newer) => {
+                let step = |core: &mut Follower| core.handle_step(now, &delta, &newer);
+                self.watches.handle(subscriber, backend, step);
             }
             Event::Subscribed(subscriber, outcome) => {
                 self.watches.handle_subscribed(subscriber, outcome);
@@ -246,7 +270,7 @@ impl Driver {
     }
 
     /// Deregisters what is registered, says goodbye, and tells that it is over.
-    async fn end(mut self) {
+    async fn end(mut self, source: Source) {
         self.registrations.close(&*self.backend);
         let numbers: Vec<u64> = self.questions.keys().copied().collect();
         for number in numbers {
@@ -254,7 +278,13 @@ impl Driver {
         }
         let deadline = self.shard.now() + CLOSE_WAIT;
         // A registry that cannot be reached finds out by its leases.
-        let _ = until(&self.shard, deadline, self.backend.close()).await;
+        let closing = async {
+            tokio::select! {
+                () = self.backend.close() => {}
+                () = source.then(|()| std::future::pending()) => {}
+            }
+        };
+        let _ = until(&self.shard, deadline, closing).await;
         self.tell(|session| session.state = SessionState::Closed);
         self.hub.ended.update(|ended| *ended = true);
     }

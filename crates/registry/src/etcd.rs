@@ -6,7 +6,7 @@
 //! | key | value |
 //! |---|---|
 //! | `instances/ID` | the instance as JSON, attached to its client's lease |
-//! | `left/ID` | that the instance left by its own will; gone with the lease |
+//! | `left/LEASE` | which instance of this lease left last by its own will; gone with the lease |
 //! | `epoch` | a number that rises whenever the store was found to have gone back |
 //!
 //! What else stands there is skipped and named. Beside them, under

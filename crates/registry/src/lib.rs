@@ -69,6 +69,7 @@ pub mod limits;
 mod backend;
 mod client;
 mod combined;
+mod draining;
 mod driver;
 mod embedded;
 mod error;

@@ -116,7 +116,8 @@ pub const PREFIX_BYTES_MAX: usize = 256;
 pub const CONNECT_WAIT: Duration = Duration::from_secs(1);
 
 /// How often etcd is asked for a sign of life, by each client. Shorter notices a
-/// dead member sooner, and is a read for the cluster each time.
+/// dead member sooner, and is a question for the cluster each time: a client that
+/// watches has it keep a lease, any other reads a key.
 pub const ETCD_PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Keys in one answer to a listing of etcd.
@@ -196,6 +197,11 @@ pub const LEAVE_LOOK: Duration = Duration::from_millis(100);
 
 /// Changes that a watch remembers for a test that wants to see each of them.
 pub const RECORDED_MAX: usize = 10_000;
+
+/// How long an acknowledgement waits for others at most, for an embedded registry
+/// and while no drain waits for it. Longer saves messages, and tells people later
+/// who holds what.
+pub const ACK_PAUSE: Duration = Duration::from_millis(500);
 
 /// Registries that are used as one. One more is refused.
 pub const COMBINED_SOURCES_MAX: usize = 4;

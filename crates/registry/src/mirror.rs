@@ -37,23 +37,42 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// What is to be shown.
-    pub(crate) fn view(&self) -> &View {
-        &self.newer
+    /// What changes, if anything does.
+    pub(crate) fn content(&self) -> Option<&Content> {
+        self.content.as_ref()
     }
 
-    fn new(before: Option<&Arc<View>>, newer: Arc<View>, why: &Reasons) -> Self {
+    /// Compares all of it. Cost: O(instances).
+    fn new(before: Option<&Arc<View>>, newer: Arc<View>) -> Self {
         let content = match before {
             Some(old) if old.instances == newer.instances => None,
             Some(old) if old.at.epoch == newer.at.epoch => {
-                let mut delta = old.delta_to(&newer);
-                for (id, removal) in &mut delta.removed {
-                    *removal = why.get(id).copied().unwrap_or(*removal);
-                }
-                Some(Content::Delta(Arc::new(delta)))
+                Some(Content::Delta(Arc::new(old.delta_to(&newer))))
             }
             _ => Some(Content::View(Arc::clone(&newer))),
         };
+        Self {
+            before: before.cloned(),
+            newer,
+            content,
+        }
+    }
+
+    /// Compares what was edited. Cost: O(that · log instances).
+    fn of_edits(
+        before: Option<&Arc<View>>,
+        newer: Arc<View>,
+        touched: &BTreeSet<InstanceId>,
+        why: &Reasons,
+    ) -> Self {
+        let Some(old) = before.filter(|old| old.at.epoch == newer.at.epoch) else {
+            return Self::new(before, newer);
+        };
+        let mut delta = old.delta_among(&newer, touched);
+        for (id, removal) in &mut delta.removed {
+            *removal = why.get(id).copied().unwrap_or(*removal);
+        }
+        let content = (!delta.is_empty()).then(|| Content::Delta(Arc::new(delta)));
         Self {
             before: before.cloned(),
             newer,
@@ -66,14 +85,29 @@ impl Plan {
 /// out before anything is shown.
 #[derive(Default)]
 pub(crate) struct Edits {
-    by_service: ByService,
+    by_service: BTreeMap<ServiceName, Edited>,
     why: Reasons,
+}
+
+/// A service that is to change.
+#[derive(Default)]
+pub(crate) struct Edited {
+    instances: Instances,
+    /// What of it may be other than before.
+    touched: BTreeSet<InstanceId>,
 }
 
 impl Edits {
     /// Takes out what there is of one of the services; none when nothing is left.
-    pub(crate) fn pop(&mut self) -> Option<(ServiceName, Instances)> {
+    pub(crate) fn pop(&mut self) -> Option<(ServiceName, Edited)> {
         self.by_service.pop_first()
+    }
+}
+
+impl Edited {
+    /// How much it is to make a plan of it.
+    pub(crate) fn count(&self) -> usize {
+        self.touched.len().max(1)
     }
 }
 
@@ -165,7 +199,13 @@ impl Mirror {
     /// What to do about one service that just these instances are in. Shows
     /// nothing yet. Cost: O(instances).
     pub(crate) fn plan(&self, service: ServiceName, at: ViewVersion, instances: Instances) -> Plan {
-        self.plan_edited(service, at, instances, &Edits::default())
+        let before = self.views.get(&service);
+        let newer = View {
+            service,
+            at,
+            instances,
+        };
+        Plan::new(before, Arc::new(newer))
     }
 
     /// The source holds just what was planned, at a version above all before.
@@ -181,14 +221,22 @@ impl Mirror {
         plans.flat_map(|plan| self.show(plan)).collect()
     }
 
-    /// The source changed, and is at a version above all before. What is gone went
-    /// before what is put came. Gives what is to be pushed. Cost: O(instances of
-    /// the services that changed).
+    /// The source changed, and is at a version above all before. Gives what is to be
+    /// pushed. Cost: O(instances of the services that changed).
+    #[cfg(test)]
     pub(crate) fn change(
         &mut self,
         at: ViewVersion,
         changes: Changes,
     ) -> Vec<(SubscriberId, Content)> {
+        let plans = self.plan_changes(at, changes);
+        self.carry_out(at, plans)
+    }
+
+    /// The source changed, and is to be at a version above all before. What is gone
+    /// went before what is put came. Shows nothing yet. Cost: O(instances of the
+    /// services that changed).
+    pub(crate) fn plan_changes(&self, at: ViewVersion, changes: Changes) -> Vec<Plan> {
         let mut edits = Edits::default();
         for (place, removal) in changes.gone {
             self.edit_out(&mut edits, place, removal);
@@ -197,11 +245,11 @@ impl Mirror {
             self.edit_in(&mut edits, instance);
         }
         let mut plans = Vec::with_capacity(edits.by_service.len());
-        while let Some((service, now_there)) = edits.pop() {
+        while let Some((service, edited)) = edits.pop() {
             let at = changes.at.get(&service).copied().unwrap_or(at);
-            plans.push(self.plan_edited(service, at, now_there, &edits));
+            plans.push(self.plan_edited(service, at, edited, &edits));
         }
-        self.carry_out(at, plans)
+        plans
     }
 
     /// Something is to go from its service. Gives how many entries that was.
@@ -211,8 +259,9 @@ impl Mirror {
         (service, id): (ServiceName, InstanceId),
         why: Removal,
     ) -> usize {
-        let (there, count) = self.edited(&mut edits.by_service, &service);
-        there.remove(&id);
+        let (edited, count) = self.edited(edits, &service);
+        edited.instances.remove(&id);
+        edited.touched.insert(id.clone());
         edits.why.insert(id, why);
         count
     }
@@ -220,35 +269,36 @@ impl Mirror {
     /// Something is to be in its service, behind all that is to go. Gives how many
     /// entries that was.
     pub(crate) fn edit_in(&self, edits: &mut Edits, instance: Arc<Instance>) -> usize {
-        let (there, count) = self.edited(&mut edits.by_service, &instance.service);
-        there.insert(instance.id.clone(), instance);
+        let (edited, count) = self.edited(edits, &instance.service);
+        edited.touched.insert(instance.id.clone());
+        edited.instances.insert(instance.id.clone(), instance);
         count
     }
 
     /// The instances of a service that is to change, as they were at first, and
     /// how many entries it was to get at them.
-    fn edited<'a>(
-        &self,
-        edited: &'a mut ByService,
-        service: &ServiceName,
-    ) -> (&'a mut Instances, usize) {
+    fn edited<'a>(&self, edits: &'a mut Edits, service: &ServiceName) -> (&'a mut Edited, usize) {
         note_taken();
         let mut count = 1;
-        let there = edited.entry(service.clone()).or_insert_with(|| {
+        let edited = edits.by_service.entry(service.clone()).or_insert_with(|| {
             let before = self.views.get(service);
-            let before = before.map_or_else(Instances::new, |view| view.instances.clone());
-            count += before.len();
-            before
+            let instances = before.map_or_else(Instances::new, |view| view.instances.clone());
+            count += instances.len();
+            Edited {
+                instances,
+                touched: BTreeSet::new(),
+            }
         });
-        (there, count)
+        (edited, count)
     }
 
-    /// As [`Mirror::plan`], of a service that was taken out of `edits`.
+    /// As [`Mirror::plan`], of a service that was taken out of `edits`. Cost: O(what
+    /// was edited · log instances).
     pub(crate) fn plan_edited(
         &self,
         service: ServiceName,
         at: ViewVersion,
-        instances: Instances,
+        Edited { instances, touched }: Edited,
         edits: &Edits,
     ) -> Plan {
         let before = self.views.get(&service);
@@ -257,7 +307,7 @@ impl Mirror {
             at,
             instances,
         };
-        Plan::new(before, Arc::new(newer), &edits.why)
+        Plan::of_edits(before, Arc::new(newer), &touched, &edits.why)
     }
 
     /// Goes on at a version above one that somebody holds of an earlier source. Who
@@ -280,7 +330,7 @@ impl Mirror {
         };
         if !is_as_planned {
             // Somebody began to watch it meanwhile.
-            plan = Plan::new(before, plan.newer, &Reasons::new());
+            plan = Plan::new(before, plan.newer);
         }
         let Some(content) = plan.content else {
             return Vec::new();

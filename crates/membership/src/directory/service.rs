@@ -25,6 +25,12 @@ impl Watcher {
         self.unacked.clear();
     }
 
+    /// Whether one that was held back is sent something again. It need not say so
+    /// of each view: its last word may wait for a view that is not sent.
+    fn has_caught_up(&self) -> bool {
+        self.unacked.len() <= PUSHES_UNACKED_MAX / 2
+    }
+
     /// Whether it is sent something now, on the way from one version to another,
     /// and then whether what changed is enough; that counts as sent.
     fn poll(&mut self, from: ViewVersion, to: ViewVersion) -> Option<bool> {
@@ -36,8 +42,7 @@ impl Watcher {
             return None;
         }
         let is_delta = self.sent == Some(from) && from.epoch == to.epoch;
-        // One that is held back waits for its last acknowledgement.
-        if self.sent.is_none() && !self.unacked.is_empty() {
+        if self.sent.is_none() && !self.has_caught_up() {
             return None;
         }
         self.sent = Some(to);
@@ -160,7 +165,7 @@ impl Service {
         };
         watcher.unacked.drain(..=index);
         watcher.acked = Some(ack.at);
-        watcher.unacked.is_empty() && watcher.sent.is_none()
+        watcher.has_caught_up() && watcher.sent.is_none()
     }
 
     /// Brings the view to `at` if it changed, and every watcher to the view. Cost:

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use waystation_base::Moment;
 
-use super::FollowerConfig;
+use super::gone::Gone;
+use super::{FollowerConfig, Instances};
 use crate::ids::InstanceId;
 use crate::instance::Instance;
 use crate::view::{Removal, View};
-
-type Instances = BTreeMap<InstanceId, Arc<Instance>>;
 
 /// What was lost lately and, while raised, is kept.
 ///
@@ -41,20 +40,22 @@ impl Guard {
         is_suspect: bool,
         shown: &Instances,
         source: &View,
-        removed: &[(InstanceId, Removal)],
+        gone: Gone<'_>,
     ) {
         let now_there = &source.instances;
-        for (id, instance) in shown {
+        // What is kept is shown beside what the source says.
+        let is_raised = self.raised.is_some();
+        let maybe = if is_raised { gone.or_more() } else { gone };
+        for (id, _) in maybe.of(shown) {
             if !now_there.contains_key(id) && !self.lost.contains_key(id) {
-                self.lost.insert(id.clone(), (now, Arc::clone(instance)));
+                self.lost.insert(id.clone(), (now, Arc::clone(&shown[id])));
             }
         }
-        for (id, why) in removed {
+        for (id, why) in gone.told() {
             if *why == Removal::Deregistered {
                 self.lost.remove(id);
             }
         }
-        let is_raised = self.raised.is_some();
         self.lost.retain(|id, (at, _)| {
             let is_recent = is_raised || now.saturating_since(*at) <= config.loss_window;
             is_recent && !now_there.contains_key(id)

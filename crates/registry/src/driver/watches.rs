@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use waystation_base::Moment;
-use waystation_membership::{Content, Follower, FollowerOutput, SubscriberId, ViewAck};
+use waystation_membership::{Follower, FollowerOutput, SubscriberId, ViewAck};
 
 use crate::backend::{Ask, Backend};
 use crate::handle::{Shown, WatchSlot};
@@ -13,6 +13,8 @@ use crate::registry::{Acks, Change};
 struct Following {
     slot: Arc<WatchSlot>,
     core: Follower,
+    /// When something is due of it.
+    due: Option<Moment>,
 }
 
 /// All watches of a client.
@@ -22,15 +24,15 @@ pub(super) struct Watches {
 }
 
 impl Watches {
-    /// When something is due. Cost: O(watched services).
+    /// When something is due. Cost: O(watches).
     pub(super) fn poll_timeout(&self) -> Option<Moment> {
-        let due = |following: &Following| following.core.poll_timeout();
+        let due = |following: &Following| following.due;
         self.by_subscriber.values().filter_map(due).min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Moment, backend: &dyn Backend) {
         for following in self.by_subscriber.values_mut() {
-            if following.core.poll_timeout().is_some_and(|at| at <= now) {
+            if following.due.is_some_and(|at| at <= now) {
                 following.core.handle_timeout(now);
                 following.settle(backend);
             }
@@ -75,6 +77,7 @@ impl Watches {
             Following {
                 slot: Arc::clone(slot),
                 core,
+                due: None,
             }
         });
         if wish.refresh {
@@ -97,15 +100,14 @@ impl Watches {
     }
 
     /// A push. One to a watch that is over is nobody's.
-    pub(super) fn handle_push(
+    pub(super) fn handle(
         &mut self,
-        now: Moment,
         subscriber: SubscriberId,
-        content: &Content,
         backend: &dyn Backend,
+        push: impl FnOnce(&mut Follower),
     ) {
         if let Some(following) = self.by_subscriber.get_mut(&subscriber) {
-            following.core.handle_push(now, content);
+            push(&mut following.core);
             following.settle(backend);
         }
     }
@@ -140,6 +142,7 @@ impl Following {
             }
         };
         slot.shown.update(&mut apply);
+        self.due = self.core.poll_timeout();
         for ask in asks {
             backend.handle(ask);
         }

@@ -1,6 +1,9 @@
 //! The client's side of the embedded registry, and of a route server, which
 //! shows views as that does.
 
+mod acks;
+
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,6 +24,7 @@ use crate::backend::{Ask, Backend, Event, Events, Key, Registering, Reply};
 use crate::error::AskError;
 use crate::limits::{CALL_WAIT, CALLS_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_WAIT, RETRY_PAUSE};
 use crate::registry::{Holder, ListedService};
+use acks::Acks;
 
 /// The backend of `embedded://HOST:PORT` and `route://HOST:PORT`.
 pub(crate) struct EmbeddedBackend {
@@ -35,6 +39,7 @@ struct Link {
     events: Events,
     url: Rc<str>,
     orders: Rc<Orders>,
+    acks: Rc<RefCell<Acks>>,
 }
 
 struct Hooks {
@@ -79,28 +84,30 @@ impl EmbeddedBackend {
             events: events.clone(),
             address: address.clone(),
         });
-        let router = Rc::new(router(&events));
+        let acks: Rc<RefCell<Acks>> = Rc::default();
+        let router = Rc::new(router(&events, &acks));
         let link = Link {
             shard: shard.clone(),
             upstream: Upstream::with_events(shard, config, router, hooks),
             events,
             url: url.into(),
             orders: Rc::default(),
+            acks,
         };
         Self { link }
     }
 }
 
 /// Takes a push; false when there is no room for it.
-type Take = fn(&Events, &[u8]) -> Result<bool, Malformed>;
+type Take = fn(&Events, &RefCell<Acks>, &[u8]) -> Result<bool, Malformed>;
 
 /// What the registry pushes.
-fn router(events: &Events) -> Router {
+fn router(events: &Events, acks: &Rc<RefCell<Acks>>) -> Router {
     let mut router = Router::new();
     let mut on = |name: &str, message: MessageId, run: Take| {
-        let events = events.clone();
+        let (events, acks) = (events.clone(), Rc::clone(acks));
         let handler = FnHandler::new(name, move |conn, inbound| {
-            let fits = run(&events, inbound.body).unwrap_or_else(|error| {
+            let fits = run(&events, &acks, inbound.body).unwrap_or_else(|error| {
                 tracing::warn!(peer = %conn.peer(), %error, "a push makes no sense");
                 false
             });
@@ -112,11 +119,12 @@ fn router(events: &Events) -> Router {
         let routed = router.route(message, handler);
         routed.expect("message ids of one service differ");
     };
-    on("registry changed", id::CHANGED, |events, body| {
+    on("registry changed", id::CHANGED, |events, acks, body| {
         let (subscriber, content) = convert::changed(decode(body)?)?;
+        acks.borrow_mut().note(&content);
         Ok(events.push(Event::Push(subscriber, content)))
     });
-    on("registry subscribed", id::SUBSCRIBED, |events, body| {
+    on("registry subscribed", id::SUBSCRIBED, |events, _, body| {
         let message: proto::Subscribed = decode(body)?;
         let subscriber = convert::subscriber(&message.subscriber)?;
         let told = |text: String| (!text.is_empty()).then_some(text);
@@ -126,11 +134,11 @@ fn router(events: &Events) -> Router {
         }
         Ok(events.push(Event::Subscribed(subscriber, outcome)))
     });
-    on("registry went back", id::WENT_BACK, |events, body| {
+    on("registry went back", id::WENT_BACK, |events, _, body| {
         let message: proto::WentBack = decode(body)?;
         Ok(events.push(Event::WentBack(message.before)))
     });
-    on("registry drained", id::DRAINED, |events, body| {
+    on("registry drained", id::DRAINED, |events, _, body| {
         let message: proto::Drained = decode(body)?;
         let id = convert::instance_id(&message.id)?;
         let step = convert::drain_step(message.step)?;
@@ -160,6 +168,7 @@ impl Backend for EmbeddedBackend {
                 watch,
                 have,
             } => {
+                link.acks.borrow_mut().forget(subscriber);
                 let message = proto::Subscribe {
                     subscriber: convert::subscriber_bytes(subscriber),
                     watch: Some(convert::watch_message(&watch)),
@@ -171,11 +180,9 @@ impl Backend for EmbeddedBackend {
                 subscriber,
                 service,
             } => link.push_about(id::RESYNC, subscriber, service.to_string(), None),
-            Ask::Ack(ack) => {
-                let at = Some(convert::version_message(ack.at));
-                link.push_about(id::ACK, ack.subscriber, ack.service.to_string(), at);
-            }
+            Ask::Ack(ack) => link.acknowledge(ack),
             Ask::Unsubscribe(subscriber) => {
+                link.acks.borrow_mut().forget(subscriber);
                 link.push_about(id::UNSUBSCRIBE, subscriber, String::new(), None);
             }
             Ask::List {

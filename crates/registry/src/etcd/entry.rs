@@ -24,7 +24,8 @@ pub(super) struct Keys {
 pub(super) enum Place {
     Epoch,
     Instance(InstanceId),
-    Left(InstanceId),
+    /// The word of somebody that an instance leaves by its own will.
+    Left,
 }
 
 impl Keys {
@@ -53,8 +54,10 @@ impl Keys {
         format!("{}instances/{id}", self.root).into_bytes()
     }
 
-    pub(super) fn left(&self, id: &InstanceId) -> Vec<u8> {
-        format!("{}left/{id}", self.root).into_bytes()
+    /// Where a lease's owner says which of its instances leaves. One key for all of
+    /// them: it is written over and never deleted, which all watchers would be told.
+    pub(super) fn left(&self, lease: i64) -> Vec<u8> {
+        format!("{}left/{lease:x}", self.root).into_bytes()
     }
 
     /// The range of all subscribers' keys. They stand beside the others, since
@@ -96,8 +99,8 @@ impl Keys {
         if let Some(rest) = path.strip_prefix("instances/") {
             return id(rest).map(Place::Instance);
         }
-        if let Some(rest) = path.strip_prefix("left/") {
-            return id(rest).map(Place::Left);
+        if path.starts_with("left/") {
+            return Ok(Place::Left);
         }
         Err("not a key of a registry".to_owned())
     }
@@ -115,6 +118,11 @@ pub(super) fn instance_of(id: &InstanceId, kv: &KeyValue) -> Result<Instance, St
     }
     instance.token = token_of(instance.token, kv.create_revision);
     Ok(instance)
+}
+
+/// Who leaves, by the word of its owner.
+pub(super) fn left_of(kv: &KeyValue) -> Option<InstanceId> {
+    InstanceId::new(std::str::from_utf8(&kv.value).ok()?).ok()
 }
 
 /// What is written to an instance's key.
@@ -178,7 +186,9 @@ mod tests {
         let place = |key: Vec<u8>| keys.place(&key);
         assert_eq!(place(keys.epoch()), Ok(Place::Epoch));
         assert_eq!(place(keys.instance(&id)), Ok(Place::Instance(id.clone())));
-        assert_eq!(place(keys.left(&id)), Ok(Place::Left(id)));
+        assert_eq!(place(keys.left(0x7f)), Ok(Place::Left));
+        assert_eq!(left_of(&kv(id.to_string().into(), 1)), Some(id));
+        assert_eq!(left_of(&kv(Vec::new(), 1)), None);
         for foreign in ["/w/x/", "/w/x/instances/", "/w/x/instances/a/b", "/w/x/z"] {
             assert!(place(foreign.into()).is_err(), "{foreign}");
         }

@@ -7,7 +7,7 @@ use waystation_base::{Epoch, FencingToken};
 use waystation_membership::limits::EPOCH_JUMP_MAX;
 use waystation_membership::{Instance, InstanceId, ViewVersion, epoch_of as token_epoch};
 
-use super::entry::{Keys, Place, epoch_of, instance_of, number_of};
+use super::entry::{Keys, Place, epoch_of, instance_of, left_of, number_of};
 use super::proto::event::EventType;
 use super::proto::{Event, KeyValue, ResponseHeader};
 use crate::mirror::Changes;
@@ -70,7 +70,7 @@ impl Filling {
                 self.listed.put(id, entry);
                 reason
             }
-            Ok(Place::Left(_)) => None,
+            Ok(Place::Left) => None,
             Err(reason) => Some(reason),
         };
         if let Some(reason) = reason {
@@ -236,8 +236,8 @@ impl Replica {
                     self.at.epoch = epoch;
                     self.epoch_mod = kv.mod_revision;
                 }
-                Ok(Place::Left(id)) if is_put => {
-                    left.insert(id, kv.mod_revision);
+                Ok(Place::Left) if is_put => {
+                    left.extend(left_of(kv).map(|id| (id, kv.mod_revision)));
                 }
                 Ok(Place::Instance(id)) => {
                     let entry = is_put.then(|| self.note(&id, kv));
@@ -249,7 +249,7 @@ impl Replica {
                     self.put(id, entry, is_leaving, at, &mut news);
                 }
                 Err(reason) if is_put => self.known.skips.skip(&kv.key, kv.mod_revision, reason),
-                Ok(Place::Left(_)) => {}
+                Ok(Place::Left) => {}
                 Err(_) => self.known.skips.forget(&kv.key),
             }
         }

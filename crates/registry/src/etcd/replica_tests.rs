@@ -196,9 +196,9 @@ fn after_an_epoch_that_came_back_everything_is_listed() {
 fn who_left_is_told_from_who_was_lost() {
     let mut replica = filled();
     let news = replica.apply(&[
-        event(EventType::Put, kv(keys().left(&id("a-1")), "", 11)),
+        event(EventType::Put, kv(keys().left(7), "a-1", 11)),
         deleted(keys().instance(&id("a-1")), 11),
-        deleted(keys().left(&id("a-1")), 12),
+        deleted(keys().left(7), 12),
         deleted(keys().instance(&id("a-2")), 13),
     ]);
     let gone: Vec<_> = (news.changes.gone.iter())
@@ -213,7 +213,7 @@ fn who_left_is_told_from_who_was_lost() {
     assert_eq!(replica.at(), at(1, 13));
     // An old word is no word about a new instance.
     let news = replica.apply(&[
-        event(EventType::Put, kv(keys().left(&id("a-3")), "", 14)),
+        event(EventType::Put, kv(keys().left(7), "a-3", 14)),
         event(EventType::Put, one("a-3", 15)),
         deleted(keys().instance(&id("a-3")), 16),
     ]);

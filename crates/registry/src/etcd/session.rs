@@ -3,6 +3,9 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tonic::{Code, Streaming};
 use waystation_base::{Backoff, Epoch};
 use waystation_net::{Address, WaitsFor, waiting};
@@ -64,12 +67,16 @@ impl Session<'_> {
         let stream = self.watch(&wire).await?;
         backoff.reset();
         self.shared.connected(&wire);
-        tokio::select! {
-            outcome = self.follow(&wire, stream) => outcome,
-            outcome = self.probe(&wire) => outcome,
-            outcome = self.tend(&wire) => outcome,
-            () = wire.ended() => Err(ended("the connection ended")),
-        }
+        // Each is looked at when it is woken, and not with each event.
+        let all: [LocalBoxFuture<'_, Outcome>; 4] = [
+            Box::pin(self.follow(&wire, stream)),
+            Box::pin(self.probe(&wire)),
+            Box::pin(self.tend(&wire)),
+            Box::pin(wire.ended().map(|()| Err(ended("the connection ended")))),
+        ];
+        let mut all: FuturesUnordered<_> = all.into_iter().collect();
+        let first = all.next().await;
+        first.unwrap_or_else(|| Err(ended("nothing is left to do")))
     }
 
     fn lost(&self, fault: &Fault) {
@@ -213,10 +220,17 @@ impl Session<'_> {
     }
 
     /// Asks for a sign of life again and again, from a quorum: a watch is silent
-    /// whether nothing changes or nobody is there.
+    /// whether nothing changes or nobody is there. Where a lease is kept that is one,
+    /// since only a leader keeps it.
     async fn probe(&self, wire: &Wire) -> Outcome {
         loop {
-            let pause = self.shared.shard.sleep(ETCD_PROBE_INTERVAL);
+            let is_kept = self.shared.subscribers.borrow().lease.is_some();
+            let pause = if is_kept {
+                STORE_TEND_INTERVAL
+            } else {
+                ETCD_PROBE_INTERVAL
+            };
+            let pause = self.shared.shard.sleep(pause);
             tokio::select! {
                 () = waiting(WaitsFor::plain("etcd pause"), pause) => {}
                 () = self.shared.doubted() => {}

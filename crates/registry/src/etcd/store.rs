@@ -267,18 +267,19 @@ impl Store for Etcd {
             instance.token = token;
         }
         let kept = keep.lease().ok_or(Fault::Nonsense("there is no lease"))?;
-        let (lease, is_new) = kept.get(bid.wire).await?;
+        let lease = kept.get(bid.wire).await?;
         let request = write(&store.keys, &instance, lease, mod_revision, Some(epoch_mod));
         let writing = bid.wire.txn(request);
-        // What is granted must be known to live for so long, and nobody who
-        // watches has to wait for that.
+        // What is granted must be known to live for a while. A lease that others
+        // prolonged lately does, if the write finds it; else nobody who watches has
+        // to wait for that.
         let prolonging = async {
-            if is_new {
-                return Ok(Some(kept.ttl()));
+            if kept.lives_on(bid.wire.now()) {
+                return Ok(true);
             }
-            kept.prolong(bid.wire, lease).await
+            kept.prolong(bid.wire, lease).await.map(|ttl| ttl.is_some())
         };
-        let (answer, prolonged) = futures_util::future::join(writing, prolonging).await;
+        let (answer, lives) = futures_util::future::join(writing, prolonging).await;
         let answer = match answer {
             Err(fault) if fault.is_not_found() => {
                 kept.lose(lease);
@@ -286,7 +287,7 @@ impl Store for Etcd {
             }
             answer => answer?,
         };
-        if prolonged?.is_none() {
+        if !lives? {
             return Ok(Written::Unsure);
         }
         let header = answer.header.ok_or(Fault::Nonsense("no header"))?;
@@ -310,9 +311,9 @@ impl Store for Etcd {
         }
     }
 
-    fn ttl(_wire: &Wire, keep: &Keep, _asked: Moment) -> Duration {
-        // It was prolonged behind that, and counts from then.
-        keep.lease().map_or(Duration::ZERO, |lease| lease.ttl())
+    fn ttl(_wire: &Wire, keep: &Keep, asked: Moment) -> Duration {
+        keep.lease()
+            .map_or(Duration::ZERO, |lease| lease.ttl(asked))
     }
 
     async fn let_go(bid: &Bid<'_, Self>) -> Result<(), Fault> {
@@ -337,12 +338,18 @@ impl Store for Etcd {
         Ok(ttl.map_or(Renewing::Over(None), Renewing::Kept))
     }
 
-    async fn give_back(shared: &Shared, keep: &Keep, id: &InstanceId) -> Result<(), Fault> {
+    async fn give_back(
+        shared: &Shared,
+        keep: &Keep,
+        id: &InstanceId,
+        _held: Option<Mark>,
+    ) -> Result<(), Fault> {
         let Some(lease) = keep.lease().and_then(|lease| lease.id()) else {
             return Ok(());
         };
         let wire = Self::wire_of(shared, keep).await?;
-        let (key, left) = (shared.store.keys.instance(id), shared.store.keys.left(id));
+        let keys = &shared.store.keys;
+        let (key, left) = (keys.instance(id), keys.left(lease));
         // Whether or not it was granted: an answer may have been lost.
         let leave = |success| TxnRequest {
             compare: vec![compare_lease(&key, lease)],
@@ -350,7 +357,8 @@ impl Store for Etcd {
             failure: Vec::new(),
         };
         // In this order: watchers hear of it in this order.
-        let with_word = vec![put(left.clone(), Vec::new(), lease), delete(key.clone())];
+        let word = put(left, id.to_string().into(), lease);
+        let with_word = vec![word, delete(key.clone())];
         let gone = match wire.txn(leave(with_word)).await {
             // A store that is full takes no word, but lets go of what it has.
             Err(fault) if fault.is_refusal() && !fault.is_not_found() => {
@@ -364,17 +372,9 @@ impl Store for Etcd {
         }
         let kept = keep.lease.take();
         let last = kept.and_then(|one| shared.store.leases.borrow_mut().release(one));
-        // What is left goes with the lease at the latest.
-        let cleaned = if let Some(lease) = last {
-            wire.revoke(lease).await
-        } else {
-            let request = TxnRequest {
-                success: vec![delete(left)],
-                ..TxnRequest::default()
-            };
-            wire.txn(request).await.map(drop)
-        };
-        if let Err(fault) = cleaned {
+        if let Some(lease) = last
+            && let Err(fault) = wire.revoke(lease).await
+        {
             tracing::debug!(%id, %fault, "a lease is left to end by itself");
         }
         Ok(())

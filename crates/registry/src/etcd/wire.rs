@@ -17,6 +17,7 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status, Streaming};
+use waystation_base::Moment;
 use waystation_net::{Address, Label, Shard, WaitsFor, until, waiting};
 
 use super::proto::kv_client::KvClient;
@@ -230,6 +231,11 @@ impl Wire {
     pub(super) async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Fault> {
         let mut client = self.kv();
         self.within(client.txn(timed(request))).await
+    }
+
+    /// The present moment.
+    pub(super) fn now(&self) -> Moment {
+        self.shard.now()
     }
 
     /// A new lease, and for how long it holds.

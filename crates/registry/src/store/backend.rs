@@ -1,5 +1,6 @@
 //! A registry in a store, as a backend.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use futures_util::future::LocalBoxFuture;
@@ -13,14 +14,18 @@ use crate::backend::{Ask, Backend, Event, Events, Reply};
 /// A client's side of a registry in a store.
 pub(crate) struct StoreBackend<S: Store> {
     shared: Rc<Shared<S>>,
+    session: Cell<Option<LocalBoxFuture<'static, ()>>>,
 }
 
 impl<S: Store> StoreBackend<S> {
-    /// Starts to connect.
+    /// Connects once its [source](Backend::source) is run.
     pub(crate) fn new(shard: &Shard, url: String, store: S, events: Events) -> Self {
         let shared = Rc::new(Shared::new(shard, url, store, events));
-        shared.spawn_session(S::run(Rc::clone(&shared)));
-        Self { shared }
+        let session = shared.counted(S::run(Rc::clone(&shared)));
+        Self {
+            session: Cell::new(Some(Box::pin(session))),
+            shared,
+        }
     }
 
     /// Answers a question by a task of its own.
@@ -93,6 +98,10 @@ impl<S: Store> Backend for StoreBackend<S> {
                 shared.drain(&id, deadline).await.map(Reply::Draining)
             }),
         }
+    }
+
+    fn source(&self) -> Option<LocalBoxFuture<'static, ()>> {
+        self.session.take()
     }
 
     fn close(&self) -> LocalBoxFuture<'static, ()> {

@@ -369,7 +369,8 @@ impl<S: Store> Registrant<S> {
     async fn leave(&self, shared: &Shared<S>) -> Result<(), S::Fault> {
         // That the entry is gone is no news from here on.
         let held = self.held.take();
-        let left = S::give_back(shared, &self.keep, &self.id).await;
+        let mark = held.map(|held| held.mark);
+        let left = S::give_back(shared, &self.keep, &self.id, mark).await;
         if left.is_err() {
             self.held.set(held);
         }

@@ -190,10 +190,12 @@ pub(crate) trait Store: Sized + 'static {
         asked: Moment,
     ) -> Result<Renewing, Self::Fault>;
 
-    /// Takes the entry out, with the word that this was meant.
+    /// Takes the entry out, with the word that this was meant. It was `held` so, if
+    /// that is known.
     async fn give_back(
         shared: &Shared<Self>,
         keep: &Self::Keep,
         id: &InstanceId,
+        held: Option<Self::Mark>,
     ) -> Result<(), Self::Fault>;
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 use waystation_base::{Backoff, BackoffConfig, Moment, ServiceName};
 use waystation_membership::{
-    Content, Instance, InstanceId, State, SubscriberId, View, ViewVersion, Watch,
+    Content, Instance, InstanceId, SubscriberId, View, ViewVersion, Watch,
 };
 use waystation_net::{Label, Shard, until};
 
@@ -22,16 +22,11 @@ use super::skips::Skipped;
 use super::subscribers::Subscribers;
 use super::turns::Turns;
 use crate::backend::{Event, Events, Key, Registering};
+use crate::draining::Draining;
 use crate::error::AskError;
 use crate::limits::CONNECT_PAUSE_MAX;
 use crate::mirror::{ByService, Changes, Edits, Mirror, Plan, sort_in};
 use crate::registry::{DrainWaits, ListedService};
-
-/// What is to be shown of a service, and whether an instance of it drains.
-pub(crate) struct Planned {
-    plan: Plan,
-    is_draining: bool,
-}
 
 /// What the tasks of a backend share.
 pub(crate) struct Shared<S: Store> {
@@ -143,14 +138,22 @@ impl<S: Store> Shared<S> {
 
     /// Runs a session, which the end of the backend waits for.
     pub(crate) fn spawn_session(self: &Rc<Self>, session: impl Future<Output = ()> + 'static) {
+        let counted = self.counted(session);
+        self.shard.spawn(Label::of("registry session"), counted);
+    }
+
+    /// A session that is run, which the end of the backend waits for.
+    pub(super) fn counted(
+        self: &Rc<Self>,
+        session: impl Future<Output = ()> + 'static,
+    ) -> impl Future<Output = ()> + 'static {
         self.sessions.set(self.sessions.get() + 1);
         let shared = Rc::clone(self);
-        let counted = async move {
+        async move {
             session.await;
             shared.sessions.set(shared.sessions.get() - 1);
             shared.settled.notify_one();
-        };
-        self.shard.spawn(Label::of("registry session"), counted);
+        }
     }
 
     /// The connection, if there is one.
@@ -302,7 +305,15 @@ impl<S: Store> Shared<S> {
         if subscribers.sent(subscriber, content.service(), content.at()) {
             self.urgent.notify_one();
         }
-        self.events.push(Event::Push(subscriber, content))
+        drop(subscribers);
+        let event = match &content {
+            Content::Delta(delta) => {
+                let newer = self.mirror.borrow().view(&delta.service);
+                Event::Step(subscriber, Arc::clone(delta), newer)
+            }
+            Content::View(_) => Event::Push(subscriber, content),
+        };
+        self.events.push(event)
     }
 
     /// The store holds just these instances. They are compared with what is shown
@@ -317,11 +328,9 @@ impl<S: Store> Shared<S> {
         take_in: impl FnOnce() -> (Vec<Skipped>, Entries<K, S::Mark>),
     ) -> bool {
         let mut turns = Turns::new();
-        let (mut by_service, mut draining) = (ByService::new(), BTreeSet::new());
+        let (mut by_service, mut draining) = (ByService::new(), Draining::default());
         for instance in instances {
-            if instance.state == State::Draining {
-                draining.insert(instance.service.clone());
-            }
+            draining.put(&instance);
             sort_in(&mut by_service, instance);
             turns.took(1).await;
         }
@@ -334,13 +343,7 @@ impl<S: Store> Shared<S> {
             turns.took(count).await;
         }
         let (skipped, before) = take_in();
-        {
-            let mut subscribers = self.subscribers.borrow_mut();
-            subscribers.clear_draining();
-            for service in &draining {
-                subscribers.set_draining(service, true);
-            }
-        }
+        self.subscribers.borrow_mut().draining = draining;
         let pushes = self.mirror.borrow_mut().carry_out(at, plans);
         let fits = self.tell(skipped, pushes);
         if fits {
@@ -362,25 +365,13 @@ impl<S: Store> Shared<S> {
         touched: &BTreeSet<InstanceId>,
         skipped: Vec<Skipped>,
     ) -> bool {
-        let services: Vec<ServiceName> = changes.at.keys().cloned().collect();
-        let pushes = self.mirror.borrow_mut().change(at, changes);
-        for service in &services {
-            let view = self.mirror.borrow().view(service);
-            let mut instances = view.instances.values();
-            let is_draining = instances.any(|one| one.state == State::Draining);
-            let mut subscribers = self.subscribers.borrow_mut();
-            subscribers.set_draining(service, is_draining);
-        }
-        let fits = self.tell(skipped, pushes);
-        if fits {
-            self.check_registrants(Some(touched));
-        }
-        fits
+        let plans = self.mirror.borrow().plan_changes(at, changes);
+        self.show_planned(at, plans, touched, skipped)
     }
 
     /// The store has changed, in many places maybe: what is to be shown is found
     /// out bit by bit. Shows nothing yet.
-    pub(crate) async fn plan(&self, changes: Changes, turns: &mut Turns) -> Vec<Planned> {
+    pub(crate) async fn plan(&self, changes: Changes, turns: &mut Turns) -> Vec<Plan> {
         let mut edits = Edits::default();
         for (place, why) in changes.gone {
             let count = self.mirror.borrow().edit_out(&mut edits, place, why);
@@ -391,12 +382,11 @@ impl<S: Store> Shared<S> {
             turns.took(count).await;
         }
         let mut planned = Vec::new();
-        while let Some((service, instances)) = edits.pop() {
-            let count = instances.len().max(1);
+        while let Some((service, edited)) = edits.pop() {
+            let count = edited.count();
             let at = changes.at.get(&service).copied().unwrap_or_default();
-            let is_draining = instances.values().any(|one| one.state == State::Draining);
-            let plan = (self.mirror.borrow()).plan_edited(service, at, instances, &edits);
-            planned.push(Planned { plan, is_draining });
+            let plan = (self.mirror.borrow()).plan_edited(service, at, edited, &edits);
+            planned.push(plan);
             turns.took(count).await;
         }
         planned
@@ -407,15 +397,12 @@ impl<S: Store> Shared<S> {
     pub(crate) fn show_planned(
         self: &Rc<Self>,
         at: ViewVersion,
-        planned: Vec<Planned>,
+        plans: Vec<Plan>,
         touched: &BTreeSet<InstanceId>,
         skipped: Vec<Skipped>,
     ) -> bool {
-        let mut plans = Vec::with_capacity(planned.len());
-        for Planned { plan, is_draining } in planned {
-            let mut subscribers = self.subscribers.borrow_mut();
-            subscribers.set_draining(&plan.view().service, is_draining);
-            plans.push(plan);
+        for content in plans.iter().filter_map(Plan::content) {
+            self.subscribers.borrow_mut().draining.note(content);
         }
         let pushes = self.mirror.borrow_mut().carry_out(at, plans);
         let fits = self.tell(skipped, pushes);

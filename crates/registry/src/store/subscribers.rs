@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use waystation_base::{Epoch, ServiceName};
 use waystation_membership::{InstanceId, SubscriberId, ViewVersion, Watch};
 
+use crate::draining::Draining;
 use crate::registry::Holder;
 
 /// What a subscriber's key says.
@@ -69,8 +70,8 @@ struct Own {
 pub(crate) struct Subscribers {
     own: BTreeMap<SubscriberId, Own>,
     gone: BTreeSet<SubscriberId>,
-    /// Services with an instance that drains.
-    draining: BTreeSet<ServiceName>,
+    /// The instances that drain.
+    pub(crate) draining: Draining,
     /// The instance that this client registered first.
     node: Option<InstanceId>,
     /// The lease that the keys are attached to.
@@ -125,20 +126,6 @@ impl Subscribers {
         self.node = node;
     }
 
-    /// Whether a service has an instance that drains.
-    pub(crate) fn set_draining(&mut self, service: &ServiceName, is_draining: bool) {
-        if is_draining {
-            self.draining.insert(service.clone());
-        } else {
-            self.draining.remove(service);
-        }
-    }
-
-    /// No instance of any service drains, until it is said.
-    pub(crate) fn clear_draining(&mut self) {
-        self.draining.clear();
-    }
-
     /// A version was pushed. True when somebody may wait to hear of it.
     pub(crate) fn sent(
         &mut self,
@@ -170,7 +157,7 @@ impl Subscribers {
         };
         change(own.subscriber.holds.entry(service.clone()).or_default());
         own.is_written = false;
-        self.draining.contains(service)
+        self.draining.is_any(service)
     }
 
     /// Everything has to be written again: the lease was lost.
@@ -309,7 +296,10 @@ fn version(text: &str) -> Option<ViewVersion> {
 
 #[cfg(test)]
 mod tests {
+    use waystation_membership::State;
+
     use super::*;
+    use crate::test_support::instance;
 
     fn service(name: &str) -> ServiceName {
         name.parse().unwrap()
@@ -346,7 +336,9 @@ mod tests {
         let id = SubscriberId(7);
         all.subscribe(id, Watch::Prefix("".into()));
         assert!(!all.sent(id, &service("a"), at(3)));
-        all.set_draining(&service("a"), true);
+        let mut drains = instance("a", "a-1");
+        drains.state = State::Draining;
+        all.draining.put(&drains);
         assert!(all.sent(id, &service("a"), at(4)));
         assert!(!all.sent(id, &service("b"), at(4)));
         let stands = read(&all.take(10));
@@ -360,7 +352,7 @@ mod tests {
             (holder.sent, holder.acknowledged),
             (Some(at(4)), Some(at(4)))
         );
-        all.set_draining(&service("a"), false);
+        all.draining.take_out(&drains.service, &drains.id);
         assert!(!all.acknowledged(id, &service("a"), at(5)));
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use waystation_base::{Epoch, FencingToken};
 use waystation_membership::limits::EPOCH_JUMP_MAX;
 use waystation_membership::{Instance, InstanceId, ViewVersion};
-use zookeeper_client::{Stat, WatchedEvent};
+use zookeeper_client::{EventType, Stat, WatchedEvent};
 
 use super::entry::{Marks, Paths, Touched, instance_of};
 use super::wire::{Found, Read};
@@ -51,27 +51,39 @@ pub(super) struct Dirty {
     /// Everything.
     pub(super) is_all: bool,
     pub(super) names: BTreeSet<String>,
+    /// What is known to be there no longer: only of when that is has to be read.
+    pub(super) gone: BTreeSet<String>,
     /// Who left by its own will.
     pub(super) left: BTreeSet<InstanceId>,
 }
 
 impl Dirty {
     pub(super) fn note(&mut self, paths: &Paths, event: &WatchedEvent) {
-        match paths.touched(&event.path) {
+        self.note_at(paths.touched(&event.path), event.event_type);
+    }
+
+    fn note_at(&mut self, touched: Touched, what: EventType) {
+        match touched {
             Touched::Folder => self.is_all = true,
+            Touched::Name(name) if what == EventType::NodeDeleted => {
+                self.names.remove(&name);
+                self.gone.insert(name);
+            }
             Touched::Name(name) => {
+                self.gone.remove(&name);
                 self.names.insert(name);
             }
-            Touched::Left(id) => {
+            // It goes as it comes, behind what it is about.
+            Touched::Left(id) if what == EventType::NodeCreated => {
                 self.left.insert(id);
             }
-            Touched::Elsewhere => {}
+            Touched::Left(_) | Touched::Elsewhere => {}
         }
     }
 
     /// Whether nothing is to be read.
     pub(super) fn is_clean(&self) -> bool {
-        !self.is_all && self.names.is_empty()
+        !self.is_all && self.names.is_empty() && self.gone.is_empty()
     }
 }
 

@@ -188,3 +188,26 @@ fn what_may_not_be_read_is_skipped_and_counts_as_there() {
     assert_eq!(news.1, [("a-3".to_owned(), "not authorized".to_owned())]);
     assert_eq!(replica.known.instances().count(), 2);
 }
+
+/// What had gone was read again, by each of a thousand watchers.
+#[test]
+fn what_is_gone_is_not_read_until_it_comes_back() {
+    let paths = Paths::new("/w");
+    let mut dirty = Dirty::default();
+    let mut note = |what, path: &str| {
+        dirty.note_at(paths.touched(path), what);
+        let names = |all: &BTreeSet<String>| all.iter().cloned().collect::<Vec<_>>().join(",");
+        (names(&dirty.names), names(&dirty.gone), dirty.left.len())
+    };
+    let told = |names: &str, gone: &str, left| (names.to_owned(), gone.to_owned(), left);
+    let (created, deleted) = (EventType::NodeCreated, EventType::NodeDeleted);
+    let node = "/w/instances/a-1";
+    assert_eq!(note(created, node), told("a-1", "", 0));
+    assert_eq!(note(deleted, node), told("", "a-1", 0));
+    assert_eq!(note(created, node), told("a-1", "", 0));
+    assert_eq!(note(created, "/w/instances/a-2~left"), told("a-1", "", 1));
+    let gone = note(deleted, "/w/instances/a-2");
+    assert_eq!(gone, told("a-1", "a-2", 1));
+    let done = note(deleted, "/w/instances/a-3~left");
+    assert_eq!(done, told("a-1", "a-2", 1), "the end of a word is no word");
+}

@@ -138,8 +138,9 @@ impl Session<'_> {
                 staged.clear();
                 is_whole = true;
                 floor = store.replica.borrow().floor();
+                dirty.gone.clear();
                 dirty.names = self.names().await?;
-            } else if dirty.names.is_empty() && !is_whole && staged.is_empty() {
+            } else if dirty.is_clean() && !is_whole && staged.is_empty() {
                 return Ok(());
             }
             if let Some(folder) = self.read(dirty, &mut staged).await? {
@@ -192,9 +193,12 @@ impl Session<'_> {
     }
 
     /// Reads what is dirty, and the folder at the same time; none when it is not
-    /// there.
+    /// there. What is gone is not looked for: if it came back that is told before
+    /// the folder is, and read behind this.
     async fn read(&self, dirty: &mut Dirty, staged: &mut Staged) -> Result<Option<Found>, Fault> {
         let mut names = std::mem::take(&mut dirty.names);
+        let gone = std::mem::take(&mut dirty.gone).into_iter();
+        staged.extend(gone.map(|name| (name, Read::Nothing)));
         let paths = &self.shared.store.paths;
         loop {
             let some = std::iter::from_fn(|| names.pop_first());

@@ -50,6 +50,16 @@ impl ZooKeeper {
         StoreBackend::new(shard, url, store, events)
     }
 
+    /// The version of a node that is held in this session, as far as was told. A
+    /// node that was made in its place has another: see [`Wire::replace`].
+    fn held_version(&self, wire: &Wire, id: &InstanceId, held: Option<Mark>) -> Option<i32> {
+        let held = held.filter(|held| held.session == wire.session())?;
+        let known = self.known(id).map(|entry| entry.mark);
+        let known = known.filter(|known| known.czxid == held.czxid);
+        let known = known.map_or(0, |known| known.version);
+        Some(known.max(held.version))
+    }
+
     /// A node as it stands after a write.
     fn written(&self, mut instance: Instance, stat: &zookeeper_client::Stat) -> Entry {
         instance.token = self.replica.borrow().marks().token(stat.czxid);
@@ -324,25 +334,32 @@ impl Store for ZooKeeper {
         Ok(Renewing::Over(stand.and_then(|entry| entry.instance)))
     }
 
-    async fn give_back(shared: &Shared, keep: &Keep, id: &InstanceId) -> Result<(), Fault> {
+    async fn give_back(
+        shared: &Shared,
+        keep: &Keep,
+        id: &InstanceId,
+        held: Option<Mark>,
+    ) -> Result<(), Fault> {
         if keep.lease.borrow().is_none() {
             return Ok(());
         }
         let wire = Self::wire_of(shared, keep).await?;
         let paths = &shared.store.paths;
         let (path, word) = (paths.instance(id), paths.left(id));
+        let mut version = shared.store.held_version(&wire, id, held);
         for _ in 0..STORE_TRIES {
             // Whether or not it was granted: an answer may have been lost.
-            let stand = shared.store.read(&wire, id).await?;
-            let ours = stand.filter(|entry| entry.mark.session == wire.session());
-            let Some(entry) = ours else {
+            if version.is_none() {
+                let stand = shared.store.read(&wire, id).await?;
+                let mark = stand.map(|entry| entry.mark);
+                let ours = mark.filter(|mark| mark.session == wire.session());
+                version = ours.map(|mark| mark.version);
+            }
+            let Some(version) = version.take() else {
                 *keep.lease.borrow_mut() = None;
                 return Ok(());
             };
-            match wire
-                .delete_with_word(&path, entry.mark.version, &word)
-                .await
-            {
+            match wire.delete_with_word(&path, version, &word).await {
                 Err(fault) if fault.is_conflict() => {}
                 Err(fault) => return Err(fault),
                 Ok(()) => {

@@ -147,6 +147,10 @@ pub(super) enum Read {
     Closed,
 }
 
+/// Most versions by which a node that is made in place of another is lifted above
+/// that.
+const REPLACED_WRITES_MAX: i32 = 8;
+
 /// A session that can be used. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Wire {
@@ -247,6 +251,16 @@ impl Attached {
     }
 }
 
+/// How often a node is written over that is made in place of one at this version:
+/// so that it ends above that, or, where that is far from none, at none.
+fn writes_behind(version: i32) -> i32 {
+    if version < REPLACED_WRITES_MAX {
+        version + 1
+    } else {
+        0
+    }
+}
+
 impl Wire {
     /// Which session it is.
     pub(super) fn session(&self) -> i64 {
@@ -315,6 +329,15 @@ impl Wire {
 
     /// What these nodes hold, a bounded number of them at one moment.
     pub(super) async fn get_all(&self, paths: &[String]) -> Result<Vec<Read>, Fault> {
+        if let [path] = paths {
+            let read = match self.call(self.client.get_data(path)).await {
+                Ok(found) => Read::Node(found),
+                Err(Fault::Server(zk::Error::NoNode)) => Read::Nothing,
+                Err(Fault::Server(zk::Error::NoAuth)) => Read::Closed,
+                Err(fault) => return Err(fault),
+            };
+            return Ok(vec![read]);
+        }
         let mut all = Vec::with_capacity(paths.len());
         for some in paths.chunks(ZOOKEEPER_READ_TOGETHER) {
             let mut reader = self.client.new_multi_reader();
@@ -370,22 +393,31 @@ impl Wire {
         self.call(self.client.set_data(path, data, version)).await
     }
 
-    /// Puts a node of this session in place of another, in one step.
+    /// Puts a node of this session in place of another, in one step. It is written
+    /// over until it has another version than the one that it replaces, or any that
+    /// this had of late: who takes that for its own still cannot delete this.
     pub(super) async fn replace(
         &self,
         path: &str,
         version: i32,
         data: &[u8],
     ) -> Result<zk::Stat, Fault> {
+        use zk::MultiWriteResult as Done;
         let options = self.ephemeral();
         let mut writer = self.client.new_multi_writer();
         let added = writer
             .add_delete(path, Some(version))
             .and_then(|()| writer.add_create(path, data, &options));
         added.map_err(Fault::Server)?;
+        for _ in 0..writes_behind(version) {
+            let added = writer.add_set_data(path, data, None);
+            added.map_err(Fault::Server)?;
+        }
         let done = self.call(writer.commit()).await?;
         match done.into_iter().last() {
-            Some(zk::MultiWriteResult::Create { stat, .. }) if !stat.is_invalid() => Ok(stat),
+            Some(Done::Create { stat, .. } | Done::SetData { stat }) if !stat.is_invalid() => {
+                Ok(stat)
+            }
             // Some servers do not say; it is ours until somebody replaces it.
             _ => match self.get(path).await? {
                 Some((_, stat)) if stat.ephemeral_owner == self.session() => Ok(stat),
@@ -409,11 +441,12 @@ impl Wire {
     ) -> Result<(), Fault> {
         let options = self.ephemeral();
         let mut writer = self.client.new_multi_writer();
-        // In this order: watchers hear of it in this order.
+        // In this order: watchers hear of it in this order, and need not hear of the
+        // end of the word.
         let added = writer
             .add_create(word, b"", &options)
-            .and_then(|()| writer.add_delete(word, None))
-            .and_then(|()| writer.add_delete(path, Some(version)));
+            .and_then(|()| writer.add_delete(path, Some(version)))
+            .and_then(|()| writer.add_delete(word, None));
         added.map_err(Fault::Server)?;
         self.call(writer.commit()).await.map(drop)
     }
@@ -441,5 +474,23 @@ impl Wire {
 
     fn persistent(&self) -> zk::CreateOptions<'static> {
         zk::CreateMode::Persistent.with_acls(self.acls)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node that was made in place of another had the same version, zero, and went
+    /// when the one who had been replaced said goodbye.
+    #[test]
+    fn who_was_replaced_does_not_take_the_new_one_for_its_own() {
+        for version in 0..50 {
+            let writes = writes_behind(version);
+            assert!((0..=REPLACED_WRITES_MAX).contains(&writes));
+            // The one replaced may not have heard of its last changes.
+            let missed = version.saturating_sub(REPLACED_WRITES_MAX - 1);
+            assert!(!(missed..=version).contains(&writes), "{version}");
+        }
     }
 }
