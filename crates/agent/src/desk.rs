@@ -1,5 +1,9 @@
 //! All that an agent knows: views, services in use, and who asks.
 
+mod inherited;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,6 +26,8 @@ use crate::probes::{Due, Probed, Probes};
 use crate::reports::Totals;
 use crate::routes::{Asking, Origin};
 use crate::service::Service;
+
+use inherited::Inherited;
 
 /// An answer and what goes with it.
 pub(crate) struct Reply {
@@ -66,6 +72,7 @@ pub(crate) struct Desk {
     services: BTreeMap<ServiceName, Service>,
     pub(crate) pairs: Pairs,
     pub(crate) totals: Totals,
+    inherited: Inherited,
     /// What is asked for, of a source that is asked for each service.
     asking: Asking,
     /// The watch of a source that tells all it has.
@@ -85,6 +92,7 @@ impl Desk {
             services: BTreeMap::new(),
             pairs,
             totals: Totals::new(owner),
+            inherited: Inherited::default(),
             asking: Asking::default(),
             whole: None,
             stale_reports: 0,
@@ -191,6 +199,7 @@ impl Desk {
         let mut all = self.pairs.figures();
         all.add_counted(&self.past);
         all.stale_results += self.stale_reports;
+        all.uncounted = self.totals.uncounted() + self.pairs.totals.uncounted();
         for (name, service) in &self.services {
             let of = service.figures();
             all.add_counted(&of);
@@ -212,6 +221,7 @@ impl Desk {
         for (name, service) in &mut self.services {
             self.totals.collect(now, name, service);
         }
+        self.collect_inherited(now);
     }
 
     /// The age at which a route is asked for again at a route server of Lars.
@@ -269,6 +279,7 @@ impl Desk {
                 return self.handle_pair(now, LarsPair { modid, cmdid }, &request);
             }
             Request::Attach { service }
+            | Request::HandOver { service }
             | Request::Pick { service, .. }
             | Request::Report { service, .. }
             | Request::ReportAddress { service, .. }
@@ -300,6 +311,9 @@ impl Desk {
         name: ServiceName,
         held: &mut Held,
     ) -> Reply {
+        if matches!(request, Request::HandOver { .. }) {
+            return self.inherit(now, name, held);
+        }
         let Some(service) = self.services.get_mut(&name) else {
             return Reply::none();
         };
@@ -360,7 +374,7 @@ impl Desk {
                 let answer = service.explain(now);
                 Reply::of(answer.from(self.origin(&name).word().to_owned()))
             }
-            Request::ListPair { .. } | Request::ExplainPair { .. } => {
+            Request::HandOver { .. } | Request::ListPair { .. } | Request::ExplainPair { .. } => {
                 unreachable!("they are answered above")
             }
         }
@@ -390,9 +404,13 @@ impl Desk {
     /// A connection ended: what its process left unfinished is given up.
     pub(crate) fn handle_gone(&mut self, now: Moment, mut held: Held) {
         for (service, ledger) in held.take_ledgers() {
-            if let Some(service) = self.services.get_mut(&service) {
-                service.detach(now, ledger);
+            let service = self.services.get_mut(&service);
+            if let Some(watch) = service.and_then(|service| service.detach(now, ledger)) {
+                self.leave(watch);
             }
+        }
+        for id in held.take_inherited() {
+            self.leave_inherited(now, id);
         }
         for (service, host, count) in held.take_picks() {
             if let Some(service) = self.services.get_mut(&service) {
@@ -447,50 +465,4 @@ impl Desk {
 
 fn no_memory(error: &io::Error) -> String {
     format!("memory cannot be made: {error}")
-}
-
-#[cfg(test)]
-mod tests {
-    use waystation_membership::{Instance, InstanceId, Owner, ViewVersion};
-
-    use super::*;
-
-    fn at(seconds: u64) -> Moment {
-        Moment::from_millis(1_000 * (1 + seconds))
-    }
-
-    /// An agent kept all that anybody had ever asked for, and was pushed its
-    /// changes for ever.
-    #[test]
-    fn what_nobody_wants_any_more_is_forgotten() {
-        let registry = "file:///nowhere".parse().unwrap();
-        let mut desk = Desk::new(AgentConfig::new("/nowhere", registry, 1), 1);
-        let [known, unknown] = ["pay", "nobody"].map(|name| ServiceName::new(name).unwrap());
-        for service in [&known, &unknown] {
-            assert!(desk.want(at(0), service));
-        }
-        let mut view = View::empty(known.clone(), ViewVersion::default());
-        let id = InstanceId::new("pay-1").unwrap();
-        let address = "10.0.0.1:7000".parse().unwrap();
-        let one = Instance::new(id.clone(), known.clone(), address, Owner::default());
-        view.instances.insert(id, Arc::new(one));
-        desk.handle_view(at(0), &Arc::new(view));
-
-        assert!(!desk.forget_unwanted(at(60), &unknown));
-        assert!(desk.forget_unwanted(at(61), &unknown));
-        assert!(!desk.forget_unwanted(at(600), &known));
-        // Somebody picks, and is the last one.
-        let service = known.to_string();
-        let reply = desk.handle(
-            at(600),
-            Request::Pick { service, key: None },
-            &mut Held::default(),
-        );
-        assert!(matches!(reply.answer, Some(Answer::Picked { .. })));
-        desk.handle_turn(at(1_200));
-        assert!(!desk.forget_unwanted(at(1_200), &known));
-        desk.handle_turn(at(1_201));
-        assert!(desk.forget_unwanted(at(1_201), &known));
-        assert_eq!(desk.views().count(), 0);
-    }
 }

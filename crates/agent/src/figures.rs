@@ -11,6 +11,11 @@ pub struct Figures {
     pub abandoned: u64,
     /// Results for hosts that were gone, which were dropped.
     pub stale_results: u64,
+    /// Ends of calls that no report tells: of too many hosts at a time, or of hosts
+    /// that left just before an agent was killed.
+    pub uncounted: u64,
+    /// Calls in callers' memory that made no sense.
+    pub dropped: u64,
     /// Hosts that shared memory had no room for, at each time that it was written.
     pub left_out: u64,
     /// Picks for callers who asked.
@@ -54,6 +59,8 @@ impl Figures {
         self.sent += of.sent;
         self.abandoned += of.abandoned;
         self.stale_results += of.stale_results;
+        self.uncounted += of.uncounted;
+        self.dropped = self.dropped.saturating_add(of.dropped);
         self.left_out += of.left_out;
         self.picks += of.picks;
         self.no_picks += of.no_picks;

@@ -1,17 +1,22 @@
 //! What a caller's connection holds: it ends with it.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 
 use waystation_base::ServiceName;
 use waystation_client::protocol::HostRef;
 use waystation_segment::LedgerId;
 
-use crate::limits::HELD_HOSTS_MAX;
+use crate::limits::{FILES_MAX, HELD_HOSTS_MAX};
 
 /// What a caller's connection holds: it ends with it.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     ledgers: Vec<(ServiceName, LedgerId)>,
+    /// Ledgers of an agent before this one that were handed over here.
+    inherited: Vec<u64>,
+    /// Descriptors that came with the present request.
+    files: Vec<OwnedFd>,
     /// Calls that were picked over it and have no end yet, by host: slot and
     /// generation.
     picks: BTreeMap<(ServiceName, u32, u32), u32>,
@@ -20,6 +25,24 @@ pub(crate) struct Held {
 impl Held {
     pub(crate) fn add_ledger(&mut self, service: ServiceName, ledger: LedgerId) {
         self.ledgers.push((service, ledger));
+    }
+
+    pub(crate) fn add_inherited(&mut self, id: u64) {
+        self.inherited.push(id);
+    }
+
+    pub(crate) fn take_inherited(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.inherited)
+    }
+
+    /// A descriptor came; false when more came than go with any request.
+    pub(crate) fn add_file(&mut self, file: OwnedFd) -> bool {
+        self.files.push(file);
+        self.files.len() <= FILES_MAX
+    }
+
+    pub(crate) fn take_files(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.files)
     }
 
     /// A call to `host` was picked.

@@ -9,6 +9,18 @@ pub const CONNECTIONS_MAX: usize = 1024;
 /// Longest request of a caller in bytes. A longer one ends its connection.
 pub const REQUEST_MAX: usize = 64 * 1024;
 
+/// Descriptors that go with a request. One more ends its connection.
+pub const FILES_MAX: usize = 2;
+
+/// Ledgers of agents before this one that are counted at a time. One more is
+/// refused: its caller keeps it for a while, and then its last counts are lost.
+pub const INHERITED_MAX: usize = 4096;
+
+/// Ledgers of connections that ended which are kept until what is in them is told.
+/// What is in one more counts as told at once: it is lost if this agent is killed
+/// before.
+pub const LEFT_MAX: usize = 1024;
+
 /// Hosts that calls of one connection are in flight to which were picked over it.
 /// Calls to one of them are given up for one more.
 pub const HELD_HOSTS_MAX: usize = 65_536;
@@ -57,8 +69,7 @@ pub const COPY_EVERY: Duration = Duration::from_secs(5);
 /// is closed.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
-/// Pause between two reports. What is not told yet is lost with the agent, and what
-/// its callers do until they notice that it is gone.
+/// Pause between two reports.
 pub const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// Hosts whose totals are kept for a report server, natively and for Lars each.

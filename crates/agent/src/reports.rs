@@ -71,17 +71,19 @@ impl Totals {
     /// Adds what callers of a service did since the last time.
     pub(crate) fn collect(&mut self, now: Moment, name: &ServiceName, service: &mut Service) {
         service.drain_ends(|host, ok, failed, is_out| {
-            self.add(now, name, host, (ok, failed), is_out);
+            self.add(now, name, host, (ok, failed), Some(is_out));
         });
     }
 
-    fn add(
+    /// So many calls to a host went well, and so many failed; whether it is left out
+    /// now, if that is known.
+    pub(crate) fn add(
         &mut self,
         now: Moment,
         name: &ServiceName,
         host: &str,
         (ok, failed): (u64, u64),
-        is_out: bool,
+        is_out: Option<bool>,
     ) {
         let is_full = self.hosts >= REPORTED_HOSTS_MAX;
         if !self.by_service.contains_key(name) {
@@ -92,8 +94,7 @@ impl Totals {
         };
         if !hosts.contains_key(host) {
             if is_full {
-                self.uncounted += ok + failed;
-                warn_of_uncounted(self.uncounted);
+                self.add_uncounted(ok + failed);
                 return;
             }
             hosts.insert(host.to_owned(), (self.source, Total::default()));
@@ -104,9 +105,20 @@ impl Totals {
         };
         total.ok += ok;
         total.failed += failed;
-        total.is_out = is_out;
+        total.is_out = is_out.unwrap_or(total.is_out);
         total.is_told = false;
         total.at = now;
+    }
+
+    /// Ends of calls that were not counted.
+    pub(crate) const fn uncounted(&self) -> u64 {
+        self.uncounted
+    }
+
+    /// So many ends of calls cannot be counted.
+    pub(crate) fn add_uncounted(&mut self, count: u64) {
+        self.uncounted += count;
+        warn_of_uncounted(self.uncounted);
     }
 
     /// The messages with all that is untold, one for each source.
@@ -213,6 +225,11 @@ pub(crate) struct LarsTotals {
 }
 
 impl LarsTotals {
+    /// Ends of calls that were not counted.
+    pub(crate) const fn uncounted(&self) -> u64 {
+        self.uncounted
+    }
+
     /// A call to this host ended.
     pub(crate) fn add(
         &mut self,

@@ -12,7 +12,7 @@ use waystation_client::{Access, Mapping};
 use waystation_membership::{
     Address, CallersWord, InstanceId, LeaseWord, ProbeWord, State, Verdict, View, fuse,
 };
-use waystation_segment::{Keeper, LedgerId, RouteWriter, create_ledger, ledger_words};
+use waystation_segment::{Keeper, LedgerId, LedgerWatch, RouteWriter, create_ledger, ledger_words};
 
 use crate::config::AgentConfig;
 use crate::figures::Figures;
@@ -136,6 +136,7 @@ impl Service {
             sent: kept.sent,
             abandoned: kept.abandoned,
             stale_results: kept.stale + counted.stale_results,
+            dropped: kept.dropped,
             left_out: kept.left_out,
             picks: counted.picks.iter().sum(),
             no_picks: counted.no_picks,
@@ -166,9 +167,15 @@ impl Service {
         Ok((id, [self.routes.try_clone()?, file]))
     }
 
-    pub(crate) fn detach(&mut self, now: Moment, id: LedgerId) {
+    /// A caller is gone. Its ledger, in which all was seen.
+    pub(crate) fn detach(&mut self, now: Moment, id: LedgerId) -> Option<LedgerWatch<Mapping>> {
         self.used_at = now;
-        self.keeper.detach(now, id);
+        self.keeper.detach(now, id)
+    }
+
+    /// What was drained by [`Service::drain_ends`] is about to be told.
+    pub(crate) fn note_told(&mut self) {
+        self.keeper.note_told();
     }
 
     /// A pick for a caller that asks, of a call about `key`.

@@ -1,12 +1,15 @@
 //! Callers at the Unix socket.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
 use waystation_client::protocol::{Code, Request};
@@ -15,7 +18,7 @@ use waystation_net::{Label, Shard, until};
 
 use crate::desk::{Desk, Reply};
 use crate::held::Held;
-use crate::limits::{ANSWER_WAIT, CONNECTIONS_MAX, FIRST_WORD_WAIT, REQUEST_MAX};
+use crate::limits::{ANSWER_WAIT, CONNECTIONS_MAX, FILES_MAX, FIRST_WORD_WAIT, REQUEST_MAX};
 
 /// Takes connections until the agent drains.
 pub(crate) async fn accept(shard: Shard, listener: UnixListener, desk: Rc<RefCell<Desk>>) {
@@ -109,15 +112,20 @@ impl Caller {
         }
     }
 
-    /// Reads what is there; false at the end.
-    async fn read(&self, received: &mut Vec<u8>) -> io::Result<bool> {
+    /// Reads what is there, and descriptors with it; false at the end.
+    async fn read(&mut self, received: &mut Vec<u8>) -> io::Result<bool> {
         loop {
             self.stream.readable().await?;
             let mut piece = [0; 4096];
-            match self.stream.try_read(&mut piece) {
+            let mut files = Vec::new();
+            let some = || receive(self.stream.as_fd(), &mut piece, &mut files);
+            match self.stream.try_io(Interest::READABLE, some) {
                 Ok(0) => return Ok(false),
                 Ok(count) => {
                     received.extend_from_slice(&piece[..count]);
+                    if !files.into_iter().all(|file| self.held.add_file(file)) {
+                        return Err(io::ErrorKind::InvalidData.into());
+                    }
                     return Ok(true);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -154,6 +162,24 @@ impl Caller {
         }
         Ok(())
     }
+}
+
+/// Receives bytes and descriptors. Of more than fit the kernel closes the rest.
+fn receive(
+    socket: BorrowedFd<'_>,
+    piece: &mut [u8],
+    files: &mut Vec<OwnedFd>,
+) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(piece)];
+    let received = recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(some) = message {
+            files.extend(some);
+        }
+    }
+    Ok(received.bytes)
 }
 
 fn send(socket: BorrowedFd<'_>, bytes: &[u8], files: &[OwnedFd]) -> io::Result<usize> {

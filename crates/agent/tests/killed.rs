@@ -18,9 +18,7 @@ use waystation_base::{Rng, ServiceName};
 use waystation_client::{Caller, CallerConfig, Source, machine_now};
 use waystation_membership::{Instance, InstanceId, Owner};
 use waystation_registry::instance_to_json;
-use waystation_report::{
-    HistoryQuery, ReportConfig, ReportServer, Span, SqliteStore, Store as _, ask_calls,
-};
+use waystation_report::{HistoryQuery, ReportConfig, ReportServer, Span, SqliteStore, Store as _};
 
 /// For conditions; never reached when all is well.
 const WAIT: Duration = Duration::from_mins(1);
@@ -29,8 +27,13 @@ const WAIT: Duration = Duration::from_mins(1);
 /// reports.
 const AGENT: &str = "WAYSTATION_TEST_KILLED_AGENT";
 
-/// Agents, one after the other; all but the last are killed.
-const AGENTS: usize = 5;
+/// How often an agent is killed; with `WAYSTATION_TEST_LONG=1` more often.
+const KILLS: usize = 8;
+const KILLS_LONG: usize = 30;
+
+/// Most agents of which anything is lost: those that are killed between their note of
+/// what they tell and its last byte, which is a moment of each second.
+const LOSSES_MAX: usize = 2;
 
 const CALLERS: usize = 4;
 
@@ -48,7 +51,7 @@ impl AgentProcess {
         let given = format!("{} {} {report}", folder.display(), nodes.display());
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
-                "a_killed_agent_loses_what_it_had_not_told_and_nothing_counts_twice",
+                "calls_are_counted_once_whoever_kills_their_agent",
                 "--exact",
             ])
             .env(AGENT, given)
@@ -94,34 +97,47 @@ fn host(number: usize) -> String {
 }
 
 /// Calls that callers have reported, by the agent that gave them their host.
-#[derive(Default)]
 struct Made {
-    calls: [AtomicU64; AGENTS],
+    calls: Vec<AtomicU64>,
     /// Callers that have been with it.
-    callers: [AtomicU64; AGENTS],
+    callers: Vec<AtomicU64>,
     is_end: AtomicBool,
 }
 
 impl Made {
-    /// Picks and reports until the end.
+    fn with(agents: usize) -> Self {
+        let zeros = || (0..agents).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            calls: zeros(),
+            callers: zeros(),
+            is_end: AtomicBool::new(false),
+        }
+    }
+
+    /// Picks and reports until the end, by turns itself and by another clone.
     fn call(&self, socket: &Path) {
         let mut config = CallerConfig::new("pay", socket);
         config.timeout = WAIT;
         config.pause = Duration::from_millis(1);
         let mut caller = Caller::new(config);
+        let mut other = caller.clone();
         let mut last = None;
         while !self.is_end.load(Ordering::SeqCst) {
-            std::thread::park_timeout(Duration::from_micros(200));
+            std::thread::park_timeout(Duration::from_micros(100));
             let Ok(picked) = caller.pick() else { continue };
-            if picked.source != Source::Segment {
+            std::mem::swap(&mut caller, &mut other);
+            if !matches!(picked.source, Source::Segment | Source::Kept) {
                 caller.report(&picked, CallEnd::Cancelled, None, Load::default());
                 continue;
             }
             caller.report(&picked, CallEnd::Ok, None, Load::default());
             let address = picked.address.to_string();
-            let number = (0..AGENTS).find(|&one| host(one) == address).unwrap();
+            let mut all = 0..self.calls.len();
+            let number = all.find(|&one| host(one) == address).unwrap();
             self.calls[number].fetch_add(1, Ordering::SeqCst);
-            if last.replace(number) != Some(number) {
+            if last != Some(number) {
+                assert!(last < Some(number), "a host of an agent that is gone");
+                last = Some(number);
                 self.callers[number].fetch_add(1, Ordering::SeqCst);
             }
         }
@@ -136,19 +152,41 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Story: an agent that was killed was said to lose a second of counts, and nobody had
-/// looked: its callers go on with what it gave to them until they notice.
+/// What is stored of each agent's host.
+fn stored(file: &Path, agents: usize) -> Vec<u64> {
+    let query = HistoryQuery {
+        span: Span::TenSeconds,
+        service: None,
+        since: 0,
+        until: u64::MAX >> 1,
+        limit: 10_000,
+    };
+    let history = SqliteStore::reader(file.to_owned())
+        .history(&query)
+        .unwrap();
+    let of = |number| {
+        let of_it = history.iter().filter(|row| row.host == host(number));
+        of_it.map(|row| row.ok + row.failed).sum()
+    };
+    (0..agents).map(of).collect()
+}
+
+/// Story: an agent that was killed took with it what it had not told of its callers'
+/// calls, and those that they made until they noticed: three seconds of all calls of
+/// the machine, and nobody said so.
 #[test]
-fn a_killed_agent_loses_what_it_had_not_told_and_nothing_counts_twice() {
+fn calls_are_counted_once_whoever_kills_their_agent() {
     if let Some(given) = std::env::var_os(AGENT) {
         return AgentProcess::run(given.to_str().unwrap());
     }
+    let is_long = std::env::var_os("WAYSTATION_TEST_LONG").is_some_and(|value| value == "1");
+    let agents = if is_long { KILLS_LONG } else { KILLS } + 1;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("r.db");
     let store = format!("sqlite://{}", file.display()).parse().unwrap();
     let server = ReportConfig::new("127.0.0.1:0".parse().unwrap(), store);
     let server = ReportServer::start(&server).unwrap();
-    let made = Arc::new(Made::default());
+    let made = Arc::new(Made::with(agents));
     let socket = folder.path().join("agent.sock");
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
@@ -157,23 +195,15 @@ fn a_killed_agent_loses_what_it_had_not_told_and_nothing_counts_twice() {
         })
         .collect();
     let mut rng = Rng::from_seed(5);
-    let mut told = [0; AGENTS];
-    for (number, told) in told.iter_mut().enumerate() {
+    for number in 0..agents {
         let agent = AgentProcess::start(folder.path(), number, server.address());
+        // From shared memory: no other way leads to the host of this one.
         until("all callers are with it", || {
             made.callers[number].load(Ordering::SeqCst) == CALLERS as u64
         });
-        // From here on no call goes to the agent before.
-        let so_far = made.calls[number].load(Ordering::SeqCst);
-        until("the report server knows", || {
-            let (rows, _) = ask_calls(server.address(), Some("pay"), 99, WAIT).unwrap();
-            let row = rows.into_iter().find(|row| row.host == host(number));
-            *told = row.map_or(0, |row| row.ok);
-            *told >= so_far
-        });
-        if number + 1 < AGENTS {
-            // Anywhere between two of its reports, or in one.
-            std::thread::park_timeout(Duration::from_millis(rng.below(1_200)));
+        // Anywhere between two of its reports, or in one.
+        std::thread::park_timeout(Duration::from_millis(rng.below(1_200)));
+        if number + 1 < agents {
             agent.kill();
         } else {
             made.is_end.store(true, Ordering::SeqCst);
@@ -187,23 +217,21 @@ fn a_killed_agent_loses_what_it_had_not_told_and_nothing_counts_twice() {
         caller.join().unwrap();
     }
     server.drain();
-    let query = HistoryQuery {
-        span: Span::TenSeconds,
-        service: None,
-        since: 0,
-        until: u64::MAX >> 1,
-        limit: 10_000,
-    };
-    let history = SqliteStore::reader(file).history(&query).unwrap();
-    for (number, told) in told.into_iter().enumerate() {
-        let of_it = history.iter().filter(|row| row.host == host(number));
-        let stored: u64 = of_it.map(|row| row.ok + row.failed).sum();
-        let made = made.calls[number].load(Ordering::SeqCst);
-        let is_last = number + 1 == AGENTS;
-        let least = if is_last { made } else { told };
-        assert!(
-            (least..=made).contains(&stored),
-            "{number}: {least} {stored} {made}"
-        );
-    }
+    let made: Vec<_> = made
+        .calls
+        .iter()
+        .map(|one| one.load(Ordering::SeqCst))
+        .collect();
+    let stored = stored(&file, agents);
+    let mut both = made.iter().zip(&stored);
+    assert!(
+        both.all(|(made, stored)| stored <= made),
+        "{stored:?} of {made:?}"
+    );
+    let losses = made
+        .iter()
+        .zip(&stored)
+        .filter(|(made, stored)| stored < made);
+    assert!(losses.count() <= LOSSES_MAX, "{stored:?} of {made:?}");
+    assert_eq!(stored.last(), made.last(), "the last one was not killed");
 }

@@ -98,7 +98,8 @@ pub struct Merged {
 /// The hosts of one service and what is known of them, by slot.
 ///
 /// A host keeps its slot and its history while its instance stays the same
-/// process at the same address. Cost of a result: O(1); of a view: O(hosts log
+/// process at the same address. Its slot is free once it is gone, or, where slots
+/// are rested, once it is released. Cost of a result: O(1); of a view: O(hosts log
 /// hosts).
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -109,6 +110,8 @@ pub struct Table {
     hosts: Vec<Host>,
     names: Vec<HostName>,
     free: Vec<u32>,
+    /// The last hosts of slots that rest; `None` where slots do not.
+    former: Option<BTreeMap<u32, Entry>>,
     by_id: BTreeMap<InstanceId, u32>,
     recent: Vec<u32>,
 }
@@ -123,6 +126,7 @@ impl Table {
             hosts: Vec::new(),
             names: Vec::new(),
             free: Vec::new(),
+            former: None,
             by_id: BTreeMap::new(),
             recent: Vec::with_capacity(RECENT_MAX),
         }
@@ -283,6 +287,28 @@ impl Table {
         self.slots.get(slot as usize)?.as_ref()
     }
 
+    /// From now on a slot whose host is gone is nobody's until it is released.
+    pub(crate) fn rest_slots(&mut self) {
+        self.former.get_or_insert_default();
+    }
+
+    /// A slot that rests may have another host.
+    pub(crate) fn release(&mut self, slot: u32) {
+        if (self.former.as_mut()).is_some_and(|former| former.remove(&slot).is_some()) {
+            self.free.push(slot);
+        }
+    }
+
+    /// The last host of a slot that rests.
+    pub fn former(&self, slot: u32) -> Option<&Entry> {
+        self.former.as_ref()?.get(&slot)
+    }
+
+    /// The last hosts of all slots that rest.
+    pub fn formers(&self) -> impl Iterator<Item = &Entry> {
+        self.former.iter().flat_map(BTreeMap::values)
+    }
+
     /// All hosts, by slot.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.slots.iter().flatten()
@@ -359,8 +385,14 @@ impl Table {
         self.by_id.remove(&entry.instance.id);
         self.hosts[slot as usize] = Host::new(NOBODY);
         self.recent.retain(|&one| one != slot);
-        self.free.push(slot);
-        entry.name
+        let name = entry.name;
+        match &mut self.former {
+            Some(former) => {
+                former.insert(slot, entry);
+            }
+            None => self.free.push(slot),
+        }
+        name
     }
 }
 

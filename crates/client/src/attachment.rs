@@ -43,6 +43,8 @@ pub(crate) struct Attachment {
     pub(crate) number: u64,
     /// The agent takes this process for alive while it is open.
     socket: Socket,
+    /// The descriptors of both, for the agent after this one.
+    files: [OwnedFd; 2],
     pub(crate) routes: RouteReader<Memory>,
     pub(crate) ledger: Ledger<Memory>,
     known: Mutex<Known>,
@@ -57,21 +59,22 @@ impl Attachment {
         };
         let (answer, descriptors) = socket.ask_until(&request, until)?;
         let two: Result<[OwnedFd; 2], _> = descriptors.try_into();
-        let (Answer::Attached, Ok([routes, ledger])) = (answer, two) else {
+        let (Answer::Attached, Ok(files)) = (answer, two) else {
             return Err(Error::BadAnswer("no memory came with it".into()));
         };
         let map = |file: &OwnedFd, access| {
             let mapping = Mapping::attach(file.as_fd(), access);
             mapping.map(Arc::new).map_err(Error::Unreachable)
         };
-        let routes = RouteReader::attach(map(&routes, Access::Read)?)?;
-        let ledger = Ledger::attach(map(&ledger, Access::Write)?)?;
+        let routes = RouteReader::attach(map(&files[0], Access::Read)?)?;
+        let ledger = Ledger::attach(map(&files[1], Access::Write)?)?;
         if routes.names() != ledger.names() || routes.names().0 != service_hash(&config.service) {
             return Err(AttachError::Mismatch.into());
         }
         Ok(Self {
             number: 0,
             socket,
+            files,
             routes,
             ledger,
             known: Mutex::default(),
@@ -89,10 +92,15 @@ impl Attachment {
         self.socket.is_closed()
     }
 
-    /// Whether the agent is there and has moved to another segment.
-    pub(crate) fn is_moved(&self) -> bool {
-        // Nobody is heard of in the one that it left.
-        self.routes.state() == SegmentState::Retired && !self.is_closed()
+    /// Hands what an agent gave that is gone to the agent of this one, which counts
+    /// it on. False when that did not come about.
+    pub(crate) fn take_over(&mut self, other: &Self, service: &str, until: Moment) -> bool {
+        let service = service.to_owned();
+        let files = other.files.each_ref().map(AsFd::as_fd);
+        let asked = self
+            .socket
+            .ask_with(&Request::HandOver { service }, &files, until);
+        matches!(asked, Ok((Answer::TakenOver, _)))
     }
 
     /// The hosts; `None` when the memory never came to rest. Cost: a load while

@@ -24,8 +24,8 @@ pub struct PickedHost {
     pub address: Address,
     /// Which way the pick went.
     pub source: Source,
-    /// In which attachment, for picks from a segment; over which connection, for
-    /// those by socket.
+    /// In which attachment, for picks from a segment and from what is kept of one;
+    /// over which connection, for those by socket.
     pub(crate) attachment: u64,
     chosen: Option<Chosen>,
     pub(crate) host: HostRef,
@@ -34,7 +34,8 @@ pub struct PickedHost {
 impl PickedHost {
     /// What decided, for a pick from shared memory.
     pub fn reason(&self) -> Option<waystation_balance::Reason> {
-        self.chosen.map(|chosen| chosen.reason)
+        let chosen = self.chosen.filter(|_| self.source == Source::Segment);
+        chosen.map(|chosen| chosen.reason)
     }
 }
 
@@ -275,7 +276,10 @@ impl Caller {
 
     fn guard(&self, picked: PickedHost) -> CallGuard {
         let attachment = picked.chosen.and_then(|chosen| {
-            let attachment = self.attachment.upgrade()?;
+            let attachment = match picked.source {
+                Source::Kept => self.shared.find(picked.attachment)?,
+                _ => self.attachment.upgrade()?,
+            };
             Some((attachment, chosen))
         });
         CallGuard::new(Arc::clone(&self.shared), picked, attachment)
@@ -362,8 +366,13 @@ impl Caller {
         match by_udp.unwrap_or(asked) {
             refused @ Err(Error::Refused { .. }) => refused,
             // A host that may have gone is better than none for certain.
-            Err(error) => self.shared.kept().map_or(Err(error), |address| {
-                Ok(self.picked_elsewhere(address, Source::Kept, HostRef::default(), 0))
+            Err(error) => self.shared.kept().map_or(Err(error), |(number, host)| {
+                let name = HostRef::default();
+                let picked = self.picked_elsewhere(host.address, Source::Kept, name, number);
+                Ok(PickedHost {
+                    chosen: Some(host.chosen),
+                    ..picked
+                })
             }),
             picked => picked,
         }

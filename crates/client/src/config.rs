@@ -45,7 +45,7 @@ pub enum Source {
     /// The agent's UDP port, by Lars' protocol.
     Udp,
     /// No agent: one of the hosts that shared memory had when it was lost, each
-    /// in its turn. Nobody says whether it is well, and nobody counts the call.
+    /// in its turn. Nobody says whether it is well. The next agent counts the call.
     Kept,
 }
 

@@ -95,7 +95,7 @@ impl CallGuard {
                 let (routes, ledger) = (&attachment.routes, &attachment.ledger);
                 report(routes, ledger, chosen, end, latency_ns, load);
             }
-            // Its ledger is gone, and its agent has counted its end with that.
+            // Its ledger is gone, and its agent has counted it as given up.
             (None, Source::Segment | Source::Kept) => {}
             (None, _) => self.shared.report(&self.picked, end, latency, load),
         }

@@ -23,6 +23,13 @@ pub enum Request {
         /// Its name.
         service: String,
     },
+    /// What an agent gave for a service that is gone: with it come the descriptors
+    /// of the route segment and the ledger, in this order. It counts what that one
+    /// did not live to tell.
+    HandOver {
+        /// The service's name.
+        service: String,
+    },
     /// A host for the next call.
     Pick {
         /// The service's name.
@@ -144,6 +151,8 @@ pub enum End {
 pub enum Answer {
     /// Two descriptors come with it: the route segment and the ledger.
     Attached,
+    /// What another agent gave is counted here from now on.
+    TakenOver,
     /// The host.
     Picked {
         /// Its place.

@@ -20,12 +20,29 @@ use crate::protocol::{Answer, Request};
 use crate::socket::Socket;
 
 /// Earlier attachments that are kept for the ends of their calls. The oldest is
-/// let go for one more: the agent counts what is in flight there as given up.
+/// let go for one more: the agent counts what is in flight there as given up, and
+/// what nobody has taken over is lost.
 const FORMER_MAX: usize = 4;
 
 /// For how long an earlier attachment is kept at least. What ends later than that
 /// may be counted as given up.
 const FORMER_FOR: Duration = Duration::from_mins(1);
+
+/// An earlier attachment: its service outgrew it, or its agent is gone or silent.
+/// Calls that were picked there may be in flight.
+struct Former {
+    attachment: Arc<Attachment>,
+    since: Moment,
+    /// Whether the agent after its own has it.
+    is_taken_over: bool,
+}
+
+impl Former {
+    /// Whether its agent is gone, and nobody counts what is in it.
+    fn is_left(&self) -> bool {
+        !self.is_taken_over && self.attachment.is_closed()
+    }
+}
 
 /// What all callers of a service in this process share.
 pub(crate) struct Shared {
@@ -42,11 +59,9 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct State {
     current: Option<Arc<Attachment>>,
-    /// Those whose service outgrew them, and since when: calls that were picked
-    /// there may be in flight.
-    former: VecDeque<(Arc<Attachment>, Moment)>,
-    /// The hosts that the last attachment had when it was lost.
-    kept: Option<Arc<[KnownHost]>>,
+    former: VecDeque<Former>,
+    /// The number of the last attachment that was lost, and its hosts.
+    kept: Option<(u64, Arc<[KnownHost]>)>,
     /// For picks by socket, and its number.
     socket: Option<(u64, Socket)>,
     sockets: u64,
@@ -170,11 +185,34 @@ impl Shared {
         }
         let mut opened = opened?;
         turn.is_good = true;
+        self.hand_over(&mut opened, until);
         let mut state = self.lock();
         opened.number = self.attachment.fetch_add(1, Ordering::Relaxed) + 1;
         let opened = Arc::new(opened);
         state.current = Some(Arc::clone(&opened));
         Ok(state.part(opened))
+    }
+
+    /// Gives what agents that are gone had given to this one, so that the ends are
+    /// counted that those did not live to tell.
+    fn hand_over(&self, opened: &mut Attachment, until: Moment) {
+        let left: Vec<_> = {
+            let state = self.lock();
+            let left = state.former.iter().filter(|one| one.is_left());
+            left.map(|one| Arc::clone(&one.attachment)).collect()
+        };
+        for attachment in left {
+            if !opened.take_over(&attachment, &self.config.service, until) {
+                // Another time: its answer may still come here, and be taken for
+                // the next one.
+                return;
+            }
+            let mut state = self.lock();
+            let same = |one: &&mut Former| Arc::ptr_eq(&one.attachment, &attachment);
+            if let Some(one) = state.former.iter_mut().find(same) {
+                one.is_taken_over = true;
+            }
+        }
     }
 
     /// The attachment of this number is of no use any more.
@@ -186,8 +224,8 @@ impl Shared {
     }
 
     /// A call that was picked in the attachment of this number ended, and its
-    /// caller has another one now, or none yet. Without its agent the end is
-    /// nobody's: the ledger is gone.
+    /// caller has another one now, or none yet. The next agent counts what its own
+    /// can no more.
     pub(crate) fn report_late(
         &self,
         number: u64,
@@ -196,26 +234,35 @@ impl Shared {
         latency_ns: Option<u64>,
         load: Load,
     ) {
-        let state = self.lock();
-        let former = state.former.iter().map(|(one, _)| one);
-        let mut all = state.current.iter().chain(former);
-        if let Some(one) = all.find(|one| one.number == number) {
+        if let Some(one) = self.find(number) {
             report(&one.routes, &one.ledger, chosen, end, latency_ns, load);
         }
     }
 
+    /// The attachment of this number, while it is kept.
+    pub(crate) fn find(&self, number: u64) -> Option<Arc<Attachment>> {
+        let state = self.lock();
+        let former = state.former.iter().map(|one| &one.attachment);
+        let mut all = state.current.iter().chain(former);
+        all.find(|one| one.number == number).cloned()
+    }
+
     /// One of the hosts that the last attachment had when it was lost, each in
-    /// its turn: those that could be picked, else any.
-    pub(crate) fn kept(&self) -> Option<Address> {
+    /// its turn: those that could be picked, else any. With the attachment's
+    /// number, in which the call counts as sent.
+    pub(crate) fn kept(&self) -> Option<(u64, KnownHost)> {
         let mut state = self.lock();
         state.seeds += 1;
         let turn = usize::try_from(state.seeds).unwrap_or(0);
-        let hosts = state.kept.as_ref()?;
+        let (number, hosts) = state.kept.clone()?;
+        drop(state);
         let good: Vec<_> = hosts.iter().filter(|one| one.may_be_picked).collect();
-        let all = good.len().max(1);
-        let drawn = good.get(turn % all).copied();
-        let drawn = drawn.or_else(|| hosts.get(turn % hosts.len().max(1)));
-        drawn.map(|host| host.address.clone())
+        let drawn = good.get(turn % good.len().max(1)).copied();
+        let host = drawn.or_else(|| hosts.get(turn % hosts.len().max(1)))?;
+        if let Some(one) = self.find(number) {
+            one.ledger.handle_sent(host.chosen.slot);
+        }
+        Some((number, host.clone()))
     }
 
     /// Asks over the connection that this process keeps for it, and tells its
@@ -275,7 +322,7 @@ impl Shared {
                 }
                 return;
             }
-            // Nobody is there to count it.
+            // They are counted in shared memory, or nobody is there to count them.
             Source::Segment | Source::Kept => return,
         }
         let request = Request::Report {
@@ -344,15 +391,16 @@ impl Shared {
         };
         self.attachment.fetch_add(1, Ordering::Relaxed);
         if let Some(hosts) = one.hosts().filter(|hosts| !hosts.is_empty()) {
-            state.kept = Some(hosts);
+            state.kept = Some((one.number, hosts));
         }
         let now = machine_now();
         let is_recent = |since: Moment| now.saturating_since(since) < FORMER_FOR;
-        state.former.retain(|(_, since)| is_recent(*since));
-        // An agent that is silent may be gone; one that has moved counts on.
-        if one.is_moved() {
-            state.former.push_back((one, now));
-        }
+        (state.former).retain(|one| is_recent(one.since) || one.is_left());
+        state.former.push_back(Former {
+            attachment: one,
+            since: now,
+            is_taken_over: false,
+        });
         if state.former.len() > FORMER_MAX {
             state.former.pop_front();
         }

@@ -1,16 +1,17 @@
 //! A blocking connection to the agent's Unix socket.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketAddrUnix,
-    SocketFlags, SocketType, connect, recvmsg, send, socket_with,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg,
+    send, sendmsg, socket_with,
 };
 use waystation_base::Moment;
 
@@ -54,19 +55,41 @@ impl Socket {
     /// # Errors
     /// [`Error::Unreachable`] and [`Error::TimedOut`].
     pub fn tell(&mut self, request: &Request) -> Result<(), Error> {
-        self.tell_until(request, machine_now() + self.timeout)
+        self.tell_until(request, &[], machine_now() + self.timeout)
     }
 
-    fn tell_until(&self, request: &Request, until: Moment) -> Result<(), Error> {
+    fn tell_until(
+        &self,
+        request: &Request,
+        files: &[BorrowedFd<'_>],
+        until: Moment,
+    ) -> Result<(), Error> {
         let bytes = framed(request)?;
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            match send(&self.stream, rest, SendFlags::NOSIGNAL) {
+            // Descriptors go with the first byte.
+            let files = if rest.len() == bytes.len() {
+                files
+            } else {
+                &[]
+            };
+            match self.send(rest, files) {
                 Ok(sent) => rest = &rest[sent..],
                 Err(error) => self.wait(error.into(), PollFlags::OUT, until)?,
             }
         }
         Ok(())
+    }
+
+    fn send(&self, bytes: &[u8], files: &[BorrowedFd<'_>]) -> rustix::io::Result<usize> {
+        if files.is_empty() {
+            return send(&self.stream, bytes, SendFlags::NOSIGNAL);
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(files));
+        let parts = [IoSlice::new(bytes)];
+        sendmsg(&self.stream, &parts, &mut control, SendFlags::NOSIGNAL)
     }
 
     /// Asks and waits for the answer, with the descriptors that come with it.
@@ -84,11 +107,21 @@ impl Socket {
         request: &Request,
         until: Moment,
     ) -> Result<(Answer, Vec<OwnedFd>), Error> {
+        self.ask_with(request, &[], until)
+    }
+
+    /// As [`Socket::ask`], with descriptors, at most two, and an answer until then.
+    pub(crate) fn ask_with(
+        &mut self,
+        request: &Request,
+        files: &[BorrowedFd<'_>],
+        until: Moment,
+    ) -> Result<(Answer, Vec<OwnedFd>), Error> {
         if until <= machine_now() {
             // Nobody would hear the answer.
             return Err(Error::TimedOut);
         }
-        self.tell_until(request, until)?;
+        self.tell_until(request, files, until)?;
         let mut descriptors = Vec::new();
         let mut length = [0; 4];
         self.fill(&mut length, &mut descriptors, until)?;

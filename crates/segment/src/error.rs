@@ -26,6 +26,9 @@ pub enum AttachError {
     /// It belongs to another service or agent than the other segment.
     #[error("segment belongs to another service or agent")]
     Mismatch,
+    /// An agent that is asked to count a ledger counts it already.
+    #[error("ledger is counted here already")]
+    Counted,
 }
 
 /// Why a pick from shared memory has no result.

@@ -1,21 +1,25 @@
 //! The agent's side of one service, without I/O: a balancer that learns from
 //! ledgers and writes what picks need.
 
-use std::sync::Arc;
+mod publish;
+mod rest;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use waystation_balance::limits::TIERS;
 use waystation_balance::{Balancer, CallEnd, GoneHost, HostName, Merged, Outcome, Standing};
 use waystation_base::Moment;
-use waystation_membership::{Address, CallersWord, InstanceId, Verdict, View};
+use waystation_membership::{CallersWord, InstanceId, Verdict, View};
 
 use crate::error::AttachError;
-use crate::layout::PATH_BYTES_MAX;
 use crate::ledger::{Added, ENDS, LedgerWatch};
-use crate::limits::{HOSTS_MAX, LEDGERS_MAX, PATHS_MAX, POOL_MAX, SWEEP_MAX};
+use crate::limits::{HOSTS_MAX, LEDGERS_MAX};
 use crate::memory::Memory;
-use crate::route::{Entry, Note, Place, Route, RouteWriter, Routes, SegmentState, Spill, WARM};
+use crate::route::{Entry, RouteWriter, SegmentState};
 use crate::tally::{HostEnds, Tally};
+
+use rest::Resting;
 
 /// How often a service in use gets a turn. Picks are made from costs that are so
 /// old at most.
@@ -24,6 +28,17 @@ pub const TURN_EVERY: Duration = Duration::from_millis(2);
 /// What picks need is written so often when nothing happens, since costs change
 /// with time.
 pub const WRITE_EVERY: Duration = Duration::from_millis(10);
+
+/// A ledger that is watched.
+#[derive(Debug)]
+struct Watched<L> {
+    id: LedgerId,
+    watch: LedgerWatch<L>,
+    /// Whether it is of an earlier segment.
+    is_earlier: bool,
+    /// If so, slots that have another host than its callers see there.
+    lost: BTreeSet<u32>,
+}
 
 /// The name of a ledger while it is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,10 +59,12 @@ pub struct KeeperCounters {
     pub abandoned: u64,
     /// How often replies told a load.
     pub told: u64,
-    /// Results for hosts that were gone.
+    /// Ends of calls to hosts that were gone, which say nothing of others.
     pub stale: u64,
+    /// Calls in ledgers that made no sense.
+    pub dropped: u64,
     /// Hosts that callers cannot be told of: beyond the capacity, or at more
-    /// Unix sockets than [`PATHS_MAX`].
+    /// Unix sockets than [`PATHS_MAX`](crate::limits::PATHS_MAX).
     pub left_out: u64,
 }
 
@@ -62,7 +79,7 @@ pub struct KeeperCounters {
 pub struct Keeper<M, L> {
     balancer: Balancer,
     writer: RouteWriter<M>,
-    ledgers: Vec<(LedgerId, LedgerWatch<L>)>,
+    ledgers: Vec<Watched<L>>,
     next_id: u64,
     pools: [Vec<Entry>; TIERS],
     standings: Vec<Standing>,
@@ -71,7 +88,9 @@ pub struct Keeper<M, L> {
     /// The candidates that were written, by version.
     written: Option<u64>,
     view_version: u64,
-    /// Calls in flight to earlier hosts of a slot.
+    /// Slots whose hosts left, in the order in which they are looked at.
+    resting: VecDeque<Resting>,
+    /// Calls in flight to earlier hosts of a slot that was needed.
     orphans: Vec<u32>,
     /// Slots with news in this turn.
     touched: Vec<u32>,
@@ -86,7 +105,8 @@ pub struct Keeper<M, L> {
 impl<M: Memory, L: Memory> Keeper<M, L> {
     /// Keeps `writer`'s segment with `balancer`'s rules, which must be those of
     /// `fresh` or `p2c` for callers to pick by themselves.
-    pub fn new(balancer: Balancer, writer: RouteWriter<M>) -> Self {
+    pub fn new(mut balancer: Balancer, writer: RouteWriter<M>) -> Self {
+        balancer.rest_slots();
         writer.set_state(state_for(&balancer));
         Self {
             balancer,
@@ -98,6 +118,7 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
             pooled: Vec::new(),
             written: None,
             view_version: 0,
+            resting: VecDeque::new(),
             orphans: Vec::new(),
             touched: Vec::new(),
             sweep: 0,
@@ -155,12 +176,12 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
     /// The service's hosts are these, from now on: written at once.
     pub fn handle_view(&mut self, now: Moment, view: &View) -> Merged {
         self.collect(now);
+        self.make_room(view);
         let merged = self.balancer.handle_view(now, view);
         self.view_version = view.at.number;
         self.orphans.resize(self.balancer.table().names().len(), 0);
         for name in &merged.removed {
-            let held = self.ledgers.iter().map(|(_, one)| one.in_flight(name.slot));
-            self.orphans[name.slot as usize] = held.sum();
+            self.rest(now, name.slot);
         }
         self.written = None;
         self.publish(now);
@@ -185,39 +206,55 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
         let watch = LedgerWatch::attach(memory)?;
         if self.ledgers.len() >= LEDGERS_MAX {
             // Those of earlier segments that calls may end in stand back.
-            let capacity = self.writer.capacity();
-            self.ledgers
-                .retain(|(_, one)| one.capacity() >= capacity || !one.is_idle());
+            let is_over = |one: &mut Watched<L>| one.is_earlier && one.watch.is_idle();
+            for one in self.ledgers.extract_if(.., is_over) {
+                one.watch.let_go();
+            }
         }
         if watch.capacity() < self.writer.capacity() || self.ledgers.len() >= LEDGERS_MAX {
             return Err(AttachError::Mismatch);
         }
         let id = LedgerId(self.next_id);
         self.next_id += 1;
-        self.ledgers.push((id, watch));
+        self.ledgers.push(Watched {
+            id,
+            watch,
+            is_earlier: false,
+            lost: BTreeSet::new(),
+        });
         Ok(id)
     }
 
     /// A caller is gone: what it did still counts, what it left unfinished is
-    /// given up. Cost: O(hosts).
-    pub fn detach(&mut self, now: Moment, id: LedgerId) {
-        let Some(at) = self.ledgers.iter().position(|(one, _)| *one == id) else {
-            return;
-        };
-        let (_, mut watch) = self.ledgers.swap_remove(at);
-        for slot in 0..watch.capacity() {
-            let added = watch.look(slot);
-            self.apply(now, slot, &added);
-            let left = watch.in_flight(slot);
+    /// given up. Its ledger comes back, to be noted once what is in it was told.
+    /// Cost: O(hosts).
+    pub fn detach(&mut self, now: Moment, id: LedgerId) -> Option<LedgerWatch<L>> {
+        let at = self.ledgers.iter().position(|one| one.id == id)?;
+        let mut one = self.ledgers.swap_remove(at);
+        for slot in 0..one.watch.capacity() {
+            self.look(now, &mut one, slot);
+            let left = one.watch.in_flight(slot);
             if left == 0 {
                 continue;
             }
             self.counters.abandoned += u64::from(left);
+            if one.lost.contains(&slot) {
+                continue;
+            }
             let left = left - self.take_orphans(slot, left);
             if let Some(entry) = self.balancer.table().entry_at(slot) {
                 let name = entry.name;
                 self.balancer.handle_abandoned(now, name, left);
             }
+        }
+        Some(one.watch)
+    }
+
+    /// What was drained by [`Keeper::drain_ends`] is being told, and is not counted
+    /// again by whoever comes after this agent. Cost: O(ledgers × hosts / 64).
+    pub fn note_told(&mut self) {
+        for one in &mut self.ledgers {
+            one.watch.note_told();
         }
     }
 
@@ -227,6 +264,7 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
         let before = self.counters.sent;
         self.counters.turns += 1;
         self.collect(now);
+        self.release_rested(now);
         self.balancer.handle_timeout(now);
         let is_due = now.saturating_since(self.written_at) >= WRITE_EVERY;
         if self.has_news || is_due || self.written != Some(self.balancer.candidates_version()) {
@@ -275,6 +313,11 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
     /// stay watched until they detach.
     pub fn handle_moved(&mut self, now: Moment, writer: RouteWriter<M>) {
         self.retire();
+        // Who is about to pick from it finds another content, and lets go.
+        self.publish_routes();
+        for one in &mut self.ledgers {
+            one.is_earlier = true;
+        }
         writer.set_state(state_for(&self.balancer));
         self.writer = writer;
         self.written = None;
@@ -283,21 +326,28 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
 
     fn collect(&mut self, now: Moment) {
         let mut ledgers = std::mem::take(&mut self.ledgers);
-        for (_, watch) in &mut ledgers {
+        for one in &mut ledgers {
             let start = self.touched.len();
             // Picks from the pool leave no mark, nor those from the one before it
             // that were under way.
             self.touched.extend_from_slice(&self.pooled);
-            watch.take_marks(|slot| self.touched.push(slot));
+            one.watch.take_marks(|slot| self.touched.push(slot));
             for at in start..self.touched.len() {
                 let slot = self.touched[at];
-                let added = watch.look(slot);
-                self.apply(now, slot, &added);
+                self.look(now, one, slot);
             }
         }
         self.ledgers = ledgers;
         self.touched.sort_unstable();
         self.touched.dedup();
+    }
+
+    /// Takes in what is new at a slot of a ledger.
+    fn look(&mut self, now: Moment, one: &mut Watched<L>, slot: u32) {
+        let added = one.watch.look(slot);
+        if !one.lost.contains(&slot) {
+            self.apply(now, slot, &added);
+        }
     }
 
     fn apply(&mut self, now: Moment, slot: u32, added: &Added) {
@@ -306,11 +356,18 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
         }
         self.has_news = true;
         self.counters.sent += u64::from(added.sent);
+        self.counters.dropped = self.counters.dropped.saturating_add(added.dropped);
         for (sum, &count) in self.counters.ended.iter_mut().zip(&added.ended) {
             *sum += u64::from(count);
         }
         let Some(entry) = self.balancer.table().entry_at(slot) else {
             self.counters.stale += added.ended.iter().copied().map(u64::from).sum::<u64>();
+            // They say nothing of who is to come, and are calls all the same.
+            if let Some(former) = self.balancer.table().former(slot) {
+                for (end, &count) in ENDS.into_iter().zip(&added.ended) {
+                    self.tally.add(now, former, end, count);
+                }
+            }
             return;
         };
         let name = entry.name;
@@ -345,144 +402,6 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
         let taken = count.min(*orphans);
         *orphans -= taken;
         taken
-    }
-
-    fn publish(&mut self, now: Moment) {
-        let version = self.balancer.candidates_version();
-        if self.written != Some(version) {
-            self.publish_routes();
-            self.written = Some(version);
-        }
-        let had_pool = self.pools.iter().any(|pool| !pool.is_empty());
-        self.pooled.clear();
-        self.pooled
-            .extend(self.pools.iter().flatten().map(|one| one.slot));
-        for (tier, pool) in (0_u8..).zip(&mut self.pools) {
-            self.standings.clear();
-            pool.clear();
-            self.balancer.standings(now, tier, &mut self.standings);
-            for standing in self.standings.iter().take(POOL_MAX) {
-                pool.extend(entry_of(
-                    &self.balancer,
-                    now,
-                    standing,
-                    self.writer.capacity(),
-                ));
-            }
-        }
-        self.pooled
-            .extend(self.pools.iter().flatten().map(|one| one.slot));
-        if had_pool || self.pools.iter().any(|pool| !pool.is_empty()) {
-            self.writer.publish_pools(&self.pools);
-        }
-        self.publish_notes(now);
-        self.has_news = false;
-        self.written_at = now;
-        self.writer.beat(now);
-    }
-
-    fn publish_notes(&mut self, now: Moment) {
-        let hosts = self.balancer.table().names().len();
-        let hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
-        let count = hosts.min(self.writer.capacity());
-        for _ in 0..SWEEP_MAX.min(count) {
-            self.sweep = if self.sweep + 1 < count {
-                self.sweep + 1
-            } else {
-                0
-            };
-            self.touched.push(self.sweep);
-        }
-        for slot in self.touched.drain(..).filter(|slot| *slot < count) {
-            let (unit, in_flight) = self.balancer.local_standing(now, slot);
-            let warm = self.balancer.warm_share(now, slot) * f64::from(u8::MAX);
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a share of 255"
-            )]
-            let warm = warm as u8;
-            let note = Note {
-                unit,
-                in_flight,
-                warm,
-            };
-            self.writer.publish_note(slot, note);
-        }
-    }
-
-    fn publish_routes(&mut self) {
-        let table = self.balancer.table();
-        let capacity = self.writer.capacity();
-        let mut routes = Routes {
-            version: self.view_version,
-            shares: self.balancer.tier_shares(),
-            spill: self
-                .balancer
-                .spill_rule()
-                .map_or_else(Spill::default, |(from, ratio)| Spill { from, ratio }),
-            ..Routes::default()
-        };
-        let mut is_told = vec![false; capacity as usize];
-        let mut left_out = 0;
-        for entry in table.entries() {
-            let Some(is_told) = is_told.get_mut(entry.name.slot as usize) else {
-                left_out += 1;
-                continue;
-            };
-            let Some(place) = place_of(&entry.instance.address, &mut routes.paths) else {
-                left_out += 1;
-                continue;
-            };
-            *is_told = true;
-            routes.hosts.push(Route {
-                slot: entry.name.slot,
-                generation: entry.name.generation,
-                place,
-            });
-        }
-        let candidates = &self.balancer.candidates().tiers;
-        for (told, all) in routes.eligible.iter_mut().zip(candidates) {
-            let is_told = |slot: &u32| is_told.get(*slot as usize) == Some(&true);
-            told.extend(all.iter().copied().filter(is_told));
-        }
-        self.counters.left_out = left_out;
-        self.counters.routes += 1;
-        self.writer.publish_routes(&routes);
-    }
-}
-
-fn entry_of(balancer: &Balancer, now: Moment, standing: &Standing, capacity: u32) -> Option<Entry> {
-    let slot = standing.slot;
-    let name = balancer.table().names().get(slot as usize)?;
-    let share = balancer.warm_share(now, slot);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a share of 32 bits"
-    )]
-    let warm = (share * f64::from(WARM)) as u32;
-    (slot < capacity).then_some(Entry {
-        slot,
-        generation: name.generation,
-        unit: standing.unit,
-        level: standing.level,
-        step: standing.step,
-        warm,
-        work: balancer.work(now, slot),
-    })
-}
-
-/// The place that callers can be told of; a path is put among `paths`.
-fn place_of(address: &Address, paths: &mut Vec<Arc<str>>) -> Option<Place> {
-    match address {
-        Address::V4(address) => Some(Place::Ip((*address).into())),
-        Address::V6(address) => Some(Place::Ip((*address).into())),
-        Address::Unix(path) if paths.len() < PATHS_MAX && path.len() <= PATH_BYTES_MAX => {
-            paths.push(Arc::clone(path));
-            u32::try_from(paths.len() - 1).ok().map(Place::Unix)
-        }
-        Address::Unix(_) => None,
     }
 }
 

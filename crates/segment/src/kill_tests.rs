@@ -6,6 +6,7 @@ use std::sync::Arc;
 use waystation_balance::limits::TIERS;
 use waystation_balance::{CallEnd, Load};
 
+use crate::error::AttachError;
 use crate::ledger::{Ledger, LedgerWatch, create_ledger, ledger_words};
 use crate::memory::{Word, kill, zeroed};
 use crate::route::{Entry, Place, Route, RouteReader, RouteWriter, Routes, Spill};
@@ -35,6 +36,7 @@ fn routes(number: u16) -> Routes {
     Routes {
         version: number.into(),
         hosts: (0..CAPACITY).map(route).collect(),
+        former: Vec::new(),
         paths: vec![path(number)],
         eligible: [(0..CAPACITY).collect(), Vec::new(), Vec::new()],
         shares: [1.0, 0.0, 0.0],
@@ -167,4 +169,72 @@ fn a_caller_killed_anywhere_leaves_calls_in_flight_and_nothing_else() {
             stores += 1;
         }
     }
+}
+
+/// Story: the next agent counted what the last one had told, or nobody counted what
+/// it had not.
+#[test]
+fn an_agent_killed_anywhere_on_its_way_to_tell_counts_nothing_twice() {
+    let call = |ledger: &Ledger<Arc<Vec<Word>>>, slot: u32, end: CallEnd| {
+        ledger.handle_sent(slot);
+        let timed = (slot == 1).then_some(1_000);
+        ledger.handle_ended(slot, end, timed, Load::default());
+    };
+    let mut stores = 0;
+    loop {
+        let memory = Arc::new(zeroed(ledger_words(CAPACITY)));
+        create_ledger(&memory, CAPACITY, (1, 2)).unwrap();
+        let ledger = Ledger::attach(Arc::clone(&memory)).unwrap();
+        let mut first = LedgerWatch::attach(Arc::clone(&memory)).unwrap();
+        let look = |watch: &mut LedgerWatch<Arc<Vec<Word>>>| {
+            let counts = (0..CAPACITY).map(|slot| watch.look(slot).ok_and_failed());
+            counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        };
+        // This much it told and noted.
+        for slot in 0..CAPACITY {
+            call(&ledger, slot, CallEnd::Ok);
+        }
+        let mut told = look(&mut first);
+        assert_eq!(told, (4, 0));
+        first.note_told();
+        for slot in 0..3 {
+            call(&ledger, slot, CallEnd::Ok);
+            call(&ledger, slot, CallEnd::TimedOut);
+            call(&ledger, slot, CallEnd::Cancelled);
+        }
+        let seen = look(&mut first);
+        assert_eq!(seen, (3, 3));
+        let is_done = kill::after(stores, || first.note_told());
+        if is_done {
+            told = (told.0 + seen.0, told.1 + seen.1);
+        }
+        drop(first);
+        // Its callers go on, until they notice.
+        call(&ledger, 3, CallEnd::Failed);
+        call(&ledger, 0, CallEnd::Ok);
+        // The next one dies while it takes over, and the one after it does not.
+        kill::after(stores / 4, || {
+            let _second = LedgerWatch::take_over(Arc::clone(&memory), 3).unwrap();
+        });
+        let mut third = LedgerWatch::take_over(Arc::clone(&memory), 4).unwrap();
+        let again = LedgerWatch::take_over(Arc::clone(&memory), 4).map(drop);
+        assert_eq!(again, Err(AttachError::Counted), "it counts it already");
+        let added = look(&mut third);
+        let sum = (told.0 + added.0, told.1 + added.1);
+        assert!(sum.0 <= 8 && sum.1 <= 4, "twice: {sum:?} after {stores}");
+        if stores == 0 || is_done {
+            assert_eq!(sum, (8, 4), "all, but for those that it was about to tell");
+        }
+        assert!(sum.0 >= 5 && sum.1 >= 1, "{sum:?} after {stores}");
+        // What it let go of it may take again, and has it once.
+        third.let_go();
+        call(&ledger, 2, CallEnd::Ok);
+        let mut again = LedgerWatch::take_over(Arc::clone(&memory), 4).unwrap();
+        assert_eq!(look(&mut again), (1, 0));
+        if is_done {
+            break;
+        }
+        stores += 1;
+    }
+    assert!(stores > 10, "every store was met: {stores}");
 }

@@ -14,6 +14,8 @@ pub(crate) const VERSION: usize = 1;
 pub(crate) const CAPACITY: usize = 2;
 pub(crate) const SERVICE: usize = 3;
 pub(crate) const OWNER: usize = 4;
+/// Of a ledger: which agent counts it.
+pub(crate) const COUNTED_BY: usize = 5;
 /// The second line: what every pick reads.
 pub(crate) const BEAT: usize = 8;
 pub(crate) const STATE: usize = 9;
@@ -23,7 +25,7 @@ pub(crate) const POOL_SEQUENCE: usize = 11;
 pub(crate) const ROUTE_MAGIC: u64 = u64::from_le_bytes(*b"WSROUTES");
 pub(crate) const LEDGER_MAGIC: u64 = u64::from_le_bytes(*b"WSLEDGER");
 /// Of both layouts. Another number is another layout: nobody guesses.
-pub(crate) const LAYOUT_VERSION: u64 = 2;
+pub(crate) const LAYOUT_VERSION: u64 = 3;
 
 /// Words of one pool entry.
 pub(crate) const ENTRY_WORDS: usize = 4;
@@ -108,6 +110,8 @@ impl RouteLayout {
 pub(crate) const LEDGER_HEADER_WORDS: usize = 8;
 /// Words of a host's record in a ledger: one cache line.
 pub(crate) const RECORD_WORDS: usize = 8;
+/// Words of what was told of a host: those of its record that count ends.
+pub(crate) const TOLD_WORDS: usize = 4;
 
 /// Where things are in a ledger of a capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,9 +140,14 @@ impl LedgerLayout {
         LEDGER_HEADER_WORDS + self.mark_words() + slot as usize * RECORD_WORDS
     }
 
+    /// What was told of the ends in the record of `slot`.
+    pub(crate) const fn told(self, slot: u32) -> usize {
+        self.record(self.capacity) + slot as usize * TOLD_WORDS
+    }
+
     /// Words of the whole segment.
     pub(crate) const fn words(self) -> usize {
-        self.record(self.capacity)
+        self.told(self.capacity)
     }
 }
 
@@ -177,8 +186,8 @@ mod tests {
 
     /// The places stand in the format's page: another layout is another version.
     #[test]
-    fn places_are_those_of_version_2() {
-        assert_eq!(LAYOUT_VERSION, 2);
+    fn places_are_those_of_version_3() {
+        assert_eq!(LAYOUT_VERSION, 3);
         let layout = RouteLayout::new(100);
         assert_eq!(RouteLayout::pool(0), 16);
         assert_eq!(RouteLayout::pool(1), 216);
@@ -195,13 +204,15 @@ mod tests {
         let ledger = LedgerLayout::new(100);
         assert_eq!(LedgerLayout::mark(64), 9);
         assert_eq!(ledger.record(0), 16);
-        assert_eq!(ledger.words(), 816);
+        assert_eq!(ledger.told(0), 816);
+        assert_eq!(ledger.words(), 1216);
         let page = include_str!("../../../docs/formats/segments.md");
         for place in [
             "16 | 200 × 2",
             "416 | n",
             "416 + n | 2 ×",
             "m = ceil(n / 64)",
+            "8 + m + 8n | 4n",
         ] {
             assert!(page.contains(place), "the page lacks {place}");
         }

@@ -7,8 +7,8 @@ use waystation_balance::{CallEnd, Load};
 
 use crate::error::AttachError;
 use crate::layout::{
-    CAPACITY, LAYOUT_VERSION, LEDGER_MAGIC, LedgerLayout, MAGIC, OWNER, SERVICE, VERSION,
-    capacity_of,
+    CAPACITY, COUNTED_BY, LAYOUT_VERSION, LEDGER_MAGIC, LedgerLayout, MAGIC, OWNER, SERVICE,
+    TOLD_WORDS, VERSION, capacity_of,
 };
 use crate::limits::{CALLS_PER_LOOK_MAX, HOSTS_MAX};
 use crate::memory::{Memory, Word, add, get, high, low, pair, set, store};
@@ -24,6 +24,9 @@ const REFUSED_TIMED_OUT: usize = 4;
 const OK_CANCELLED: usize = 5;
 const LOAD: usize = 6;
 const LOADS: usize = 7;
+
+/// The words that count ends, in the order in which it is noted what was told.
+const TOLD: [usize; TOLD_WORDS] = [OK_TIMED, FAILED_OVERLOADED, REFUSED_TIMED_OUT, OK_CANCELLED];
 
 /// Bits of the sum of times.
 const TIME_BITS: u32 = 40;
@@ -56,6 +59,7 @@ pub fn create_ledger<M: Memory>(
     set(words, CAPACITY, capacity.into());
     set(words, SERVICE, service);
     set(words, OWNER, owner);
+    set(words, COUNTED_BY, owner);
     store(&words[MAGIC], LEDGER_MAGIC, Ordering::Release);
     Ok(())
 }
@@ -177,6 +181,8 @@ pub struct Added {
     pub timed: u32,
     /// A load that was told.
     pub load: Option<Load>,
+    /// Calls that were dropped because no process makes so many at once.
+    pub dropped: u64,
 }
 
 /// All ends, in the order in which they are counted.
@@ -196,19 +202,40 @@ impl Added {
     }
 }
 
+impl Added {
+    /// How many calls went well, and how many failed; those that were given up are
+    /// in neither.
+    pub fn ok_and_failed(&self) -> (u64, u64) {
+        let (mut ok, mut failed) = (0, 0);
+        for (end, &count) in ENDS.into_iter().zip(&self.ended) {
+            if end.is_error() {
+                failed += u64::from(count);
+            } else if end != CallEnd::Cancelled {
+                ok += u64::from(count);
+            }
+        }
+        (ok, failed)
+    }
+}
+
 /// A record as it was seen.
 type Record = [u64; 8];
 
 /// The agent's side of a ledger: what is new in it, and what its process left
 /// unfinished.
+///
+/// Before an agent tells others what it saw, it notes that in the ledger, see
+/// [`LedgerWatch::note_told`]. When it is killed, its callers hand their ledgers to
+/// the next agent, which counts what was not noted: each end once, and those not at
+/// all that the first one noted and could not tell any more.
 #[derive(Debug)]
 pub struct LedgerWatch<M> {
     memory: M,
     layout: LedgerLayout,
     seen: Vec<Record>,
     in_flight: Vec<u32>,
-    /// Calls that made no sense.
-    dropped: u64,
+    /// A bit for each slot of which more was seen than noted.
+    unnoted: Vec<u64>,
 }
 
 impl<M: Memory> LedgerWatch<M> {
@@ -218,23 +245,84 @@ impl<M: Memory> LedgerWatch<M> {
     /// [`AttachError`]: it is none. Whoever maps it may have written there.
     pub fn attach(memory: M) -> Result<Self, AttachError> {
         let capacity = capacity_of(memory.words(), LEDGER_MAGIC, ledger_words)?;
+        let layout = LedgerLayout::new(capacity);
         Ok(Self {
             memory,
-            layout: LedgerLayout::new(capacity),
+            layout,
             seen: vec![[0; 8]; capacity as usize],
             in_flight: vec![0; capacity as usize],
-            dropped: 0,
+            unnoted: vec![0; layout.mark_words()],
         })
+    }
+
+    /// Watches on where another agent stopped, which counts it no more: it was
+    /// killed, or has let go of it. `agent` is the number of this one. What was not
+    /// noted is new here, at all slots. Calls in flight are not known.
+    ///
+    /// # Errors
+    /// [`AttachError::Counted`] when this agent counts it already, else as
+    /// [`LedgerWatch::attach`].
+    pub fn take_over(memory: M, agent: u64) -> Result<Self, AttachError> {
+        let mut watch = Self::attach(memory)?;
+        let words = watch.memory.words();
+        if get(words, COUNTED_BY) == agent {
+            return Err(AttachError::Counted);
+        }
+        set(words, COUNTED_BY, agent);
+        for (slot, seen) in (0..).zip(&mut watch.seen) {
+            let at = watch.layout.told(slot);
+            for (word, place) in (at..).zip(TOLD) {
+                seen[place] = get(words, word);
+            }
+        }
+        Ok(watch)
+    }
+
+    /// What was seen is about to be told: who takes the ledger over does not count
+    /// it again. Cost: O(hosts / 64 + hosts with news).
+    pub fn note_told(&mut self) {
+        for at in 0..self.unnoted.len() {
+            let mut bits = std::mem::take(&mut self.unnoted[at]);
+            while bits != 0 {
+                #[expect(clippy::cast_possible_truncation, reason = "hosts are bounded")]
+                let first = (at * 64) as u32;
+                self.note(first + bits.trailing_zeros());
+                bits &= bits - 1;
+            }
+        }
+        // Nothing of it is told before.
+        fence(Ordering::Release);
+    }
+
+    /// As [`LedgerWatch::note_told`], of one slot.
+    pub(crate) fn note_slot(&mut self, slot: u32) {
+        let bit = 1 << (slot % 64);
+        let unnoted = self.unnoted.get_mut(slot as usize / 64);
+        if let Some(word) = unnoted.filter(|word| **word & bit != 0) {
+            *word &= !bit;
+            self.note(slot);
+        }
+    }
+
+    fn note(&self, slot: u32) {
+        let words = self.memory.words();
+        if let Some(seen) = self.seen.get(slot as usize) {
+            for (word, place) in (self.layout.told(slot)..).zip(TOLD) {
+                set(words, word, seen[place]);
+            }
+        }
+    }
+
+    /// All that was seen is noted, and nobody counts it any more: any agent may
+    /// take it over, this one too.
+    pub fn let_go(mut self) {
+        self.note_told();
+        store(&self.memory.words()[COUNTED_BY], 0, Ordering::Release);
     }
 
     /// For how many hosts it is.
     pub const fn capacity(&self) -> u32 {
         self.layout.capacity
-    }
-
-    /// Calls that were dropped because no process makes so many at once.
-    pub const fn dropped(&self) -> u64 {
-        self.dropped
     }
 
     /// Takes the marks and tells the slots that have one. Cost: O(hosts / 64).
@@ -267,10 +355,10 @@ impl<M: Memory> LedgerWatch<M> {
         };
         let now = read(self.memory.words(), self.layout.record(slot));
         let before = std::mem::replace(seen, now);
-        let dropped = &mut self.dropped;
+        let mut dropped = 0_u64;
         let mut count = |new: u64, old: u64| {
             let added = new.wrapping_sub(old);
-            *dropped = dropped.saturating_add(added.saturating_sub(CALLS_PER_LOOK_MAX));
+            dropped = dropped.saturating_add(added.saturating_sub(CALLS_PER_LOOK_MAX));
             low(added.min(CALLS_PER_LOOK_MAX))
         };
         let mut halves = |place: usize| {
@@ -299,7 +387,9 @@ impl<M: Memory> LedgerWatch<M> {
             latency_ns: (times & ((1 << TIME_BITS) - 1)) * TIME_UNIT_NS,
             timed,
             load: None,
+            dropped: 0,
         };
+        added.dropped = dropped;
         if now[LOADS] != before[LOADS] {
             let load = Load {
                 in_flight: high(now[LOAD]),
@@ -313,6 +403,9 @@ impl<M: Memory> LedgerWatch<M> {
             .iter()
             .fold(0_u32, |sum, &one| sum.saturating_add(one));
         *in_flight = in_flight.saturating_add(added.sent).saturating_sub(ended);
+        if ended > 0 {
+            self.unnoted[slot as usize / 64] |= 1 << (slot % 64);
+        }
         added
     }
 
@@ -330,7 +423,7 @@ impl<M: Memory> LedgerWatch<M> {
 /// A record as it is, with no end before what was sent and told.
 fn read(words: &[Word], at: usize) -> Record {
     let mut now: Record = [0; 8];
-    for place in [OK_TIMED, FAILED_OVERLOADED, REFUSED_TIMED_OUT, OK_CANCELLED] {
+    for place in TOLD {
         now[place] = get(words, at + place);
     }
     fence(Ordering::Acquire);

@@ -9,9 +9,22 @@ pub const CALLERS_WINDOW: Duration = Duration::from_secs(10);
 /// Failures in a row after which callers are said to fail at a host.
 pub const CALLERS_FAILURES: u32 = 3;
 
-/// Most hosts that one segment holds. A service with more is refused when its
-/// segment is made, and its callers ask the agent instead.
+/// Most hosts that one segment holds. Of a service with more the rest is left out
+/// and counted. Slots of hosts that left and rest count as well while there is
+/// room; then the oldest of these are used again.
 pub const HOSTS_MAX: u32 = 65_536;
+
+/// For how long the slot of a host that left is nobody's, at least; and how long it
+/// is until it is looked at again while calls are in flight to that host.
+pub const SLOT_REST: Duration = crate::picker::STALE_AFTER;
+
+/// After so long a slot is used again although calls to its last host are in
+/// flight. Their ends count as given up.
+pub const SLOT_REST_MAX: Duration = Duration::from_mins(10);
+
+/// Records that are looked at in one turn to find slots that may be used again. The
+/// rest waits for the next one.
+pub const REST_LOOKS_MAX: usize = 256;
 
 /// Hosts of a tier in the pool that picks compare. The rest of what a policy
 /// would compare is left out.
@@ -36,9 +49,10 @@ pub const WARM_UP_TRIES_MAX: u32 = waystation_balance::limits::WARM_UP_TRIES_MAX
 /// asks the agent.
 pub const LEDGERS_MAX: usize = 256;
 
-/// Most calls of a kind that one ledger may add between two looks at it. More is
-/// no count of calls; the rest is dropped and counted.
-pub const CALLS_PER_LOOK_MAX: u64 = 1 << 20;
+/// Most calls of a kind that one ledger may add between two looks at a host. Half of
+/// what the narrowest counter holds: more is no count of calls, and the rest is
+/// dropped and counted.
+pub const CALLS_PER_LOOK_MAX: u64 = 1 << 23;
 
 /// Hosts whose word is renewed in a turn although nothing happened there, since
 /// costs fade with time.

@@ -74,6 +74,9 @@ pub struct Routes {
     pub version: u64,
     /// The hosts, in any order.
     pub hosts: Vec<Route>,
+    /// Slots whose host left, with its generation: how calls to it ended is still
+    /// counted there.
+    pub former: Vec<(u32, u32)>,
     /// The paths of those at Unix sockets, at most
     /// [`PATHS_MAX`](crate::limits::PATHS_MAX).
     pub paths: Vec<Arc<str>>,

@@ -82,7 +82,7 @@ proptest! {
 
     /// A caller may write anything into its own ledger; the agent goes on.
     #[test]
-    fn any_ledger_can_be_watched(changes in prop::collection::vec((8..100_usize, numbers()), 0..100)) {
+    fn any_ledger_can_be_watched(changes in prop::collection::vec((8..130_usize, numbers()), 0..100)) {
         let words = zeroed(ledger_words(CAPACITY));
         create_ledger(&words, CAPACITY, (1, 2)).unwrap();
         let mut watch = LedgerWatch::attach(&words).unwrap();
@@ -93,8 +93,17 @@ proptest! {
             watch.take_marks(|slot| assert!(slot < CAPACITY));
             for slot in 0..=CAPACITY {
                 let added = watch.look(slot);
-                prop_assert!(added.sent <= 1 << 20);
+                prop_assert!(added.sent <= 1 << 23);
             }
+            watch.note_told();
+        }
+        // Nor does the next one mind what it is handed.
+        if let Ok(mut next) = LedgerWatch::take_over(&words, 3) {
+            for slot in 0..=CAPACITY {
+                let (ok, failed) = next.look(slot).ok_and_failed();
+                prop_assert!(ok <= 1 << 24 && failed <= 1 << 25);
+            }
+            next.let_go();
         }
     }
 }
@@ -102,9 +111,9 @@ proptest! {
 #[test]
 fn another_layout_is_refused_by_its_name() {
     let words = segment(&[]);
-    words[1].store(3, Ordering::Relaxed);
+    words[1].store(4, Ordering::Relaxed);
     let error = RouteReader::attach(&words).unwrap_err();
-    assert_eq!(error.to_string(), "segment layout 3 is not known here");
+    assert_eq!(error.to_string(), "segment layout 4 is not known here");
     let short = &segment(&[])[..400];
     let error = RouteReader::attach(short).unwrap_err();
     assert!(

@@ -46,6 +46,7 @@ fn routes(number: u16) -> Routes {
             generation: number.into(),
             place: SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1).into(), number).into(),
         }],
+        former: Vec::new(),
         paths: Vec::new(),
         eligible: [vec![0], Vec::new(), Vec::new()],
         shares: [1.0, 0.0, 0.0],
@@ -209,5 +210,46 @@ fn an_end_is_never_seen_before_what_was_sent() {
         }
         watch.look(0);
         assert_eq!(watch.in_flight(0), 0);
+    });
+}
+
+/// An agent took a ledger over while its caller goes on: it counts what the last one
+/// had not noted, and each end once.
+#[test]
+fn who_takes_a_ledger_over_counts_each_end_once() {
+    check(|| {
+        let memory = shared(ledger_words(CAPACITY));
+        create_ledger(&memory, CAPACITY, (1, 1)).unwrap();
+        let ledger = Ledger::attach(memory.clone()).unwrap();
+        let call = |ledger: &Ledger<Shared>| {
+            ledger.handle_sent(0);
+            ledger.handle_ended(0, CallEnd::Ok, None, Load::default());
+        };
+        call(&ledger);
+        let mut first = LedgerWatch::attach(memory.clone()).unwrap();
+        assert_eq!(first.look(0).ok_and_failed(), (1, 0));
+        first.note_told();
+        call(&ledger);
+        assert_eq!(first.look(0).ok_and_failed(), (1, 0));
+        drop(first);
+        let caller = thread::spawn(move || call(&ledger));
+        let mut next = LedgerWatch::take_over(memory.clone(), 2).unwrap();
+        // It looks at all slots once, and then at those with a mark.
+        let mut counted = next.look(0).ok_and_failed().0;
+        let mut take = |next: &mut LedgerWatch<Shared>| {
+            let mut is_marked = false;
+            next.take_marks(|_| is_marked = true);
+            if is_marked {
+                counted += next.look(0).ok_and_failed().0;
+                next.note_told();
+            }
+        };
+        take(&mut next);
+        caller.join().unwrap();
+        take(&mut next);
+        assert_eq!(counted, 2);
+        next.let_go();
+        let mut last = LedgerWatch::take_over(memory, 3).unwrap();
+        assert!(last.look(0).ok_and_failed() == (0, 0));
     });
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests and their helpers")]
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use waystation_balance::{
@@ -12,8 +13,8 @@ use waystation_balance::{
 use waystation_base::{Moment, ServiceName};
 use waystation_membership::{Instance, InstanceId, Label, Owner, Verdict, View, ViewVersion};
 use waystation_segment::{
-    AttachError, Chosen, Keeper, Ledger, LedgerId, Miss, Picker, RouteReader, RouteWriter, Word,
-    create_ledger, ledger_words, zeroed,
+    AttachError, Chosen, Keeper, Ledger, LedgerId, Miss, Picker, Place, RouteReader, RouteWriter,
+    Word, create_ledger, ledger_words, zeroed,
 };
 
 type Words = Arc<Vec<Word>>;
@@ -174,25 +175,140 @@ fn a_host_is_not_picked_once_its_agent_knows_that_it_left() {
     assert_eq!(picker.pick(at(2)), Err(Miss::NoHosts));
 }
 
+/// What was counted of each host since the last time: ok and failed.
+fn ends(world: &mut World) -> BTreeMap<String, (u64, u64)> {
+    let mut ends = BTreeMap::new();
+    world.keeper.drain_ends(|one| {
+        ends.insert(one.instance.id.to_string(), (one.ok, one.failed));
+    });
+    ends
+}
+
 /// A result that came after its host had left was counted for the next host of
 /// the slot.
 #[test]
-fn a_late_result_says_nothing_about_the_next_host_of_a_slot() {
+fn a_slot_has_no_other_host_while_a_call_to_the_last_one_is_under_way() {
     let mut world = World::new(PolicyKind::Fresh, 1, BalancerConfig::default());
     let (mut picker, _) = world.caller(1);
     let old = picker.pick(at(1)).unwrap();
     world.keeper.handle_turn(at(1));
     world.keeper.handle_view(at(2), &view([5]));
     let new = picker.pick(at(2)).unwrap();
-    assert_eq!(new.slot, old.slot);
-    assert_ne!(new.generation, old.generation);
+    assert_ne!(new.slot, old.slot);
+    // However long that is, within minutes.
+    for ms in [1_000, 3_000, 5_001, 100_000] {
+        world.keeper.handle_turn(at(ms));
+        world.keeper.handle_view(at(ms), &view([5, 6]));
+        world.keeper.handle_view(at(ms), &view([5]));
+        assert!(world.keeper.balancer().table().former(old.slot).is_some());
+    }
     done(&picker, &old, CallEnd::Failed);
-    world.keeper.handle_turn(at(3));
-    assert_eq!(world.keeper.counters().ended, [0, 0, 0, 0, 0, 1]);
+    world.keeper.handle_turn(at(100_001));
+    assert_eq!(world.keeper.counters().ended, [0, 1, 0, 0, 0, 0]);
+    assert_eq!(world.keeper.counters().stale, 1);
     assert_eq!(world.in_flight(new.slot), 1, "that of the new host");
+    let told = |name: &str, counts| BTreeMap::from([(name.to_owned(), counts)]);
+    assert_eq!(
+        ends(&mut world),
+        told("host-0", (0, 1)),
+        "it is a call all the same"
+    );
     done(&picker, &new, CallEnd::Ok);
-    world.keeper.handle_turn(at(4));
+    world.keeper.handle_turn(at(103_000));
     assert_eq!(world.in_flight(new.slot), 0);
+    assert_eq!(ends(&mut world), told("host-5", (1, 0)));
+    // It has rested, and nobody calls there any more.
+    assert!(world.keeper.balancer().table().former(old.slot).is_none());
+    let merged = world.keeper.handle_view(at(103_001), &view([5, 7, 8]));
+    assert!(merged.added.iter().any(|name| name.slot == old.slot));
+}
+
+/// A caller looked whether its host was still there, the agent gave the slot to
+/// another one, and only then was the result added: to that one.
+#[test]
+fn a_result_that_was_being_added_when_its_host_left_is_not_booked_to_the_next() {
+    let mut world = World::new(PolicyKind::Fresh, 1, BalancerConfig::default());
+    let ledger = Arc::new(zeroed(ledger_words(world.capacity)));
+    create_ledger(&ledger, world.capacity, NAMES).unwrap();
+    world.keeper.attach(Arc::clone(&ledger)).unwrap();
+    let its = Ledger::attach(ledger).unwrap();
+    // Sent and looked at; and the agent has not seen that yet.
+    for _ in 0..2 {
+        its.handle_sent(0);
+    }
+    for ms in 0..20 {
+        let next = u32::try_from(ms).unwrap() + 1;
+        world.keeper.handle_view(at(ms * 1_000), &view([next]));
+        world.keeper.handle_turn(at(ms * 1_000));
+    }
+    // Now it goes on.
+    its.handle_ended(0, CallEnd::Failed, None, Load::default());
+    world.keeper.handle_turn(at(20_000));
+    assert_eq!(
+        ends(&mut world),
+        BTreeMap::from([("host-0".to_owned(), (0, 1))])
+    );
+    let table = world.keeper.balancer().table();
+    assert!(table.entry_at(0).is_none());
+    assert!(
+        table.names().len() <= 5,
+        "others are used again: {:?}",
+        table.names()
+    );
+    // The other one is never heard of again, and some day the slot is needed.
+    world.keeper.handle_turn(at(700_000));
+    world.keeper.handle_view(at(700_000), &view(20..30));
+    assert!(world.keeper.balancer().table().entry_at(0).is_some());
+    let (mut picker, _) = world.caller(3);
+    while picker.pick(at(700_000)).unwrap().slot != 0 {}
+    // Its caller sees another generation by now, and says that it gave up.
+    its.handle_ended(0, CallEnd::Cancelled, None, Load::default());
+    world.keeper.handle_turn(at(700_001));
+    assert_eq!(world.in_flight(0), 1, "that of the picker");
+    assert_eq!(ends(&mut world), BTreeMap::new());
+}
+
+/// A segment that was left is never written again: its callers saw the host of a
+/// slot there for ever, and what they reported went to whoever had the slot.
+#[test]
+fn a_result_from_a_segment_that_was_left_is_not_booked_to_another_host() {
+    let mut world = World::new(PolicyKind::Fresh, 50, BalancerConfig::default());
+    let (mut picker, _) = world.caller(1);
+    let mut calls: Vec<_> = (0..200).map(|_| picker.pick(at(1)).unwrap()).collect();
+    calls.sort_by_key(|one| one.slot);
+    calls.dedup_by_key(|one| one.slot);
+    let late = calls.pop().unwrap();
+    world.keeper.handle_view(at(1), &view(0..100));
+    let routes = Arc::new(zeroed(RouteWriter::<Words>::words(128)));
+    let writer = RouteWriter::create(Arc::clone(&routes), 128, NAMES.0, NAMES.1).unwrap();
+    world.keeper.handle_moved(at(2), writer);
+    (world.routes, world.capacity) = (routes, 128);
+    // All are replaced, and again.
+    for (ms, hosts) in [(3, 100..200), (3_000, 200..300), (6_000, 300..400)] {
+        world.keeper.handle_view(at(ms), &view(hosts));
+        world.keeper.handle_turn(at(ms));
+    }
+    for one in &calls {
+        done(&picker, one, CallEnd::Failed);
+    }
+    world.keeper.handle_turn(at(6_001));
+    let counted = ends(&mut world);
+    let name = |one: &Chosen| match one.place {
+        Place::Ip(SocketAddr::V4(address)) => format!("host-{}", address.ip().octets()[3] - 1),
+        other => panic!("{other:?}"),
+    };
+    let called = calls.iter().map(|one| (name(one), (0, 1)));
+    assert_eq!(counted, called.collect());
+    // One that ends after its slot was needed counts for nobody.
+    for ms in [606_000, 606_100] {
+        world.keeper.handle_turn(at(ms));
+        world.keeper.handle_view(at(ms), &view(400..1_000));
+    }
+    let table = world.keeper.balancer().table();
+    assert!(table.entry_at(late.slot).is_some(), "{late:?}");
+    done(&picker, &late, CallEnd::Failed);
+    world.keeper.handle_turn(at(606_200));
+    assert_eq!(ends(&mut world), BTreeMap::new());
 }
 
 #[test]

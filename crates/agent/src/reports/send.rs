@@ -95,6 +95,9 @@ fn tell(desk: &Shared, upstream: &Upstream, caller: &str) {
     if upstream.state() != UpstreamState::Up || !takes {
         return;
     }
+    // Before it is told: what is noted and not told is lost with this agent, what is
+    // told and not noted the next one would count again.
+    desk.note_told();
     for counts in desk.totals.untold(caller) {
         let mut body = Vec::with_capacity(counts.body_len());
         counts.encode_into(&mut body);

@@ -21,13 +21,13 @@ fn told(totals: &Totals) -> Vec<(String, u64, u64)> {
 fn what_is_told_is_a_total_and_told_once_a_connection() {
     let mut totals = Totals::new(1);
     assert_eq!(told(&totals), []);
-    totals.add(at(0), &pay(), "a:1", (2, 1), false);
-    totals.add(at(0), &pay(), "b:1", (1, 0), false);
-    totals.add(at(0), &pay(), "a:1", (3, 0), true);
+    totals.add(at(0), &pay(), "a:1", (2, 1), Some(false));
+    totals.add(at(0), &pay(), "b:1", (1, 0), Some(false));
+    totals.add(at(0), &pay(), "a:1", (3, 0), Some(true));
     assert_eq!(told(&totals), [("a:1".into(), 5, 1), ("b:1".into(), 1, 0)]);
     totals.mark_told(at(0));
     assert_eq!(told(&totals), []);
-    totals.add(at(0), &pay(), "b:1", (0, 4), false);
+    totals.add(at(0), &pay(), "b:1", (0, 4), Some(false));
     assert_eq!(told(&totals), [("b:1".into(), 1, 4)]);
     totals.mark_told(at(0));
     totals.mark_untold();
@@ -40,19 +40,19 @@ fn what_is_told_is_a_total_and_told_once_a_connection() {
 fn totals_are_bounded_and_begin_anew_under_another_source() {
     let mut totals = Totals::new(1);
     for host in 0..REPORTED_HOSTS_MAX {
-        totals.add(at(0), &pay(), &host.to_string(), (1, 0), false);
+        totals.add(at(0), &pay(), &host.to_string(), (1, 0), Some(false));
     }
-    totals.add(at(0), &pay(), "one more", (7, 0), false);
+    totals.add(at(0), &pay(), "one more", (7, 0), Some(false));
     assert_eq!((totals.hosts, totals.uncounted), (REPORTED_HOSTS_MAX, 7));
     totals.make_room(at(60));
     assert_eq!(totals.hosts, REPORTED_HOSTS_MAX, "not before all is told");
     totals.mark_told(at(60));
-    totals.add(at(119), &pay(), "5", (1, 0), false);
+    totals.add(at(119), &pay(), "5", (1, 0), Some(false));
     totals.make_room(at(119));
     assert_eq!(totals.hosts, REPORTED_HOSTS_MAX, "not so soon");
     totals.make_room(at(130));
     assert_eq!(totals.hosts, 1, "all that are silent");
-    totals.add(at(131), &pay(), "one more", (1, 0), false);
+    totals.add(at(131), &pay(), "one more", (1, 0), Some(false));
     let messages = totals.untold("m1");
     let [first, second] = &messages[..] else {
         panic!("{messages:?}")
@@ -68,23 +68,23 @@ fn totals_are_bounded_and_begin_anew_under_another_source() {
 #[test]
 fn totals_of_long_ago_are_not_told_again() {
     let mut totals = Totals::new(1);
-    totals.add(at(0), &pay(), "a:1", (2, 1), false);
-    totals.add(at(0), &pay(), "b:1", (1, 0), false);
+    totals.add(at(0), &pay(), "a:1", (2, 1), Some(false));
+    totals.add(at(0), &pay(), "b:1", (1, 0), Some(false));
     totals.mark_told(at(0));
     let hour = 3600;
-    totals.add(at(hour), &pay(), "b:1", (1, 0), false);
+    totals.add(at(hour), &pay(), "b:1", (1, 0), Some(false));
     totals.mark_told(at(hour));
     let after = DROP_TOTAL_AFTER.as_secs();
     totals.mark_untold();
     totals.make_room(at(after));
     assert_eq!(told(&totals).len(), 2, "it may not be taken");
     totals.mark_told(at(after));
-    totals.add(at(after + hour), &pay(), "b:1", (1, 0), false);
+    totals.add(at(after + hour), &pay(), "b:1", (1, 0), Some(false));
     totals.mark_told(at(after + hour));
     totals.make_room(at(2 * after));
     totals.mark_untold();
     assert_eq!(told(&totals), [("b:1".into(), 3, 0)]);
-    totals.add(at(2 * after), &pay(), "a:1", (1, 0), false);
+    totals.add(at(2 * after), &pay(), "a:1", (1, 0), Some(false));
     let sources = totals.untold("m1").into_iter().map(|one| one.source);
     assert_eq!(sources.filter(|&one| one == 1).count(), 1, "it began anew");
 }

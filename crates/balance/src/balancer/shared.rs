@@ -13,6 +13,18 @@ use crate::policy::{Offer, P2c, Standing};
 const TOLD_MAX: u32 = 32;
 
 impl Balancer {
+    /// From now on the slot of a host that is gone is nobody's until it is released,
+    /// for owners whose callers know hosts by their slots. [`Table::former`](crate::Table::former) tells
+    /// whose it was.
+    pub fn rest_slots(&mut self) {
+        self.table.rest_slots();
+    }
+
+    /// A slot that rests may have another host.
+    pub fn release(&mut self, slot: u32) {
+        self.table.release(slot);
+    }
+
     /// Calls were sent to `name` by somebody who picked on their own. Cost: O(1).
     pub fn handle_sent(&mut self, now: Moment, name: HostName, count: u32) {
         if self.table.entry(name).is_none() {

@@ -242,11 +242,7 @@ impl<M: Memory> RouteReader<M> {
         if slot >= self.layout.capacity {
             return 0;
         }
-        let at = self.layout.host(area, slot);
-        if get(words, at + 1) == 0 {
-            return 0;
-        }
-        low(get(words, at))
+        low(get(words, self.layout.host(area, slot)))
     }
 
     /// All hosts and whether each may be picked, for those who want a list.

@@ -127,6 +127,9 @@ impl<M: Memory> RouteWriter<M> {
         for slot in 0..layout.capacity {
             set(words, layout.host(area, slot) + 1, 0);
         }
+        for &(slot, generation) in routes.former.iter().filter(|one| is_known(&&one.0)) {
+            set(words, layout.host(area, slot), generation.into());
+        }
         let mut left_out = 0;
         for host in &routes.hosts {
             if host.slot >= layout.capacity {

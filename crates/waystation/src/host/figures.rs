@@ -8,7 +8,7 @@ use waystation_service::metrics::Source;
 
 type Figure = (&'static str, Kind, &'static str, fn(&Figures) -> u64);
 
-const FIGURES: [Figure; 20] = [
+const FIGURES: [Figure; 22] = [
     (
         "waystation_agent_calls_sent",
         Kind::Counter,
@@ -26,6 +26,18 @@ const FIGURES: [Figure; 20] = [
         Kind::Counter,
         "Results for hosts that were gone.",
         |of| of.stale_results,
+    ),
+    (
+        "waystation_agent_calls_uncounted",
+        Kind::Counter,
+        "Ends of calls that no report tells, for want of room or of their host.",
+        |of| of.uncounted,
+    ),
+    (
+        "waystation_agent_calls_dropped",
+        Kind::Counter,
+        "Calls in callers' memory that made no sense.",
+        |of| of.dropped,
     ),
     (
         "waystation_agent_hosts_left_out",

@@ -1,0 +1,198 @@
+//! What a desk keeps and forgets.
+
+use std::os::fd::AsFd as _;
+
+use waystation_balance::{CallEnd, Load};
+use waystation_client::{Access, Mapping};
+use waystation_membership::{Instance, InstanceId, Owner, ViewVersion};
+use waystation_segment::Ledger;
+
+use super::*;
+
+fn at(seconds: u64) -> Moment {
+    Moment::from_millis(1_000 * (1 + seconds))
+}
+
+/// An agent kept all that anybody had ever asked for, and was pushed its
+/// changes for ever.
+#[test]
+fn what_nobody_wants_any_more_is_forgotten() {
+    let registry = "file:///nowhere".parse().unwrap();
+    let mut desk = Desk::new(AgentConfig::new("/nowhere", registry, 1), 1);
+    let [known, unknown] = ["pay", "nobody"].map(|name| ServiceName::new(name).unwrap());
+    for service in [&known, &unknown] {
+        assert!(desk.want(at(0), service));
+    }
+    let mut view = View::empty(known.clone(), ViewVersion::default());
+    let id = InstanceId::new("pay-1").unwrap();
+    let address = "10.0.0.1:7000".parse().unwrap();
+    let one = Instance::new(id.clone(), known.clone(), address, Owner::default());
+    view.instances.insert(id, Arc::new(one));
+    desk.handle_view(at(0), &Arc::new(view));
+
+    assert!(!desk.forget_unwanted(at(60), &unknown));
+    assert!(desk.forget_unwanted(at(61), &unknown));
+    assert!(!desk.forget_unwanted(at(600), &known));
+    // Somebody picks, and is the last one.
+    let service = known.to_string();
+    let reply = desk.handle(
+        at(600),
+        Request::Pick { service, key: None },
+        &mut Held::default(),
+    );
+    assert!(matches!(reply.answer, Some(Answer::Picked { .. })));
+    desk.handle_turn(at(1_200));
+    assert!(!desk.forget_unwanted(at(1_200), &known));
+    desk.handle_turn(at(1_201));
+    assert!(desk.forget_unwanted(at(1_201), &known));
+    assert_eq!(desk.views().count(), 0);
+}
+
+fn with_hosts(owner: u64, hosts: &[&str]) -> Desk {
+    let registry = "file:///nowhere".parse().unwrap();
+    let mut config = AgentConfig::new("/nowhere", registry, 1);
+    config.report = Some(crate::ReportTo::new(([127, 0, 0, 1], 9).into()));
+    let mut desk = Desk::new(config, owner);
+    let pay = ServiceName::new("pay").unwrap();
+    assert!(desk.want(at(0), &pay));
+    let mut view = View::empty(pay.clone(), ViewVersion::default());
+    for host in hosts {
+        let id = InstanceId::new(host).unwrap();
+        let one = Instance::new(
+            id.clone(),
+            pay.clone(),
+            host.parse().unwrap(),
+            Owner::default(),
+        );
+        view.instances.insert(id, Arc::new(one));
+    }
+    desk.handle_view(at(0), &Arc::new(view));
+    desk
+}
+
+fn attach(desk: &mut Desk, held: &mut Held) -> [OwnedFd; 2] {
+    let service = "pay".to_owned();
+    let reply = desk.handle(at(0), Request::Attach { service }, held);
+    assert!(matches!(reply.answer, Some(Answer::Attached)));
+    reply.files.try_into().unwrap()
+}
+
+fn ledger_of(files: &[OwnedFd; 2]) -> Ledger<Mapping> {
+    let memory = Mapping::attach(files[1].as_fd(), Access::Write).unwrap();
+    Ledger::attach(memory).unwrap()
+}
+
+fn call(ledger: &Ledger<Mapping>, slot: u32, end: CallEnd) {
+    ledger.handle_sent(slot);
+    ledger.handle_ended(slot, end, None, Load::default());
+}
+
+/// Why a desk refuses a ledger; nothing when it takes it over.
+fn refusal(desk: &mut Desk, held: &mut Held, service: &str, files: &[&OwnedFd]) -> Option<String> {
+    for file in files {
+        held.add_file(file.try_clone().unwrap());
+    }
+    let service = service.to_owned();
+    match desk
+        .handle(at(1), Request::HandOver { service }, held)
+        .answer
+    {
+        Some(Answer::TakenOver) => None,
+        Some(Answer::Refused { text, .. }) => Some(text),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What a desk tells, by host: ok and failed.
+fn told(desk: &mut Desk) -> Vec<(String, u64, u64)> {
+    desk.collect_ends(at(2));
+    desk.note_told();
+    let messages = desk.totals.untold("m1");
+    desk.totals.mark_told(at(2));
+    let services = messages.into_iter().flat_map(|one| one.services);
+    let hosts = services.flat_map(|one| one.hosts);
+    hosts.map(|one| (one.host, one.ok, one.failed)).collect()
+}
+
+/// Story: an agent that was killed took with it what it had not told of its callers'
+/// calls, and those that they made until they noticed.
+#[test]
+fn the_next_agent_tells_what_the_last_one_did_not_live_to_tell() {
+    let hosts = ["10.0.0.1:1", "10.0.0.2:1"];
+    let mut first = with_hosts(1, &hosts);
+    let mut its = Held::default();
+    let files = attach(&mut first, &mut its);
+    let both = [&files[0], &files[1]];
+    let ledger = ledger_of(&files);
+    call(&ledger, 0, CallEnd::Ok);
+    call(&ledger, 1, CallEnd::Failed);
+    assert_eq!(told(&mut first).len(), 2);
+    // Of these it has seen one.
+    call(&ledger, 0, CallEnd::Ok);
+    first.collect_ends(at(2));
+    call(&ledger, 0, CallEnd::TimedOut);
+    let itself = refusal(&mut first, &mut Held::default(), "pay", &both);
+    assert_eq!(itself.as_deref(), Some("ledger is counted here already"));
+    drop(first);
+
+    // Its hosts have other slots here, one of them none.
+    let mut second = with_hosts(2, &["10.0.0.0:1", "10.0.0.1:1"]);
+    let mut held = Held::default();
+    let own = ledger_of(&attach(&mut second, &mut held));
+    call(&own, 0, CallEnd::Ok);
+    assert_eq!(refusal(&mut second, &mut held, "pay", &both), None);
+    let again = refusal(&mut second, &mut Held::default(), "pay", &both);
+    assert_eq!(again.as_deref(), Some("ledger is counted here already"));
+    let of = |host: &str, ok, failed| (host.to_owned(), ok, failed);
+    assert_eq!(
+        told(&mut second),
+        [of("10.0.0.0:1", 1, 0), of("10.0.0.1:1", 1, 1)]
+    );
+    // Calls that were under way end later.
+    call(&ledger, 1, CallEnd::Ok);
+    assert_eq!(told(&mut second), [of("10.0.0.2:1", 1, 0)]);
+
+    // This one is not killed, and its connection ends before its word.
+    call(&ledger, 0, CallEnd::Ok);
+    second.handle_gone(at(3), held);
+    let early = refusal(&mut second, &mut Held::default(), "pay", &both);
+    assert_eq!(early.as_deref(), Some("ledger is counted here already"));
+    assert_eq!(told(&mut second), [of("10.0.0.1:1", 2, 1)]);
+    let mut third = with_hosts(3, &hosts);
+    assert_eq!(
+        refusal(&mut third, &mut Held::default(), "pay", &both),
+        None
+    );
+    assert_eq!(told(&mut third), []);
+}
+
+/// Whoever may ask may hand over anything.
+#[test]
+fn what_is_no_ledger_of_the_service_is_not_taken_over() {
+    let mut first = with_hosts(1, &["10.0.0.1:1"]);
+    let [routes, ledger] = attach(&mut first, &mut Held::default());
+    let [other, _] = attach(&mut with_hosts(4, &["10.0.0.1:1"]), &mut Held::default());
+    let (_, empty) = Mapping::create("test", 4096, Access::Write).unwrap();
+    let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+    let mut second = with_hosts(2, &["10.0.0.1:1"]);
+    for (files, why) in [
+        (&[][..], "no memory came with it"),
+        (&[&ledger], "no memory came with it"),
+        (&[&ledger, &routes], "memory holds no segment of this kind"),
+        (&[&routes, &routes], "Permission denied (os error 13)"),
+        (&[&routes, &empty], "memory holds no segment of this kind"),
+        (
+            &[&other, &ledger],
+            "segment belongs to another service or agent",
+        ),
+    ] {
+        let refused = refusal(&mut second, &mut Held::default(), "pay", files);
+        assert_eq!(refused.as_deref(), Some(why), "{}", files.len());
+    }
+    for files in [[&routes, &file], [&file, &ledger]] {
+        assert!(refusal(&mut second, &mut Held::default(), "pay", &files).is_some());
+    }
+    let mut held = Held::default();
+    assert!(held.add_file(routes.try_clone().unwrap()) && held.add_file(ledger));
+    assert!(!held.add_file(routes), "no request has three");
+}
