@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests and their helpers")]
 
+#[path = "balanced/shares.rs"]
+mod shares;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,8 +21,8 @@ use waystation_membership::{Instance, InstanceId, Owner, Verdict, View, ViewVers
 use waystation_net::{NetConfig, Shard};
 use waystation_registry::instance_to_json;
 use waystation_service::{
-    App, Balanced, BalancedConfig, Channel, Code, Ctx, Group, Hedging, Method, ProbeConfig,
-    ProbeKind, Status, address_of,
+    App, Balanced, BalancedConfig, Channel, Code, Ctx, Group, Method, ProbeConfig, ProbeKind,
+    Status, address_of,
 };
 use waystation_service_check::{PATIENCE, run_on};
 
@@ -51,6 +54,17 @@ impl Method for Once {
     const IDEMPOTENT: bool = false;
 }
 
+/// Nobody has time for it; it may be asked again.
+struct Busy;
+
+impl Method for Busy {
+    type Request = Name;
+    type Reply = Name;
+    const NAME: &'static str = "test.Hosts/Busy";
+    const ID: MessageId = MessageId::of(Self::NAME);
+    const IDEMPOTENT: bool = true;
+}
+
 /// A process that answers with its number, or not at all while it hangs.
 struct Host {
     app: Option<App>,
@@ -71,6 +85,8 @@ impl Host {
         let app = App::builder(format!("host-{number}"), NetConfig::default())
             .listen("127.0.0.1:0".parse().unwrap(), move |router| {
                 let hangs = answers.clone();
+                router
+                    .method::<Busy, _>(async |_: Ctx, _: Name| Err(Status::unavailable("busy")))?;
                 router.method::<Who, _>(move |_: Ctx, _: Name| answer(hangs.clone()))?;
                 let hangs = answers.clone();
                 router.method::<Once, _>(move |_: Ctx, _: Name| answer(hangs.clone()))
@@ -287,66 +303,6 @@ fn a_host_that_is_known_to_be_away_is_passed_over_without_a_word() {
     let words = hosts.iter().map(|host| (host.error_share, &*host.callers));
     let words: Vec<_> = words.collect();
     assert_eq!(words, [(0.0, "none"), (0.0, "ok")], "{hosts:?}");
-}
-
-#[test]
-fn a_call_that_takes_long_is_sent_to_a_second_host() {
-    let world = World::new(2);
-    let mut config = BalancedConfig::new(world.caller());
-    config.hedging = Some(Hedging {
-        share_percent: 100,
-        ..Hedging::default()
-    });
-    let hangs: Vec<_> = world.hosts.iter().map(|host| host.hangs.clone()).collect();
-    let counters = run_on(&world.client, move |shard| async move {
-        let balanced = Balanced::new(&shard, config);
-        let answers = ask(&shard, &balanced, 64).await;
-        // The one that most calls go to: each waits for ever there from now on.
-        let of = |host: u32| answers.iter().filter(|answer| **answer == Ok(host)).count();
-        let (busy, other) = if of(0) > of(1) { (0, 1) } else { (1, 0) };
-        hangs[busy].store(true, Ordering::Release);
-        while balanced.counters().hedges_won < 3 {
-            let answers = ask(&shard, &balanced, 1).await;
-            assert_eq!(answers, [Ok(other)]);
-        }
-        let counters = balanced.counters();
-        // What must not be done twice is not sent twice.
-        let ctx = Ctx::background(&shard, "ask", Duration::from_millis(50));
-        let _either = balanced.call::<Once>(&ctx, &Name::default()).await;
-        assert_eq!(balanced.counters().hedged, counters.hedged);
-        counters
-    });
-    assert!(counters.hedges_won > 0, "{counters:?}");
-}
-
-/// When all is slow, second calls double the load that makes it slow.
-#[test]
-fn second_calls_are_a_share_of_all() {
-    let world = World::new(2);
-    let mut config = BalancedConfig::new(world.caller());
-    config.tries = 1;
-    config.hedging = Some(Hedging {
-        share_percent: 0,
-        ..Hedging::default()
-    });
-    let hangs: Vec<_> = world.hosts.iter().map(|host| host.hangs.clone()).collect();
-    let (before, counters) = run_on(&world.client, move |shard| async move {
-        let balanced = Balanced::new(&shard, config);
-        assert!(ask(&shard, &balanced, 64).await.iter().all(Result::is_ok));
-        // One may have been sent before any was earned.
-        let before = balanced.counters();
-        for one in hangs {
-            one.store(true, Ordering::Release);
-        }
-        while balanced.counters().hedges_refused < before.hedges_refused + 2 {
-            let ctx = Ctx::background(&shard, "ask", Duration::from_secs(1));
-            let answer = balanced.call::<Who>(&ctx, &Name::default()).await;
-            assert!(answer.is_err());
-        }
-        (before, balanced.counters())
-    });
-    assert!(counters.hedged <= 1, "{counters:?}");
-    assert_eq!(counters.hedges_won, before.hedges_won);
 }
 
 /// A process whose agent was away called nobody.
