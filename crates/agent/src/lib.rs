@@ -39,6 +39,7 @@ mod agent;
 mod config;
 mod desk;
 mod error;
+mod explained;
 mod figures;
 mod held;
 mod lars;

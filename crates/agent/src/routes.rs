@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use waystation_client::machine_now;
 use waystation_membership::{View, ViewVersion, Watch};
 use waystation_net::{Label, Shard};
 use waystation_registry::{
-    Acks, Client, Registry as _, WatchOptions, Watching, view_from_json, view_to_json,
+    Acks, Client, Registry as _, WatchOptions, Watching, replace_file, view_from_json, view_to_json,
 };
 
 use crate::desk::Desk;
@@ -277,13 +277,12 @@ fn write_copy(path: &Path, views: &[Arc<View>]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let new = path.with_extension("new");
-    let mut out = BufWriter::new(File::create(&new)?);
-    for view in views {
-        writeln!(out, "{}", view_to_json(view))?;
-    }
-    out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    fs::rename(new, path)
+    replace_file(path, |out| {
+        for view in views {
+            writeln!(out, "{}", view_to_json(view))?;
+        }
+        Ok(())
+    })
 }
 
 #[cfg(test)]

@@ -5,9 +5,7 @@ use std::os::fd::OwnedFd;
 
 use waystation_balance::{Balancer, HostName, Hosts as _, Load, NoPick, Outcome};
 use waystation_base::Moment;
-use waystation_client::protocol::{
-    Answer, Candidate, Code, HostRef, ListedHost, PAGE_HOSTS, service_hash,
-};
+use waystation_client::protocol::{Answer, Code, HostRef, ListedHost, PAGE_HOSTS, service_hash};
 use waystation_client::{Access, Mapping};
 use waystation_membership::{
     Address, CallersWord, InstanceId, LeaseWord, ProbeWord, State, Verdict, View, fuse,
@@ -15,6 +13,7 @@ use waystation_membership::{
 use waystation_segment::{Keeper, LedgerId, LedgerWatch, RouteWriter, create_ledger, ledger_words};
 
 use crate::config::AgentConfig;
+use crate::explained::explained;
 use crate::figures::Figures;
 use crate::probes::Probed;
 use crate::routes::Origin;
@@ -333,43 +332,7 @@ impl Service {
     }
 
     pub(crate) fn explain(&self, now: Moment) -> Answer {
-        let balancer = self.keeper.balancer();
-        let told = balancer.explain(now, None);
-        let named = |slot: u32| {
-            let entry = balancer.table().entry_at(slot);
-            entry.map_or_else(Default::default, |entry| {
-                (
-                    entry.instance.id.to_string(),
-                    entry.instance.address.to_string(),
-                )
-            })
-        };
-        let choice = told.choices.last();
-        let considered = choice.map_or(&[][..], |choice| &choice.considered[..]);
-        let candidates = considered.iter().map(|one| {
-            let (id, address) = named(one.slot);
-            Candidate {
-                id,
-                address,
-                cost: one.cost,
-                note: one.note.to_owned(),
-            }
-        });
-        Answer::Explained {
-            policy: balancer.policy_name().to_owned(),
-            result: match &told.result {
-                Ok(picked) => {
-                    let (id, address) = named(picked.name.slot);
-                    format!("{id} {address} {}", picked.reason)
-                }
-                Err(no_pick) => no_pick.to_string(),
-            },
-            serving: told.serving,
-            unavailable: told.unavailable,
-            is_panic: balancer.is_panic(),
-            candidates: candidates.collect(),
-            origin: String::new(),
-        }
+        explained(now, self.keeper.balancer(), |one| one.note.to_owned())
     }
 }
 

@@ -82,6 +82,7 @@ mod observed;
 mod place;
 mod registries;
 mod registry;
+mod replace;
 mod store;
 #[cfg(test)]
 mod test_support;
@@ -100,6 +101,7 @@ pub use registry::{
     Acks, Change, DrainWaits, Holder, ListedService, RegistrationOptions, Registry, Session,
     SessionState, WatchOptions,
 };
+pub use replace::replace_file;
 #[doc(hidden)]
 pub use store::entries_taken;
 #[doc(hidden)]

@@ -367,7 +367,7 @@ impl Ledger {
     }
 
     fn lars_entry(&mut self, key: LarsKey) -> Option<u32> {
-        if let Some(&at) = self.by_lars.get(&key) {
+        if let Some(at) = self.known_lars(key) {
             return Some(at);
         }
         let at = self.insert(KeyName::Lars(key))?;
@@ -376,8 +376,7 @@ impl Ledger {
     }
 
     fn named_entry(&mut self, service: &str, host: &str, caller: &str) -> Option<u32> {
-        find_by(&mut self.find, service, host, caller);
-        if let Some(&at) = self.by_name.get(self.find.as_str()) {
+        if let Some(at) = self.known_named(service, host, caller) {
             return Some(at);
         }
         let Ok(name) = KeyName::named(service, host, caller) else {

@@ -1,12 +1,12 @@
 //! Copies on disk of what the store and the registry had, for a start without
 //! them: a JSON object a line. They are worth nothing once the originals answer.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 
 use waystation_membership::View;
-use waystation_registry::{view_from_json, view_to_json};
+use waystation_registry::{replace_file, view_from_json, view_to_json};
 
 use crate::row::{RawRow, Route};
 
@@ -24,7 +24,7 @@ pub(crate) fn write_routes<'a>(
     path: &Path,
     routes: impl Iterator<Item = &'a Route>,
 ) -> io::Result<()> {
-    replace(path, |out| {
+    replace_file(path, |out| {
         for route in routes {
             serde_json::to_writer(&mut *out, &RawRow::of(route))?;
             out.write_all(b"\n")?;
@@ -43,7 +43,7 @@ pub(crate) fn write_views<'a>(
     path: &Path,
     views: impl Iterator<Item = &'a View>,
 ) -> io::Result<()> {
-    replace(path, |out| {
+    replace_file(path, |out| {
         for view in views {
             writeln!(out, "{}", view_to_json(view))?;
         }
@@ -59,20 +59,10 @@ fn lines<T>(path: &Path, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
     lines.filter_map(|line| read(&line)).collect()
 }
 
-/// A copy that was being written when the process died is not taken for one.
-fn replace(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut out = BufWriter::new(File::create(&new)?);
-    write(&mut out)?;
-    out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    fs::rename(&new, path)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -2,10 +2,11 @@
 
 use waystation_balance::{Entry, WindowSeen};
 use waystation_base::Moment;
-use waystation_client::protocol::{Answer, Candidate, ListedHost, PAGE_HOSTS};
+use waystation_client::protocol::{Answer, ListedHost, PAGE_HOSTS};
 use waystation_membership::LarsPair;
 
 use super::{Pair, Pairs};
+use crate::explained::explained;
 use crate::service::state_word;
 
 impl Pairs {
@@ -29,40 +30,10 @@ impl Pairs {
     /// nothing is known of.
     pub(crate) fn explain(&self, now: Moment, pair: LarsPair) -> Option<Answer> {
         let balancer = &self.by_pair.get(&pair)?.balancer;
-        let told = balancer.explain(now, None);
-        let named = |slot: u32| {
-            let entry = balancer.table().entry_at(slot);
-            entry.map_or_else(Default::default, |entry| {
-                let instance = &entry.instance;
-                (instance.id.to_string(), instance.address.to_string())
-            })
-        };
-        let considered = told.choices.iter().flat_map(|choice| &choice.considered);
-        let candidates = considered.map(|one| {
-            let (id, address) = named(one.slot);
+        Some(explained(now, balancer, |one| {
             let window = balancer.window(now, one.slot);
-            Candidate {
-                id,
-                address,
-                cost: one.cost,
-                note: window.map_or_else(|| one.note.to_owned(), text_of),
-            }
-        });
-        Some(Answer::Explained {
-            policy: balancer.policy_name().to_owned(),
-            result: match &told.result {
-                Ok(picked) => {
-                    let (id, address) = named(picked.name.slot);
-                    format!("{id} {address} {}", picked.reason)
-                }
-                Err(no_pick) => no_pick.to_string(),
-            },
-            serving: told.serving,
-            unavailable: told.unavailable,
-            is_panic: balancer.is_panic(),
-            candidates: candidates.collect(),
-            origin: String::new(),
-        })
+            window.map_or_else(|| one.note.to_owned(), text_of)
+        }))
     }
 }
 

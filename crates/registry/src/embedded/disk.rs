@@ -9,6 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 use waystation_base::Epoch;
 
 use crate::error::ServeError;
+use crate::replace::replace_file;
 
 /// The directory of a registry, locked for as long as this lives.
 #[derive(Debug)]
@@ -83,20 +84,8 @@ impl Folder {
 
     /// Stores an epoch; durable when this returns. Blocks.
     pub(super) fn store_epoch(&self, epoch: Epoch) -> io::Result<()> {
-        replace(&self.epoch(), format!("{epoch}\n").as_bytes())
+        replace_file(&self.epoch(), |out| writeln!(out, "{epoch}"))
     }
-}
-
-/// Puts a whole new file in the place of another; durable when this returns.
-/// Blocks.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

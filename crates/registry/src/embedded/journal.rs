@@ -13,8 +13,8 @@ use serde_json::value::RawValue;
 use waystation_base::hash64;
 use waystation_membership::{Instance, InstanceId};
 
-use super::disk::replace;
 use crate::limits::{JOURNAL_BYTES_MIN, JOURNAL_FACTOR};
+use crate::replace::replace_file;
 use crate::text::{instance_from_json, instance_to_json};
 
 /// One change to what is kept.
@@ -144,7 +144,7 @@ impl Journal {
 
 fn rewrite(path: &Path, kept: &BTreeMap<InstanceId, String>) -> io::Result<File> {
     let text: String = kept.values().map(String::as_str).collect();
-    replace(path, text.as_bytes())?;
+    replace_file(path, |out| out.write_all(text.as_bytes()))?;
     OpenOptions::new().append(true).open(path)
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::Ledger;
 use crate::batch::{Found, KeyRow, LarsRow, Loaded, Told};
-use crate::key::{KeyName, find_by};
+use crate::key::{KeyName, LarsKey, find_by};
 use crate::totals::{FROM_STORE, Totals, settle_firsts};
 
 impl Ledger {
@@ -65,18 +65,26 @@ impl Ledger {
         Some((at, added))
     }
 
+    /// The entry of a key that is known here.
     fn entry_of(&mut self, name: &KeyName) -> Option<u32> {
         match name {
-            KeyName::Lars(key) => self.by_lars.get(key).copied(),
+            KeyName::Lars(key) => self.known_lars(*key),
             KeyName::Named {
                 service,
                 host,
                 caller,
-            } => {
-                find_by(&mut self.find, service, host, caller);
-                self.by_name.get(self.find.as_str()).copied()
-            }
+            } => self.known_named(service, host, caller),
         }
+    }
+
+    pub(super) fn known_lars(&self, key: LarsKey) -> Option<u32> {
+        self.by_lars.get(&key).copied()
+    }
+
+    /// It leaves the three names as one in `find`.
+    pub(super) fn known_named(&mut self, service: &str, host: &str, caller: &str) -> Option<u32> {
+        find_by(&mut self.find, service, host, caller);
+        self.by_name.get(self.find.as_str()).copied()
     }
 
     /// The store's row of a key. What counts beyond it of what was told first.
