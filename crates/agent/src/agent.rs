@@ -1,7 +1,7 @@
 //! The agent's thread.
 
 use std::cell::RefCell;
-use std::fs::Permissions;
+use std::fs::{File, Permissions, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -35,6 +35,8 @@ pub struct Agent {
     server: Option<Server>,
     udp: Vec<SocketAddr>,
     socket: PathBuf,
+    /// Whoever has it has the socket.
+    _lock: File,
     figures: FigureBoard,
     /// None with a route server of Lars.
     registries: Option<Registries>,
@@ -46,10 +48,10 @@ impl Agent {
     /// # Errors
     /// [`Error`].
     pub fn start(config: AgentConfig) -> Result<Self, Error> {
-        let listener = listen(&config.socket, config.access).map_err(|source| Error::Socket {
+        let fault = |source| Error::Socket {
             path: config.socket.clone(),
             source,
-        })?;
+        };
         let (source, registries) = Source::open(&config)?;
         let net = NetConfig {
             seed: config.seed,
@@ -64,6 +66,9 @@ impl Agent {
             }
             sockets.push(socket);
         }
+        // After what fails most: until here nobody's socket is touched.
+        let lock = lock(&config.socket).map_err(fault)?;
+        let listener = listen(&config.socket, config.access).map_err(fault)?;
         let path = config.socket.clone();
         // Another agent's segments have another owner, those of an earlier one
         // too.
@@ -108,6 +113,7 @@ impl Agent {
             server: Some(builder.start()?),
             udp,
             socket: path,
+            _lock: lock,
             figures,
             registries,
         })
@@ -149,7 +155,7 @@ impl Agent {
             if let Some(registries) = &self.registries {
                 registries.close_and_wait();
             }
-            // A new agent may have replaced it already; then it has its own.
+            // Somebody without a lock may have replaced it already.
             if !is_served(&self.socket) {
                 let _gone = std::fs::remove_file(&self.socket);
             }
@@ -170,6 +176,19 @@ fn is_served(path: &Path) -> bool {
         Ok(_) => true,
         Err(AskError::Unreachable(error)) => error.kind() == io::ErrorKind::WouldBlock,
         Err(_) => false,
+    }
+}
+
+/// Takes the lock beside the socket, which ends with this process: of two that find
+/// the socket of one that is gone, each would take the other's for that.
+fn lock(path: &Path) -> io::Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = File::create(name)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -294,6 +313,7 @@ fn show_figures(shard: &Shard, desk: Rc<RefCell<Desk>>, board: FigureBoard) {
     shard.spawn(Label::of("figures"), async move {
         loop {
             let figures = desk.borrow().figures();
+            desk.borrow_mut().drop_untold();
             board.show(figures);
             tokio::select! {
                 () = inner.drain_begun() => return,

@@ -8,14 +8,15 @@ use waystation_balance::{BalancerConfig, LarsConfig, PolicyKind};
 use waystation_registry::RegistryUrl;
 use waystation_wire::lars::UDP_PORTS;
 
-use crate::limits::LARS_REFRESH;
+use crate::limits::{LARS_REFRESH, SILENT_MAX};
 use crate::probes::Probes;
 
 /// Settings of an [`Agent`](crate::Agent).
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
     /// The Unix socket for callers of this machine. A file of that name is
-    /// replaced; its directory must be there.
+    /// replaced; its directory must be there. Beside it is a file with `.lock` at the
+    /// end, which one agent has at a time.
     pub socket: PathBuf,
     /// Who of this machine may connect to it. Default: its owner.
     pub access: SocketAccess,
@@ -45,6 +46,9 @@ pub struct AgentConfig {
     pub report: Option<ReportTo>,
     /// Which hosts are asked what they have to do.
     pub probes: Probes,
+    /// After so long without a word a caller's connection that holds nothing is
+    /// closed. Default 60 s.
+    pub silent_max: Duration,
     /// Where randomness starts.
     pub seed: u64,
 }
@@ -118,6 +122,7 @@ impl AgentConfig {
             lars: LarsConfig::default(),
             report: None,
             probes: Probes::default(),
+            silent_max: SILENT_MAX,
             seed,
         }
     }

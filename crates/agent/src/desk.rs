@@ -224,9 +224,28 @@ impl Desk {
         self.collect_inherited(now);
     }
 
+    /// Without a report server that takes them, forgets how calls ended: nobody else
+    /// does. Cost: O(hosts).
+    pub(crate) fn drop_untold(&mut self) {
+        if !self.is_reporting() {
+            for service in self.services.values_mut() {
+                service.drain_ends(|_, _, _, _| ());
+            }
+        }
+    }
+
+    fn is_reporting(&self) -> bool {
+        self.config.report.as_ref().is_some_and(|to| to.is_native)
+    }
+
     /// The age at which a route is asked for again at a route server of Lars.
     pub(crate) const fn lars_refresh(&self) -> Duration {
         self.config.lars_refresh
+    }
+
+    /// After how long a connection that holds nothing and says nothing is closed.
+    pub(crate) const fn silent_max(&self) -> Duration {
+        self.config.silent_max
     }
 
     /// How long the answer to a probe is waited for.
@@ -318,6 +337,9 @@ impl Desk {
             return Reply::none();
         };
         match request {
+            Request::Attach { .. } if held.has_ledger(&name) => {
+                Reply::refused(Code::Busy, "this connection has a ledger of it already")
+            }
             Request::Attach { .. } => match service.attach(now) {
                 Ok((ledger, files)) => {
                     held.add_ledger(name, ledger);

@@ -27,6 +27,16 @@ impl Held {
         self.ledgers.push((service, ledger));
     }
 
+    /// Whether it has a ledger of this service.
+    pub(crate) fn has_ledger(&self, service: &ServiceName) -> bool {
+        self.ledgers.iter().any(|(one, _)| one == service)
+    }
+
+    /// Whether nothing ends with it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ledgers.is_empty() && self.picks.is_empty() && self.inherited.is_empty()
+    }
+
     pub(crate) fn add_inherited(&mut self, id: u64) {
         self.inherited.push(id);
     }

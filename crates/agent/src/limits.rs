@@ -6,6 +6,10 @@ use std::time::Duration;
 /// falls back to UDP.
 pub const CONNECTIONS_MAX: usize = 1024;
 
+/// After so long without a word a connection that holds nothing is closed: its
+/// process makes another when it has something to ask.
+pub const SILENT_MAX: Duration = Duration::from_mins(1);
+
 /// Longest request of a caller in bytes. A longer one ends its connection.
 pub const REQUEST_MAX: usize = 64 * 1024;
 

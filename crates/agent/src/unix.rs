@@ -86,7 +86,16 @@ impl Caller {
                 };
                 self.answer(shard, reply).await?;
             }
-            if !self.read(&mut received).await? {
+            let is_idle = self.held.is_empty();
+            let deadline = shard.now() + self.desk.borrow().silent_max();
+            let reading = self.read(&mut received);
+            let is_more = if is_idle {
+                let read = until(shard, deadline, reading).await;
+                read.unwrap_or(Ok(false))?
+            } else {
+                reading.await?
+            };
+            if !is_more {
                 return Ok(());
             }
         }

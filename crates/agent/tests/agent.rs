@@ -6,10 +6,11 @@ mod common;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use common::{WAIT, World, done, tcp};
 use tempfile::TempDir;
-use waystation_agent::{Agent, AgentConfig, SocketAccess};
+use waystation_agent::{Agent, AgentConfig, Error as StartFault, SocketAccess};
 use waystation_balance::{CallEnd, Load, PolicyKind};
 use waystation_base::{Moment, ServiceName};
 use waystation_client::protocol::{Answer, Code, Request, pair_hosts};
@@ -495,6 +496,72 @@ fn a_second_agent_at_the_same_socket_is_refused() {
         "{refused}"
     );
     assert!(machine_now() > Moment::ZERO);
+}
+
+/// Story: of two agents that started at once each took the other's socket for that of
+/// one that was gone, and removed it: one of them served nobody.
+#[test]
+fn of_agents_that_start_at_once_one_has_the_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.sock");
+    for _ in 0..10 {
+        // That of one that was killed.
+        let _gone = std::fs::remove_file(&path);
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let starts: Vec<_> = (0..4)
+            .map(|_| {
+                let registry = "file:///nowhere".parse().unwrap();
+                let mut config = AgentConfig::new(&path, registry, 1);
+                config.udp.clear();
+                std::thread::spawn(move || Agent::start(config).ok())
+            })
+            .collect();
+        let started = starts.into_iter().map(|one| one.join().unwrap());
+        let agents: Vec<_> = started.flatten().collect();
+        assert_eq!(agents.len(), 1);
+        assert!(Socket::connect(&path, WAIT).is_ok());
+    }
+}
+
+/// Story: a start that failed for a port left a socket behind at which nobody was.
+#[test]
+fn a_start_that_fails_leaves_no_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.sock");
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let registry = "file:///nowhere".parse().unwrap();
+    let mut config = AgentConfig::new(&path, registry, 1);
+    config.udp = vec![taken.local_addr().unwrap()];
+    assert!(matches!(Agent::start(config), Err(StartFault::Start(_))));
+    assert!(!path.exists());
+}
+
+/// Story: connections that said nothing stayed for ever, and a thousand of them locked
+/// everybody out; one that attached again and again took all ledgers of a service.
+#[test]
+fn who_says_nothing_is_hung_up_on_and_nobody_attaches_twice() {
+    let mut world = World::new(1);
+    drop(world.agent.take());
+    let file = world.folder.path().join("nodes");
+    let registry = format!("file://{}", file.display()).parse().unwrap();
+    let mut config = AgentConfig::new(world.socket(), registry, 7);
+    config.udp.clear();
+    config.silent_max = Duration::from_millis(50);
+    world.agent = Some(Agent::start(config).unwrap());
+    let connect = || Socket::connect(&world.socket(), WAIT).unwrap();
+    let mut kept = connect();
+    let service = || Request::Attach {
+        service: "pay".to_owned(),
+    };
+    world.until(|_| kept.ask(&service()).is_ok());
+    let again = kept.ask(&service()).unwrap_err();
+    let text = "agent refuses: this connection has a ledger of it already";
+    assert_eq!(again.to_string(), text);
+    for _ in 0..3 {
+        let silent = connect();
+        world.until(|_| silent.is_closed());
+    }
+    assert!(!kept.is_closed(), "it holds a ledger");
 }
 
 /// Story: a caller that chooses hosts by a key never picks, and only a pick noticed

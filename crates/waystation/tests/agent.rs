@@ -238,10 +238,12 @@ fn what_an_agent_counts_is_among_its_metrics() {
             "{page}"
         );
     }
-    assert!(
-        page.contains("\nwaystation_agent_lars_left_out_total 0\n"),
-        "{page}"
-    );
+    for counter in ["lars_left_out", "calls_uncounted", "calls_dropped"] {
+        assert!(
+            page.contains(&format!("\nwaystation_agent_{counter}_total 0\n")),
+            "{page}"
+        );
+    }
 }
 
 #[test]

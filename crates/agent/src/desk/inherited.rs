@@ -85,6 +85,10 @@ impl Desk {
             Ok(one) => one,
             Err(error) => return Reply::refused(Code::BadRequest, error.to_string()),
         };
+        if !self.is_reporting() {
+            one.watch.let_go();
+            return Reply::of(Answer::TakenOver);
+        }
         self.count_all(now, &mut one);
         self.inherited.last_id += 1;
         let id = self.inherited.last_id;
@@ -122,8 +126,7 @@ impl Desk {
 
     /// The connection of a ledger ended, and all that is in it was seen.
     pub(super) fn leave(&mut self, watch: LedgerWatch<Mapping>) {
-        let is_told = self.config.report.as_ref().is_some_and(|to| to.is_native);
-        if is_told && self.inherited.left.len() < LEFT_MAX {
+        if self.is_reporting() && self.inherited.left.len() < LEFT_MAX {
             self.inherited.left.push(watch);
         } else {
             watch.let_go();

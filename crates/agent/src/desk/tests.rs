@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use waystation_balance::{CallEnd, Load};
 use waystation_client::{Access, Mapping};
 use waystation_membership::{Instance, InstanceId, Owner, ViewVersion};
-use waystation_segment::Ledger;
+use waystation_segment::{Ledger, Memory as _};
 
 use super::*;
 
@@ -195,4 +195,36 @@ fn what_is_no_ledger_of_the_service_is_not_taken_over() {
     let mut held = Held::default();
     assert!(held.add_file(routes.try_clone().unwrap()) && held.add_file(ledger));
     assert!(!held.add_file(routes), "no request has three");
+}
+
+/// Story: calls that were not counted were said in the log only, and those that made
+/// no sense nowhere.
+#[test]
+fn what_is_not_counted_is_said() {
+    let mut first = with_hosts(1, &["10.0.0.1:1", "10.0.0.2:1"]);
+    let files = attach(&mut first, &mut Held::default());
+    let ledger = ledger_of(&files);
+    for slot in [0, 1, 1] {
+        call(&ledger, slot, CallEnd::Ok);
+    }
+    // One leaves, and its agent is killed before it has told of it.
+    let mut view = View::clone(first.views().next().unwrap());
+    view.instances.pop_last();
+    first.handle_view(at(1), &Arc::new(view));
+    drop(first);
+    let mut second = with_hosts(2, &["10.0.0.1:1"]);
+    let mut held = Held::default();
+    let own = attach(&mut second, &mut held);
+    let both = [&files[0], &files[1]];
+    assert_eq!(refusal(&mut second, &mut held, "pay", &both), None);
+    assert_eq!(told(&mut second), [("10.0.0.1:1".to_owned(), 1, 0)]);
+    assert_eq!(second.figures().uncounted, 2);
+    assert_eq!(second.figures().dropped, 0);
+    // Somebody scribbles over the count of calls sent.
+    let ledger = ledger_of(&own);
+    let memory = Mapping::attach(own[1].as_fd(), Access::Write).unwrap();
+    memory.words()[16].fetch_add(1 << 40, std::sync::atomic::Ordering::Relaxed);
+    ledger.mark(0);
+    second.handle_turn(at(3));
+    assert_eq!(second.figures().dropped, (1 << 40) - (1 << 23));
 }
