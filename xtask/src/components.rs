@@ -78,6 +78,12 @@ pub(crate) const COMPONENTS: &[Component] = &[
         debian_packages: &["redis-server"],
     },
     Component {
+        name: "sqlite3",
+        // The distribution's own, which is not the version that ours is built with.
+        programs: &["sqlite3"],
+        debian_packages: &["sqlite3"],
+    },
+    Component {
         name: "strace",
         // What a program asks the system for, as the system sees it.
         programs: &["strace"],

@@ -165,8 +165,8 @@ fn a_capture_that_stands_is_seen_until_it_goes_on() {
     });
 }
 
-/// A table of the joiner lacked a column: its site tried the same chunk again and
-/// again, and nobody was told why.
+/// A chunk could not be stored: its site tried it again and again, and nobody was told
+/// why.
 #[test]
 fn a_chunk_that_cannot_be_stored_is_seen_until_it_is() {
     let (place, _hub) = Place::new();
@@ -175,24 +175,61 @@ fn a_chunk_that_cannot_be_stored_is_seen_until_it_is() {
         "CREATE TABLE item (id INTEGER PRIMARY KEY, name); INSERT INTO item VALUES (1, 'a')",
     )
     .unwrap();
-    let _master = place.site("master", &[]);
+    let joining = place.begin_site("room-2", &[]);
+    wait_until("the hub knows the site", || {
+        !status(&place, "room-2").is_null()
+    });
+    // There is nobody whose copy it could take, and then it is locked.
     let copy = place.open("room-2");
-    copy.execute_batch("CREATE TABLE item (id INTEGER PRIMARY KEY)")
-        .unwrap();
-    let room = place.file("room-2");
-    let joining = place.begin_site("room-2", &["--join", "master"]);
+    copy.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let _master = place.site("master", &[]);
     wait_until("the hub knows what is wrong", || {
         let error = status(&place, "room-2")["error"].to_string();
-        error.contains("cannot be stored") && error.contains("no column named name")
+        error.contains("cannot be stored") && error.contains("locked")
     });
-    assert!(room.exists());
-    copy.execute_batch("ALTER TABLE item ADD COLUMN name")
-        .unwrap();
+    copy.execute_batch("COMMIT").unwrap();
     let _room = joining.ready();
     assert_eq!(items(&copy), 1);
     wait_until("the error is over", || {
         status(&place, "room-2")["error"].is_null()
     });
+}
+
+/// A site that was started on a file with rows of its own took them away unasked, also
+/// those of tables that no other site had: a wrong path cost a database.
+#[test]
+fn a_file_with_rows_of_its_own_joins_only_where_they_may_go() {
+    let (place, _hub) = Place::new();
+    let app = place.open("master");
+    app.execute_batch(
+        "CREATE TABLE item (id INTEGER PRIMARY KEY, name); INSERT INTO item VALUES (1, 'a')",
+    )
+    .unwrap();
+    let _master = place.site("master", &[]);
+    let copy = place.open("room-2");
+    copy.execute_batch(
+        "CREATE TABLE item (id INTEGER PRIMARY KEY);
+         CREATE TABLE mine (id INTEGER PRIMARY KEY); INSERT INTO mine VALUES (7)",
+    )
+    .unwrap();
+    let url = place.url("room-2");
+    for more in [["--capture"].as_slice(), &["--skip", "item"]] {
+        let refused = run(&place.site_args("room-2", &url, more));
+        assert_eq!(refused.status.code(), Some(1));
+        let said = stderr(&refused);
+        assert!(
+            said.contains("in mine: ") && said.contains("--replace"),
+            "{said}"
+        );
+    }
+    let mine = |copy: &Connection| copy.query_row("SELECT id FROM mine", [], |row| row.get(0));
+    assert_eq!(mine(&copy), Ok(7));
+    let room = place.site("room-2", &["--replace"]);
+    assert_eq!(items(&copy), 1);
+    assert!(mine(&copy).is_err());
+    // Once it is a copy it needs to say nothing.
+    assert_eq!(room.end("TERM"), Some(0));
+    let _room = place.site("room-2", &[]);
 }
 
 /// What the log and the messages advised after a table was altered lost what had been

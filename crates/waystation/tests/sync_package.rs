@@ -14,6 +14,7 @@ use common::sync::{Place, wait_until};
 use common::{run, stderr};
 use rusqlite::Connection;
 use waystation_crash::compare;
+use waystation_test_process::component;
 
 /// Tables without a primary key, and one of which every row has NULL in it: nothing
 /// says which of their rows is which.
@@ -30,19 +31,10 @@ const WITHOUT_KEY: [&str; 7] = [
 /// Where the database is. Nothing when it is missing, which is said, and a failure
 /// with `CI=true`.
 fn database() -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
-    let components = variable("WAYSTATION_TEST_COMPONENTS").unwrap_or_default();
-    let mut entries = components.split(',');
-    let named = entries.find_map(|entry| entry.strip_prefix("proj="));
-    let program = PathBuf::from(named.unwrap_or("/usr/bin/projinfo"));
+    let program = component::find("proj", "/usr/bin/projinfo")?;
     let file = program.parent()?.parent()?.join("share/proj/proj.db");
-    if file.is_file() {
-        return Some(file);
-    }
-    let is_ci = variable("CI").is_some_and(|value| value == "true" || value == "1");
-    assert!(!is_ci, "{} is missing", file.display());
-    println!("left out: {} is missing", file.display());
-    None
+    assert!(file.is_file(), "{} is missing", file.display());
+    Some(file)
 }
 
 /// One transaction: new rows, keys that change their type, rows that the package

@@ -36,6 +36,7 @@ pub(super) mod state;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod touches;
 mod triggers;
 
@@ -100,7 +101,9 @@ impl SqliteDatabase {
         self
     }
 
-    /// Leaves a table alone: its rows are neither captured nor copied nor compared.
+    /// Leaves a table alone: its rows are neither captured nor copied nor compared, and
+    /// what comes for it from other sites is left out. Proofs of equality find sites
+    /// equal that leave the same tables alone.
     #[must_use]
     pub fn skip(mut self, table: &str) -> Self {
         self.skipped.push(table.to_owned());
@@ -115,6 +118,33 @@ impl SqliteDatabase {
     /// The file was never opened as a target, or cannot be read.
     pub fn stage(connection: &Connection) -> rusqlite::Result<Stage> {
         state::stage(connection)?.ok_or(rusqlite::Error::QueryReturnedNoRows)
+    }
+
+    /// The tables in which there are rows that the first copy from another site would
+    /// take the place of; none once the file is a copy, or was one. Cost: a row of each
+    /// table.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a table cannot be synced.
+    pub fn own_rows(&self) -> Result<Vec<String>, AdapterError> {
+        if !self.path.exists() {
+            return Ok(Vec::new());
+        }
+        let connection = self.connect()?;
+        if schema::exists(&connection, "_waystation_state")?
+            && state::stage(&connection)?.is_some_and(|stage| stage != Stage::Own)
+        {
+            return Ok(Vec::new());
+        }
+        let mut names = Vec::new();
+        for table in schema::tables(&connection, &self.skipped)? {
+            let name = table.shape.name;
+            let sql = format!("SELECT 1 FROM {} LIMIT 1", schema::quoted(&name));
+            if connection.prepare(&sql)?.exists([])? {
+                names.push(name);
+            }
+        }
+        Ok(names)
     }
 
     /// The rows that an entry's payload puts into a table: for each the values of
@@ -138,7 +168,20 @@ impl SqliteDatabase {
     /// A connection that applies: nothing that it writes fires a trigger.
     fn connect_to_apply(&self) -> Result<Connection, AdapterError> {
         let connection = self.connect()?;
-        connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA foreign_keys = OFF")?;
+        let encoding: String = connection.query_row("PRAGMA encoding", [], |row| row.get(0))?;
+        if encoding != "UTF-8" {
+            // Keys are compared as the bytes that are sent, and those are UTF-8.
+            let why = format!("the texts of the database are {encoding}, and only UTF-8 is synced");
+            return Err(AdapterError::Unfit(why));
+        }
+        let wal = "PRAGMA journal_mode = WAL";
+        let mode: String = connection.query_row(wal, [], |row| row.get(0))?;
+        if mode != "wal" {
+            // A copy that is read would keep all writers out.
+            let why = format!("its journal mode is {mode}, and it cannot be put into WAL mode");
+            return Err(AdapterError::Unfit(why));
+        }
+        connection.execute_batch("PRAGMA foreign_keys = OFF")?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
         Ok(connection)
     }
@@ -189,6 +232,7 @@ impl Adapter for SqliteDatabase {
         };
         for table in schema::tables(&transaction, &self.skipped)? {
             schema::check_keys(&transaction, &table)?;
+            schema::check_writes(&transaction, &table)?;
         }
         self.set_up_capture(&transaction, &state)?;
         self.uniques.refresh(&transaction)?;
@@ -257,7 +301,7 @@ pub fn changes_again(payload: &[u8]) -> Option<Vec<u8>> {
 #[doc(hidden)]
 pub fn key_again(key: &[u8]) -> Option<Vec<u8>> {
     let place = keys::decode(&Cursor::new(key))?;
-    let mut again = keys::encode(&place.table, place.key.iter().map(ValueRef::from));
+    let mut again = keys::encode(&place.table, place.key.iter().map(keys::Part::as_ref));
     again.extend(place.is_after.then_some(0));
     Some(again)
 }

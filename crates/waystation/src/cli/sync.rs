@@ -23,7 +23,8 @@ Examples:
     /// Run a site: it keeps one database equal to all others
     #[command(after_help = "\
 The first site is called `master`, and its database is what the others copy; each
-other one joins by a copy from a live site, and its rows are replaced by those.
+other one joins by a copy from a live site, which takes the place of all tables in
+its database; with rows in it it must be told so by --replace.
 With --capture every write to the database, whichever program makes it, goes to
 all sites, once `sync grant NAME` has allowed it; until then it waits. Prints `ready NAME` on a line of its own
 once its copy is whole and the hub has welcomed it; a join tells its progress on
@@ -207,6 +208,10 @@ pub(crate) struct SiteRunArgs {
     /// load and distance
     #[arg(long, value_name = "SITE|auto", default_value = "auto")]
     pub(crate) join: String,
+    /// Let the first copy take the place of the rows that are in the database, and of
+    /// its tables; `master` keeps its own
+    #[arg(long, conflicts_with = "handler")]
+    pub(crate) replace: bool,
     /// Where the site is: donors of the same zone are near
     #[arg(long, value_name = "ZONE", default_value = "")]
     pub(crate) zone: String,
@@ -214,7 +219,8 @@ pub(crate) struct SiteRunArgs {
     /// if not given
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
     pub(crate) donor_mib_per_second: Option<u64>,
-    /// Leave a table alone; may be given again
+    /// Leave a table alone, whatever other sites write to one of its name; may be given
+    /// again. Give the same ones to all sites: `sync verify` compares what each syncs
     #[arg(long, value_name = "TABLE")]
     pub(crate) skip: Vec<String>,
     /// What becomes of an entry that the database refuses, after three tries

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use waystation_replica::limits::SITE_NAME_BYTES_MAX;
-use waystation_replica::{Donor, Policy, SiteConfig, SiteName};
+use waystation_replica::{Donor, HubConfig, Policy, SiteConfig, SiteName};
 use waystation_sync::adapter::{Adapter, HandlerTarget, HttpHandler, SqliteDatabase};
 use waystation_sync::site::{SiteOptions, SiteServer};
 
@@ -22,6 +22,7 @@ use crate::serving;
 /// All faults of the call at once; or the database cannot be opened or synced.
 pub(super) fn run(args: &SiteRunArgs, config: &Config, as_json: bool) -> Result<(), Failure> {
     let (options, target) = check(args, config)?;
+    check_rows(args, &target)?;
     let signals = serving::catch_signals()?;
     let operators = control::listen(config, &args.name)?;
     let adapter: Arc<dyn Adapter> = match target {
@@ -51,6 +52,27 @@ pub(super) fn run(args: &SiteRunArgs, config: &Config, as_json: bool) -> Result<
         server.stop();
     }
     Ok(())
+}
+
+/// Refuses to begin a copy in the place of rows that nobody said may go.
+fn check_rows(args: &SiteRunArgs, target: &Target) -> Result<(), Failure> {
+    let Target::Database(database) = target else {
+        return Ok(());
+    };
+    if args.replace || args.name == HubConfig::default().first.as_str() {
+        return Ok(());
+    }
+    let url = args.database.as_deref().unwrap_or_default();
+    let tables = database.own_rows();
+    let tables = tables.with_context(|| format!("cannot sync {url}"))?;
+    if tables.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Operation(anyhow!(
+        "{url} has rows of its own, in {}: the first copy takes the place of all its tables, \
+         also of those that no other site has; say --replace if they may go",
+        tables.join(", ")
+    )))
 }
 
 /// What is synced.

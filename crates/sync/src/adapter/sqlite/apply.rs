@@ -1,6 +1,7 @@
 //! The lane of transactions.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
@@ -110,6 +111,8 @@ struct Work<'a> {
     skipped: &'a [String],
     is_captured: bool,
     below: Option<&'a Cursor>,
+    /// Tables by whether a row of them can take the place of one with another key.
+    uniques: HashMap<String, bool>,
 }
 
 impl Work<'_> {
@@ -136,6 +139,7 @@ impl Work<'_> {
             catalog::install(self.transaction, self.skipped, SchemaChange::Capture)?;
         }
         run(self)?;
+        self.uniques.clear();
         if self.is_captured {
             catalog::install(self.transaction, self.skipped, SchemaChange::Adopt)?;
         }
@@ -148,22 +152,18 @@ impl Work<'_> {
             .map_err(|error| Fault::Entry(error.to_string()))?
         {
             match change {
-                Change::Put { table, row } => {
-                    let shape = &head.shapes[table];
-                    if self.is_below(shape, shape.key.iter().map(|index| row[*index])) {
-                        let statement = self.statements.get(head, table, Deed::Put)?;
-                        statement.execute(params_from_iter(row.into_iter().map(OwnedRef)))?;
-                    }
-                }
+                Change::Put { table, .. } | Change::Delete { table, .. }
+                    if schema::is_skipped(self.skipped, &head.shapes[table].name) => {}
+                Change::Put { table, row } => self.put(head, table, row)?,
                 Change::Delete { table, key } => {
                     let shape = &head.shapes[table];
                     if self.is_below(shape, key.iter().copied()) {
-                        let statement = self.statements.get(head, table, Deed::Delete)?;
-                        statement.execute(params_from_iter(key.into_iter().map(OwnedRef)))?;
+                        self.run(head, table, Deed::Delete, key)?;
                     }
                 }
                 Change::Make { name, sql } => {
-                    if !schema::exists(self.transaction, name)? {
+                    let is_skipped = schema::is_made_for_skipped(self.skipped, name, sql);
+                    if !is_skipped && !schema::exists(self.transaction, name)? {
                         self.with_schema(|work| Ok(work.guard.run(work.transaction, sql)?))?;
                     }
                 }
@@ -171,13 +171,57 @@ impl Work<'_> {
                     if self.is_cut(name) {
                         return Err(Fault::Unfilterable);
                     }
-                    if schema::exists(self.transaction, name)? {
+                    let (here, skipped) = (self.transaction, self.skipped);
+                    if schema::exists(here, name)?
+                        && !schema::is_there_for_skipped(here, skipped, name)?
+                    {
                         self.with_schema(|work| Ok(work.guard.run(work.transaction, sql)?))?;
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Puts a row. Of one that belongs into a part of the copy that has not come, what
+    /// its writer's REPLACE took away is taken away here, which no other change says.
+    fn put(&mut self, head: &Arc<Head>, table: usize, row: Vec<ValueRef<'_>>) -> Result<(), Fault> {
+        if self.below.is_none() {
+            return self.run(head, table, Deed::Put, row);
+        }
+        let shape = &head.shapes[table];
+        let key: Vec<_> = shape.key.iter().map(|index| row[*index]).collect();
+        let is_below = self.is_below(shape, key.iter().copied());
+        if !is_below && !self.has_unique(&shape.name)? {
+            return Ok(());
+        }
+        self.run(head, table, Deed::Put, row)?;
+        if !is_below {
+            self.run(head, table, Deed::Delete, key)?;
+        }
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        head: &Arc<Head>,
+        table: usize,
+        deed: Deed,
+        values: Vec<ValueRef<'_>>,
+    ) -> Result<(), Fault> {
+        let statement = self.statements.get(head, table, deed)?;
+        statement.execute(params_from_iter(values.into_iter().map(OwnedRef)))?;
+        Ok(())
+    }
+
+    /// [`schema::has_unique`], looked up once while the schema stays what it is.
+    fn has_unique(&mut self, table: &str) -> Result<bool, Fault> {
+        if let Some(known) = self.uniques.get(table) {
+            return Ok(*known);
+        }
+        let found = schema::has_unique(self.transaction, table)?;
+        self.uniques.insert(table.to_owned(), found);
+        Ok(found)
     }
 
     /// Whether a part of this table's rows is here: the next chunk begins among them,
@@ -235,6 +279,7 @@ impl SqliteApply {
             skipped: &self.target.skipped,
             is_captured: self.target.is_captured,
             below,
+            uniques: HashMap::new(),
         };
         run(&mut work, &mut state)?;
         drop(work);
@@ -382,13 +427,19 @@ impl Apply for SqliteApply {
     }
 }
 
-/// All rows go, and what was captured, parked and noted.
+/// All tables go that are not skipped, with all else that statements made, and what
+/// was captured, parked and noted. A table that stayed might be defined otherwise than
+/// the donor's, take less rows than it, or none.
 fn begin_copy(work: &Work<'_>) -> Result<(), Fault> {
-    for table in schema::tables(work.transaction, work.skipped)? {
-        let sql = format!("DELETE FROM {}", quoted(&table.shape.name));
-        work.transaction.execute_batch(&sql)?;
+    // What stands on a table before the table.
+    for object in schema::objects(work.transaction, work.skipped)?
+        .iter()
+        .rev()
+    {
+        work.transaction.execute_batch(&object.drop_sql())?;
     }
     if work.is_captured {
+        catalog::install(work.transaction, work.skipped, SchemaChange::Adopt)?;
         outbox::clear(work.transaction)?;
     }
     Ok(lists::clear(work.transaction)?)

@@ -5,7 +5,11 @@
 //! the one that was known, although it has its name, is dropped at the other sites
 //! and made there again with all its rows: it was altered; or it was made anew, in
 //! the way in which `SQLite`'s manual changes what ALTER cannot; or its triggers are
-//! gone. Whatever was done to it, and was not seen, is in these rows.
+//! gone. Whatever was done to it, and was not seen, is in these rows. So are the rows that
+//! were written while its unique indexes changed: by which of them rows took the place
+//! of others is known to nobody.
+
+use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -36,7 +40,9 @@ pub(super) fn install(
     let mut kept = Vec::new();
     for (id, shape) in known_tables(transaction)? {
         match tables.iter().find(|table| table.shape == shape) {
-            Some(table) if is_as_it_was(transaction, id, table, &objects)? => kept.push(shape),
+            Some(table) if is_as_it_was(transaction, id, table, &objects, change)? => {
+                kept.push(shape);
+            }
             _ => forget(transaction, id, &shape, &tables, change)?,
         }
     }
@@ -81,6 +87,7 @@ fn is_as_it_was(
     id: i64,
     table: &Table,
     objects: &[Object],
+    change: SchemaChange,
 ) -> rusqlite::Result<bool> {
     let name = &table.shape.name;
     let now = objects.iter().find(|one| one.is_table(name));
@@ -96,15 +103,54 @@ fn is_as_it_was(
             return Ok(false);
         }
     }
+    let is_waiting = change == SchemaChange::Capture && outbox::is_waiting(transaction, id)?;
+    // A change of an index is written down behind the rows that wait, which were
+    // written before or after it.
+    if is_waiting && !has_known_uniques(transaction, name, objects)? {
+        return Ok(false);
+    }
+    let is_first =
+        !schema::has_unique(transaction, name)? || triggers::run_first(transaction, id, name)?;
     match triggers::look(transaction, id, table)? {
-        Found::AsMade => Ok(true),
-        Found::Older => {
-            triggers::drop(transaction, id)?;
-            triggers::make(transaction, id, table)?;
+        Found::Lost => Ok(false),
+        // A trigger that ran before ours may have changed the value by which its row
+        // took the place of another one: nothing that waits tells.
+        _ if is_waiting && !is_first => Ok(false),
+        Found::AsMade if is_first => Ok(true),
+        Found::AsMade | Found::Older => {
+            triggers::renew(transaction, id, table)?;
             Ok(true)
         }
-        Found::Lost => Ok(false),
     }
+}
+
+/// Whether a table's unique indexes are those that were known.
+fn has_known_uniques(
+    connection: &Connection,
+    table: &str,
+    objects: &[Object],
+) -> rusqlite::Result<bool> {
+    let mut statement =
+        connection.prepare_cached("SELECT name, kind, sql FROM _waystation_objects")?;
+    let known = statement
+        .query_map([], object)?
+        .collect::<Result<Vec<_>, _>>()?;
+    let of = |objects: &[Object]| -> BTreeSet<(String, String)> {
+        let uniques = objects.iter().filter(|one| one.is_unique_of(table));
+        uniques
+            .map(|one| (one.name.clone(), one.sql.clone()))
+            .collect()
+    };
+    Ok(of(&known) == of(objects))
+}
+
+/// An object by its name, kind and text.
+fn object(row: &rusqlite::Row<'_>) -> rusqlite::Result<Object> {
+    Ok(Object {
+        name: row.get(0)?,
+        kind: row.get(1)?,
+        sql: row.get(2)?,
+    })
 }
 
 /// A table has gone, or another one has its name now.
@@ -176,14 +222,7 @@ fn remember(
 fn known_object(connection: &Connection, name: &str) -> rusqlite::Result<Option<Object>> {
     let sql = "SELECT name, kind, sql FROM _waystation_objects WHERE name = ?1 COLLATE NOCASE";
     let mut statement = connection.prepare_cached(sql)?;
-    let read = |row: &rusqlite::Row<'_>| {
-        Ok(Object {
-            name: row.get(0)?,
-            kind: row.get(1)?,
-            sql: row.get(2)?,
-        })
-    };
-    statement.query_row([name], read).optional()
+    statement.query_row([name], object).optional()
 }
 
 /// Writes down what was made since the last time. What was made anew under an old

@@ -5,7 +5,8 @@
 //! blobs, as in "Datatypes In `SQLite`", section 4.1, with binary collation. So a
 //! cursor of a snapshot is a place among the rows of all tables.
 
-use rusqlite::types::{Value, ValueRef};
+use rusqlite::ToSql;
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use waystation_replica::Cursor;
 
 const AFTER: u8 = 0;
@@ -39,12 +40,35 @@ pub(super) fn encode<'v>(table: &str, values: impl IntoIterator<Item = ValueRef<
     out
 }
 
+/// A value of a key. A text is bytes: nothing says that they are UTF-8.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Part {
+    Text(Vec<u8>),
+    /// Anything else.
+    Value(Value),
+}
+
+impl Part {
+    pub(super) fn as_ref(&self) -> ValueRef<'_> {
+        match self {
+            Self::Text(bytes) => ValueRef::Text(bytes),
+            Self::Value(value) => value.into(),
+        }
+    }
+}
+
+impl ToSql for Part {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(self.as_ref()))
+    }
+}
+
 /// A place among the rows of all tables.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Place {
     pub(super) table: String,
     /// None for the beginning of the table.
-    pub(super) key: Vec<Value>,
+    pub(super) key: Vec<Part>,
     /// After the row with this key, not at it.
     pub(super) is_after: bool,
 }
@@ -60,15 +84,18 @@ pub(super) fn decode(cursor: &Cursor) -> Option<Place> {
                 is_after = true;
                 break;
             }
-            NULL => (Value::Null, after),
-            NUMBER => take_number(after)?,
+            NULL => (Part::Value(Value::Null), after),
+            NUMBER => {
+                let (number, after) = take_number(after)?;
+                (Part::Value(number), after)
+            }
             TEXT => {
                 let (text, after) = take_bytes(after)?;
-                (Value::Text(String::from_utf8(text).ok()?), after)
+                (Part::Text(text), after)
             }
             BLOB => {
                 let (blob, after) = take_bytes(after)?;
-                (Value::Blob(blob), after)
+                (Part::Value(Value::Blob(blob)), after)
             }
             _ => return None,
         };
@@ -163,6 +190,13 @@ mod tests {
         encode("t", [ValueRef::from(value)])
     }
 
+    fn part(value: Value) -> Part {
+        match value {
+            Value::Text(text) => Part::Text(text.into_bytes()),
+            value => Part::Value(value),
+        }
+    }
+
     fn values() -> Vec<Value> {
         let integers = [
             i64::MIN,
@@ -221,7 +255,7 @@ mod tests {
         let place = |table: &str, key: &[Value], is_after| {
             Some(Place {
                 table: table.to_owned(),
-                key: key.to_vec(),
+                key: key.iter().cloned().map(part).collect(),
                 is_after,
             })
         };
@@ -235,6 +269,11 @@ mod tests {
         let several = [Value::Integer(7), Value::Text("x".to_owned())];
         let bytes = encode("a\0b", several.iter().map(ValueRef::from));
         assert_eq!(decode(&Cursor::new(&bytes)), place("a\0b", &several, false));
+        // Not each text is UTF-8.
+        let bytes = encode("t", [ValueRef::Text(&[255, 0, 0xc3])]);
+        let place = decode(&Cursor::new(&bytes)).unwrap();
+        assert_eq!(place.key, [Part::Text(vec![255, 0, 0xc3])]);
+        assert_eq!(encode("t", place.key.iter().map(Part::as_ref)), bytes);
         for cut in 0..bytes.len() {
             let _ = decode(&Cursor::new(&bytes[..cut]));
         }

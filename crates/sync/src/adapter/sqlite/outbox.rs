@@ -285,6 +285,13 @@ pub(super) fn erase(
     Ok(i64::try_from(count).is_ok_and(|count| count < rows_max))
 }
 
+/// Whether changes of a table wait that have no number yet.
+pub(super) fn is_waiting(connection: &Connection, table: i64) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM _waystation_outbox \
+        WHERE seq > (SELECT last FROM _waystation_captured) AND tbl = ?1 LIMIT 1";
+    connection.prepare_cached(sql)?.exists([table])
+}
+
 /// Drops all captured writes: the copy begins anew, and so do their numbers.
 pub(super) fn clear(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.execute_batch(

@@ -51,6 +51,18 @@ impl Plan {
     }
 }
 
+/// Whether rows of a table can be written here: its checks, indexes and computed
+/// columns may name functions or collations that only its application has.
+///
+/// # Errors
+/// What the database says of it.
+pub(super) fn check(connection: &Connection, shape: &Shape) -> rusqlite::Result<()> {
+    let plan = Plan::new(shape);
+    connection.prepare(&plan.put)?;
+    connection.prepare(&plan.delete)?;
+    Ok(())
+}
+
 /// The heads that payloads had lately, the last one first: entry after entry has the
 /// same, and to read it again costs more than the change behind it.
 #[derive(Default)]

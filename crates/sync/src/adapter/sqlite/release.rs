@@ -3,8 +3,8 @@
 
 use rusqlite::Transaction;
 
-use super::catalog;
 use super::outbox::Numbered;
+use super::{catalog, schema};
 use crate::adapter::AdapterError;
 
 /// Takes all triggers away. Writes are not captured from then on, and a later start
@@ -44,13 +44,13 @@ pub(super) fn skipped(
     skipped: &[String],
 ) -> Result<(), AdapterError> {
     for (id, shape) in catalog::known_tables(transaction)? {
-        if skipped.contains(&shape.name) {
+        if schema::is_skipped(skipped, &shape.name) {
             catalog::drop_triggers(transaction, id)?;
         }
     }
     for table in skipped {
         let sql = "DELETE FROM _waystation_objects WHERE name IN \
-            (SELECT name FROM sqlite_master WHERE tbl_name = ?1)";
+            (SELECT name FROM sqlite_master WHERE tbl_name = ?1 COLLATE NOCASE)";
         transaction.execute(sql, [table])?;
     }
     // No schema has this version: the next look goes through all tables.

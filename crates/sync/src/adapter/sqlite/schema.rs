@@ -2,7 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::apply::is_transient;
 use super::changes::Shape;
+use super::{plans, tokens};
 use crate::adapter::AdapterError;
 use crate::limits::{KEY_BYTES_MAX, ROW_BYTES_MAX};
 
@@ -43,6 +45,13 @@ impl Object {
         self.kind == "table" || (self.kind == "index" && is_unique(&self.sql))
     }
 
+    /// Whether it is an index that lets each value of a table be there once.
+    pub(super) fn is_unique_of(&self, table: &str) -> bool {
+        self.kind == "index"
+            && is_unique(&self.sql)
+            && tokens::table_of(&self.sql).is_some_and(|name| name.eq_ignore_ascii_case(table))
+    }
+
     pub(super) fn drop_sql(&self) -> String {
         format!("DROP {} IF EXISTS {}", self.kind, quoted(&self.name))
     }
@@ -76,7 +85,7 @@ pub(super) fn tables(
     let names = rows.collect::<Result<Vec<(String, String)>, _>>()?;
     let mut tables = Vec::new();
     for (name, kind) in names {
-        if is_ours(&name) || skipped.contains(&name) {
+        if is_ours(&name) || is_skipped(skipped, &name) {
             continue;
         }
         match kind.as_str() {
@@ -90,6 +99,44 @@ pub(super) fn tables(
     // By bytes, as cursors are.
     tables.sort_by(|a, b| a.shape.name.cmp(&b.shape.name));
     Ok(tables)
+}
+
+/// Whether a table is left alone, as the database compares names.
+pub(super) fn is_skipped(skipped: &[String], table: &str) -> bool {
+    skipped.iter().any(|one| one.eq_ignore_ascii_case(table))
+}
+
+/// Whether what a statement makes is left alone: a table or view by its name, or what
+/// stands on such a table.
+pub(super) fn is_made_for_skipped(skipped: &[String], name: &str, sql: &str) -> bool {
+    !skipped.is_empty()
+        && (is_skipped(skipped, name)
+            || tokens::table_of(sql).is_some_and(|table| is_skipped(skipped, &table)))
+}
+
+/// Whether what has a name here is left alone.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn is_there_for_skipped(
+    connection: &Connection,
+    skipped: &[String],
+    name: &str,
+) -> rusqlite::Result<bool> {
+    if skipped.is_empty() {
+        return Ok(false);
+    }
+    let sql = "SELECT tbl_name FROM sqlite_master WHERE name = ?1 COLLATE NOCASE";
+    let mut statement = connection.prepare_cached(sql)?;
+    let table: Option<String> = statement.query_row([name], |row| row.get(0)).optional()?;
+    Ok(is_skipped(skipped, name) || table.is_some_and(|table| is_skipped(skipped, &table)))
+}
+
+/// Whether a row of a table can take the place of one with another key: something else
+/// than the row's number decides which rows are the same.
+pub(super) fn has_unique(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM pragma_index_list(?1) WHERE \"unique\"";
+    connection.prepare_cached(sql)?.exists([table])
 }
 
 /// Ours, or the database's own.
@@ -145,6 +192,20 @@ fn table(connection: &Connection, name: String) -> Result<Table, AdapterError> {
     })
 }
 
+/// Refuses a table whose rows this program cannot write.
+///
+/// # Errors
+/// [`AdapterError::Unfit`] with its name.
+pub(super) fn check_writes(connection: &Connection, table: &Table) -> Result<(), AdapterError> {
+    match plans::check(connection, &table.shape) {
+        Err(error) if !is_transient(&error) => {
+            let why = format!("cannot be written by any but its own program: {error}");
+            Err(unfit(&table.shape.name, &why))
+        }
+        checked => Ok(checked?),
+    }
+}
+
 /// Refuses a table in which a row has NULL in its key.
 ///
 /// # Errors
@@ -196,9 +257,10 @@ pub(super) fn check_rows(connection: &Connection, table: &Table) -> Result<(), A
     Ok(())
 }
 
-/// An expression for the bytes of a value.
+/// An expression for the bytes of a value, of functions that the oldest `SQLite` has
+/// that may write to the file: `octet_length` came with 3.43 only.
 pub(super) fn length(value: &str) -> String {
-    format!("coalesce(octet_length({value}), 0)")
+    format!("coalesce(length(CAST({value} AS BLOB)), 0)")
 }
 
 /// The sum of terms, balanced: the database allows a depth of 1,000 only.
@@ -227,16 +289,8 @@ pub(super) fn silencers(connection: &Connection, table: &str) -> rusqlite::Resul
         })
     })?;
     let mut all = rows.collect::<Result<Vec<_>, _>>()?;
-    all.retain(|one| !is_ours(&one.name) && is_silencer(&one.sql));
+    all.retain(|one| !is_ours(&one.name) && tokens::is_silencer(&one.sql));
     Ok(all)
-}
-
-fn is_silencer(sql: &str) -> bool {
-    let text = sql.to_ascii_uppercase();
-    let head = text.split("BEGIN").next().unwrap_or_default();
-    let is_after = head.split_whitespace().any(|word| word == "AFTER");
-    let body: String = text.split_whitespace().collect();
-    is_after && body.contains("RAISE(IGNORE)")
 }
 
 /// All that statements made, in an order in which they can be made again.
@@ -255,7 +309,7 @@ pub(super) fn objects(
     let mut all = Vec::new();
     while let Some(row) = rows.next()? {
         let (name, table): (String, String) = (row.get(1)?, row.get(2)?);
-        if !is_ours(&name) && !is_ours(&table) && !skipped.contains(&table) {
+        if !is_ours(&name) && !is_ours(&table) && !is_skipped(skipped, &table) {
             let (kind, sql) = (row.get(0)?, row.get(3)?);
             all.push(Object { kind, name, sql });
         }

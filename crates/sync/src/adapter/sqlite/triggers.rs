@@ -5,6 +5,9 @@
 //! `SQLite` fires the one that was made last first, and temporary ones before all
 //! others. Whatever such a trigger does to a row fires ours again, so that the last
 //! thing written down of a key is what the table holds in the end.
+//!
+//! Programs run them with the `SQLite` that they were built with, which may be many
+//! years older than ours: the texts keep to what all of them have that know WAL mode.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -63,6 +66,24 @@ pub(super) fn look(connection: &Connection, id: i64, table: &Table) -> rusqlite:
         }
     }
     Ok(found)
+}
+
+/// Whether all triggers of an application on a table run after ours, temporary ones
+/// apart: the one that was made last runs first.
+pub(super) fn run_first(connection: &Connection, id: i64, table: &str) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM sqlite_master \
+        WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE AND name NOT IN (?2, ?3, ?4) \
+        AND rowid > (SELECT min(rowid) FROM sqlite_master \
+            WHERE type = 'trigger' AND name IN (?2, ?3, ?4))";
+    let [put, change, delete] = names(id);
+    let values = [table, &put, &change, &delete];
+    Ok(!connection.prepare_cached(sql)?.exists(values)?)
+}
+
+/// Makes them anew, behind all others.
+pub(super) fn renew(connection: &Connection, id: i64, table: &Table) -> rusqlite::Result<()> {
+    drop(connection, id)?;
+    make(connection, id, table)
 }
 
 fn list(parts: impl Iterator<Item = String>) -> String {
@@ -149,4 +170,53 @@ fn checks(table: &Table) -> String {
         all.push(refuse(&why, format!("{key} > {KEY_BYTES_MAX}")));
     }
     all.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Programs write with a `SQLite` that may be older than ours by many years: these
+    /// functions were there when WAL mode came.
+    const FUNCTIONS: [&str; 4] = ["COALESCE", "LENGTH", "CAST", "RAISE"];
+
+    /// Words that stand before a bracket which is none of a call.
+    const WORDS: [&str; 8] = [
+        "EXISTS",
+        "WHERE",
+        "AND",
+        "OR",
+        "_WAYSTATION_OUTBOX",
+        "SELECT",
+        ">",
+        "+",
+    ];
+
+    #[test]
+    fn triggers_call_what_every_version_has() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(
+                "CREATE TABLE a (a, b TEXT, c, PRIMARY KEY (a, b));
+                 CREATE TABLE b (a INTEGER PRIMARY KEY, b UNIQUE);
+                 CREATE TABLE c (a PRIMARY KEY, b UNIQUE) WITHOUT ROWID",
+            )
+            .unwrap();
+        let mut calls = 0;
+        for table in crate::adapter::sqlite::schema::tables(&connection, &[]).unwrap() {
+            for text in texts(1, &table) {
+                for (at, _) in text.match_indices('(') {
+                    let before = text[..at].trim_end_matches(['(', ' ']);
+                    let name = before.rsplit([' ', '(']).next().unwrap_or_default();
+                    let name = name.to_uppercase();
+                    if FUNCTIONS.contains(&&*name) {
+                        calls += 1;
+                    } else {
+                        assert!(WORDS.contains(&&*name), "{name} in {text}");
+                    }
+                }
+            }
+        }
+        assert!(calls > 20, "{calls}");
+    }
 }

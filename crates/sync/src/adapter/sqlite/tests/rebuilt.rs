@@ -16,7 +16,7 @@ const ROWS: &str = "INSERT INTO users VALUES (1, 'ann'), (2, 'bob');
     INSERT INTO t VALUES (1, 'a', 1), (2, 'b', 2), (3, 'c', NULL)";
 
 /// All tables with their rows, and all else that statements made.
-fn all(copy: &Copy) -> Vec<String> {
+pub(super) fn all(copy: &Copy) -> Vec<String> {
     let mut all = copy.rows(
         "SELECT type || ' ' || name || ': ' || coalesce(sql, '') FROM sqlite_master \
          WHERE name NOT LIKE '\\_way%' ESCAPE '\\' AND tbl_name NOT LIKE '\\_way%' ESCAPE '\\' \
@@ -282,4 +282,75 @@ fn a_trigger_that_ends_all_others_does_not_end_ours() {
              BEGIN SELECT raise ( ignore ); END; INSERT INTO t (id) VALUES (40), (60)",
         "INSERT INTO t (id) VALUES (41), (61)",
     );
+    // Its name hid that it runs after the row was written.
+    let mut pair = Pair::new();
+    pair.follows(
+        "CREATE TRIGGER beginning AFTER INSERT ON t WHEN NEW.id > 50
+             BEGIN SELECT RAISE(IGNORE); END; INSERT INTO t (id) VALUES (40), (60)",
+        "INSERT INTO t (id) VALUES (41), (61)",
+    );
+}
+
+/// An index that allowed a value once and was dropped before its rows were looked at
+/// still stood at the other sites when they came, and took rows away there. One that
+/// was made was refused there, by rows that its REPLACE had taken away.
+#[test]
+fn rows_that_are_written_while_a_unique_index_comes_or_goes_arrive() {
+    const LATER: &str = "INSERT OR REPLACE INTO t VALUES (30, 'later', 5), (31, 'later', 6)";
+    let writes = [
+        "BEGIN; DROP INDEX by_v; INSERT INTO t VALUES (9, 'a', 1); COMMIT",
+        "INSERT INTO t VALUES (9, 'd', 7); DROP INDEX by_v; INSERT INTO t VALUES (10, 'b', 8)",
+        "UPDATE t SET user = 10 + id; DROP INDEX by_user; CREATE UNIQUE INDEX by_user ON t (user);
+         INSERT OR REPLACE INTO t VALUES (9, 'z', 11)",
+        "DROP INDEX by_v; INSERT INTO t VALUES (9, 'a', 1);
+         DELETE FROM t WHERE id = 1; CREATE UNIQUE INDEX \"by v\" ON T(v)",
+    ];
+    // For the keys that refer to them.
+    let with_users = || {
+        let mut pair = Pair::new();
+        let users = "INSERT INTO users (id) VALUES (5), (6), (7), (8), (11), (12), (13)";
+        pair.source.write(users);
+        pair.check(users);
+        pair
+    };
+    for sql in writes {
+        with_users().follows(sql, LATER);
+        // The triggers write down what is written while no site runs.
+        let mut pair = with_users();
+        drop(std::mem::replace(&mut pair.capture, Copy::captured("").2));
+        pair.source.write(sql);
+        let opened = pair.source.target.open(LifeId(1)).unwrap();
+        pair.capture = opened.capture.unwrap();
+        pair.check(sql);
+        pair.follows(LATER, "DELETE FROM t WHERE id = 30");
+    }
+    // With nothing that waits the index goes alone.
+    let mut pair = Pair::new();
+    pair.source
+        .write("DROP INDEX by_v; INSERT INTO users VALUES (9, 'nod')");
+    let number = pair.capture.wait(pair.done, WAIT).unwrap();
+    let payloads = pair.capture.read(number - 1, 1, 1 << 20).unwrap();
+    let mut words = payloads[0].windows(12);
+    assert!(!words.any(|word| word == b"CREATE TABLE"), "{payloads:?}");
+    pair.check("the index is dropped");
+}
+
+/// All rows of a table that is altered are written down in one transaction, and arrive
+/// in several entries.
+#[test]
+fn a_larger_table_that_is_altered_is_whole_in_the_end() {
+    let mut pair = Pair::new();
+    pair.source.write(
+        "WITH RECURSIVE n (i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 80)
+         INSERT INTO t SELECT i, hex(zeroblob(1 << 19)) || i, NULL FROM n",
+    );
+    ship(&mut pair.capture, &mut pair.done, &mut pair.apply);
+    let before = pair.done;
+    pair.source.write("ALTER TABLE t ADD COLUMN more DEFAULT 1");
+    ship(&mut pair.capture, &mut pair.done, &mut pair.apply);
+    assert!(pair.done > before + 1, "in several entries");
+    let rows = "SELECT count(*) || ' ' || sum(id * more) || ' ' || sum(octet_length(v)) FROM t";
+    assert_eq!(pair.target.rows(rows), pair.source.rows(rows));
+    pair.source.write("DELETE FROM t WHERE id > 9");
+    pair.check("small again");
 }

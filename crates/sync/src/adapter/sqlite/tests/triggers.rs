@@ -161,3 +161,39 @@ fn a_large_transaction_is_one_entry_and_a_larger_one_arrives_whole_in_the_end() 
     let rows = "SELECT group_concat(id) || ' ' || sum(length(v)) FROM t";
     assert_eq!(target.rows(rows), source.rows(rows));
 }
+
+/// A trigger that was made after ours, and changed the value by which its row had taken
+/// the place of another, hid that from the other sites: the row stayed there.
+#[test]
+fn a_row_whose_place_was_taken_goes_also_where_a_trigger_changes_the_taker() {
+    const SQL: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, u TEXT UNIQUE, v);
+        INSERT INTO t VALUES (1, 'a', 'x'), (2, 'b', 'x'), (3, 'c', 'x'), (4, 'd', 'x')";
+    const TRIGGERS: [&str; 2] = [
+        "CREATE TRIGGER taking AFTER INSERT ON t WHEN NEW.v = 'taker'
+             BEGIN UPDATE t SET u = 'u' || id WHERE id = NEW.id; END",
+        "CREATE TRIGGER changing AFTER UPDATE ON t WHEN NEW.v = 'changer'
+             BEGIN UPDATE t SET u = 'u' || id, v = 'changed' WHERE id = NEW.id; END",
+    ];
+    const TAKE: &str = "INSERT OR REPLACE INTO t VALUES (12, 'a', 'taker');
+        UPDATE OR REPLACE t SET u = 'b', v = 'changer' WHERE id = 3";
+    for is_looked_at in [false, true] {
+        let (source, _apply, mut capture) = Copy::captured(SQL);
+        let (target, mut apply) = Copy::opened(SQL);
+        begin(&mut apply);
+        let mut done = 0;
+        source.write(&TRIGGERS.join(";"));
+        if is_looked_at {
+            ship(&mut capture, &mut done, &mut apply);
+        }
+        source.write(TAKE);
+        ship(&mut capture, &mut done, &mut apply);
+        assert_eq!(
+            source.rows("SELECT u FROM t ORDER BY id"),
+            ["u3", "d", "u12"]
+        );
+        assert_eq!(dump(&target, "t"), dump(&source, "t"), "{is_looked_at}");
+        source.write("INSERT OR REPLACE INTO t VALUES (13, 'd', 'taker')");
+        ship(&mut capture, &mut done, &mut apply);
+        assert_eq!(dump(&target, "t"), dump(&source, "t"), "{is_looked_at}");
+    }
+}
