@@ -81,6 +81,8 @@ mod tests {
             let found = (0..60).find_map(|seed| fault(seed, mutant));
             let found = found.unwrap_or_else(|| panic!("{mutant:?} passes for correct"));
             assert!(found.contains(said), "{mutant:?} is taken for: {found}");
+            // For the table of results; shown with --nocapture.
+            println!("{mutant:?}: {found:.160}");
         }
     }
 }

@@ -17,6 +17,7 @@ use waystation_membership::{
 use super::checks::Checks;
 use super::message::{Message, index};
 use super::store::{Answer, Record, Store};
+use mutants::Doing;
 pub(super) use mutants::Mutant;
 
 /// Ids of each service.
@@ -76,9 +77,8 @@ pub(super) struct World {
     sent: u64,
     /// What each id was granted last.
     tokens: BTreeMap<InstanceId, FencingToken>,
-    /// Per node, for mutants: when it asked last, and whether it asks no more.
-    asked_at: Vec<Moment>,
-    has_given_up: Vec<bool>,
+    /// Per node.
+    doing: Vec<Doing>,
     checks: Checks,
 }
 
@@ -96,7 +96,7 @@ impl World {
             rng: Rng::from_seed(seed),
             now,
             epoch: 1,
-            directory: Directory::new(now, Epoch(1), DirectoryConfig::default()),
+            directory: Directory::new(now, Epoch(1), mutant.directory()),
             store: Store::default(),
             nodes: (0..NODES).map(node).collect(),
             followers: (0..FOLLOWERS).map(follower).collect(),
@@ -110,8 +110,7 @@ impl World {
             wire: Vec::new(),
             sent: 0,
             tokens: BTreeMap::new(),
-            asked_at: vec![now; NODES],
-            has_given_up: vec![false; NODES],
+            doing: vec![Doing::default(); NODES],
             checks: Checks::new(seed, FOLLOWERS),
         }
     }
@@ -149,8 +148,8 @@ impl World {
                 if self.known_until[n] == Moment::FAR_FUTURE {
                     self.known_until[n] = self.now + DirectoryConfig::default().linger;
                 }
-                self.directory
-                    .handle_lost(self.now, SubscriberId(n as u128));
+                let subscriber = SubscriberId(n as u128);
+                (self.mutant).lose(self.now, &mut self.directory, subscriber);
             }
             self.tell(peer);
         }
@@ -217,14 +216,15 @@ impl World {
         let directory = &mut self.directory;
         match message {
             Message::Register(n, attempt, mut register) => {
-                let owner = register.instance.owner;
-                let id = register.instance.id.clone();
+                let instance = register.instance.clone();
+                let owner = instance.owner;
                 self.mutant.hide_start(directory, &mut register);
                 let mut granted = directory.handle_register(now, register);
                 if let Ok(granted) = &mut granted {
                     granted.token = self.mutant.told(granted.token);
-                    self.checks.held(&id, owner);
-                    self.tokens.insert(id, granted.token);
+                    self.checks.held(&instance.id, owner);
+                    self.tokens.insert(instance.id.clone(), granted.token);
+                    (self.mutant).undo_drain(now, directory, granted, instance);
                 }
                 self.answer(Message::Granted(n, attempt, granted), Some(owner));
             }
@@ -235,19 +235,20 @@ impl World {
                 self.answer(Message::Renewed(n, attempt, renewed), None);
             }
             Message::Granted(n, attempt, Ok(mut granted)) => {
-                granted.ttl += self.mutant.too_long(now, self.asked_at[n]);
+                granted.ttl += self.mutant.too_long(now, self.doing[n].asked_at);
                 self.nodes[n].handle_granted(now, attempt, granted);
             }
             Message::Granted(n, _, Err(refusal)) => {
-                self.has_given_up[n] |= self.mutant == Mutant::GivesUp;
+                self.doing[n].has_given_up |= self.mutant == Mutant::GivesUp;
                 self.nodes[n].handle_refused(now, refusal);
             }
-            Message::Renewed(n, attempt, Ok(mut renewed)) => {
-                renewed.ttl += self.mutant.too_long(now, self.asked_at[n]);
+            Message::Renewed(n, attempt, Ok(renewed)) => {
+                let longer = self.mutant.too_long(now, self.doing[n].asked_at);
+                let renewed = self.mutant.renewed(renewed, longer);
                 self.nodes[n].handle_renewed(now, attempt, renewed);
             }
             Message::Renewed(n, _, Err(error)) => {
-                self.has_given_up[n] |= self.mutant == Mutant::GivesUp;
+                self.doing[n].has_given_up |= self.mutant == Mutant::GivesUp;
                 self.nodes[n].handle_unheld(now, error);
             }
             Message::Subscribe(n, watch, have) => {
@@ -276,7 +277,10 @@ impl World {
                     self.nodes[n].handle_drain_step(step);
                 }
             }
-            Message::Ack(ack) => directory.handle_ack(now, &ack),
+            Message::Ack(ack) => {
+                let ack = self.mutant.counted(directory, ack);
+                directory.handle_ack(now, &ack);
+            }
             Message::Push(n, content) => self.followers[n].handle_push(now, &content),
         }
     }
@@ -298,17 +302,17 @@ impl World {
                 && let Some(command) = self.nodes[n].poll_output()
             {
                 match command {
-                    Command::Register { .. } if self.has_given_up[n] => {}
+                    Command::Register { .. } if self.doing[n].has_given_up => {}
                     Command::Register { attempt, register } => {
-                        self.asked_at[n] = self.now;
+                        self.doing[n].asked_at = self.now;
                         self.send(Message::Register(n, attempt, *register));
                     }
                     Command::Renew { attempt, token } => {
-                        self.asked_at[n] = self.now;
+                        self.doing[n].asked_at = self.now;
                         self.send(Message::Renew(n, attempt, token));
                     }
-                    Command::Drain { token } => self.send(Message::Drain(n, token)),
-                    Command::Idle { token } => self.send(Message::Idle(n, token)),
+                    Command::Drain { token } => self.say(n, Message::Drain(n, token)),
+                    Command::Idle { token } => self.say(n, Message::Idle(n, token)),
                     Command::Drained => self.nodes[n].handle_idle(),
                     Command::Ended => self.restart_node(n),
                     _ => {}
@@ -337,6 +341,13 @@ impl World {
                     _ => {}
                 }
             }
+        }
+    }
+
+    /// A node says something about its drain.
+    fn say(&mut self, n: usize, message: Message) {
+        if !self.mutant.is_unsaid(&mut self.doing[n], &message) {
+            self.send(message);
         }
     }
 
@@ -393,8 +404,13 @@ impl World {
                 if let Some(view) = told {
                     self.checks.published(&view);
                 }
+                let ack = (self.mutant).ack_of_push(&self.directory, subscriber, &content);
                 self.send(Message::Push(index(subscriber), content));
+                if let Some(ack) = ack {
+                    self.directory.handle_ack(self.now, &ack);
+                }
             }
+            Output::Save { instance, .. } if !self.mutant.is_saved(&instance) => {}
             Output::Save { instance, ttl } => {
                 let instance = Box::new((*instance).clone());
                 self.store.record(Record::Save(instance, ttl));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use waystation_base::{Epoch, Moment};
 use waystation_membership::{Directory, DirectoryConfig};
 
-use super::{FOLLOWERS, Message, Mutant, NODES, World, registration};
+use super::{Doing, FOLLOWERS, Message, Mutant, NODES, World, registration};
 
 impl World {
     pub(in super::super) fn fault(&mut self) {
@@ -49,7 +49,7 @@ impl World {
     pub(super) fn restart_node(&mut self, n: usize) {
         let incarnation = self.nodes[n].instance().owner.incarnation + 1;
         self.nodes[n] = registration(n, incarnation, self.seed, self.mutant);
-        self.has_given_up[n] = false;
+        self.doing[n] = Doing::default();
         self.stands_until[n] = self.now;
         self.told[n] = None;
         self.tell(n);
@@ -74,11 +74,12 @@ impl World {
             let linger = is_waited_for.then(|| self.now + config.linger);
             *until = linger.unwrap_or(Moment::ZERO);
         }
-        self.directory = Directory::new(self.now, Epoch(self.epoch), config);
+        self.directory = Directory::new(self.now, Epoch(self.epoch), self.mutant.restarted());
         for (instance, ttl) in self.store.kept() {
             let token = self.mutant.told(instance.token);
             self.tokens.insert(instance.id.clone(), token);
-            self.directory.restore(self.now, instance.clone(), *ttl);
+            let instance = self.mutant.restored(instance.clone());
+            self.directory.restore(self.now, instance, *ttl);
         }
     }
 }
