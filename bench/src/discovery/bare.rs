@@ -1,12 +1,12 @@
 //! Bare watches of the servers, with nothing around them.
 
 use std::net::SocketAddr;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc as orders;
 use waystation_base::{Moment, ShardId};
 use waystation_net::{Label, NetConfig, Server, Shard};
 use waystation_registry::bare;
@@ -19,9 +19,9 @@ use crate::timing::now;
 
 /// Watches by plain clients, all on one thread, and one that writes on another: as ours are.
 pub(crate) struct Bare {
-    orders: Option<UnboundedSender<bool>>,
+    orders: Option<orders::Sender<bool>>,
     /// Dropped when the watches are to end.
-    stays: Option<UnboundedSender<()>>,
+    stays: Option<orders::Sender<()>>,
     told: Receiver<Told>,
     count: usize,
     runs: Option<Runs>,
@@ -50,9 +50,11 @@ enum Told {
 impl Bare {
     /// Starts so many watches; nothing for a backend that has none.
     pub(crate) fn start(server: &Running, count: usize) -> Result<Option<Self>> {
-        let (tell, told) = mpsc::channel();
-        let (orders, taken) = unbounded_channel();
-        let (stays, stay) = unbounded_channel();
+        // What each watch tells of a turn, and a fault of it and of the writer: the
+        // next turn begins when all have told of this one.
+        let (tell, told) = mpsc::sync_channel(2 * count + 1);
+        let (orders, taken) = orders::channel(1);
+        let (stays, stay) = orders::channel(1);
         let address = server.address;
         let runs = match server.backend {
             Backend::Embedded => return Ok(None),
@@ -110,7 +112,7 @@ impl Bare {
     fn turn(&self, is_there: bool) -> Result<Turn> {
         let start = now();
         let orders = self.orders.as_ref().context("it is over")?;
-        orders.send(is_there).context("nobody takes orders")?;
+        (orders.try_send(is_there)).context("nobody takes orders")?;
         let mut turn = Turn::default();
         for _ in 0..self.count {
             match self.told.recv_timeout(WAIT).context("a watch is silent")? {
@@ -167,7 +169,7 @@ const NODE: &str = "/bare/probe";
 /// Does some work on a thread of its own, and tells when that fails.
 fn thread(
     name: &str,
-    tell: Sender<Told>,
+    tell: SyncSender<Told>,
     work: impl AsyncFnOnce() -> Result<()> + Send + 'static,
 ) -> Result<JoinHandle<()>> {
     let run = move || {
@@ -191,8 +193,8 @@ fn thread(
 async fn watch_zookeeper(
     address: &str,
     count: usize,
-    mut stay: UnboundedReceiver<()>,
-    tell: &Sender<Told>,
+    mut stay: orders::Receiver<()>,
+    tell: &SyncSender<Told>,
 ) -> Result<()> {
     let folder = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
     let client = zk::Client::connect(address).await?;
@@ -203,7 +205,7 @@ async fn watch_zookeeper(
         let mut watcher = client.watch(FOLDER, mode).await?;
         let tell = tell.clone();
         tokio::spawn(async move {
-            let _ = tell.send(Told::Ready);
+            let _ = tell.try_send(Told::Ready);
             loop {
                 let event = watcher.changed().await;
                 let told_at = now();
@@ -226,7 +228,7 @@ async fn watch_zookeeper(
                     told_at,
                     at: now(),
                 };
-                if tell.send(seen).is_err() {
+                if tell.try_send(seen).is_err() {
                     return;
                 }
             }
@@ -237,7 +239,7 @@ async fn watch_zookeeper(
     Ok(())
 }
 
-async fn write_zookeeper(address: &str, mut orders: UnboundedReceiver<bool>) -> Result<()> {
+async fn write_zookeeper(address: &str, mut orders: orders::Receiver<bool>) -> Result<()> {
     let writer = zk::Client::connect(address).await?;
     let data = payload()?.into_bytes();
     let ephemeral = zk::CreateMode::Ephemeral.with_acls(zk::Acls::anyone_all());
@@ -251,12 +253,12 @@ async fn write_zookeeper(address: &str, mut orders: UnboundedReceiver<bool>) -> 
     Ok(())
 }
 
-fn tell_fault(tell: &Sender<Told>, fault: &str) {
+fn tell_fault(tell: &SyncSender<Told>, fault: &str) {
     // Whoever waits may have given up.
-    let _ = tell.send(Told::Fault(fault.to_owned()));
+    let _ = tell.try_send(Told::Fault(fault.to_owned()));
 }
 
-async fn watch_etcd(shard: Shard, address: SocketAddr, count: usize, tell: Sender<Told>) {
+async fn watch_etcd(shard: Shard, address: SocketAddr, count: usize, tell: SyncSender<Told>) {
     for _ in 0..count {
         let mut watch = match bare::EtcdWatch::new(&shard, address, "/bare/").await {
             Ok(watch) => watch,
@@ -264,7 +266,7 @@ async fn watch_etcd(shard: Shard, address: SocketAddr, count: usize, tell: Sende
         };
         let tell = tell.clone();
         shard.spawn(Label::of("bare watch"), async move {
-            let _ = tell.send(Told::Ready);
+            let _ = tell.try_send(Told::Ready);
             // The event brings what is there.
             while let Ok(is_there) = watch.changed().await {
                 let at = now();
@@ -273,7 +275,7 @@ async fn watch_etcd(shard: Shard, address: SocketAddr, count: usize, tell: Sende
                     told_at: at,
                     at,
                 };
-                if tell.send(seen).is_err() {
+                if tell.try_send(seen).is_err() {
                     return;
                 }
             }
@@ -284,8 +286,8 @@ async fn watch_etcd(shard: Shard, address: SocketAddr, count: usize, tell: Sende
 async fn write_etcd(
     shard: Shard,
     address: SocketAddr,
-    mut orders: UnboundedReceiver<bool>,
-    tell: Sender<Told>,
+    mut orders: orders::Receiver<bool>,
+    tell: SyncSender<Told>,
 ) {
     let writer = match bare::EtcdWriter::new(&shard, address).await {
         Ok(writer) => writer,

@@ -22,6 +22,10 @@ use crate::timing::now;
 /// For how long nothing comes or goes before the churn, to know what leases and connections cost.
 pub(crate) const REST: Duration = Duration::from_secs(10);
 
+/// What may wait of each watcher to be looked at: some seconds of 1 % of 100
+/// instances. With more the thread that measures is too slow for this.
+const TOLD_EACH_MAX: usize = 16;
+
 /// How much of everything.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
@@ -257,7 +261,7 @@ fn start_watchers(
     settings: Settings,
     instances_each: u64,
 ) -> Result<(Vec<Client>, Receiver<Seen>)> {
-    let (tell, told) = mpsc::channel();
+    let (tell, told) = mpsc::sync_channel(settings.watchers * TOLD_EACH_MAX);
     let mut clients = Vec::with_capacity(settings.watchers);
     for number in 0..settings.watchers {
         let service = number % settings.services;
@@ -279,8 +283,9 @@ fn start_watchers(
     Ok((clients, told))
 }
 
-/// Tells what comes and goes: numbers come in order, and go in order.
-async fn follow(watching: Watching, service: usize, mut next: u64, tell: mpsc::Sender<Seen>) {
+/// Tells what comes and goes: numbers come in order, and go in order. One that
+/// finds no room ends, and is missed.
+async fn follow(watching: Watching, service: usize, mut next: u64, tell: mpsc::SyncSender<Seen>) {
     let mut oldest = 0;
     loop {
         let changes = watching.changes().await;
@@ -305,7 +310,7 @@ async fn follow(watching: Watching, service: usize, mut next: u64, tell: mpsc::S
                 is_there,
                 at,
             };
-            if tell.send(one).is_err() {
+            if tell.try_send(one).is_err() {
                 return;
             }
         }

@@ -52,7 +52,8 @@ impl Watchers {
             .map(|number| register(&node, &format!("stay-{number}")))
             .collect();
         let stay = stay?;
-        let (told, seen) = mpsc::channel();
+        // The next round begins when all have told of this one.
+        let (told, seen) = mpsc::sync_channel(count);
         let mut clients = Vec::with_capacity(count);
         for _ in 0..count {
             let client = Client::open_on(shards.remote(), ShardId(0), &server.url())?;
@@ -114,7 +115,8 @@ impl Watchers {
     }
 }
 
-async fn follow(watching: Watching, told: mpsc::Sender<Seen>) {
+/// Tells until nobody takes it in time: then this watcher is missed.
+async fn follow(watching: Watching, told: mpsc::SyncSender<Seen>) {
     let mut was_there = false;
     loop {
         let changes = watching.changes().await;
@@ -125,7 +127,7 @@ async fn follow(watching: Watching, told: mpsc::Sender<Seen>) {
         let is_there = change.view.instances.contains_key(PROBE);
         if is_there != was_there {
             was_there = is_there;
-            if told.send(Seen { is_there, at }).is_err() {
+            if told.try_send(Seen { is_there, at }).is_err() {
                 return;
             }
         }
