@@ -7,10 +7,12 @@ use std::fmt;
 pub(crate) struct Summary {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
-    /// Ignored by their programs, or left out because a component is missing.
+    /// Ignored by their programs, or left out, by themselves or because a component is missing.
     pub(crate) skipped: u64,
     /// The names of the tests that failed, as their programs printed them.
     pub(crate) failures: Vec<String>,
+    /// The tests that left themselves out, with the reason of each.
+    pub(crate) left_out: Vec<String>,
     /// Programs that reported at least one failure.
     programs_failed: u64,
     /// Programs that cargo counts as failed; one that died reports nothing itself.
@@ -35,6 +37,9 @@ impl Summary {
             self.failed += count(result, "failed");
             self.skipped += count(result, "ignored");
             self.programs_failed += u64::from(result.starts_with("FAILED"));
+        } else if let Some(left_out) = line.strip_prefix("left out: test ") {
+            // Its program counts it as passed.
+            self.left_out.push(left_out.to_owned());
         } else if let Some(name) = failed_test(line) {
             self.failures.push(name.to_owned());
         } else if let Some(rest) = line.strip_prefix("error: ") {
@@ -51,6 +56,9 @@ impl Summary {
         }
         self.programs_failed = 0;
         self.targets_failed = 0;
+        let left_out = self.left_out.len() as u64;
+        self.passed = self.passed.saturating_sub(left_out);
+        self.skipped += left_out;
     }
 
     /// Adds another run's results to these.
@@ -59,6 +67,7 @@ impl Summary {
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.failures.extend(other.failures);
+        self.left_out.extend(other.left_out);
     }
 }
 
@@ -169,6 +178,16 @@ mod tests {
             summary_of(&["error: could not compile `x`"], false),
             "0 passed, 1 failed, 0 skipped"
         );
+    }
+
+    /// Story: a machine without network namespaces passed a test that needs them.
+    #[test]
+    fn a_test_that_leaves_itself_out_is_skipped_and_not_passed() {
+        let lines = [
+            "left out: test ports: unshare: not permitted",
+            "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out",
+        ];
+        assert_eq!(summary_of(&lines, true), "2 passed, 0 failed, 1 skipped");
     }
 
     #[test]

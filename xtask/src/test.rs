@@ -61,6 +61,9 @@ pub(crate) fn run(is_long: bool, filters: &[String]) -> Result<bool> {
     for test in &total.failures {
         eprintln!("failed: {test}");
     }
+    for test in &total.left_out {
+        eprintln!("left out: {test}");
+    }
     for (test, component) in &plan.left_out {
         eprintln!("left out: {test} ({component} is not installed)");
     }

@@ -2,16 +2,16 @@
 //! and acknowledges bytes; a link that is down does neither.
 
 use std::fs::File;
-use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use waystation_test_process::Watchdog;
+use waystation_test_process::namespace::{self, Namespaces};
 
 use crate::proxy::{Mode, Proxy};
 use crate::world::{WAIT, now, since};
@@ -23,16 +23,11 @@ const FAR_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 const NEAR_HARDWARE: &str = "02:00:00:00:00:01";
 const FAR_HARDWARE: &str = "02:00:00:00:00:02";
 
-/// Makes the two ends, and goes on as what follows.
-const ENTER: &str = r#""$0" link set lo up &&
+/// Makes the two ends, and sees whether there can be another network for one of them.
+const SETUP: &str = r#""$0" link set lo up &&
 "$0" link add waystation0 address 02:00:00:00:00:01 type veth \
     peer name waystation1 address 02:00:00:00:00:02 &&
-exec "$@""#;
-
-type Way = &'static [&'static str];
-
-/// To a network of one's own: as root, and as anybody else where that is allowed.
-const WAYS: [Way; 2] = [&["--net"], &["--map-root-user", "--net"]];
+unshare --net true"#;
 
 /// A link between where the test is and a place of its own, which can be broken:
 /// a pair of interfaces between two network namespaces, or a proxy where the
@@ -52,70 +47,24 @@ struct Far {
 }
 
 /// Runs a test on a link. In namespaces that is in a process of its own: this
-/// program with the name of the test. Where there are none that is said.
+/// program with the name of the test. Where there are none that is said, and a
+/// failure with `CI=true`.
 ///
 /// # Panics
-/// When the test does.
+/// When the test does, or when there are no namespaces with `CI=true`.
 pub fn on_a_link(test: &str, run: impl FnOnce(&Link)) {
-    match find_way() {
-        Ok((ip, None)) => run(&Link::between_namespaces(ip)),
-        Ok((ip, Some(way))) => run_inside(&ip, way, test),
+    if namespace::is_inside() {
+        let ip = namespace::ip().expect("it made the link");
+        return run(&Link::between_namespaces(ip));
+    }
+    match Namespaces::find(SETUP) {
+        Ok(namespaces) => namespaces.again(SETUP, test).passes(),
         Err(reason) => {
-            // Past the harness, which shows what a passed test prints to nobody.
-            let text = format!("{test}: no network namespaces ({reason}), so by a proxy\n");
-            let _ = std::io::stderr().write_all(text.as_bytes());
+            let why = format!("{test}: no network namespaces ({reason}), so by a proxy");
+            namespace::say(&why);
             run(&Link::by_proxy());
         }
     }
-}
-
-/// Where `ip` is, and the way into a network of one's own unless this process is
-/// in one.
-fn find_way() -> Result<(PathBuf, Option<Way>), String> {
-    let places = ["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"].map(Path::new);
-    let ip = places.into_iter().find(|place| place.is_file());
-    let ip = ip.ok_or("there is no ip")?.to_owned();
-    let show = Command::new(&ip).args(["link", "show", NEAR]).output();
-    if show.is_ok_and(|shown| shown.status.success()) {
-        return Ok((ip, None));
-    }
-    let mut reason = String::new();
-    for way in WAYS {
-        let tried = enter(&ip, way).args(["unshare", "--net", "true"]).output();
-        let tried = tried.map_err(|error| format!("unshare: {error}"))?;
-        if tried.status.success() {
-            return Ok((ip, Some(way)));
-        }
-        String::from_utf8_lossy(&tried.stderr)
-            .trim()
-            .clone_into(&mut reason);
-    }
-    Err(reason)
-}
-
-fn enter(ip: &Path, way: Way) -> Command {
-    let mut command = Command::new("unshare");
-    command.args(way).args(["/bin/sh", "-c", ENTER]).arg(ip);
-    command
-}
-
-/// Runs this test again, where there is one end of a link.
-fn run_inside(ip: &Path, way: Way, test: &str) {
-    let inside = enter(ip, way)
-        .arg(std::env::current_exe().expect("this program has a path"))
-        .args([test, "--exact", "--nocapture"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .expect("it just did");
-    let watchdog = Watchdog::over(&inside);
-    let output = inside.wait_with_output().expect("it is a child of ours");
-    drop(watchdog);
-    let [out, err] = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said));
-    let has_passed = output.status.success() && out.contains("test result: ok. 1 passed");
-    assert!(has_passed, "in a network namespace: {out}\n{err}");
 }
 
 fn run(command: &mut Command) {

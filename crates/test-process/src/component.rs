@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 /// # Panics
 /// When it is missing with `CI=true`.
 pub fn find(name: &str, usual: &str) -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).and_then(|value| value.into_string().ok());
     let components = variable("WAYSTATION_TEST_COMPONENTS").unwrap_or_default();
     let named = components.split(',').find_map(|entry| {
         let (one, path) = entry.split_once('=')?;
@@ -18,8 +17,16 @@ pub fn find(name: &str, usual: &str) -> Option<PathBuf> {
     if program.is_file() {
         return Some(program);
     }
-    let is_ci = variable("CI").is_some_and(|value| value == "true" || value == "1");
-    assert!(!is_ci, "{} is missing", program.display());
+    assert!(!is_ci(), "{} is missing", program.display());
     println!("left out: {} is missing", program.display());
     None
+}
+
+/// Whether nothing may be missing.
+pub(crate) fn is_ci() -> bool {
+    variable("CI").is_some_and(|value| value == "true" || value == "1")
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).and_then(|value| value.into_string().ok())
 }

@@ -10,7 +10,8 @@
 //! is sent when the *thread* that started the process ends, and each test has
 //! a thread of its own.
 //!
-//! [`MariaDb`] and [`Postgres`] are servers for tests that need one.
+//! [`MariaDb`] and [`Postgres`] are servers for tests that need one;
+//! [`namespace`] has networks of a test's own.
 //!
 //! What it leaves out: processes that those start, unless they stay in their
 //! group, which `process_group` of [`CommandExt`] makes.
@@ -29,6 +30,7 @@
 
 pub mod component;
 mod mariadb;
+pub mod namespace;
 mod postgres;
 
 use std::io::Write;

@@ -7,17 +7,13 @@ mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use common::chat::look_until;
 use common::role::Process;
 use common::{run, stderr, stdout, waystation};
-use waystation_test_process::{Watchdog, component};
-
-/// Set in a process that has its namespace.
-const INSIDE: &str = "WAYSTATION_TEST_NAMESPACE";
+use waystation_test_process::namespace::{self, Inside, Namespaces};
 
 /// For answers; never reached when all is well.
 const WAIT: Duration = Duration::from_secs(30);
@@ -30,50 +26,18 @@ const HOST: [u8; 8] = [8, 0x81, 0x80, 0x80, 0x50, 16, 0xd8, 0x36];
 /// know no other. Two namespaces at once show that tests do not meet there.
 #[test]
 fn needs_iproute_programs_of_lars_find_all_at_their_ports() {
-    if std::env::vars_os().any(|(name, _)| name == INSIDE) {
+    const TEST: &str = "needs_iproute_programs_of_lars_find_all_at_their_ports";
+    const SETUP: &str = "\"$0\" link set lo up";
+    if namespace::is_inside() {
         return all_are_at_their_ports();
     }
-    let Some(ip) = component::find("iproute", "/usr/sbin/ip") else {
-        return;
-    };
-    let ways: [&[&str]; 2] = [&["--net"], &["--map-root-user", "--net"]];
-    let is_allowed = |way: &&&[&str]| {
-        let tried = Command::new("unshare").args(**way).arg("true").output();
-        tried.is_ok_and(|output| output.status.success())
-    };
-    let Some(way) = ways.iter().find(is_allowed) else {
-        // Past the harness, which shows what a passed test prints to nobody.
-        let text = "left out: this machine allows no network namespaces";
-        writeln!(std::io::stderr(), "{text}").unwrap();
-        return;
-    };
-    let both = [(); 2].map(|()| namespace(way, &ip));
-    for (child, watchdog) in both {
-        let output = child.wait_with_output().unwrap();
-        drop(watchdog);
-        let said = format!("{}\n{}", stdout(&output), stderr(&output));
-        assert!(output.status.success(), "{said}");
-        assert!(said.contains("test result: ok. 1 passed"), "{said}");
+    match Namespaces::find(SETUP) {
+        Ok(namespaces) => {
+            let both = [(); 2].map(|()| namespaces.again(SETUP, TEST));
+            both.into_iter().for_each(Inside::passes);
+        }
+        Err(reason) => namespace::leave_out(TEST, &reason),
     }
-}
-
-/// This test again, in a namespace whose loopback is up.
-fn namespace(way: &[&str], ip: &Path) -> (Child, Watchdog) {
-    let child = Command::new("unshare")
-        .args(way)
-        .args(["sh", "-c", "\"$0\" link set lo up && exec \"$@\""])
-        .arg(ip)
-        .arg(std::env::current_exe().unwrap())
-        .args(["needs_iproute_programs_of_lars_find_all_at_their_ports"])
-        .args(["--exact", "--nocapture"])
-        .env(INSIDE, "1")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let watchdog = Watchdog::over(&child);
-    (child, watchdog)
 }
 
 fn all_are_at_their_ports() {
