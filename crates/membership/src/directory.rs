@@ -14,7 +14,7 @@ use waystation_base::{Epoch, FencingToken, Moment, ServiceName};
 use crate::ids::{InstanceId, SubscriberId};
 use crate::instance::{Instance, State, Update};
 use crate::lease::{Lease, Leases, epoch_of};
-use crate::limits::SERVICES_MAX;
+use crate::limits::{NUMBERS_BASE_MAX, SERVICES_MAX};
 use crate::view::{Removal, View, ViewVersion};
 use drain::Drains;
 use service::Service;
@@ -43,6 +43,8 @@ pub use message::{
 #[derive(Debug)]
 pub struct Directory {
     config: DirectoryConfig,
+    /// Where the versions of each epoch begin.
+    base: u64,
     version: ViewVersion,
     leases: Leases,
     service_of: BTreeMap<InstanceId, ServiceName>,
@@ -68,6 +70,7 @@ impl Directory {
     pub fn new(now: Moment, epoch: Epoch, config: DirectoryConfig) -> Self {
         Self {
             config,
+            base: 0,
             version: ViewVersion { epoch, number: 0 },
             leases: Leases::new(epoch),
             service_of: BTreeMap::new(),
@@ -82,6 +85,16 @@ impl Directory {
             called_at: now,
             steps: 0,
         }
+    }
+
+    /// Has versions and tokens of each epoch begin above `base`, at most
+    /// [`NUMBERS_BASE_MAX`]. Call it first, with a number that is drawn: a start
+    /// from an old backup may be in an epoch that was there before, and gives no
+    /// number out that others hold from then.
+    pub fn begin_at(&mut self, base: u64) {
+        self.base = base.min(NUMBERS_BASE_MAX);
+        self.version.number = self.base;
+        self.leases.begin_at(self.base);
     }
 
     /// Puts back an instance that was saved by a start before this one. Its

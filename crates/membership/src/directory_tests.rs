@@ -519,3 +519,40 @@ fn subscribers_of_names_and_of_prefixes_come_and_go_alike() {
         "records without instances went with their watchers"
     );
 }
+
+/// Story: a registry was restored from a backup of the start before the last one,
+/// and was in the epoch of the last one again. It gave an id to another node under
+/// the token that the holder of before had, whose renewals it took as well: two
+/// served under one token.
+#[test]
+fn an_epoch_that_comes_again_gives_no_number_a_second_time() {
+    let start = |base| {
+        let mut directory = Directory::new(seconds(0), Epoch(2), DirectoryConfig::default());
+        directory.begin_at(base);
+        directory
+            .handle_subscribe(seconds(0), ALICE, &watch(), None)
+            .unwrap();
+        directory
+    };
+    let (mut lost, mut restored) = (start(7_000), start(12));
+    let before = register(&mut lost, seconds(1), "a", 1).token;
+    outputs(&mut lost);
+    let after = register(&mut restored, seconds(1), "a", 2).token;
+    outputs(&mut restored);
+    assert_ne!(before, after);
+    let renewed = restored.handle_renew(seconds(2), &id("a"), before);
+    assert_eq!(renewed, Err(HolderError::Fenced { current: after }));
+    let shown = [&lost, &restored].map(|one| one.view(service().as_str()).unwrap().at);
+    assert_ne!(shown[0], shown[1], "a version is two things");
+    // So it is in the epochs after that.
+    let seen = Register {
+        token_seen: FencingToken(before.0.max(after.0) + 1),
+        ..wish("b", 3)
+    };
+    let tokens = [&mut lost, &mut restored].map(|one| {
+        let granted = one.handle_register(seconds(3), seen.clone());
+        granted.unwrap().token
+    });
+    assert_eq!(tokens.map(epoch_of), [Epoch(3); 2]);
+    assert_ne!(tokens[0], tokens[1]);
+}

@@ -7,7 +7,7 @@ use thiserror::Error;
 use waystation_base::{Epoch, FencingToken, Moment};
 
 use crate::ids::{InstanceId, Owner};
-use crate::limits::{LEASES_MAX, TOKEN_COUNTER_BITS, TTL_MAX, TTL_MIN};
+use crate::limits::{LEASES_MAX, NUMBERS_BASE_MAX, TOKEN_COUNTER_BITS, TTL_MAX, TTL_MIN};
 
 /// One id's holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,9 @@ pub enum HolderError {
 ///
 /// Tokens are the epoch in the upper bits and a counter in the lower
 /// [`TOKEN_COUNTER_BITS`]: as long as each start of the registry has a higher
-/// epoch, tokens rise over restarts although the counter is not stored.
+/// epoch, tokens rise over restarts although the counter is not stored. A start
+/// from an old backup may have an epoch for the second time: it gives no token a
+/// second time when each begins to count elsewhere, see [`Leases::begin_at`].
 ///
 /// A lease lives until [`Leases::expire`] takes it out, however late that is
 /// called: nobody else gets the id before.
@@ -74,6 +76,8 @@ pub enum HolderError {
 #[derive(Debug)]
 pub struct Leases {
     epoch: Epoch,
+    /// Where the tokens of each epoch begin.
+    base: u64,
     granted: u64,
     by_id: BTreeMap<InstanceId, Lease>,
     by_deadline: BTreeSet<(Moment, InstanceId)>,
@@ -84,10 +88,19 @@ impl Leases {
     pub const fn new(epoch: Epoch) -> Self {
         Self {
             epoch,
+            base: 0,
             granted: 0,
             by_id: BTreeMap::new(),
             by_deadline: BTreeSet::new(),
         }
+    }
+
+    /// Has tokens of each epoch begin above `base`, which is brought to
+    /// [`NUMBERS_BASE_MAX`]. Before the first grant.
+    pub const fn begin_at(&mut self, base: u64) {
+        let max = NUMBERS_BASE_MAX;
+        self.base = if base < max { base } else { max };
+        self.granted = self.base;
     }
 
     /// Grants `id` to `owner` for `ttl` (brought between [`TTL_MIN`] and
@@ -244,7 +257,7 @@ impl Leases {
     pub const fn raise_epoch(&mut self, epoch: Epoch) {
         if epoch.0 > self.epoch.0 {
             self.epoch = epoch;
-            self.granted = 0;
+            self.granted = self.base;
         }
     }
 

@@ -58,6 +58,10 @@ pub const EPOCH_JUMP_MAX: u64 = 1 << 20;
 /// Bits of a fencing token that count within an epoch; the rest is the epoch.
 pub const TOKEN_COUNTER_BITS: u32 = 40;
 
+/// Where the numbers of an epoch begin at most. What is left of the counter lasts
+/// for 2³⁹ grants.
+pub const NUMBERS_BASE_MAX: u64 = 1 << (TOKEN_COUNTER_BITS - 1);
+
 /// Most services that one follower holds. Views of further ones are dropped and
 /// told.
 pub const FOLLOWED_SERVICES_MAX: usize = 100_000;

@@ -59,7 +59,8 @@ impl Directory {
         if epoch <= self.version.epoch {
             return;
         }
-        self.version = ViewVersion { epoch, number: 0 };
+        let number = self.base;
+        self.version = ViewVersion { epoch, number };
         self.leases.raise_epoch(epoch);
         self.outputs.push_back(Output::SaveEpoch { epoch });
         for (name, service) in &mut self.services {

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prost::Message;
-use waystation_base::{Epoch, FencingToken, MessageId, line_passes};
+use waystation_base::{Epoch, FencingToken, MessageId, Moment, line_passes};
+use waystation_membership::limits::NUMBERS_BASE_MAX;
 use waystation_membership::{Directory, DirectoryConfig, HolderError, Instance, Refusal, ViewAck};
 use waystation_net::native::{Control, Inbound, NativeProtocol, Router, reply_error};
 use waystation_net::{
@@ -21,6 +22,7 @@ use super::disk::Folder;
 use super::journal::{Journal, Opened, Record};
 use super::proto::{self, id};
 use super::state::Registry;
+use crate::client::random_u64;
 use crate::error::ServeError;
 use crate::limits::{
     CONNECTIONS_MAX, KEEPALIVE_WAIT, LISTED_INSTANCES_MAX, REQUESTS_PER_CONNECTION,
@@ -206,7 +208,7 @@ impl EmbeddedServer {
 
 fn begin(shard: &Shard, start: Start, config: DirectoryConfig) {
     let now = shard.now();
-    let mut directory = Directory::new(now, start.epoch, config);
+    let mut directory = new_directory(now, start.epoch, config);
     for (instance, ttl) in start.instances {
         directory.restore(now, instance, ttl);
     }
@@ -218,6 +220,13 @@ fn begin(shard: &Shard, start: Start, config: DirectoryConfig) {
     let storing = Rc::clone(&registry).keep_journal(append);
     shard.spawn(Label::of("registry journal"), storing);
     shard.spawn(Label::of("registry time"), registry.keep_time());
+}
+
+/// A directory whose numbers begin somewhere.
+pub(super) fn new_directory(now: Moment, epoch: Epoch, config: DirectoryConfig) -> Directory {
+    let mut directory = Directory::new(now, epoch, config);
+    directory.begin_at(random_u64() % NUMBERS_BASE_MAX);
+    directory
 }
 
 struct Closing(Rc<Registry>);

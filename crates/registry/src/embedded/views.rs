@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use waystation_base::{Epoch, ServiceName};
 use waystation_membership::{
-    Directory, DirectoryConfig, Instance, InstanceId, Refusal, Removal, View, ViewVersion,
+    DirectoryConfig, Instance, InstanceId, Refusal, Removal, View, ViewVersion,
 };
 use waystation_net::native::{Control, Router};
 use waystation_net::{CloseReason, Conn, Label, Shard};
 
 use super::disk::Folder;
-use super::server::{VIEW_ROUTES, put_routes};
+use super::server::{VIEW_ROUTES, new_directory, put_routes};
 use super::state::Registry;
 use crate::error::ServeError;
 use crate::limits::REQUESTS_PER_CONNECTION;
@@ -68,7 +68,7 @@ impl<F: Fn(&Conn) + 'static> Control for Closing<F> {
 impl Views {
     /// Begins without any view.
     pub fn begin(shard: &Shard, home: ViewsHome, config: DirectoryConfig) -> Self {
-        let directory = Directory::new(shard.now(), home.epoch, config);
+        let directory = new_directory(shard.now(), home.epoch, config);
         let registry = Registry::new(shard, directory, home.folder);
         let time = Rc::clone(&registry).keep_time();
         shard.spawn(Label::of("views"), time);
