@@ -67,10 +67,15 @@ fn needs_zookeeper_the_chat_goes_on_without_zookeeper() {
 
 /// A chat whose roles find each other by a registry of that kind.
 fn joined_by<F: Fixture>() -> (F, Chat) {
-    let mut registry = F::new(Path::new("no program of its own"), true);
-    registry.start();
+    let registry = started::<F>();
     let chat = Chat::joined_by(&registry.url().to_string());
     (registry, chat)
+}
+
+fn started<F: Fixture>() -> F {
+    let mut registry = F::new(Path::new("no program of its own"), true);
+    registry.start();
+    registry
 }
 
 fn nodes_come_and_go(chat: &Chat) {
@@ -161,23 +166,48 @@ fn goes_on_without(chat: &Chat, restart: impl FnOnce()) {
     });
 }
 
-/// Moving to another registry, the chat is in both; the first then goes for good.
 #[test]
 fn the_chat_moves_to_another_registry() {
     let [first, second] = [embedded(), embedded()];
-    let url = |one: &(EmbeddedServer, TempDir)| format!("embedded://{}", one.0.address());
     let (old, new) = (url(&first), url(&second));
+    moves(&old, &new, || drop(first));
+}
+
+#[test]
+fn needs_zookeeper_the_chat_moves_to_zookeeper() {
+    if has_zookeeper() {
+        let (first, second) = (embedded(), started::<ZooKeeper>());
+        let (old, new) = (url(&first), second.url().to_string());
+        moves(&old, &new, || drop(first));
+    }
+}
+
+#[test]
+fn needs_etcd_the_chat_moves_away_from_etcd() {
+    if etcd_program().is_some() {
+        let (mut first, second) = (started::<Etcd>(), embedded());
+        let (old, new) = (first.url().to_string(), url(&second));
+        moves(&old, &new, || first.kill());
+    }
+}
+
+fn url((server, _): &(EmbeddedServer, TempDir)) -> String {
+    format!("embedded://{}", server.address())
+}
+
+/// Moving to another registry, the chat is in both; the first then goes for good.
+fn moves(old: &str, new: &str, end: impl FnOnce()) {
     let chat = Chat::joined_by(&format!("{old} {new}"));
     let all = ["das-1", "entry-1", "logic-1", "logic-2"];
     let has_all = |registry: &str| {
         let there = ids(registry);
         all.iter().all(|id| there.contains(&(*id).to_owned()))
     };
-    look_until("all are in both", || has_all(&old) && has_all(&new));
+    look_until("all are in both", || has_all(old) && has_all(new));
     let size = size();
     let load = lasting_load(&chat, &size);
     goes_on(&chat, size.between);
-    drop(first);
+    end();
     goes_on(&chat, size.between);
     // Four of the chat, and the route server.
     let shown = |registry: &str, is_connected: bool| {
@@ -187,9 +217,9 @@ fn the_chat_moves_to_another_registry() {
         rows.filter(|row| row["connected"] == is_connected).count()
     };
     look_until("the console shows which one is lost", || {
-        shown(&old, false) == 5 && shown(&new, true) == 5
+        shown(old, false) == 5 && shown(new, true) == 5
     });
-    let mut role = Role::start(chat.dir(), "logic", "3", &["--registry", &new]);
+    let mut role = Role::start(chat.dir(), "logic", "3", &["--registry", new]);
     role.serves();
     look_until("who is in the second alone is found", || {
         role.metric("waystation_requests_started_total") > 20.0
@@ -199,7 +229,7 @@ fn the_chat_moves_to_another_registry() {
     chat.kill("logic-2");
     goes_on(&chat, size.between);
     stop(load);
-    assert!(has_all(&new));
+    assert!(has_all(new));
 }
 
 /// A registry of this process, and its folder.
