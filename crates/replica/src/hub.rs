@@ -45,7 +45,6 @@ struct Known {
     /// Whether the connection has a session.
     is_admitted: bool,
     zone: Arc<str>,
-    has_rows: bool,
     vitals: Vitals,
     lease_until: Moment,
     join: Option<Join>,
@@ -118,7 +117,6 @@ impl Hub {
                 conn: None,
                 is_admitted: false,
                 zone: "".into(),
-                has_rows: true,
                 vitals: Vitals::default(),
                 lease_until,
                 join: None,

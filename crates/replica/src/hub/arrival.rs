@@ -46,6 +46,8 @@ impl Hub {
             Some(site) => site,
             None => self.add(now, hello)?,
         };
+        let had_rows = self.sites.get(&site).map(|one| one.record.has_rows);
+        let is_same_kind = had_rows == Some(hello.has_rows);
         self.seat(now, conn, site, hello);
         let Some(known) = self.sites.get_mut(&site) else {
             return Ok(());
@@ -81,7 +83,7 @@ impl Hub {
             let event = HubEvent::Rewound { site, acked, at };
             self.outputs.push_back(HubOutput::Event(event));
         }
-        if was_live {
+        if was_live && is_same_kind {
             self.admit(now, conn, site);
         } else {
             self.log.push_site(site, Then::Admit(conn, site));
@@ -219,6 +221,7 @@ impl Hub {
             token: waystation_base::FencingToken(0),
             may_write: false,
             source: 0,
+            has_rows: hello.has_rows,
         };
         let known = Known {
             record,
@@ -229,7 +232,6 @@ impl Hub {
             conn: None,
             is_admitted: false,
             zone: hello.zone.clone(),
-            has_rows: hello.has_rows,
             vitals: Vitals::default(),
             lease_until: now + self.config.lease,
             join: None,
@@ -245,7 +247,7 @@ impl Hub {
             return;
         };
         known.zone = hello.zone.clone();
-        known.has_rows = hello.has_rows;
+        known.record.has_rows = hello.has_rows;
         known.lease_until = lease_until;
         known.is_admitted = false;
         let old = known.conn.replace(conn);

@@ -222,7 +222,7 @@ impl Hub {
             let site = one.record.site;
             let is_whole = one.vitals.parked == 0 && !one.vitals.is_differing;
             // A copy of nothing would take the joiner's rows away.
-            let has_what_it_needs = one.has_rows || !known.has_rows;
+            let has_what_it_needs = one.record.has_rows || !known.record.has_rows;
             let is_able = one.is_live() && is_whole && has_what_it_needs;
             is_able && site != joiner && !join.except.contains(&site)
         };

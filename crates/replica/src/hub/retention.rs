@@ -35,12 +35,17 @@ impl Hub {
         self.marks.bytes_after(applied) >= self.config.retain_bytes_max
     }
 
-    /// Up to here some complete copy has everything, durably.
+    /// Up to here some complete copy has everything, durably. A site without rows, such
+    /// as a handler, is no copy that others could be made from: it counts only where no
+    /// site has any.
     fn applied_somewhere(&self) -> Seq {
+        let is_copy = |one: &&Known| one.record.has_rows && one.record.phase != Phase::Fresh;
+        let has_copies = self.sites.values().any(|one| is_copy(&one));
         let live = self
             .sites
             .values()
-            .filter(|one| one.record.phase == Phase::Live);
+            .filter(|one| one.record.phase == Phase::Live)
+            .filter(|one| one.record.has_rows || !has_copies);
         live.map(|one| one.at).max().unwrap_or(self.start)
     }
 

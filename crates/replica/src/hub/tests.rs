@@ -12,7 +12,7 @@ use super::*;
 use crate::entry::ClientKey;
 use crate::ids::LifeId;
 use crate::limits::PAYLOAD_BYTES_MAX;
-use crate::message::{Holding, PublishRefusal, ToSite, Violation};
+use crate::message::{Hello, Holding, PublishRefusal, ToSite, Violation};
 use crate::test_support::{EPOCH, NOW, TestHub, at, conn, hello, holding};
 
 fn publish(key: &[u8]) -> Publish {
@@ -359,11 +359,31 @@ fn lag_is_told_in_entries_bytes_and_time() {
 
 /// A hub whose log keeps `entries` empty entries at most.
 fn bounded(entries: u64) -> TestHub {
-    TestHub::new(HubConfig {
+    TestHub::new(test_config(entries))
+}
+
+fn test_config(entries: u64) -> HubConfig {
+    HubConfig {
         retain_bytes_max: entries * 64,
         retain_age_min: Duration::ZERO,
         ..HubConfig::default()
-    })
+    }
+}
+
+/// What the log of a hub holds.
+fn restored(test: &TestHub) -> Restored {
+    let mut restored = Restored::empty(EPOCH);
+    let mut sites = BTreeMap::new();
+    for batch in &test.batches {
+        (batch.entries.iter()).for_each(|entry| restored.observe(NOW, entry));
+        for record in &batch.records {
+            if let Record::Site(record) = record {
+                sites.insert(record.site, record.clone());
+            }
+        }
+    }
+    restored.sites = sites.into_values().collect();
+    restored
 }
 
 fn trimmed(told: &[HubOutput]) -> Option<Seq> {
@@ -390,6 +410,61 @@ fn nothing_is_trimmed_that_no_copy_has_and_a_full_log_refuses() {
     assert_eq!(test.hub.start(), Seq(3));
     test.publish(1);
     assert_eq!(test.hub.end(), Seq(6));
+}
+
+/// The story: a handler that was up to date passed for a copy. While the master was away
+/// the log let go what no database had applied, and nobody could give it back.
+#[test]
+fn what_only_a_handler_has_is_not_trimmed() {
+    let mut test = bounded(5);
+    test.master();
+    dumps::join(&mut test, 2, "h", 2);
+    let handler = Hello {
+        has_rows: false,
+        ..hello("h", 2, holding(0))
+    };
+    test.arrive(3, &handler);
+    test.hub.handle_lost(NOW, conn(1));
+    test.publish(5);
+    let later = NOW + HubConfig::default().lease + Duration::from_secs(1);
+    test.hub
+        .handle_report(later, conn(3), Report::Acked(Seq(5)));
+    let told = test.told();
+    assert_eq!(trimmed(&told), None, "{told:?}");
+    let full = HubOutput::PublishRefused {
+        ticket: 9,
+        refusal: PublishRefusal::Full,
+    };
+    test.hub.handle_publish(later, 9, Publish::default());
+    assert!(test.told().contains(&full));
+    // Neither by a hub that starts again.
+    let mut again = TestHub::restored(restored(&test), test_config(5));
+    again.arrive(
+        3,
+        &Hello {
+            holding: holding(5),
+            ..handler
+        },
+    );
+    again.hub.handle_timeout(NOW + Duration::from_hours(2));
+    again.settle();
+    assert_eq!(again.hub.start(), Seq(0));
+    again.arrive(1, &hello("master", 1, holding(4)));
+    assert_eq!(again.hub.start(), Seq(4));
+}
+
+/// Where nobody has rows there is no copy to wait for.
+#[test]
+fn a_stream_of_handlers_alone_is_trimmed() {
+    let mut test = bounded(5);
+    let first = Hello {
+        has_rows: false,
+        ..hello("master", 1, Holding::Fresh)
+    };
+    test.arrive(1, &first);
+    test.publish(5);
+    test.hub.handle_report(NOW, conn(1), Report::Acked(Seq(5)));
+    assert_eq!(trimmed(&test.told()), Some(Seq(5)));
 }
 
 #[test]
@@ -448,18 +523,7 @@ fn a_restarted_hub_knows_its_sites_and_where_they_are_at_least() {
     test.hub
         .handle_timeout(NOW + HubConfig::default().save_every);
     test.settle();
-    let mut restored = Restored::empty(EPOCH);
-    let mut sites = BTreeMap::new();
-    for batch in &test.batches {
-        (batch.entries.iter()).for_each(|entry| restored.observe(NOW, entry));
-        for record in &batch.records {
-            if let Record::Site(record) = record {
-                sites.insert(record.site, record.clone());
-            }
-        }
-    }
-    restored.sites = sites.into_values().collect();
-    let mut again = TestHub::restored(restored, HubConfig::default());
+    let mut again = TestHub::restored(restored(&test), HubConfig::default());
     let status = again.hub.status(NOW);
     assert_eq!((status[1].at, status[1].phase), (Seq(3), Phase::Live));
     let answer = again.arrive(1, &hello("b", 2, holding(4)));

@@ -98,6 +98,8 @@ pub struct SiteRecord {
     pub may_write: bool,
     /// The last of its captured changes in the log.
     pub source: u64,
+    /// Whether it has rows, so that others can take a copy from it.
+    pub has_rows: bool,
 }
 
 /// A fact that is stored in the log, beside the entries and in one batch with

@@ -66,7 +66,7 @@ pub(crate) fn put_record(out: &mut Vec<u8>, record: &Record) {
             });
             put_u64(out, record.at.0);
             put_u64(out, record.token.0);
-            out.push(u8::from(record.may_write));
+            out.push(flags(record));
             put_u64(out, record.source);
         }
         Record::Forgotten(site) => {
@@ -76,7 +76,14 @@ pub(crate) fn put_record(out: &mut Vec<u8>, record: &Record) {
     }
 }
 
+/// What a site may and is, in one byte. One of a release that did not tell whether there
+/// are rows says that there are.
+fn flags(record: &SiteRecord) -> u8 {
+    u8::from(record.may_write) | u8::from(!record.has_rows) << 1
+}
+
 fn read_site(reader: &mut Reader) -> Option<SiteRecord> {
+    let flags;
     Some(SiteRecord {
         site: reader.site()?,
         name: reader.name()?,
@@ -91,8 +98,12 @@ fn read_site(reader: &mut Reader) -> Option<SiteRecord> {
         },
         at: reader.seq()?,
         token: reader.token()?,
-        may_write: reader.flag()?,
+        may_write: {
+            flags = reader.u8().filter(|flags| *flags < 4)?;
+            flags & 1 != 0
+        },
         source: reader.u64()?,
+        has_rows: flags & 2 == 0,
     })
 }
 
@@ -237,8 +248,14 @@ mod tests {
             token: FencingToken(2),
             may_write: true,
             source: 8,
+            has_rows: true,
         };
-        let records = [Record::Site(record), Record::Forgotten(SiteId(4))];
+        let handler = SiteRecord {
+            has_rows: false,
+            ..record.clone()
+        };
+        let sites = [record, handler].map(Record::Site).into_iter();
+        let records = sites.chain([Record::Forgotten(SiteId(4))]);
         let records = records.map(Item::Record);
         entries
             .chain(records)

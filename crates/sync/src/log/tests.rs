@@ -40,6 +40,7 @@ fn record(site: u16, at: u64) -> SiteRecord {
         token: waystation_base::FencingToken(1),
         may_write: false,
         source: 0,
+        has_rows: true,
     }
 }
 
