@@ -57,6 +57,9 @@ pub struct Hello {
     pub zone: Arc<str>,
     /// Whether it has rows: one that has none is no donor for one that has.
     pub has_rows: bool,
+    /// The last of its captured changes, if writes to it are captured. Fewer than the
+    /// log has of this life: the copy is an older one, put back from a backup.
+    pub captured: Option<u64>,
 }
 
 /// Who is to be the donor.

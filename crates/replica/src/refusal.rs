@@ -41,6 +41,23 @@ pub enum Refusal {
         /// Where it stands.
         claimed: Seq,
     },
+    /// The copy is an older one of itself, put back from a backup: the log has writes
+    /// that were captured there and that it lacks. It must join anew. What is written
+    /// to it from now on would get their numbers, and be lost.
+    #[error(
+        "the copy was put back from before: it stands at {at} with {captured} captured writes, \
+         and had acknowledged {acked} and published {published} of them"
+    )]
+    OlderCopy {
+        /// Where it stands.
+        at: Seq,
+        /// What it had acknowledged.
+        acked: Seq,
+        /// The last captured write that it knows of.
+        captured: u64,
+        /// The last one that the log has.
+        published: u64,
+    },
     /// The entries that the copy needs are gone.
     #[error("must re-seed: the copy stands at {at}, and the log begins after {start}")]
     MustReseed {

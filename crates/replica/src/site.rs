@@ -77,6 +77,10 @@ pub struct Site {
     outbox: Outbox,
     load_permille: u16,
     is_captured: bool,
+    /// The last captured write that the copy is known to have: the one that it had when
+    /// it was opened, until the hub has agreed. Numbers that were given since may be
+    /// those of writes that a backup lost.
+    captured_known: u64,
     trouble: Trouble,
     /// Whether the hub calls this the first site of all.
     is_first: bool,
@@ -115,6 +119,7 @@ impl Site {
             outbox: Outbox::new(seed ^ 4),
             load_permille: 0,
             is_captured: restored.is_captured,
+            captured_known: restored.captured,
             trouble: Trouble::default(),
             is_first: false,
             silent_at: Moment::FAR_FUTURE,
@@ -154,6 +159,7 @@ impl Site {
             holding: self.holding(),
             zone: Arc::clone(&self.config.zone),
             has_rows: self.config.has_rows,
+            captured: self.is_captured.then_some(self.captured_known),
         };
         self.send(ToHub::Hello(hello));
     }
@@ -301,6 +307,7 @@ impl Site {
             });
         }
         self.set_writer(welcome.token, welcome.source);
+        self.note_captured();
         match welcome.stream_after {
             Some(after) => {
                 self.restart_acks(after);
@@ -315,6 +322,13 @@ impl Site {
                 }
             }
             None => self.joiner.begin(now),
+        }
+    }
+
+    /// What is captured while the hub is there goes on from what it has.
+    fn note_captured(&mut self) {
+        if self.link == Link::Up {
+            self.captured_known = self.captured_known.max(self.outbox.last_captured());
         }
     }
 
@@ -335,6 +349,7 @@ impl Site {
                 | Refusal::UnknownSite { .. }
                 | Refusal::PastEnd { .. }
                 | Refusal::WasPastEnd { .. }
+                | Refusal::OlderCopy { .. }
                 | Refusal::OtherLife { .. }
                 | Refusal::SecondMaster { .. }
                 | Refusal::Superseded
@@ -372,6 +387,7 @@ impl Site {
         self.holding = Holding::Fresh;
         self.joiner.drop_part();
         self.outbox = Outbox::new(hash64(&life.0.to_le_bytes()));
+        self.captured_known = 0;
         self.trouble = Trouble::default();
         self.applier.reset(Position::default(), None, None);
         self.advance(now);

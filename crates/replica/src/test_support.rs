@@ -61,6 +61,7 @@ pub(crate) fn hello(text: &str, life: u128, holding: Holding) -> Hello {
         holding,
         zone: "".into(),
         has_rows: true,
+        captured: None,
     }
 }
 

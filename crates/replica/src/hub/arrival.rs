@@ -150,6 +150,7 @@ impl Hub {
                 if !is_first {
                     return Ok(None);
                 }
+                self.check_captured(site, hello, Seq(0))?;
                 self.check_at(Seq(0)).map(Some)
             }
             Holding::Restoring(part) => {
@@ -158,6 +159,7 @@ impl Hub {
             }
             Holding::At { position, .. } => {
                 self.check_claim(site, hello, *position)?;
+                self.check_captured(site, hello, position.seq)?;
                 self.check_at(position.seq).map(Some)
             }
         }
@@ -191,6 +193,28 @@ impl Hub {
         }
         if claimed > end {
             return Err(Refusal::PastEnd { claimed, end });
+        }
+        Ok(())
+    }
+
+    /// What is acknowledged or published is durable in the copy before. One that has
+    /// less was put back from a backup: where its writes are captured, the log's entries
+    /// of its own would pass for contained, and new writes get numbers that the hub has.
+    /// One that captures nothing just applies again what it lost.
+    fn check_captured(&self, site: Option<SiteId>, hello: &Hello, at: Seq) -> Result<(), Refusal> {
+        let known = site.and_then(|site| self.sites.get(&site));
+        let (Some(known), Some(captured)) = (known, hello.captured) else {
+            return Ok(());
+        };
+        let (acked, published) = (known.at, known.source_durable);
+        let is_rewound = known.record.phase == Phase::Live && at < acked;
+        if is_rewound || captured < published {
+            return Err(Refusal::OlderCopy {
+                at,
+                acked,
+                captured,
+                published,
+            });
         }
         Ok(())
     }

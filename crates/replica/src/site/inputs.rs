@@ -86,6 +86,7 @@ impl Site {
     /// The copy's outbox holds changes up to this number.
     pub fn handle_captured(&mut self, now: Moment, last: u64) {
         self.outbox.captured(last);
+        self.note_captured();
         self.advance(now);
     }
 

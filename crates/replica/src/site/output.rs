@@ -69,6 +69,8 @@ pub struct Restored {
     pub is_differing: bool,
     /// Whether writes to it are captured: entries of its own are in it already.
     pub is_captured: bool,
+    /// The number of the last captured write that has one; 0 if none has.
+    pub captured: u64,
 }
 
 /// What a site wants done, or tells.

@@ -258,3 +258,43 @@ fn vitals_travel_with_heartbeats() {
     assert_eq!(vitals.apply, ApplyState::Retrying);
     assert_eq!(vitals.error.as_deref(), Some("database is locked"));
 }
+
+/// The story: a file was put back from a backup while the hub was away. Programs wrote to
+/// it, their writes got the numbers of those that the backup lacked, and it passed for
+/// whole.
+#[test]
+fn what_is_captured_counts_for_the_hub_once_it_has_agreed_to_what_was_before() {
+    let restored = Restored {
+        life: LifeId(2),
+        holding: holding(4),
+        is_captured: true,
+        captured: 5,
+        ..Restored::default()
+    };
+    let mut site = Site::new(NOW, SiteConfig::new(name("b")), restored, 1);
+    let said = |site: &mut Site| {
+        site.handle_connected(NOW);
+        let told = outputs(site);
+        let hello = told.into_iter().find_map(|one| match one {
+            SiteOutput::Send(ToHub::Hello(hello)) => Some(hello),
+            _ => None,
+        });
+        hello.expect("a hello").captured
+    };
+    site.handle_captured(NOW, 9);
+    assert_eq!(said(&mut site), Some(5));
+    site.handle_disconnected(NOW);
+    assert_eq!(said(&mut site), Some(5));
+    site.handle_message(NOW, ToSite::Welcome(welcome(Some(4), 4)));
+    site.handle_captured(NOW, 10);
+    site.handle_disconnected(NOW);
+    assert_eq!(said(&mut site), Some(10));
+    let refusal = Refusal::OlderCopy {
+        at: Seq(4),
+        acked: Seq(4),
+        captured: 10,
+        published: 11,
+    };
+    site.handle_message(NOW, ToSite::Refused(refusal));
+    assert!(site.view().is_barred);
+}

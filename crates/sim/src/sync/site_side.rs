@@ -81,6 +81,7 @@ impl World {
             parked: parked.map(|(seq, entry)| (*seq, touches(entry))).collect(),
             is_differing: false,
             is_captured,
+            captured: side.copy.captured,
         };
         side.copy.snapshots.clear();
         let seed = side.seed ^ side.start;

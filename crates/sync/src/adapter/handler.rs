@@ -165,6 +165,7 @@ impl Adapter for HandlerTarget {
             parked: parked.map(|(seq, _)| (seq, Touches::Anything)).collect(),
             is_differing: state.is_differing,
             is_captured: false,
+            captured: 0,
         };
         Ok(Opened {
             restored,

@@ -146,6 +146,7 @@ impl Adapter for MemoryDatabase {
             parked: parked.map(|(seq, one)| (*seq, touches(one))).collect(),
             is_differing: state.is_differing,
             is_captured: self.shared.is_captured,
+            captured: state.captured,
         };
         drop(state);
         let lane = || Lane(Arc::clone(&self.shared));

@@ -51,7 +51,7 @@ use waystation_replica::{Cursor, LifeId, SiteRestored};
 use self::apply::{SqliteApply, is_transient};
 use self::capture::SqliteCapture;
 use self::changes::Shape;
-use self::outbox::SchemaChange;
+use self::outbox::{Numbered, SchemaChange};
 use self::place::Place;
 use self::plans::Heads;
 use self::snapshot::SqliteSnapshot;
@@ -187,22 +187,29 @@ impl SqliteDatabase {
     }
 
     /// Gives all tables that are to be captured their triggers, and takes away
-    /// those that are left of another start.
+    /// those that are left of another start. The last captured write with a number.
     fn set_up_capture(
         &self,
         transaction: &Transaction<'_>,
         state: &State,
-    ) -> Result<(), AdapterError> {
+    ) -> Result<u64, AdapterError> {
         let was_captured = outbox::is_installed(transaction)?;
         match (self.is_captured, was_captured) {
             (true, true) => {
                 release::skipped(transaction, &self.skipped)?;
-                catalog::install(transaction, &self.skipped, SchemaChange::Capture)
+                catalog::install(transaction, &self.skipped, SchemaChange::Capture)?;
             }
-            (true, false) => catalog::install(transaction, &self.skipped, SchemaChange::Adopt),
-            (false, true) => release::all(transaction, state.returned),
-            (false, false) => Ok(()),
+            (true, false) => {
+                catalog::install(transaction, &self.skipped, SchemaChange::Adopt)?;
+                outbox::go_on_after(transaction, state.returned)?;
+            }
+            (false, true) => release::all(transaction, state.returned)?,
+            (false, false) => {}
         }
+        if !self.is_captured {
+            return Ok(0);
+        }
+        Ok(Numbered::load(transaction)?.number)
     }
 }
 
@@ -234,7 +241,7 @@ impl Adapter for SqliteDatabase {
             schema::check_keys(&transaction, &table)?;
             schema::check_writes(&transaction, &table)?;
         }
-        self.set_up_capture(&transaction, &state)?;
+        let captured = self.set_up_capture(&transaction, &state)?;
         self.uniques.refresh(&transaction)?;
         let parked = lists::parked(&transaction)?.into_iter();
         let touches = |(seq, payload): (Seq, Vec<u8>)| (seq, self.uniques.touches(&payload));
@@ -246,6 +253,7 @@ impl Adapter for SqliteDatabase {
             parked,
             is_differing: state.is_differing,
             is_captured: self.is_captured,
+            captured,
         };
         let capture = if self.is_captured {
             let skipped = self.skipped.clone();

@@ -58,6 +58,16 @@ pub(super) fn put_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
             out.push(12);
             put_u64(out, claimed.0);
         }
+        Refusal::OlderCopy {
+            at,
+            acked,
+            captured,
+            published,
+        } => {
+            put_two(out, 13, at.0, acked.0);
+            put_u64(out, *captured);
+            put_u64(out, *published);
+        }
         other => put_told(out, 11, &other.to_string()),
     }
 }
@@ -95,6 +105,12 @@ pub(super) fn take_refusal(reader: &mut Reader) -> Option<Refusal> {
         }),
         12 => Refusal::WasPastEnd {
             claimed: reader.seq()?,
+        },
+        13 => Refusal::OlderCopy {
+            at: reader.seq()?,
+            acked: reader.seq()?,
+            captured: reader.u64()?,
+            published: reader.u64()?,
         },
         _ => return None,
     })

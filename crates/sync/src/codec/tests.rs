@@ -89,6 +89,7 @@ fn from_site() -> Vec<FromSite> {
             holding,
             zone: "north".into(),
             has_rows: true,
+            captured: Some(3),
         })
     };
     let mut all: Vec<ToHub> = holdings().map(hello).into();
@@ -185,6 +186,12 @@ fn refusals() -> Vec<Refusal> {
         Refusal::SitesFull,
         Refusal::LogFailed,
         Refusal::WasPastEnd { claimed: Seq(4) },
+        Refusal::OlderCopy {
+            at: Seq(4),
+            acked: Seq(6),
+            captured: 2,
+            published: 3,
+        },
         Refusal::Violation(Violation::Told {
             text: "a gap".into(),
         }),
@@ -397,7 +404,7 @@ fn what_a_connection_begins_with_has_the_golden_bytes_of_its_version() {
     golden.extend([0; 15]);
     golden.extend([0, 5, 0, 0, 0]);
     golden.extend(b"north");
-    golden.push(1);
+    golden.extend([1, 1, 3, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(from_site()[0].encode(), golden);
     let heartbeat = FromSite::Core(ToHub::Heartbeat(vitals()));
     let mut golden = vec![4, 44, 1, 2, 12, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1, 1];

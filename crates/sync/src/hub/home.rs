@@ -114,6 +114,7 @@ mod tests {
             holding: Holding::Fresh,
             zone: "".into(),
             has_rows: true,
+            captured: None,
         });
         let mut body = vec![0];
         body.extend_from_slice(&FromSite::Core(hello).encode());

@@ -248,3 +248,38 @@ fn a_right_that_is_taken_away_on_its_way_is_never_told() {
     assert!(!told.iter().any(is_right), "{told:?}");
     assert!(changed(&told, 5) && changed(&told, 6));
 }
+
+/// The story: a copy whose file was put back from a backup was welcomed. Its own writes
+/// that came after the backup passed for contained, and its new ones for published.
+#[test]
+fn a_copy_that_captures_and_was_put_back_from_before_is_refused() {
+    let (mut test, _) = with_writer();
+    capture(&mut test, TOKEN, 1, 3);
+    test.hub.handle_report(NOW, conn(1), Report::Acked(Seq(3)));
+    let claim = |seq, captured| Hello {
+        captured,
+        ..hello("master", 1, holding(seq))
+    };
+    let mut answer = |seq, captured| test.arrive(2, &claim(seq, captured));
+    let older = |at, captured| Refusal::OlderCopy {
+        at: Seq(at),
+        acked: Seq(3),
+        captured,
+        published: 3,
+    };
+    assert_eq!(refused(&answer(1, Some(1))), &older(1, 1));
+    assert_eq!(refused(&answer(3, Some(2))), &older(3, 2));
+    // Numbers may be those of writes that were made after it was put back.
+    assert_eq!(refused(&answer(1, Some(4))), &older(1, 4));
+    let fresh = Hello {
+        captured: Some(0),
+        ..hello("master", 1, Holding::Fresh)
+    };
+    assert_eq!(refused(&test.arrive(3, &fresh)), &older(0, 0));
+    // What captures nothing applies again what it lost.
+    for (at, captured) in [(1, None), (3, Some(3)), (3, Some(9))] {
+        let answer = test.arrive(4, &claim(at, captured));
+        assert!(matches!(answer, HubOutput::Admit { .. }), "{answer:?}");
+        test.hub.handle_report(NOW, conn(4), Report::Acked(Seq(3)));
+    }
+}

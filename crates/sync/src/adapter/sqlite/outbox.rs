@@ -300,6 +300,15 @@ pub(super) fn clear(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     )
 }
 
+/// Numbers go on after `returned` at least: a file that was put back from a backup has
+/// applied writes that were captured there later, while it captured none.
+pub(super) fn go_on_after(transaction: &Transaction<'_>, returned: u64) -> rusqlite::Result<()> {
+    let sql = "UPDATE _waystation_captured SET number = max(number, ?1)";
+    let mut statement = transaction.prepare_cached(sql)?;
+    statement.execute([returned.cast_signed()])?;
+    Ok(())
+}
+
 /// Whether writes to this file were ever captured.
 pub(super) fn is_installed(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(schema::exists(connection, "_waystation_captured")?

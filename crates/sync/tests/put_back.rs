@@ -1,0 +1,116 @@
+//! A file that is put back from a backup while its hub goes on.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use common::{PATIENCE, Place, wait_until};
+use rusqlite::Connection;
+use waystation_replica::{Refusal, SiteConfig, SiteEvent, SiteName};
+use waystation_sync::adapter::SqliteDatabase;
+use waystation_sync::client::HubClient;
+use waystation_sync::hub::Operation;
+use waystation_sync::site::{SiteOptions, SiteServer};
+
+fn open(file: &Path) -> Connection {
+    let connection = Connection::open(file).unwrap();
+    connection.busy_timeout(PATIENCE).unwrap();
+    connection
+}
+
+fn start(place: &Place, name: &str, target: SqliteDatabase) -> SiteServer {
+    let core = SiteConfig::new(SiteName::new(name).unwrap());
+    let options = SiteOptions::new(place.address(), core);
+    SiteServer::start(options, Arc::new(target)).unwrap()
+}
+
+fn items(app: &Connection) -> Vec<String> {
+    let Ok(mut statement) = app.prepare("SELECT name FROM item ORDER BY id") else {
+        // The table is still to come.
+        return Vec::new();
+    };
+    let rows = statement.query_map([], |row| row.get(0)).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+fn insert(app: &Connection, name: &str) {
+    let sql = "INSERT INTO item (name) VALUES (?1)";
+    app.execute(sql, [name]).unwrap();
+}
+
+fn are_equal(client: &HubClient) -> bool {
+    client.verify(PATIENCE).is_ok_and(|proof| proof.is_equal)
+}
+
+fn grant(client: &HubClient) {
+    let site = "master".to_owned();
+    let _: serde_json::Value = client.operate(Operation::Grant { site }, PATIENCE).unwrap();
+}
+
+/// The story: the file of a writer was put back from a backup. The hub welcomed it: what
+/// it had published since counted as contained and was never applied, and what programs
+/// wrote from then on got numbers that the hub had, was erased, and reached nobody.
+#[test]
+fn a_file_that_was_put_back_is_refused_until_it_has_what_it_published() {
+    let place = Place::new();
+    let _hub = place.start();
+    let client = place.client();
+    let files = ["master", "room"].map(|name| place.folder.path().join(format!("{name}.db")));
+    let target = || SqliteDatabase::new(&files[0]).captured();
+    let [app, other] = files.each_ref().map(|file| open(file));
+    app.execute_batch("CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT)")
+        .unwrap();
+    let master = start(&place, "master", target());
+    let room = start(&place, "room", SqliteDatabase::new(&files[1]));
+    grant(&client);
+    insert(&app, "before");
+    wait_until("the copies are equal", || {
+        items(&other) == ["before"] && are_equal(&client)
+    });
+    wait_until("no captured write waits in the file", || {
+        let sql = "SELECT count(*) FROM _waystation_outbox \
+            WHERE seq > (SELECT erased FROM _waystation_captured)";
+        app.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap() == 0
+    });
+    master.stop();
+    let backup = place.folder.path().join("backup.db");
+    app.execute("VACUUM INTO ?1", [backup.to_str().unwrap()])
+        .unwrap();
+    let master = start(&place, "master", target());
+    insert(&app, "after 1");
+    insert(&app, "after 2");
+    wait_until("all of it is published and has come back", || {
+        items(&other).len() == 3 && are_equal(&client)
+    });
+    // The disk breaks, and somebody puts the backup back.
+    master.stop();
+    drop(app);
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(place.folder.path().join(format!("master.db{end}")));
+    }
+    std::fs::copy(&backup, &files[0]).unwrap();
+    let master = start(&place, "master", target());
+    wait_until("it is refused", || master.view().unwrap().is_barred);
+    let events = master.events().unwrap();
+    let is_named = |one: &SiteEvent| {
+        matches!(one, SiteEvent::Refused(Refusal::OlderCopy { at, acked, captured, published })
+            if at < acked && captured < published)
+    };
+    assert!(events.iter().any(is_named), "{events:?}");
+    master.stop();
+    // Started once without capture it applies what it lost, and goes on after it.
+    let master = start(&place, "master", SqliteDatabase::new(&files[0]));
+    wait_until("the copies are equal", || are_equal(&client));
+    let app = open(&files[0]);
+    assert_eq!(items(&app), ["before", "after 1", "after 2"]);
+    master.stop();
+    let _master = start(&place, "master", target());
+    insert(&app, "later");
+    wait_until("what is written from then on arrives", || {
+        items(&other).len() == 4 && are_equal(&client)
+    });
+    room.stop();
+}
