@@ -1,7 +1,7 @@
 //! Real processes of multi-site sync, killed with SIGKILL at random under load.
 //!
 //! A hub and four sites run as processes: the master, whose database a program
-//! writes to; a room that is the donor of every copy; a room that applies; and a
+//! writes to; a room that is, as the master is, a donor of copies; a room that applies; and a
 //! room that takes its copy anew again and again. At random moments one of them is
 //! killed and started again. Then `verify` and a checker of its own, which reads
 //! every table of every file in the order of its keys, must agree that all copies

@@ -139,6 +139,12 @@ impl Place {
 }
 
 impl Role {
+    /// Starts with another last argument from now on.
+    pub(crate) fn set_last_argument(&mut self, last: &str) {
+        self.arguments.pop();
+        self.arguments.push(last.to_owned());
+    }
+
     fn new(name: &'static str, arguments: &[&str]) -> Self {
         Self {
             name,

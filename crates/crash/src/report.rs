@@ -88,7 +88,7 @@ impl Report {
         format!(
             "# Sync under SIGKILL\n\n\
              `cargo xtask crash sync` wrote this file. A hub and four sites run as processes: the \
-             master, whose file a program writes to; `donor`, from which copies are taken; \
+             master, whose file a program writes to; `donor`, from which copies are taken, as they are from the master; \
              `applier`; and `joiner`, which takes its copy anew again and again. At random moments \
              one of them is killed with SIGKILL and started again, {} times. In the end `verify` \
              and a checker that reads every row of every table in the order of keys agree; so do \

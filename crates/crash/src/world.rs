@@ -202,6 +202,15 @@ impl<'o> World<'o> {
         let is_copying = self.joiner_phase().as_deref() == Some("restoring");
         self.roles[victim].kill();
         self.report.note_kill(self.roles[victim].name, is_copying);
+        if victim == JOINER {
+            // The master's file is written to while it is copied.
+            let donor = if self.rng.chance(0.5) {
+                "master"
+            } else {
+                "donor"
+            };
+            self.roles[JOINER].set_last_argument(donor);
+        }
         let rest = self.rng.below(150);
         pause(Duration::from_millis(rest));
         self.roles[victim].start(self.place)

@@ -61,6 +61,10 @@ pub const CURSOR_BYTES_MAX: usize = 16 << 10;
 /// Most parked entries of a site. One more stops the site instead.
 pub const PARKED_MAX: usize = 10_000;
 
+/// How often a donor that may write holds still again for one dump, since a write came
+/// in between all the same. Then its snapshot is taken as it is.
+pub const DUMP_HOLDS_MAX: u32 = 8;
+
 /// Longest text of an error that travels, in bytes. A longer one is cut.
 pub const ERROR_BYTES_MAX: usize = 512;
 

@@ -94,6 +94,14 @@ pub enum ToHub {
     },
     /// Lives, and says how it fares.
     Heartbeat(Vitals),
+    /// Ready for a snapshot of this name, as [`ToSite::PrepareSnapshot`] wants it.
+    SnapshotPrepared {
+        /// Which.
+        snapshot: SnapshotId,
+        /// Whether all that was written there is in the log, and nobody may write
+        /// until the snapshot is open. Then it must wait for what the log has.
+        is_held: bool,
+    },
     /// The snapshot asked for is open. The position is that of the copy's own
     /// transaction.
     SnapshotOpened {
@@ -216,6 +224,12 @@ pub enum ToSite {
         end: Seq,
         /// Whether all increments flow.
         is_live: bool,
+    },
+    /// As donor that may write: a snapshot is wanted soon. Keep others from writing for a
+    /// moment, until it is open, so that it contains nothing that the log has not.
+    PrepareSnapshot {
+        /// Its name.
+        snapshot: SnapshotId,
     },
     /// As donor: open a snapshot.
     OpenSnapshot {

@@ -43,8 +43,14 @@ enum Flow {
 /// A dump goes first, increments follow: when the hub wants a snapshot, nothing
 /// new is sent; what is in flight is waited for; then the site is asked, and its
 /// increments go on as soon as it has opened the snapshot, failed, or let the
-/// deadline pass.
+/// deadline pass. A site that may write is first asked to hold still, and gets what it
+/// wrote itself: a snapshot that contains nothing else than the log can be followed,
+/// and gone on with from another donor.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; any of them may hold with any other"
+)]
 pub struct Session {
     config: SessionConfig,
     epoch: Epoch,
@@ -61,6 +67,10 @@ pub struct Session {
     /// Read, and held back by a dump.
     held: Option<Arc<[Arc<Entry>]>>,
     dump: Dump,
+    /// Whether the site may write: then a dump lets it hold still first.
+    may_write: bool,
+    /// How often the site may be asked to hold still again for the present dump.
+    holds_left: u32,
     open: BTreeSet<SnapshotId>,
     /// As joiner: the snapshot that is the site's.
     join: Option<(SnapshotId, Position)>,
@@ -90,6 +100,8 @@ impl Session {
             is_read_void: false,
             held: None,
             dump: Dump::None,
+            may_write: welcome.token.is_some(),
+            holds_left: 0,
             open: BTreeSet::new(),
             join: None,
             silent_at: now + config.silence_max,
@@ -121,12 +133,15 @@ impl Session {
             ToHub::Hello(_) => return Err(Violation::OutOfTurn { message: "hello" }),
             ToHub::Ack { epoch, seq } => self.take_ack(epoch, seq)?,
             ToHub::Heartbeat(vitals) => self.report(Report::Alive(vitals)),
+            ToHub::SnapshotPrepared { snapshot, is_held } => {
+                self.take_prepared(now, snapshot, is_held);
+            }
             ToHub::SnapshotOpened {
                 snapshot,
                 position,
                 ahead,
                 size,
-            } => self.take_opened(snapshot, position, ahead, size),
+            } => self.take_opened(now, snapshot, position, ahead, size),
             ToHub::SnapshotFailed { snapshot, error } => self.take_failed(snapshot, error),
             ToHub::CatchUp { after } => self.take_catch_up(after)?,
             ToHub::Pull(pull) => self.take_pull(pull)?,
@@ -251,6 +266,9 @@ impl Session {
                     self.join = None;
                     self.stop_flow();
                 }
+                if let ToSite::Writer { token, .. } = &message {
+                    self.may_write = token.is_some();
+                }
                 self.send(message);
             }
             Notice::OpenSnapshot { snapshot, at_least } => {
@@ -370,7 +388,7 @@ impl Session {
 
     /// Whether a dump holds increments back.
     pub fn is_held(&self) -> bool {
-        !matches!(self.dump, Dump::None)
+        self.dump.limit().is_some()
     }
 
     /// Asks for what may be sent now, and for a dump whose time has come.

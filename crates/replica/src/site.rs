@@ -226,6 +226,7 @@ impl Site {
                 self.end = end;
                 self.check_flow(is_live, sent)?;
             }
+            ToSite::PrepareSnapshot { snapshot } => self.prepare_snapshot(snapshot),
             ToSite::OpenSnapshot { snapshot } => self.open_snapshot(snapshot),
             ToSite::Pull { joiner, pull } => self.donor.pull(now, joiner, pull),
             ToSite::CloseSnapshot { snapshot } => self.donor.close(now, snapshot),
@@ -249,6 +250,16 @@ impl Site {
             ToSite::PublishRefused { refusal } => self.outbox.refused(now, refusal),
         }
         Ok(())
+    }
+
+    /// Where nothing is captured, or may be published, there is nothing to wait for.
+    fn prepare_snapshot(&mut self, snapshot: SnapshotId) {
+        if self.is_captured && self.outbox.token().is_some() {
+            let prepare = SiteOutput::PrepareSnapshot { snapshot };
+            return self.outputs.push_back(prepare);
+        }
+        let is_held = false;
+        self.send(ToHub::SnapshotPrepared { snapshot, is_held });
     }
 
     /// A copy that lacks entries at its position is no donor.

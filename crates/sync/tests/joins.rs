@@ -4,12 +4,18 @@
 
 mod common;
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use common::{PATIENCE, Place, append, change, row, wait_for_row, wait_until};
-use waystation_replica::{Refusal, SiteEvent};
-use waystation_sync::adapter::{MemoryChange, MemoryDatabase};
+use rusqlite::Connection;
+use waystation_replica::{Refusal, SiteConfig, SiteEvent, SiteName};
+use waystation_sync::adapter::{MemoryChange, MemoryDatabase, SqliteDatabase};
 use waystation_sync::client::HubClient;
+use waystation_sync::hub::Operation;
 use waystation_sync::site::{SiteOptions, SiteServer};
 
 fn idle() -> u16 {
@@ -138,4 +144,104 @@ fn a_copy_that_takes_longer_than_the_log_keeps_entries_ends() {
         client.verify(PATIENCE).is_ok_and(|proof| proof.is_equal)
     });
     assert!(!was_evicted(&room));
+}
+
+fn file(place: &Place, name: &str) -> PathBuf {
+    place.folder.path().join(format!("{name}.db"))
+}
+
+fn open(file: &Path) -> Connection {
+    let connection = Connection::open(file).unwrap();
+    connection.busy_timeout(PATIENCE).unwrap();
+    connection
+}
+
+fn options(place: &Place, name: &str) -> SiteOptions {
+    let core = SiteConfig::new(SiteName::new(name).unwrap());
+    SiteOptions::new(place.address(), core)
+}
+
+/// Writes that a program may make for each chunk that comes.
+const WRITES_PER_CHUNK: u64 = 24;
+
+/// Changes rows one after another, as many as it may, until it may not any more.
+fn write_rows(file: &Path, budget: &AtomicU64) {
+    let app = open(file);
+    let sql = "UPDATE item SET note = ?1 WHERE id = ?2";
+    let (_never, pause) = channel::<()>();
+    let mut written = 0;
+    loop {
+        let most = budget.load(Ordering::Relaxed);
+        if most == u64::MAX {
+            return;
+        }
+        if written < most {
+            written += 1;
+            let note = format!("{written:01000}");
+            app.execute(
+                sql,
+                rusqlite::params![note, (written * 37 % 3000).cast_signed()],
+            )
+            .unwrap();
+        }
+        let _ = pause.recv_timeout(Duration::from_millis(1));
+    }
+}
+
+/// The story: a snapshot of a file that programs wrote to held writes that the log had not
+/// yet, at any moment. It could not be followed: a copy that took longer than the log keeps
+/// entries was evicted and began anew, for ever.
+#[test]
+fn a_copy_of_a_file_that_is_written_to_takes_longer_than_the_log_keeps_entries_and_ends() {
+    let mut place = Place::new();
+    place.options.hub.retain_bytes_max = 128 << 10;
+    place.options.hub.retain_age_min = Duration::ZERO;
+    let _hub = place.start();
+    let app = open(&file(&place, "master"));
+    app.execute_batch(
+        "CREATE TABLE item (id INTEGER PRIMARY KEY, note TEXT NOT NULL);
+         WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 2999)
+         INSERT INTO item SELECT i, hex(zeroblob(500)) FROM n",
+    )
+    .unwrap();
+    let mut master = options(&place, "master");
+    master.core.donor_bytes_per_second = Some(1 << 20);
+    let target = SqliteDatabase::new(&file(&place, "master")).captured();
+    let master = SiteServer::start(master, Arc::new(target)).unwrap();
+    let client = place.client();
+    wait_until("the master is live", || {
+        load_of(&client, "master").is_some()
+    });
+    let site = "master".to_owned();
+    let _: serde_json::Value = client.operate(Operation::Grant { site }, PATIENCE).unwrap();
+    wait_until("it may publish", || master.view().unwrap().token.is_some());
+    let mut room = options(&place, "room");
+    room.core.joiner.renew_after = Duration::from_millis(1);
+    let budget = AtomicU64::new(WRITES_PER_CHUNK);
+    std::thread::scope(|scope| {
+        scope.spawn(|| write_rows(&file(&place, "master"), &budget));
+        let target = SqliteDatabase::new(&file(&place, "room"));
+        let room = SiteServer::start(room, Arc::new(target)).unwrap();
+        let mut chunks = 0;
+        for _ in 0..PATIENCE.as_millis() / 10 {
+            let view = room.view().unwrap();
+            chunks = view.joined_chunks;
+            budget.store((chunks + 1) * WRITES_PER_CHUNK, Ordering::Relaxed);
+            if chunks > 0 && !view.is_joining {
+                break;
+            }
+            let (_never, pause) = channel::<()>();
+            let _ = pause.recv_timeout(Duration::from_millis(10));
+        }
+        budget.store(u64::MAX, Ordering::Relaxed);
+        assert!(
+            !room.view().unwrap().is_joining,
+            "{chunks} chunks, and no end"
+        );
+        assert!(chunks * WRITES_PER_CHUNK > 128, "more than the log keeps");
+        assert!(!was_evicted(&room));
+        wait_until("the copies are equal", || {
+            client.verify(PATIENCE).is_ok_and(|proof| proof.is_equal)
+        });
+    });
 }

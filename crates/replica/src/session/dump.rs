@@ -4,15 +4,22 @@ use std::sync::Arc;
 
 use waystation_base::{Moment, Seq};
 
-use super::{Report, Session};
+use super::{Flow, Report, Session};
 use crate::entry::SnapshotSize;
 use crate::ids::{Ahead, Position, SnapshotId};
+use crate::limits::DUMP_HOLDS_MAX;
 use crate::message::{ToSite, Violation};
 
 /// How far a dump is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dump {
     None,
+    /// The site may write, and was asked to hold still. Increments flow.
+    Preparing {
+        snapshot: SnapshotId,
+        at_least: Seq,
+        by: Moment,
+    },
     /// Waits for what is in flight, and for the site to be far enough.
     Draining {
         snapshot: SnapshotId,
@@ -30,14 +37,16 @@ impl Dump {
     pub(super) fn deadline(&self) -> Option<Moment> {
         match *self {
             Self::None => None,
-            Self::Draining { by, .. } | Self::Asked { by, .. } => Some(by),
+            Self::Preparing { by, .. } | Self::Draining { by, .. } | Self::Asked { by, .. } => {
+                Some(by)
+            }
         }
     }
 
     /// Up to where entries may be sent.
     pub(super) fn limit(&self) -> Option<Seq> {
         match *self {
-            Self::None => None,
+            Self::None | Self::Preparing { .. } => None,
             Self::Draining { at_least, .. } => Some(at_least),
             Self::Asked { .. } => Some(Seq(0)),
         }
@@ -51,7 +60,9 @@ impl Dump {
     fn snapshot(&self) -> Option<SnapshotId> {
         match *self {
             Self::None => None,
-            Self::Draining { snapshot, .. } | Self::Asked { snapshot, .. } => Some(snapshot),
+            Self::Preparing { snapshot, .. }
+            | Self::Draining { snapshot, .. }
+            | Self::Asked { snapshot, .. } => Some(snapshot),
         }
     }
 }
@@ -62,12 +73,52 @@ impl Session {
             let error = "another dump is under way".into();
             return self.report(Report::SnapshotFailed { snapshot, error });
         }
+        self.holds_left = DUMP_HOLDS_MAX;
+        self.prepare(now, snapshot, at_least);
+    }
+
+    fn prepare(&mut self, now: Moment, snapshot: SnapshotId, at_least: Seq) {
+        if self.may_write && self.flow == Flow::Live {
+            let by = now + self.config.prepare_max;
+            self.dump = Dump::Preparing {
+                snapshot,
+                at_least,
+                by,
+            };
+            return self.send(ToSite::PrepareSnapshot { snapshot });
+        }
+        self.drain(now, snapshot, at_least);
+    }
+
+    fn drain(&mut self, now: Moment, snapshot: SnapshotId, at_least: Seq) {
         let by = now + self.config.drain_max;
         self.dump = Dump::Draining {
             snapshot,
             at_least,
             by,
         };
+    }
+
+    /// The site holds still, or cannot. What it wrote is in the log by now, as far as it
+    /// is known here: it must have come back before the snapshot is opened.
+    pub(super) fn take_prepared(&mut self, now: Moment, snapshot: SnapshotId, is_held: bool) {
+        match self.dump {
+            Dump::Preparing {
+                snapshot: one,
+                at_least,
+                ..
+            } if one == snapshot => {
+                let at_least = if is_held {
+                    at_least.max(self.end)
+                } else {
+                    self.holds_left = 0;
+                    at_least
+                };
+                self.drain(now, snapshot, at_least);
+            }
+            // It came after the deadline.
+            _ => {}
+        }
     }
 
     /// Asks the site once nothing is in flight: the snapshot is then exactly where
@@ -89,6 +140,7 @@ impl Session {
 
     pub(super) fn take_opened(
         &mut self,
+        now: Moment,
         snapshot: SnapshotId,
         position: Position,
         ahead: Option<Ahead>,
@@ -97,6 +149,12 @@ impl Session {
         if self.dump.snapshot() != Some(snapshot) {
             // It came after the deadline.
             return self.send(ToSite::CloseSnapshot { snapshot });
+        }
+        if ahead.is_some() && self.may_write && self.holds_left > 0 {
+            // Somebody wrote in between.
+            self.holds_left -= 1;
+            self.send(ToSite::CloseSnapshot { snapshot });
+            return self.prepare(now, snapshot, self.acked);
         }
         self.dump = Dump::None;
         let expected = Position {
@@ -131,7 +189,12 @@ impl Session {
     }
 
     pub(super) fn close_snapshot(&mut self, snapshot: SnapshotId) {
-        let was_asked = matches!(self.dump, Dump::Asked { snapshot: one, .. } if one == snapshot);
+        let was_asked = match self.dump {
+            Dump::Preparing { snapshot: one, .. } | Dump::Asked { snapshot: one, .. } => {
+                one == snapshot
+            }
+            Dump::None | Dump::Draining { .. } => false,
+        };
         if self.dump.snapshot() == Some(snapshot) {
             self.dump = Dump::None;
         }
@@ -149,6 +212,12 @@ impl Session {
         }
         let error = match self.dump {
             Dump::None => return,
+            Dump::Preparing {
+                snapshot, at_least, ..
+            } => {
+                self.holds_left = 0;
+                return self.drain(now, snapshot, at_least);
+            }
             Dump::Draining { .. } => "the donor did not acknowledge in time",
             Dump::Asked { snapshot, .. } => {
                 self.send(ToSite::CloseSnapshot { snapshot });

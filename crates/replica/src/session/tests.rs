@@ -398,6 +398,88 @@ fn any_message() -> impl Strategy<Value = ToHub> {
     ]
 }
 
+/// A session of a site that may write, which was asked to hold still for a dump.
+fn preparing() -> Session {
+    let welcome = Welcome {
+        token: Some(waystation_base::FencingToken(1)),
+        ..welcome(Some(3), 3)
+    };
+    let mut session = Session::new(NOW, welcome, SessionConfig::default());
+    outputs(&mut session);
+    open(&mut session);
+    let prepare = SessionOutput::Send(ToSite::PrepareSnapshot { snapshot: SNAPSHOT });
+    assert_eq!(outputs(&mut session), [prepare]);
+    session
+}
+
+/// The story: the snapshot of a database that programs wrote to held writes that the log
+/// had not yet. No other donor could go on with it and nothing could follow it: a donor
+/// that died, or a log that kept less than a copy took, cost the whole copy.
+#[test]
+fn a_site_that_may_write_holds_still_and_gets_its_own_writes_before_its_dump() {
+    let mut session = preparing();
+    // Its last write.
+    session.handle_notice(NOW, Notice::End(Seq(4)));
+    assert!(!session.is_held());
+    let (snapshot, is_held) = (SNAPSHOT, true);
+    session.handle_message(NOW, ToHub::SnapshotPrepared { snapshot, is_held });
+    // What others write from here on waits for the snapshot.
+    session.handle_notice(NOW, Notice::End(Seq(6)));
+    assert_eq!(outputs(&mut session), [read(3, 4)]);
+    session.handle_read(NOW, entries(4..=4));
+    assert!(!outputs(&mut session).iter().any(asks));
+    ack(&mut session, 4);
+    assert!(outputs(&mut session).iter().any(asks));
+}
+
+/// A write that came between two transactions of the site that held still.
+#[test]
+fn a_site_that_was_written_to_all_the_same_holds_still_again() {
+    let mut session = preparing();
+    let (snapshot, is_held) = (SNAPSHOT, true);
+    let prepared = || ToHub::SnapshotPrepared { snapshot, is_held };
+    let opened = |source: Option<u64>| ToHub::SnapshotOpened {
+        snapshot,
+        position: at(3),
+        ahead: source.map(|source| crate::Ahead {
+            site: SiteId(1),
+            life: crate::LifeId(1),
+            source,
+        }),
+        size: SnapshotSize::default(),
+    };
+    session.handle_message(NOW, prepared());
+    assert!(outputs(&mut session).iter().any(asks));
+    session.handle_message(NOW, opened(Some(4)));
+    let again = [
+        SessionOutput::Send(ToSite::CloseSnapshot { snapshot }),
+        SessionOutput::Send(ToSite::PrepareSnapshot { snapshot }),
+    ];
+    assert_eq!(outputs(&mut session), again);
+    session.handle_message(NOW, prepared());
+    assert!(outputs(&mut session).iter().any(asks));
+    session.handle_message(NOW, opened(None));
+    let told = outputs(&mut session);
+    let is_told = |one: &SessionOutput| {
+        matches!(one, SessionOutput::Report(Report::SnapshotOpened { ahead: None, .. }))
+    };
+    assert!(told.iter().any(is_told), "{told:?}");
+}
+
+#[test]
+fn a_site_that_cannot_hold_still_opens_its_snapshot_all_the_same() {
+    let (snapshot, is_held) = (SNAPSHOT, false);
+    let mut session = preparing();
+    session.handle_message(NOW, ToHub::SnapshotPrepared { snapshot, is_held });
+    assert!(outputs(&mut session).iter().any(asks));
+    let mut session = preparing();
+    let late = NOW + Duration::from_secs(4);
+    session.handle_message(late, ToHub::Heartbeat(Vitals::default()));
+    assert!(!outputs(&mut session).iter().any(asks));
+    session.handle_timeout(NOW + SessionConfig::default().prepare_max);
+    assert!(outputs(&mut session).iter().any(asks));
+}
+
 proptest! {
     /// Whatever a site says, what is sent is never past the durable end, never
     /// more than the window ahead, and has no gap.

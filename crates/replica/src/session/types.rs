@@ -24,6 +24,10 @@ pub struct SessionConfig {
     /// For how long a dump waits for what is in flight to the donor, and for the
     /// donor to be as far as the joiner. Default 30 s.
     pub drain_max: Duration,
+    /// For how long a dump waits for a donor that may write to have all that it wrote in
+    /// the log, and to keep others from writing; its increments flow meanwhile. After
+    /// that it goes on without. Default 5 s.
+    pub prepare_max: Duration,
     /// For how long a dump waits for the donor to open a snapshot; its increments
     /// are held meanwhile. Default 10 s.
     pub open_max: Duration,
@@ -37,6 +41,7 @@ impl Default for SessionConfig {
             heartbeat_every: Duration::from_millis(500),
             silence_max: Duration::from_secs(5),
             drain_max: Duration::from_secs(30),
+            prepare_max: Duration::from_secs(5),
             open_max: Duration::from_secs(10),
         }
     }

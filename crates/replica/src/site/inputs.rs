@@ -7,7 +7,7 @@ use super::trouble::Task;
 use super::{ReplayRefusal, Site, SiteOutput, Verdict};
 use crate::entry::{Chunk, SnapshotSize};
 use crate::ids::{Ahead, Position, SnapshotId};
-use crate::message::Holding;
+use crate::message::{Holding, ToHub};
 
 impl Site {
     /// The transaction of [`SiteOutput::Store`] is committed.
@@ -28,6 +28,12 @@ impl Site {
     pub fn handle_store_failed(&mut self, now: Moment, error: &str) {
         self.trouble.note(Task::Store, error);
         self.joiner.not_stored(now);
+        self.advance(now);
+    }
+
+    /// What [`SiteOutput::PrepareSnapshot`] wanted is so, or cannot be.
+    pub fn handle_snapshot_prepared(&mut self, now: Moment, snapshot: SnapshotId, is_held: bool) {
+        self.send(ToHub::SnapshotPrepared { snapshot, is_held });
         self.advance(now);
     }
 

@@ -89,6 +89,13 @@ pub enum SiteOutput {
     /// Restore this in one transaction with what the copy then holds; answer with
     /// `handle_stored` or `handle_store_failed`.
     Store(StoreChunk),
+    /// Keep others from writing until all that they wrote is published, and on until
+    /// this snapshot is opened, closed, or not wanted in time; answer with
+    /// `handle_snapshot_prepared`, once it is so or cannot be.
+    PrepareSnapshot {
+        /// Its name.
+        snapshot: SnapshotId,
+    },
     /// Open a snapshot; answer with `handle_snapshot_opened` or
     /// `handle_snapshot_failed`.
     OpenSnapshot {

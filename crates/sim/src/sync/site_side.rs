@@ -30,6 +30,8 @@ pub(super) struct SiteSide {
     pub(super) start: u64,
     pub(super) conn: Option<ConnName>,
     pub(super) transactions: Vec<Transaction>,
+    /// Its application does not write before, since a snapshot is wanted.
+    held_until: Moment,
     /// How often an entry fails here, by the entry's number.
     pub(super) poison: std::collections::BTreeMap<u64, u32>,
     pub(super) id: Option<SiteId>,
@@ -52,6 +54,7 @@ impl SiteSide {
             start: 0,
             conn: None,
             transactions: Vec::new(),
+            held_until: Moment::ZERO,
             poison: std::collections::BTreeMap::new(),
             id: None,
             rejoins: 0,
@@ -225,6 +228,9 @@ impl World {
             }
             Event::Connected(n, start) => self.connected(n, start),
             Event::Committed(n, start) if start == self.sites[n].start => self.committed(n),
+            Event::SnapshotPrepared(n, start, snapshot, tries) if start == self.sites[n].start => {
+                self.prepare_snapshot(n, snapshot, tries);
+            }
             Event::SnapshotOpened(n, start, snapshot) if start == self.sites[n].start => {
                 self.snapshot_opened(n, snapshot);
             }
@@ -287,10 +293,28 @@ impl World {
         }
     }
 
+    /// The application waits until all that it wrote is published, some of the time.
+    fn prepare_snapshot(&mut self, n: usize, snapshot: SnapshotId, tries: u32) {
+        let now = self.now;
+        let is_given_up = tries > 20 || self.rng.chance(0.05);
+        let start = self.sites[n].start;
+        let side = &mut self.sites[n];
+        let Some(site) = &mut side.site else { return };
+        let is_held = site.published() >= side.copy.captured;
+        if is_held && !is_given_up {
+            side.held_until = now + Duration::from_secs(2);
+        } else if !is_given_up {
+            let again = Event::SnapshotPrepared(n, start, snapshot, tries + 1);
+            return self.after(Duration::from_millis(50), again);
+        }
+        site.handle_snapshot_prepared(now, snapshot, is_held && !is_given_up);
+    }
+
     fn snapshot_opened(&mut self, n: usize, snapshot: SnapshotId) {
         let is_refused = !self.is_healed && self.rng.chance(0.1);
         let now = self.now;
         let side = &mut self.sites[n];
+        side.held_until = now;
         let Some(site) = &mut side.site else { return };
         let Holding::At { position, .. } = side.copy.holding else {
             return site.handle_snapshot_failed(now, snapshot, "no copy");
@@ -355,7 +379,8 @@ impl World {
             nonce: self.rng.next_u64(),
         };
         let side = &mut self.sites[n];
-        if !matches!(side.copy.holding, Holding::At { .. }) {
+        let is_held = self.now < side.held_until;
+        if is_held || !matches!(side.copy.holding, Holding::At { .. }) {
             return;
         }
         side.copy.capture(&write);
@@ -398,6 +423,10 @@ impl World {
             SiteOutput::Apply(batch) => self.begin(n, Transaction::Apply(batch)),
             SiteOutput::Store(store) => self.begin(n, Transaction::Store(store)),
             SiteOutput::Replay { seq } => self.begin(n, Transaction::Replay(seq)),
+            SiteOutput::PrepareSnapshot { snapshot } => {
+                let delay = self.delay(100);
+                self.after(delay, Event::SnapshotPrepared(n, start, snapshot, 0));
+            }
             SiteOutput::OpenSnapshot { snapshot } => {
                 let delay = self.delay(1000);
                 self.after(delay, Event::SnapshotOpened(n, start, snapshot));

@@ -85,6 +85,8 @@ pub(super) enum Event {
         bytes_max: u64,
     },
     Committed(usize, u64),
+    /// Looks whether a site holds still for a snapshot; how often it did so already.
+    SnapshotPrepared(usize, u64, SnapshotId, u32),
     SnapshotOpened(usize, u64, SnapshotId),
     ChunkRead {
         site: usize,

@@ -110,6 +110,10 @@ fn from_site() -> Vec<FromSite> {
         },
         ToHub::Heartbeat(vitals()),
         ToHub::Heartbeat(Vitals::default()),
+        ToHub::SnapshotPrepared {
+            snapshot: SnapshotId(1),
+            is_held: true,
+        },
         ToHub::SnapshotOpened {
             snapshot: SnapshotId(1),
             position: Position::new(1, 1),
@@ -288,6 +292,7 @@ fn from_hub() -> Vec<FromHub> {
             end: Seq(2),
             is_live: true,
         },
+        ToSite::PrepareSnapshot { snapshot },
         ToSite::OpenSnapshot { snapshot },
         ToSite::Pull {
             joiner: SiteId(4),

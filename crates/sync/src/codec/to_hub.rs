@@ -43,6 +43,11 @@ pub(super) fn put(out: &mut Vec<u8>, message: &ToHub) {
             put_ahead(out, *ahead);
             put_size(out, *size);
         }
+        ToHub::SnapshotPrepared { snapshot, is_held } => {
+            out.push(12);
+            put_u64(out, snapshot.0);
+            out.push(u8::from(*is_held));
+        }
         ToHub::SnapshotFailed { snapshot, error } => {
             out.push(6);
             put_u64(out, snapshot.0);
@@ -209,6 +214,10 @@ fn take_other(reader: &mut Reader, kind: u8) -> Option<ToHub> {
             token: reader.token()?,
             first: reader.u64()?,
             payloads: take_payloads(reader)?,
+        },
+        12 => ToHub::SnapshotPrepared {
+            snapshot: SnapshotId(reader.u64()?),
+            is_held: reader.flag()?,
         },
         _ => return None,
     })

@@ -30,6 +30,7 @@ pub(super) fn put(out: &mut Vec<u8>, message: &ToSite) {
             put_u64(out, end.0);
             out.push(u8::from(*is_live));
         }
+        ToSite::PrepareSnapshot { snapshot } => put_named(out, 15, *snapshot),
         ToSite::OpenSnapshot { snapshot } => put_named(out, 5, *snapshot),
         ToSite::Pull { joiner, pull } => {
             out.push(6);
@@ -122,6 +123,9 @@ pub(super) fn take(reader: &mut Reader, kind: u8) -> Option<ToSite> {
         6 => ToSite::Pull {
             joiner: reader.site()?,
             pull: take_pull(reader)?,
+        },
+        15 => ToSite::PrepareSnapshot {
+            snapshot: SnapshotId(reader.u64()?),
         },
         7 => ToSite::CloseSnapshot {
             snapshot: take_snapshot(reader)?,

@@ -11,6 +11,7 @@ use waystation_replica::{
 use super::events::{Event, Ran};
 use super::lane::Lane;
 use super::link::Link;
+use super::still::For;
 use super::task::{SiteTask, lane_ended};
 use crate::adapter::{AdapterError, Apply, ApplyError, Snapshot};
 use crate::codec::FromSite;
@@ -39,6 +40,7 @@ impl SiteTask {
             SiteOutput::Replay { seq } => {
                 self.transact(move |apply| apply.replay(seq), Ran::Replay);
             }
+            SiteOutput::PrepareSnapshot { snapshot } => self.want_still(For::Dump(snapshot)),
             SiteOutput::OpenSnapshot { snapshot } => self.open_snapshot(snapshot),
             SiteOutput::ReadChunk {
                 snapshot,
@@ -59,6 +61,7 @@ impl SiteTask {
                 });
             }
             SiteOutput::CloseSnapshot { snapshot } => {
+                self.note_begun(For::Dump(snapshot));
                 self.snapshots.remove(&snapshot);
             }
             SiteOutput::ReadOutbox { after, changes_max } => self.read_outbox(after, changes_max),
@@ -152,7 +155,7 @@ impl SiteTask {
     }
 
     fn open_snapshot(&mut self, snapshot: SnapshotId) {
-        self.open(move |opened| Event::SnapshotOpened(snapshot, opened));
+        self.open_still(move |opened| Event::SnapshotOpened(snapshot, opened));
     }
 
     pub(super) fn snapshot_opened(
@@ -160,6 +163,7 @@ impl SiteTask {
         snapshot: SnapshotId,
         opened: Result<Box<dyn Snapshot>, AdapterError>,
     ) {
+        self.note_begun(For::Dump(snapshot));
         let now = self.shard.now();
         let started = opened.and_then(|opened| {
             let (position, captured) = (opened.position(), opened.captured());

@@ -16,7 +16,7 @@ use waystation_replica::{ApplyBatch, Cursor, Holding, Position};
 use super::events::{Event, Ran};
 use super::lane::Lane;
 use super::perform::gone;
-use super::still::Still;
+use super::still::{For, Still};
 use super::task::SiteTask;
 use crate::adapter::{AdapterError, Apply, RangeHash, Snapshot};
 use crate::codec::{FromSite, Proof, ProofAnswer, ProofSaid};
@@ -78,7 +78,7 @@ impl SiteTask {
             return self.say(proof, ProofSaid::NoRows);
         }
         let Some(at) = at else {
-            return self.want_still(proof);
+            return self.want_still(For::Proof(proof));
         };
         let refusal = if !matches!(self.site.holding(), Holding::At { .. }) {
             Some("the copy is not complete")
@@ -91,7 +91,7 @@ impl SiteTask {
         };
         match refusal {
             Some(error) => {
-                self.note_proof_begun(proof);
+                self.note_begun(For::Proof(proof));
                 self.say(proof, ProofSaid::Failed(error.into()));
             }
             None => self.proofs.wanted.push(Wanted { proof, at }),
@@ -158,6 +158,14 @@ impl SiteTask {
         let then = move |opened: Result<Box<dyn Snapshot>, AdapterError>| {
             Event::ProofOpened(opened.map(|snapshot| ProofSnapshot { at, snapshot }))
         };
+        self.open_still(then);
+    }
+
+    /// Opens a snapshot, of what others may not write to meanwhile if that is so.
+    pub(super) fn open_still(
+        &self,
+        then: impl FnOnce(Result<Box<dyn Snapshot>, AdapterError>) -> Event + 'static,
+    ) {
         if !self.proofs.still.is_held() {
             return self.open(then);
         }
@@ -200,7 +208,7 @@ impl SiteTask {
         self.proofs.wanted = rest;
         let due: Vec<Wanted> = due;
         for proof in &due {
-            self.note_proof_begun(proof.proof);
+            self.note_begun(For::Proof(proof.proof));
         }
         if due.is_empty() {
             // The connection that wanted them is gone.

@@ -1,4 +1,4 @@
-//! A site holds still for a proof of equality: it keeps others from writing to its
+//! A site holds still for a proof of equality, or for the snapshot of a joiner: it keeps others from writing to its
 //! database until the log has all that they wrote, so that there is a sequence at
 //! which the copy is what the log says and nothing more.
 //!
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use waystation_base::Moment;
 use waystation_net::Label;
-use waystation_replica::Holding;
+use waystation_replica::{Holding, SnapshotId};
 
 use super::events::Event;
 use super::task::SiteTask;
@@ -35,13 +35,23 @@ enum Hold {
     Held { number: u64, until: Moment },
 }
 
-/// Proofs for which the site holds still.
+/// What a site holds still for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum For {
+    /// A proof of equality.
+    Proof(u64),
+    /// A snapshot for a joiner: one that contains nothing that the log has not can be
+    /// gone on with from another donor, and be followed.
+    Dump(SnapshotId),
+}
+
+/// What the site holds still for.
 #[derive(Debug, Default)]
 pub(super) struct Still {
     /// The hub waits to hear of these.
-    asked: Vec<u64>,
+    asked: Vec<For>,
     /// It has heard, and has not had its snapshot.
-    told: Vec<u64>,
+    told: Vec<For>,
     hold: Hold,
 }
 
@@ -60,19 +70,30 @@ impl Still {
 }
 
 impl SiteTask {
-    pub(super) fn want_still(&mut self, proof: u64) {
+    pub(super) fn want_still(&mut self, what: For) {
         let may_publish = self.site.view().token.is_some();
         let is_whole = matches!(self.site.holding(), Holding::At { .. });
         if self.capture.is_none() || !may_publish || !is_whole {
-            let is_held = false;
-            return self.say(proof, ProofSaid::Still { is_held });
+            return self.tell_still(what, false);
         }
         let still = &mut self.proofs.still;
-        if still.asked.len() + still.told.len() >= PROOFS_MAX {
+        if let For::Proof(proof) = what
+            && still.asked.len() + still.told.len() >= PROOFS_MAX
+        {
             let error = "too many proofs are under way".into();
             return self.say(proof, ProofSaid::Failed(error));
         }
-        still.asked.push(proof);
+        still.asked.push(what);
+    }
+
+    fn tell_still(&mut self, what: For, is_held: bool) {
+        match what {
+            For::Proof(proof) => self.say(proof, ProofSaid::Still { is_held }),
+            For::Dump(snapshot) => {
+                let now = self.shard.now();
+                self.site.handle_snapshot_prepared(now, snapshot, is_held);
+            }
+        }
     }
 
     /// Goes on with what the hub wants, on every turn.
@@ -98,10 +119,10 @@ impl SiteTask {
     }
 
     fn say_still(&mut self, is_held: bool) {
-        for proof in std::mem::take(&mut self.proofs.still.asked) {
-            self.say(proof, ProofSaid::Still { is_held });
+        for what in std::mem::take(&mut self.proofs.still.asked) {
+            self.tell_still(what, is_held);
             if is_held {
-                self.proofs.still.told.push(proof);
+                self.proofs.still.told.push(what);
             }
         }
         self.end_hold();
@@ -142,9 +163,11 @@ impl SiteTask {
         }
     }
 
-    /// A proof has its snapshot, or will have none.
-    pub(super) fn note_proof_begun(&mut self, proof: u64) {
-        self.proofs.still.told.retain(|one| *one != proof);
+    /// A proof or a joiner has its snapshot, or will have none.
+    pub(super) fn note_begun(&mut self, what: For) {
+        let still = &mut self.proofs.still;
+        still.told.retain(|one| *one != what);
+        still.asked.retain(|one| *one != what);
     }
 
     /// The connection is gone, and with it what the hub wanted.

@@ -170,12 +170,17 @@ impl SiteTask {
 
     /// Performs what the core wants done.
     fn pump(&mut self) {
-        while let Some(output) = self.site.poll_output() {
-            self.perform(output);
-        }
+        self.perform_all();
         self.begin_apply();
         self.place();
         self.look_still();
+        self.perform_all();
+    }
+
+    fn perform_all(&mut self) {
+        while let Some(output) = self.site.poll_output() {
+            self.perform(output);
+        }
     }
 
     /// Stores the position of a copy of the base data, whether anything is to be
