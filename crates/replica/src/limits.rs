@@ -65,6 +65,10 @@ pub const PARKED_MAX: usize = 10_000;
 /// in between all the same. Then its snapshot is taken as it is.
 pub const DUMP_HOLDS_MAX: u32 = 8;
 
+/// Captured changes that the log has not yet, from which on operators are told: they
+/// stay in the copy's own database until the site may publish and the hub is there.
+pub const UNPUBLISHED_TOLD: u64 = 10_000;
+
 /// Longest text of an error that travels, in bytes. A longer one is cut.
 pub const ERROR_BYTES_MAX: usize = 512;
 

@@ -169,6 +169,8 @@ pub struct Vitals {
     pub is_differing: bool,
     /// Whether writes that are made there are not captured, or not read, for now.
     pub is_capture_stopped: bool,
+    /// Captured changes that the log has not yet.
+    pub unpublished: u64,
     /// Why it does not go on: the last error of the applier, of the capture of writes,
     /// or of the copy that is taken, as long as it lasts.
     pub error: Option<Arc<str>>,

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use waystation_base::{Backoff, FencingToken, Moment, Seq, SiteId, hash64};
 
 use crate::ids::{Ahead, LifeId, Position, SnapshotId};
+use crate::limits::UNPUBLISHED_TOLD;
 use crate::message::{
     ApplyState, Hello, Holding, JoinError, Refusal, ToHub, ToSite, Violation, Vitals, Welcome,
 };
@@ -503,6 +504,7 @@ impl Site {
             applied_per_second: u64::try_from(applied).unwrap_or(u64::MAX),
             parked: u32::try_from(self.applier.parked_count()).unwrap_or(u32::MAX),
             is_differing: self.applier.is_differing(),
+            unpublished: self.unpublished(),
             is_capture_stopped: self.trouble.is_capture_stopped(),
             error: self.trouble.text(self.applier.error()),
         }
@@ -557,12 +559,36 @@ impl Site {
             joined_bytes: bytes,
             joining_size: self.joiner.size(),
             token: self.outbox.token(),
+            unpublished: self.unpublished(),
         }
     }
 
     /// Captured writes up to this number are durable in the log, as the hub said.
     pub fn published(&self) -> u64 {
         self.outbox.published_through()
+    }
+
+    /// Captured writes that the log has not yet; 0 until the hub has said what it has.
+    fn unpublished(&self) -> u64 {
+        match self.id {
+            Some(_) if self.is_captured => self.captured().saturating_sub(self.published()),
+            _ => 0,
+        }
+    }
+
+    /// What waits stays in the database of whoever writes, and nothing bounds it.
+    fn note_unpublished(&mut self) {
+        let count = self.unpublished();
+        if count < UNPUBLISHED_TOLD {
+            return self.trouble.end(Task::Drain);
+        }
+        if !self.trouble.is_noted(Task::Drain) {
+            let event = SiteEvent::Unpublished { count };
+            self.outputs.push_back(SiteOutput::Event(event));
+        }
+        let error =
+            format!("{count} of them wait: grant the right to publish, or have the site join anew");
+        self.trouble.note(Task::Drain, &error);
     }
 
     /// The number of the last captured write that was heard of.
@@ -578,6 +604,7 @@ impl Site {
 
     /// What follows from any input.
     fn advance(&mut self, now: Moment) {
+        self.note_unpublished();
         self.advance_joiner();
         self.advance_acks();
         while let Some(wish) = self.donor.poll_wish() {

@@ -214,6 +214,7 @@ mod tests {
                 rows: 200,
             }),
             token: None,
+            unpublished: 0,
         }
     }
 

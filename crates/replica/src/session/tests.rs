@@ -461,7 +461,10 @@ fn a_site_that_was_written_to_all_the_same_holds_still_again() {
     session.handle_message(NOW, opened(None));
     let told = outputs(&mut session);
     let is_told = |one: &SessionOutput| {
-        matches!(one, SessionOutput::Report(Report::SnapshotOpened { ahead: None, .. }))
+        matches!(
+            one,
+            SessionOutput::Report(Report::SnapshotOpened { ahead: None, .. })
+        )
     };
     assert!(told.iter().any(is_told), "{told:?}");
 }

@@ -165,6 +165,12 @@ pub enum SiteEvent {
     },
     /// Captured changes are refused; they wait.
     PublishRefused(PublishRefusal),
+    /// So many captured changes wait in the copy's database that it fills: told once
+    /// until they are fewer.
+    Unpublished {
+        /// How many.
+        count: u64,
+    },
 }
 
 /// How a site fares.
@@ -209,4 +215,6 @@ pub struct SiteView {
     pub joining_size: Option<SnapshotSize>,
     /// The right to write.
     pub token: Option<FencingToken>,
+    /// Captured changes that the log has not yet, once the hub has said what it has.
+    pub unpublished: u64,
 }

@@ -298,3 +298,40 @@ fn what_is_captured_counts_for_the_hub_once_it_has_agreed_to_what_was_before() {
     site.handle_message(NOW, ToSite::Refused(refusal));
     assert!(site.view().is_barred);
 }
+
+/// The story: a site that was never granted, or whose hub was away, filled the database of
+/// whoever wrote with captured writes, and nothing showed it: it lagged by nothing.
+#[test]
+fn captured_writes_that_wait_are_counted_and_told_from_a_bound_on() {
+    let restored = Restored {
+        life: LifeId(2),
+        holding: holding(4),
+        is_captured: true,
+        ..Restored::default()
+    };
+    let mut site = Site::new(NOW, SiteConfig::new(name("b")), restored, 1);
+    site.handle_captured(NOW, 70_000);
+    assert_eq!(site.view().unpublished, 0, "the hub may have them");
+    site.handle_connected(NOW);
+    let welcome = Welcome {
+        source: 69_000,
+        ..welcome(Some(4), 4)
+    };
+    site.handle_message(NOW, ToSite::Welcome(welcome));
+    assert_eq!(site.view().unpublished, 1_000);
+    assert_eq!(site.view().error, None);
+    outputs(&mut site);
+    let told = |site: &mut Site, last| {
+        site.handle_captured(NOW, last);
+        let told = outputs(site).into_iter();
+        let told = told.filter(|one| matches!(one, SiteOutput::Event(_)));
+        told.collect::<Vec<_>>()
+    };
+    let count = UNPUBLISHED_TOLD;
+    let event = SiteOutput::Event(SiteEvent::Unpublished { count });
+    assert_eq!(told(&mut site, 69_000 + count), [event]);
+    assert_eq!(told(&mut site, 69_001 + count), []);
+    assert!(site.view().error.unwrap().contains("10001 of them wait"));
+    site.handle_message(NOW, ToSite::Published { through: 69_500 });
+    assert_eq!(site.view().error, None);
+}

@@ -14,6 +14,8 @@ pub(super) enum Task {
     Read,
     /// They are published.
     Publish,
+    /// They go out as fast as they come.
+    Drain,
     /// A chunk of a copy is stored.
     Store,
     /// A copy is found.
@@ -22,10 +24,11 @@ pub(super) enum Task {
     Donate,
 }
 
-const TASKS: [(Task, &str); 6] = [
+const TASKS: [(Task, &str); 7] = [
     (Task::Capture, "the capture of writes stands"),
     (Task::Read, "captured writes cannot be read"),
     (Task::Publish, "captured writes are refused"),
+    (Task::Drain, "captured writes fill the database"),
     (Task::Store, "a chunk of the copy cannot be stored"),
     (Task::Join, "there is no copy yet"),
     (Task::Donate, "no copy can be read for another site"),
@@ -42,6 +45,10 @@ impl Trouble {
 
     pub(super) fn end(&mut self, task: Task) {
         self.0[task as usize] = None;
+    }
+
+    pub(super) fn is_noted(&self, task: Task) -> bool {
+        self.0[task as usize].is_some()
     }
 
     /// Whether captured writes are not found, or cannot be read.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use waystation_base::{Seq, SiteId};
-use waystation_replica::{Ahead, Entry, Holding, Position};
+use waystation_replica::{Ahead, Entry, Holding, Phase, Position};
 
 use super::database::{KEYS, Rows, WRITERS, Write, own_keys};
 use super::world::{EPOCH, World};
@@ -197,6 +197,17 @@ impl World {
             "seed {}: trimmed through {through}, and no copy is past {furthest}",
             self.seed
         );
+        // A site that keeps its place in the log can go on from there.
+        let known = self.hub.iter().flat_map(|hub| hub.status(self.now));
+        for site in known.filter(|site| site.phase == Phase::Live) {
+            assert!(
+                through <= site.at,
+                "seed {}: trimmed through {through}, and {} goes on from {}",
+                self.seed,
+                site.name,
+                site.at
+            );
+        }
     }
 
     fn is_site_at_rest(&self, n: usize) -> bool {

@@ -70,6 +70,7 @@ fn vitals() -> Vitals {
         parked: 2,
         is_differing: true,
         is_capture_stopped: true,
+        unpublished: 7,
         error: Some("no such table".into()),
     }
 }
@@ -413,7 +414,7 @@ fn what_a_connection_begins_with_has_the_golden_bytes_of_its_version() {
     assert_eq!(from_site()[0].encode(), golden);
     let heartbeat = FromSite::Core(ToHub::Heartbeat(vitals()));
     let mut golden = vec![4, 44, 1, 2, 12, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1, 1];
-    golden.extend([1, 13, 0, 0, 0]);
+    golden.extend([7, 0, 0, 0, 0, 0, 0, 0, 1, 13, 0, 0, 0]);
     golden.extend(b"no such table");
     assert_eq!(heartbeat.encode(), golden);
     let mut golden = vec![1, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0];

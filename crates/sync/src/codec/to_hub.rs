@@ -6,7 +6,7 @@ use bytes::Bytes;
 use waystation_base::{Epoch, SiteId};
 use waystation_replica::limits::SITE_NAME_BYTES_MAX;
 use waystation_replica::{
-    ApplyState, Chunk, Donor, Hello, Holding, Restoring, SnapshotId, ToHub, Vitals,
+    ApplyState, Chunk, Donor, Hello, Holding, Position, Restoring, SnapshotId, ToHub, Vitals,
 };
 
 use super::refusals::{put_text, take_text};
@@ -38,8 +38,7 @@ pub(super) fn put(out: &mut Vec<u8>, message: &ToHub) {
         } => {
             out.push(5);
             put_u64(out, snapshot.0);
-            put_u64(out, position.epoch.0);
-            put_u64(out, position.seq.0);
+            put_position(out, *position);
             put_ahead(out, *ahead);
             put_size(out, *size);
         }
@@ -73,8 +72,7 @@ pub(super) fn put(out: &mut Vec<u8>, message: &ToHub) {
         }
         ToHub::Joined { position } => {
             out.push(10);
-            put_u64(out, position.epoch.0);
-            put_u64(out, position.seq.0);
+            put_position(out, *position);
         }
         ToHub::Publish {
             token,
@@ -89,6 +87,11 @@ pub(super) fn put(out: &mut Vec<u8>, message: &ToHub) {
             }
         }
     }
+}
+
+fn put_position(out: &mut Vec<u8>, position: Position) {
+    put_u64(out, position.epoch.0);
+    put_u64(out, position.seq.0);
 }
 
 fn put_join(out: &mut Vec<u8>, donor: &Donor, except: Option<SiteId>, have: Option<&Restoring>) {
@@ -120,8 +123,7 @@ fn put_hello(out: &mut Vec<u8>, hello: &Hello) {
         }
         Holding::At { position, ahead } => {
             out.push(2);
-            put_u64(out, position.epoch.0);
-            put_u64(out, position.seq.0);
+            put_position(out, *position);
             put_ahead(out, *ahead);
         }
     }
@@ -131,8 +133,7 @@ fn put_hello(out: &mut Vec<u8>, hello: &Hello) {
 }
 
 fn put_restoring(out: &mut Vec<u8>, part: &Restoring) {
-    put_u64(out, part.position.epoch.0);
-    put_u64(out, part.position.seq.0);
+    put_position(out, part.position);
     put_u64(out, part.chunks);
     put_cursor(out, &part.cursor);
     put_ahead(out, part.ahead);
@@ -150,6 +151,7 @@ fn put_vitals(out: &mut Vec<u8>, vitals: &Vitals) {
     out.extend_from_slice(&vitals.parked.to_le_bytes());
     out.push(u8::from(vitals.is_differing));
     out.push(u8::from(vitals.is_capture_stopped));
+    put_u64(out, vitals.unpublished);
     put_option(out, vitals.error.as_deref(), put_text);
 }
 
@@ -272,6 +274,7 @@ fn take_vitals(reader: &mut Reader) -> Option<Vitals> {
         parked: reader.u32()?,
         is_differing: reader.flag()?,
         is_capture_stopped: reader.flag()?,
+        unpublished: reader.u64()?,
         error: take_option(reader, take_text)?,
     })
 }

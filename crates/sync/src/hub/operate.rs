@@ -97,6 +97,9 @@ pub struct SiteReport {
     /// Whether what is written there is not captured, or not read, for now.
     #[serde(default)]
     pub is_capture_stopped: bool,
+    /// Captured writes that the log has not yet: they wait in the site's own database.
+    #[serde(default)]
+    pub unpublished: u64,
     /// Why it does not go on: the last error of its applier, of the capture of writes,
     /// or of the copy that it takes, as long as it lasts.
     pub error: Option<String>,
@@ -133,6 +136,7 @@ impl From<SiteStatus> for SiteReport {
             is_differing: one.vitals.is_differing,
             may_write: one.may_write,
             is_capture_stopped: one.vitals.is_capture_stopped,
+            unpublished: one.vitals.unpublished,
             grants: one.grants,
             error: one.vitals.error.map(|error| error.to_string()),
         }

@@ -203,6 +203,9 @@ fn log(event: &SiteEvent) {
         SiteEvent::Stopped { error } => {
             tracing::error!(error = &**error, "an entry failed, and the site stands");
         }
+        SiteEvent::Unpublished { count } => {
+            tracing::warn!(count, "captured writes wait, and fill the database");
+        }
         SiteEvent::PublishRefused(refusal) => {
             tracing::warn!(%refusal, "captured writes are refused; they wait");
         }

@@ -136,11 +136,19 @@ Examples:
     Repaired(LocalSiteArgs),
     /// Give a site the right to publish what it captures
     #[command(after_help = "\
+Where several sites have it each must write rows of its own, with unique values of
+its own. Nothing decides between two writes to one row at the same time: each of the
+two sites ends with the other's write, and only `sync verify` tells.
+
 Examples:
   waystation sync grant master")]
     Grant(SiteArgs),
     /// Take a site's right to publish away, from this moment on
     #[command(after_help = "\
+What it had captured and not published waits in its database, and its copy stays
+ahead of all others by that: `sync grant` sends it after all, `sync rejoin` drops it.
+`sync publish` and HTTP ask for no such right.
+
 Examples:
   waystation sync fence master")]
     Fence(SiteArgs),

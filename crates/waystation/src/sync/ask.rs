@@ -53,6 +53,10 @@ fn notes(site: &SiteReport) -> String {
     let all = [
         (site.may_write, "writes".to_owned()),
         (site.is_capture_stopped, "capture stopped".to_owned()),
+        (
+            site.unpublished > 0,
+            format!("{} not published", site.unpublished),
+        ),
         (site.parked > 0, format!("{} parked", site.parked)),
         (site.is_differing, "differs".to_owned()),
     ];
@@ -154,7 +158,31 @@ pub(super) fn change(args: &SiteArgs, change: Change) -> Result<(), Failure> {
         Change::Fence => Operation::Fence { site },
         Change::Forget => Operation::Forget { site },
     };
-    let done = client(&args.hub)?.operate::<serde_json::Value>(operation, WAIT);
+    let client = client(&args.hub)?;
+    let done = client.operate::<serde_json::Value>(operation, WAIT);
     done.context("not changed")?;
+    if let Change::Grant = change {
+        warn_of_others(&client, &args.site);
+    }
     Ok(())
+}
+
+/// Nothing decides between two sites that write one row at the same time.
+fn warn_of_others(client: &HubClient, site: &str) {
+    let Ok(status) = client.status(WAIT) else {
+        return;
+    };
+    let others = status.sites.iter();
+    let others = others.filter(|one| one.may_write && one.name != site);
+    let others: Vec<&str> = others.map(|one| one.name.as_str()).collect();
+    if !others.is_empty() {
+        let others = others.join(", ");
+        // Whoever does not read it does not want it.
+        let _ = writeln!(
+            io::stderr(),
+            "warning: {others} may write, too. Each must write rows of its own: of two writes to \
+             one row, or to one unique value, at the same time each site keeps the other's, and \
+             only `sync verify` tells"
+        );
+    }
 }

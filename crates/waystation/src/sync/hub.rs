@@ -72,7 +72,7 @@ fn attend(config: &Config, server: &HubServer) -> Result<Option<Attendant>, Fail
 type Figure = (&'static str, &'static str, fn(&SiteReport) -> u64);
 
 /// How far each copy is behind, and whether it needs somebody.
-const FIGURES: [Figure; 7] = [
+const FIGURES: [Figure; 8] = [
     (
         "waystation_sync_site_up",
         "Whether the site is connected.",
@@ -102,6 +102,11 @@ const FIGURES: [Figure; 7] = [
         "waystation_sync_site_parked_entries",
         "Entries that the site has put aside.",
         |site| site.parked.into(),
+    ),
+    (
+        "waystation_sync_site_unpublished_writes",
+        "Captured writes that wait in the site's database.",
+        |site| site.unpublished,
     ),
     (
         "waystation_sync_site_stands",
