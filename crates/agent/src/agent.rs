@@ -25,7 +25,7 @@ use crate::config::{AgentConfig, ReportTo, SocketAccess};
 use crate::desk::Desk;
 use crate::error::Error;
 use crate::figures::FigureBoard;
-use crate::limits::{FIGURES_EVERY, IDLE_TURN, PROBE_LINKS_LOOK};
+use crate::limits::{FIGURES_EVERY, IDLE_TURN, PROBE_LINKS_LOOK, RETIRED_FOR};
 use crate::probes::Prober;
 use crate::{lars_source, reports, routes, unix};
 
@@ -144,7 +144,9 @@ impl Agent {
         &self.socket
     }
 
-    /// Ends it: closes the socket, after which callers fall back.
+    /// Ends it: callers let go of its memory at once, what they did is told, the
+    /// socket is closed, and they fall back. What they do from then on the next
+    /// agent counts.
     pub fn drain(mut self) {
         self.end();
     }
@@ -282,6 +284,9 @@ fn start(
             Err(error) => tracing::error!(%error, "the socket could not join its thread"),
         }
     });
+    // Before what reports is told at the end.
+    let its = Rc::clone(desk);
+    shard.on_drain(move |shard| Box::pin(retire(shard.clone(), its)));
     if let Some(to) = report {
         reports::start(shard, desk, to);
     }
@@ -305,6 +310,16 @@ fn start(
             wait = if is_busy { TURN_EVERY } else { IDLE_TURN };
         }
     });
+}
+
+/// Lets callers go, while everything goes on: who finds this agent gone without
+/// that takes it for silent only after two seconds, in which nobody tells him of
+/// hosts that leave.
+async fn retire(shard: Shard, desk: Rc<RefCell<Desk>>) {
+    let has_callers = desk.borrow_mut().retire();
+    if has_callers {
+        shard.sleep(RETIRED_FOR).await;
+    }
 }
 
 /// Shows what is counted, every second.

@@ -1,6 +1,7 @@
 //! All that an agent knows: views, services in use, and who asks.
 
 mod inherited;
+mod reported;
 #[cfg(test)]
 mod tests;
 
@@ -11,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use waystation_balance::{HostName, Outcome};
+use waystation_balance::HostName;
 use waystation_base::{Moment, ServiceName};
 use waystation_client::protocol::{Answer, Code, Request};
 use waystation_membership::{LarsPair, View};
@@ -77,6 +78,8 @@ pub(crate) struct Desk {
     asking: Asking,
     /// The watch of a source that tells all it has.
     whole: Option<Rc<Watching>>,
+    /// The agent ends, and gives no memory any more.
+    is_ending: bool,
     stale_reports: u64,
     /// What services counted that are used no longer.
     past: Figures,
@@ -95,6 +98,7 @@ impl Desk {
             inherited: Inherited::default(),
             asking: Asking::default(),
             whole: None,
+            is_ending: false,
             stale_reports: 0,
             past: Figures::default(),
         }
@@ -192,6 +196,24 @@ impl Desk {
             !is_forgotten
         });
         is_busy
+    }
+
+    /// The agent ends: callers let go of the memory that they have of it, and get
+    /// none any more. Whether there are any.
+    pub(crate) fn retire(&mut self) -> bool {
+        self.is_ending = true;
+        let mut has_callers = false;
+        for service in self.services.values_mut() {
+            has_callers |= service.retire();
+        }
+        if has_callers {
+            // Until the next agent they call the hosts that they had.
+            if let Some(whole) = &self.whole {
+                whole.linger();
+            }
+            self.asking.linger();
+        }
+        has_callers
     }
 
     /// What is counted, and what there is now. Cost: O(services).
@@ -307,12 +329,11 @@ impl Desk {
         };
         let name = match self.service(now, name) {
             Ok((name, _)) => name,
-            Err(_) if matches!(request, Request::Report { .. }) => {
-                self.stale_reports += 1;
-                return Reply::none();
-            }
             Err((code, text)) => {
                 let is_early = code == Code::NoSuchService && self.is_early(name);
+                if matches!(request, Request::Report { .. }) {
+                    return self.stale_report(is_early);
+                }
                 return Reply {
                     is_early,
                     ..Reply::refused(code, text)
@@ -330,13 +351,20 @@ impl Desk {
         name: ServiceName,
         held: &mut Held,
     ) -> Reply {
-        if matches!(request, Request::HandOver { .. }) {
-            return self.inherit(now, name, held);
+        match request {
+            Request::HandOver { .. } => return self.inherit(now, name, held),
+            Request::Report { .. } | Request::ReportAddress { .. } => {
+                return self.report(now, request, &name, held);
+            }
+            _ => {}
         }
         let Some(service) = self.services.get_mut(&name) else {
             return Reply::none();
         };
         match request {
+            Request::Attach { .. } if self.is_ending => {
+                Reply::refused(Code::Busy, "this agent ends; another one may come")
+            }
             Request::Attach { .. } if held.has_ledger(&name) => {
                 Reply::refused(Code::Busy, "this connection has a ledger of it already")
             }
@@ -358,35 +386,6 @@ impl Desk {
                 }
                 Reply::of(answer)
             }
-            Request::Report {
-                host,
-                end,
-                latency_us,
-                load,
-                ..
-            } => {
-                let mut outcome = Outcome::of(end.into()).with_load(load.into());
-                outcome.latency = latency_us.map(Duration::from_micros);
-                if !held.end_pick(&name, host) {
-                    // What another connection picked was given up with that, or
-                    // will be.
-                    service.handle_sent(now, host);
-                }
-                if !service.report(now, host, &outcome) {
-                    self.stale_reports += 1;
-                }
-                Reply::none()
-            }
-            Request::ReportAddress { address, end, .. } => {
-                if let Some(host) = service.find(&address) {
-                    // It was never picked here, and ends at once.
-                    service.handle_sent(now, host);
-                    service.report(now, host, &Outcome::of(end.into()));
-                    return Reply::of(Answer::Reported);
-                }
-                let text = format!("{name} has no host at {address}");
-                Reply::refused(Code::NoHosts, text)
-            }
             Request::List { from, .. } => {
                 let origin = self.origin(&name);
                 let answer = self.services[&name].list(now, origin, from);
@@ -396,9 +395,11 @@ impl Desk {
                 let answer = service.explain(now);
                 Reply::of(answer.from(self.origin(&name).word().to_owned()))
             }
-            Request::HandOver { .. } | Request::ListPair { .. } | Request::ExplainPair { .. } => {
-                unreachable!("they are answered above")
-            }
+            Request::HandOver { .. }
+            | Request::Report { .. }
+            | Request::ReportAddress { .. }
+            | Request::ListPair { .. }
+            | Request::ExplainPair { .. } => unreachable!("they are answered above"),
         }
     }
 

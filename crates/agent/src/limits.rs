@@ -124,5 +124,10 @@ pub const FIGURES_EVERY: Duration = Duration::from_secs(1);
 /// Between two turns while no calls are made.
 pub const IDLE_TURN: Duration = Duration::from_millis(50);
 
+/// How long an agent that ends goes on after callers let go of its memory, to take
+/// in what they were about to report: ten turns. What comes later the next agent
+/// counts.
+pub const RETIRED_FOR: Duration = Duration::from_millis(20);
+
 /// For how long after the last call turns stay short.
 pub const BUSY_FOR: Duration = Duration::from_secs(1);

@@ -98,6 +98,16 @@ impl Asking {
         true
     }
 
+    /// Those who are told of drains wait for callers of this agent, which are to go
+    /// on without it. Cost: O(services).
+    pub(crate) fn linger(&self) {
+        for asked in self.by_service.values() {
+            if let Means::Watching(watching) = &asked.means {
+                watching.linger();
+            }
+        }
+    }
+
     /// Where what is known of a service comes from.
     pub(crate) fn origin(&self, service: &ServiceName) -> Option<Origin> {
         match &self.by_service.get(service)?.means {

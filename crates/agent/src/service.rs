@@ -93,6 +93,13 @@ impl Service {
         }
     }
 
+    /// The agent ends: callers pick from its memory no longer. Whether there are
+    /// any.
+    pub(crate) fn retire(&mut self) -> bool {
+        self.keeper.retire();
+        self.keeper.ledgers() > 0
+    }
+
     /// A turn; says whether the service is being called.
     pub(crate) fn handle_turn(&mut self, now: Moment) -> bool {
         if self.keeper.handle_turn(now) {

@@ -116,6 +116,7 @@ impl Caller {
                 desk.handle(machine_now(), request.clone(), &mut self.held)
             };
             if !reply.is_early || until(shard, deadline, view).await.is_err() {
+                self.desk.borrow_mut().handle_given_up(&reply);
                 return reply;
             }
         }

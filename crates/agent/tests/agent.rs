@@ -15,7 +15,7 @@ use waystation_balance::{CallEnd, Load, PolicyKind};
 use waystation_base::{Moment, ServiceName};
 use waystation_client::protocol::{Answer, Code, Request, pair_hosts};
 use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Socket, Source, machine_now};
-use waystation_membership::{Instance, InstanceId, Owner, OwnerId};
+use waystation_membership::{DrainStep, Instance, InstanceId, Owner, OwnerId};
 use waystation_registry::{
     Client, EmbeddedConfig, EmbeddedServer, Registered, RegistrationOptions, Registry as _,
     RegistryUrl,
@@ -72,11 +72,11 @@ fn callers_outlive_their_agent_and_find_the_next_one() {
     let mut caller = world.caller();
     done(&mut caller);
     world.agent = None;
-    // They go on by what they know until that is two seconds old; then by the hosts
-    // that they had, and say so. Story: they had errors, although the hosts were in
-    // their memory.
+    // They go on by the hosts that they had, and say so. Story: they had errors,
+    // although the hosts were in their memory. And for two seconds they went on as if
+    // the agent were there: nobody counted that, and hosts that left were called.
     let source = |caller: &mut Caller| caller.pick().unwrap().source;
-    world.until(|_| source(&mut caller) == Source::Kept);
+    assert_eq!(source(&mut caller), Source::Kept);
     let kept: std::collections::BTreeSet<_> = (0..4).map(|_| done(&mut caller)).collect();
     assert_eq!(kept.len(), 2, "{kept:?}");
     // Who had none has an error.
@@ -160,6 +160,7 @@ fn calls_that_were_picked_by_socket_end_with_their_connection() {
         end: waystation_client::protocol::End::Failed,
         latency_us: None,
         load: waystation_client::protocol::ToldLoad::default(),
+        address: None,
     };
     connected().tell(&report).unwrap();
     world.until(|world| {
@@ -450,6 +451,32 @@ fn callers_keep_their_hosts_on_the_way_to_another_registry() {
         seen.insert(done(&mut caller).port());
         [9002, 9003, 9004].iter().all(|port| seen.contains(port))
     });
+}
+
+/// Story: an agent that ended in good order was not waited for, so that a host's drain
+/// was over while the callers of that machine went on to call it until the next agent
+/// came.
+#[test]
+fn a_drain_waits_for_callers_whose_agent_has_ended() {
+    let mut world = World::new(1);
+    drop(world.agent.take());
+    let site = Site::start(&world.folder, "site", &[9001, 9002]);
+    world.start_on(vec![site.url.clone()]);
+    world.until(|world| world.list().is_ok_and(|hosts| hosts.len() == 2));
+    let mut caller = world.caller();
+    done(&mut caller);
+    assert_eq!(caller.source(), Some(Source::Segment));
+    drop(world.agent.take());
+    let drained = &site.registered[0];
+    drained.drain();
+    let begun = drained.wait_until(WAIT, |status| status.drain.is_some());
+    assert!(begun.is_some());
+    // It may take as long as lost agents are waited for, which is longer.
+    let over = drained.wait_until(Duration::from_millis(500), |status| {
+        status.drain != Some(DrainStep::Waiting)
+    });
+    assert!(over.is_none(), "{over:?}");
+    assert_eq!(caller.pick().unwrap().source, Source::Kept);
 }
 
 /// Who runs under another user than the agent was refused at its socket, whatever its

@@ -1,5 +1,5 @@
-//! Agents that are killed while their callers are at work, and what a report server
-//! has counted in the end.
+//! Agents that are killed, or end in good order, while their callers are at work, and
+//! what a report server has counted in the end.
 
 #![allow(clippy::unwrap_used, reason = "these are tests and their helpers")]
 
@@ -27,9 +27,10 @@ const WAIT: Duration = Duration::from_mins(1);
 /// reports.
 const AGENT: &str = "WAYSTATION_TEST_KILLED_AGENT";
 
-/// How often an agent is killed; with `WAYSTATION_TEST_LONG=1` more often.
-const KILLS: usize = 8;
-const KILLS_LONG: usize = 30;
+/// How many agents end before the last one, the first half killed and the others in
+/// good order; with `WAYSTATION_TEST_LONG=1` more.
+const ENDS: usize = 10;
+const ENDS_LONG: usize = 40;
 
 /// Most agents of which anything is lost: those that are killed between their note of
 /// what they tell and its last byte, which is a moment of each second.
@@ -171,16 +172,22 @@ fn stored(file: &Path, agents: usize) -> Vec<u64> {
     (0..agents).map(of).collect()
 }
 
+/// Whether the agent of this number is killed. After the first that ends in good
+/// order none is: with one go the calls that it had taken over and not told.
+const fn is_killed(number: usize, agents: usize) -> bool {
+    number < agents / 2
+}
+
 /// Story: an agent that was killed took with it what it had not told of its callers'
 /// calls, and those that they made until they noticed: three seconds of all calls of
-/// the machine, and nobody said so.
+/// the machine, and nobody said so. Each that was restarted took two seconds of them.
 #[test]
 fn calls_are_counted_once_whoever_kills_their_agent() {
     if let Some(given) = std::env::var_os(AGENT) {
         return AgentProcess::run(given.to_str().unwrap());
     }
     let is_long = std::env::var_os("WAYSTATION_TEST_LONG").is_some_and(|value| value == "1");
-    let agents = if is_long { KILLS_LONG } else { KILLS } + 1;
+    let agents = if is_long { ENDS_LONG } else { ENDS } + 1;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("r.db");
     let store = format!("sqlite://{}", file.display()).parse().unwrap();
@@ -203,8 +210,10 @@ fn calls_are_counted_once_whoever_kills_their_agent() {
         });
         // Anywhere between two of its reports, or in one.
         std::thread::park_timeout(Duration::from_millis(rng.below(1_200)));
-        if number + 1 < agents {
+        if number + 1 < agents && is_killed(number, agents) {
             agent.kill();
+        } else if number + 1 < agents {
+            agent.end();
         } else {
             made.is_end.store(true, Ordering::SeqCst);
             until("callers end", || {
@@ -228,10 +237,11 @@ fn calls_are_counted_once_whoever_kills_their_agent() {
         both.all(|(made, stored)| stored <= made),
         "{stored:?} of {made:?}"
     );
-    let losses = made
-        .iter()
-        .zip(&stored)
-        .filter(|(made, stored)| stored < made);
-    assert!(losses.count() <= LOSSES_MAX, "{stored:?} of {made:?}");
+    let (killed, ended): (Vec<_>, Vec<_>) = (0..agents).partition(|&one| is_killed(one, agents));
+    let loses = |number: &&usize| stored[**number] < made[**number];
+    let losses = killed.iter().filter(loses).count();
+    assert!(losses <= LOSSES_MAX, "{stored:?} of {made:?}");
+    let losses = ended.iter().filter(loses).count();
+    assert_eq!(losses, 0, "of those in good order: {stored:?} of {made:?}");
     assert_eq!(stored.last(), made.last(), "the last one was not killed");
 }

@@ -83,8 +83,13 @@ impl Attachment {
 
     /// Whether its agent has been silent for too long, or has let go of it.
     pub(crate) fn is_stale(&self) -> bool {
+        self.is_silent() || self.routes.state() == SegmentState::Retired
+    }
+
+    /// Whether its agent has been silent for too long.
+    pub(crate) fn is_silent(&self) -> bool {
         let silence = machine_now_coarse().saturating_since(self.routes.beat());
-        silence > STALE_AFTER || self.routes.state() == SegmentState::Retired
+        silence > STALE_AFTER
     }
 
     /// Whether the agent has let go of it, or is gone. Cost: a system call.

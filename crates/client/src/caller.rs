@@ -152,8 +152,8 @@ impl Caller {
     }
 
     /// A call ended, after `latency` from its pick if it was timed; `load` is what
-    /// the reply told. Any clone may report it. It does not wait for picks from
-    /// shared memory, and for those by socket only while the agent does not read.
+    /// the reply told. Any clone may report it. It never waits for the agent: what
+    /// that does not take now is sent with what comes next.
     #[inline]
     pub fn report(
         &mut self,
@@ -192,13 +192,15 @@ impl Caller {
     /// # Errors
     /// [`Error`] of the agent's socket.
     pub fn attach(&mut self) -> Result<(), Error> {
-        self.attach_until(self.shared.until())
+        self.begin_anew_in_child();
+        let part = self.shared.attach(self.shared.until())?;
+        self.take(&part)
     }
 
-    fn attach_until(&mut self, until: Moment) -> Result<(), Error> {
-        self.begin_anew_in_child();
-        let part = self.shared.attach(until)?;
-        self.take(&part)
+    /// How many ends of calls that were picked by the agent's socket were lost in
+    /// this process: more than 4096 waited for an agent that did not read.
+    pub fn ends_lost(&self) -> u64 {
+        self.shared.ends_lost()
     }
 
     /// The hosts that the agent knows, if this process shares its memory. The
@@ -324,7 +326,8 @@ impl Caller {
         self.begin_anew_in_child();
         let until = self.shared.until();
         for _ in 0..2 {
-            if let Err(error) = self.attach_until(until) {
+            let attached = self.shared.attach_for_pick(until);
+            if let Err(error) = attached.and_then(|part| self.take(&part)) {
                 if matches!(
                     &error,
                     Error::Refused {

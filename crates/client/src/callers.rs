@@ -38,6 +38,8 @@ fn thread_number() -> usize {
 #[derive(Clone, Debug)]
 pub struct SharedCaller {
     places: Arc<[Mutex<Caller>]>,
+    /// To be cloned while others wait in all places. Nobody waits in it.
+    spare: Arc<Mutex<Caller>>,
 }
 
 impl SharedCaller {
@@ -46,10 +48,12 @@ impl SharedCaller {
         let first = Caller::new(config);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let more = (1..cores.min(PLACES_MAX)).map(|_| first.clone());
+        let spare = Arc::new(Mutex::new(first.clone()));
         let places: Vec<_> = more.map(Mutex::new).collect();
         let places = std::iter::once(Mutex::new(first)).chain(places);
         Self {
             places: places.collect(),
+            spare,
         }
     }
 
@@ -63,7 +67,11 @@ impl SharedCaller {
     /// # Errors
     /// As [`Caller::pick`].
     pub fn begin(&self) -> Result<CallGuard, Error> {
-        self.place().begin()
+        match self.free_place() {
+            Some(mut place) => place.begin(),
+            // Who has a place may wait for the agent, and others need not.
+            None => self.spare().begin(),
+        }
     }
 
     /// As [`Caller::try_begin`]: it never waits for the agent. While other
@@ -106,9 +114,14 @@ impl SharedCaller {
         self.place().get_route()
     }
 
-    /// A caller of one's own over the same memory.
+    /// A caller of one's own over the same memory. It never waits for the agent.
     pub fn caller(&self) -> Caller {
-        self.place().clone()
+        self.spare()
+    }
+
+    fn spare(&self) -> Caller {
+        let spare = self.spare.lock();
+        spare.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A place that nobody is in, the thread's own first.

@@ -18,7 +18,8 @@ pub struct CallerConfig {
     /// How long the agent is waited for, by a pick in all; UDP has its own time.
     /// Default 500 ms.
     pub timeout: Duration,
-    /// How long after a failed attempt the agent is left alone. Default 200 ms.
+    /// How long after a failed attempt the agent is left alone; each further one in
+    /// a row doubles that, up to 2 s. Default 200 ms.
     pub pause: Duration,
 }
 

@@ -33,11 +33,14 @@
 //! agent, which speaks the other side.
 
 mod attachment;
+mod attempt;
 mod caller;
 mod callers;
 mod clock;
 mod config;
+mod ends;
 mod error;
+mod former;
 mod guard;
 mod lars;
 mod mapping;

@@ -38,7 +38,7 @@ pub enum Request {
         #[serde(default)]
         key: Option<u64>,
     },
-    /// How a call ended that was picked by [`Request::Pick`].
+    /// How a call ended that was picked by [`Request::Pick`]. It is not answered.
     Report {
         /// The service's name.
         service: String,
@@ -52,6 +52,10 @@ pub enum Request {
         /// The load that the reply told.
         #[serde(default)]
         load: ToldLoad,
+        /// The host's address, when it was picked over a connection that is gone,
+        /// maybe with its agent: it says which host that was, and `host` nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<String>,
     },
     /// How a call ended that nobody picked here, by the host's address. It is
     /// answered.

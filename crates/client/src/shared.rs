@@ -11,37 +11,21 @@ use waystation_membership::Address;
 use waystation_segment::{Chosen, report};
 
 use crate::attachment::{Attachment, KnownHost};
+use crate::attempt::{Attempt, Outcome, Word};
 use crate::caller::PickedHost;
 use crate::clock::machine_now;
 use crate::config::{CallerConfig, Source};
+use crate::ends::{Ended, Ends, SENT_MAX};
 use crate::error::Error;
+use crate::former::{FORMER_FOR, FORMER_MAX, Former};
 use crate::mapping::ForkMark;
 use crate::protocol::{Answer, Request};
 use crate::socket::Socket;
 
-/// Earlier attachments that are kept for the ends of their calls. The oldest is
-/// let go for one more: the agent counts what is in flight there as given up, and
-/// what nobody has taken over is lost.
-const FORMER_MAX: usize = 4;
-
-/// For how long an earlier attachment is kept at least. What ends later than that
-/// may be counted as given up.
-const FORMER_FOR: Duration = Duration::from_mins(1);
-
-/// An earlier attachment: its service outgrew it, or its agent is gone or silent.
-/// Calls that were picked there may be in flight.
-struct Former {
-    attachment: Arc<Attachment>,
-    since: Moment,
-    /// Whether the agent after its own has it.
-    is_taken_over: bool,
-}
-
-impl Former {
-    /// Whether its agent is gone, and nobody counts what is in it.
-    fn is_left(&self) -> bool {
-        !self.is_taken_over && self.attachment.is_closed()
-    }
+/// A caller's part of an attachment.
+pub(crate) struct Part {
+    pub(crate) attachment: Arc<Attachment>,
+    pub(crate) seed: u64,
 }
 
 /// What all callers of a service in this process share.
@@ -56,7 +40,6 @@ pub(crate) struct Shared {
     mark: Option<ForkMark>,
 }
 
-#[derive(Default)]
 struct State {
     current: Option<Arc<Attachment>>,
     former: VecDeque<Former>,
@@ -65,62 +48,48 @@ struct State {
     /// For picks by socket, and its number.
     socket: Option<(u64, Socket)>,
     sockets: u64,
+    /// Ends of calls that were picked by socket.
+    ends: Ends,
     attaching: Attempt,
     asking: Attempt,
     by_udp: Attempt,
+    /// The agent did not answer last, or its memory says that it does nothing.
+    is_silent: bool,
     seeds: u64,
 }
 
-/// A kind of word with the agent, which one thread has at a time.
-#[derive(Default)]
-struct Attempt {
-    is_under_way: bool,
-    failed_at: Option<Moment>,
-}
-
-impl Attempt {
-    /// Begins one, unless the last one failed just now.
-    fn begin(&mut self, pause: Duration) -> Result<(), Error> {
-        let now = machine_now();
-        if (self.failed_at).is_some_and(|at| now.saturating_since(at) < pause) {
-            return Err(Error::Unreachable(std::io::ErrorKind::NotConnected.into()));
-        }
-        self.is_under_way = true;
-        Ok(())
-    }
-}
-
-/// Somebody's attempt. It has failed unless it is said to be good, so that its
-/// end is noted whatever becomes of its thread.
+/// Somebody's attempt. It has found silence unless something else is said, so that
+/// its end is noted whatever becomes of its thread.
 struct Turn<'a> {
     shared: &'a Shared,
-    of: fn(&mut State) -> &mut Attempt,
-    is_good: bool,
+    word: Word,
+    outcome: Outcome,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        let attempt = (self.of)(&mut state);
-        attempt.is_under_way = false;
-        // From its end on: the attempt may have taken longer than the pause.
-        attempt.failed_at = (!self.is_good).then(machine_now);
+        state.attempt(self.word).end(self.outcome);
+        if self.word != Word::Udp {
+            state.is_silent = self.outcome == Outcome::Silence;
+        }
+        if self.word == Word::Attach {
+            // The same agent would be asked for a pick.
+            state.settle_asking(self.outcome);
+        }
+        // What came meanwhile, by who may wait.
+        self.shared.send_ends(&mut state, usize::MAX);
         drop(state);
         self.shared.over.notify_all();
     }
 }
 
-/// A caller's part of an attachment.
-pub(crate) struct Part {
-    pub(crate) attachment: Arc<Attachment>,
-    pub(crate) seed: u64,
-}
-
 impl Shared {
     pub(crate) fn new(config: CallerConfig) -> Self {
+        let state = State::new(config.pause);
         Self {
             config,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             over: Condvar::new(),
             attachment: AtomicU64::new(0),
             // Without it forked processes are not noticed; no kernel since 4.14
@@ -161,6 +130,17 @@ impl Shared {
     /// What this process has, or what the agent gives it now. Who comes while
     /// another thread asks for it waits for what comes of that.
     pub(crate) fn attach(&self, until: Moment) -> Result<Part, Error> {
+        self.attach_or(until, |_| false)
+    }
+
+    /// As [`Shared::attach`], for a pick: nobody waits for what another thread
+    /// hopes to hear of an agent that is silent, as long as there are hosts without
+    /// it.
+    pub(crate) fn attach_for_pick(&self, until: Moment) -> Result<Part, Error> {
+        self.attach_or(until, State::is_in_vain)
+    }
+
+    fn attach_or(&self, until: Moment, is_in_vain: impl Fn(&State) -> bool) -> Result<Part, Error> {
         let mut state = self.lock();
         loop {
             if let Some(current) = state.current.clone() {
@@ -170,21 +150,24 @@ impl Shared {
                 // Who never picks finds out nowhere else that its agent is gone.
                 self.retire(&mut state);
             }
+            if is_in_vain(&state) {
+                return Err(silent());
+            }
             if !state.attaching.is_under_way {
                 break;
             }
             state = self.wait(state, until)?;
         }
-        state.attaching.begin(self.config.pause)?;
+        state.attaching.begin()?;
         drop(state);
-        let mut turn = self.turn(|state| &mut state.attaching);
-        let opened = Attachment::open(&self.config, until);
-        if matches!(opened, Err(Error::Unreachable(_) | Error::TimedOut)) {
-            // The same agent would be asked for a pick.
-            self.lock().asking.failed_at = Some(machine_now());
-        }
-        let mut opened = opened?;
-        turn.is_good = true;
+        let mut turn = self.turn(Word::Attach);
+        let mut opened = Attachment::open(&self.config, until).inspect_err(|error| {
+            if !matches!(error, Error::Unreachable(_) | Error::TimedOut) {
+                // It is there, and has no memory for this process.
+                turn.outcome = Outcome::Useless;
+            }
+        })?;
+        turn.outcome = Outcome::Answered;
         self.hand_over(&mut opened, until);
         let mut state = self.lock();
         opened.number = self.attachment.fetch_add(1, Ordering::Relaxed) + 1;
@@ -282,28 +265,32 @@ impl Shared {
             }
         };
         let asked = socket.ask_until(request, until);
-        if matches!(asked, Ok(_) | Err(Error::Refused { .. })) {
-            turn.is_good = true;
+        turn.outcome = Outcome::of(&asked);
+        if turn.outcome == Outcome::Answered {
             self.lock().socket = Some((number, socket));
         }
         asked.map(|(answer, _)| (answer, number))
     }
 
-    /// Does it by UDP, unless that failed just now and there are hosts without it.
-    /// Nobody waits for another's answer.
+    /// Does it by UDP, unless that failed just now, or another thread is at it, and
+    /// there are hosts without it. Nobody waits for another's answer.
     pub(crate) fn by_udp<T>(&self, ask: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         let mut state = self.lock();
         if state.kept.is_some() {
-            state.by_udp.begin(self.config.pause)?;
+            if state.by_udp.is_under_way {
+                return Err(silent());
+            }
+            state.by_udp.begin()?;
         }
         drop(state);
-        let mut turn = self.turn(|state| &mut state.by_udp);
+        let mut turn = self.turn(Word::Udp);
         let asked = ask();
-        turn.is_good = matches!(asked, Ok(_) | Err(Error::Refused { .. }));
+        turn.outcome = Outcome::of(&asked);
         asked
     }
 
-    /// The end of a call that was not picked from shared memory.
+    /// The end of a call that was not picked from shared memory. It never waits:
+    /// whoever has a word with the agent just now sends it afterwards.
     pub(crate) fn report(
         &self,
         picked: &PickedHost,
@@ -325,61 +312,73 @@ impl Shared {
             // They are counted in shared memory, or nobody is there to count them.
             Source::Segment | Source::Kept => return,
         }
-        let request = Request::Report {
-            service: self.config.service.clone(),
-            host: picked.host,
-            end: end.into(),
-            latency_us: latency.and_then(|one| u64::try_from(one.as_micros()).ok()),
-            load: load.into(),
-        };
-        if self.tell(picked.attachment, &request) || end == CallEnd::Cancelled {
-            return;
+        let ended = Ended::of(picked, end, latency, load);
+        let mut state = self.lock();
+        if let Some(lost_of) = state.ends.add(ended) {
+            // The agent gives up what it has of a connection that ends.
+            state.socket.take_if(|(number, _)| *number == lost_of);
         }
-        // The connection that the host was picked over has ended, and the agent
-        // has given the call up with it; its result counts all the same.
-        let by_address = Request::ReportAddress {
-            service: self.config.service.clone(),
-            address: picked.address.to_string(),
-            end: end.into(),
-        };
-        let _unheard = self.ask(&by_address, self.until());
+        if !state.asking.is_under_way {
+            self.send_ends(&mut state, SENT_MAX);
+        }
     }
 
-    /// Says something over the connection of this number, if that is still
-    /// there; false when it is not.
-    fn tell(&self, number: u64, request: &Request) -> bool {
-        let Ok((mut turn, kept)) = self.take_socket(self.until()) else {
-            return false;
-        };
-        let Some((its_number, mut socket)) = kept else {
-            turn.is_good = true;
-            return false;
-        };
-        let is_told = its_number == number && !socket.is_closed() && socket.tell(request).is_ok();
-        if is_told || its_number != number {
-            self.lock().socket = Some((its_number, socket));
+    /// How many ends of calls were lost, since too many waited for the agent.
+    pub(crate) fn ends_lost(&self) -> u64 {
+        self.lock().ends.lost()
+    }
+
+    /// Sends ends of calls, so many at most, unless somebody has the connection.
+    /// It never waits. Over a connection that is there it heeds no pause: that has
+    /// not failed.
+    fn send_ends(&self, state: &mut State, most: usize) {
+        if state.ends.is_empty() || state.asking.is_under_way {
+            return;
         }
-        turn.is_good = true;
-        is_told
+        // One more for those that are left when the first one turns out to be over.
+        for _ in 0..2 {
+            let (number, mut socket) = match state.socket.take() {
+                Some(kept) => kept,
+                None if state.asking.rests() => return,
+                None => match Socket::connect(&self.config.socket, self.config.timeout) {
+                    Ok(socket) => {
+                        state.sockets += 1;
+                        (state.sockets, socket)
+                    }
+                    Err(_) => return state.asking.note(Outcome::Silence),
+                },
+            };
+            let service = &self.config.service;
+            if state.ends.send(service, number, &mut socket, most).is_ok() {
+                state.socket = Some((number, socket));
+                return;
+            }
+        }
     }
 
     /// The connection for questions, which is the caller's until its turn ends.
     fn take_socket(&self, until: Moment) -> Result<(Turn<'_>, Option<(u64, Socket)>), Error> {
         let mut state = self.lock();
-        while state.asking.is_under_way {
+        loop {
+            if state.is_in_vain() {
+                return Err(silent());
+            }
+            if !state.asking.is_under_way {
+                break;
+            }
             state = self.wait(state, until)?;
         }
-        state.asking.begin(self.config.pause)?;
+        state.asking.begin()?;
         let socket = state.socket.take();
         drop(state);
-        Ok((self.turn(|state| &mut state.asking), socket))
+        Ok((self.turn(Word::Ask), socket))
     }
 
-    const fn turn(&self, of: fn(&mut State) -> &mut Attempt) -> Turn<'_> {
+    const fn turn(&self, word: Word) -> Turn<'_> {
         Turn {
             shared: self,
-            of,
-            is_good: false,
+            word,
+            outcome: Outcome::Silence,
         }
     }
 
@@ -390,6 +389,7 @@ impl Shared {
             return;
         };
         self.attachment.fetch_add(1, Ordering::Relaxed);
+        state.is_silent |= one.is_silent();
         if let Some(hosts) = one.hosts().filter(|hosts| !hosts.is_empty()) {
             state.kept = Some((one.number, hosts));
         }
@@ -425,7 +425,61 @@ impl Shared {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.is_child() {
+            return;
+        }
+        // Nobody comes after this.
+        let mut state = self.lock();
+        self.send_ends(&mut state, usize::MAX);
+    }
+}
+
 impl State {
+    fn new(pause: Duration) -> Self {
+        // Processes that lost their agent together come back apart.
+        let seed = machine_now().as_nanos() ^ hash64(&std::process::id().to_le_bytes());
+        let attempt = || Attempt::new(pause, seed);
+        Self {
+            current: None,
+            former: VecDeque::new(),
+            kept: None,
+            socket: None,
+            sockets: 0,
+            ends: Ends::default(),
+            attaching: attempt(),
+            asking: attempt(),
+            by_udp: attempt(),
+            is_silent: false,
+            seeds: 0,
+        }
+    }
+
+    const fn attempt(&mut self, word: Word) -> &mut Attempt {
+        match word {
+            Word::Attach => &mut self.attaching,
+            Word::Ask => &mut self.asking,
+            Word::Udp => &mut self.by_udp,
+        }
+    }
+
+    /// What came of attaching says whether it is of use to ask.
+    fn settle_asking(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Answered => self.asking.note(outcome),
+            Outcome::Useless => {}
+            Outcome::Silence => self.asking.rest_with(&self.attaching),
+        }
+    }
+
+    /// Whether somebody waits for an agent that is silent, and others need not:
+    /// there are hosts without it.
+    const fn is_in_vain(&self) -> bool {
+        let is_waited_for = self.attaching.is_under_way || self.asking.is_under_way;
+        self.is_silent && self.kept.is_some() && is_waited_for
+    }
+
     fn part(&mut self, attachment: Arc<Attachment>) -> Part {
         self.seeds += 1;
         Part {
@@ -433,4 +487,9 @@ impl State {
             seed: machine_now().as_nanos() ^ hash64(&self.seeds.to_le_bytes()),
         }
     }
+}
+
+/// The agent is silent, and somebody else looks after it.
+fn silent() -> Error {
+    Error::Unreachable(std::io::ErrorKind::NotConnected.into())
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg,
@@ -27,6 +28,8 @@ const DESCRIPTORS_MAX: usize = 2;
 pub struct Socket {
     stream: UnixStream,
     timeout: Duration,
+    /// What is left of a message that was sent in part.
+    rest: Vec<u8>,
 }
 
 impl Socket {
@@ -39,7 +42,11 @@ impl Socket {
     pub fn connect(path: &Path, timeout: Duration) -> Result<Self, Error> {
         let connected = connected(path).map_err(|error| Error::Unreachable(error.into()))?;
         let stream = UnixStream::from(connected);
-        Ok(Self { stream, timeout })
+        Ok(Self {
+            stream,
+            timeout,
+            rest: Vec::new(),
+        })
     }
 
     /// Whether the agent has closed it. Cost: a system call.
@@ -58,13 +65,54 @@ impl Socket {
         self.tell_until(request, &[], machine_now() + self.timeout)
     }
 
+    /// As [`Socket::tell`], but it never waits: false when the agent does not read,
+    /// and nothing is told. What is sent in part goes on with the next word.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`]: the connection has ended.
+    pub(crate) fn try_tell(&mut self, request: &Request) -> Result<bool, Error> {
+        if !self.try_send_rest()? {
+            return Ok(false);
+        }
+        let bytes = framed(request)?;
+        let sent = self.try_send(&bytes)?;
+        if sent > 0 {
+            self.rest.extend_from_slice(&bytes[sent..]);
+        }
+        Ok(sent > 0)
+    }
+
+    /// Whether nothing is left of an earlier message. It never waits.
+    fn try_send_rest(&mut self) -> Result<bool, Error> {
+        let sent = self.try_send(&self.rest)?;
+        self.rest.drain(..sent);
+        Ok(self.rest.is_empty())
+    }
+
+    /// How many of these bytes the agent takes now.
+    fn try_send(&self, bytes: &[u8]) -> Result<usize, Error> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match self.send(&bytes[sent..], &[]) {
+                Ok(count) => sent += count,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(error) => return Err(Error::Unreachable(error.into())),
+            }
+        }
+        Ok(sent)
+    }
+
     fn tell_until(
-        &self,
+        &mut self,
         request: &Request,
         files: &[BorrowedFd<'_>],
         until: Moment,
     ) -> Result<(), Error> {
         let bytes = framed(request)?;
+        while !self.try_send_rest()? {
+            self.wait(io::ErrorKind::WouldBlock.into(), PollFlags::OUT, until)?;
+        }
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             // Descriptors go with the first byte.
@@ -188,7 +236,7 @@ impl Socket {
         let left = Timespec::try_from(left).unwrap_or_default();
         let file = self.stream.as_fd();
         match poll(&mut [PollFd::from_borrowed_fd(file, flags)], Some(&left)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(Error::Unreachable(error.into())),
         }
     }

@@ -2,24 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests and their helpers")]
 
-use std::io::{IoSlice, Read as _, Write as _};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, OwnedFd};
+mod common;
+
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use common::{WAIT, connections, give_memory, next_request, picked, place, say};
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
-    SocketFlags, SocketType, bind, listen, sendmsg, socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
-use tempfile::TempDir;
-use waystation_client::protocol::{Answer, HostRef, Request};
-use waystation_client::{Access, Caller, CallerConfig, Error, Mapping, Socket, Source, framed};
-
-/// For conditions; never reached when all is well.
-const WAIT: Duration = Duration::from_secs(30);
+use waystation_client::protocol::Request;
+use waystation_client::{Access, Caller, CallerConfig, Error, Mapping, Socket, Source};
 
 /// A socket whose owner has stopped: so many more connect, and nobody is accepted.
 fn stopped(path: &Path, backlog: i32) -> UnixListener {
@@ -33,18 +29,6 @@ fn stopped(path: &Path, backlog: i32) -> UnixListener {
     bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
     listen(&socket, backlog).unwrap();
     UnixListener::from(socket)
-}
-
-/// How many connected to it.
-fn connections(listener: &UnixListener) -> usize {
-    listener.set_nonblocking(true).unwrap();
-    std::iter::from_fn(|| listener.accept().ok()).count()
-}
-
-fn place() -> (TempDir, CallerConfig) {
-    let folder = tempfile::tempdir().unwrap();
-    let config = CallerConfig::new("pay", folder.path().join("agent.sock"));
-    (folder, config)
 }
 
 /// Story: who connected to an agent that had stopped waited for it for ever, once as
@@ -111,31 +95,10 @@ fn play(listener: &UnixListener, memory: &[OwnedFd; 2]) {
 }
 
 fn answer(mut stream: UnixStream, memory: &[OwnedFd; 2]) {
-    loop {
-        let mut length = [0; 4];
-        if stream.read_exact(&mut length).is_err() {
-            return;
-        }
-        let mut body = vec![0; u32::from_le_bytes(length) as usize];
-        stream.read_exact(&mut body).unwrap();
-        match serde_json::from_slice(&body).unwrap() {
-            Request::Attach { .. } => {
-                let bytes = framed(&Answer::Attached).unwrap();
-                let files = memory.each_ref().map(|one| one.as_fd());
-                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-                let mut control = SendAncillaryBuffer::new(&mut space);
-                control.push(SendAncillaryMessage::ScmRights(&files));
-                let parts = [IoSlice::new(&bytes)];
-                sendmsg(&stream, &parts, &mut control, SendFlags::NOSIGNAL).unwrap();
-            }
-            Request::Pick { .. } => {
-                let picked = Answer::Picked {
-                    host: HostRef::default(),
-                    address: "10.0.0.1:80".to_owned(),
-                    reason: "turn".to_owned(),
-                };
-                stream.write_all(&framed(&picked).unwrap()).unwrap();
-            }
+    while let Some(request) = next_request(&mut stream) {
+        match request {
+            Request::Attach { .. } => give_memory(&stream, memory),
+            Request::Pick { .. } => say(&mut stream, &picked()),
             other => panic!("{other:?}"),
         }
     }

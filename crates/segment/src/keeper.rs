@@ -304,17 +304,18 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
         self.tally.callers(now, name)
     }
 
-    /// Nothing more is written here; callers attach elsewhere.
-    pub fn retire(&self) {
+    /// Callers pick here no longer, and attach elsewhere. What they do until they
+    /// see it is still taken in.
+    pub fn retire(&mut self) {
         self.writer.set_state(SegmentState::Retired);
+        // Who is about to pick from it finds another content, and lets go.
+        self.publish_routes();
     }
 
     /// Goes on in another segment, which callers attach to anew. Their ledgers
     /// stay watched until they detach.
     pub fn handle_moved(&mut self, now: Moment, writer: RouteWriter<M>) {
         self.retire();
-        // Who is about to pick from it finds another content, and lets go.
-        self.publish_routes();
         for one in &mut self.ledgers {
             one.is_earlier = true;
         }

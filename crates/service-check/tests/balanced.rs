@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests and their helpers")]
 
+#[path = "balanced/asked.rs"]
+mod asked;
 #[path = "balanced/shares.rs"]
 mod shares;
+#[path = "balanced/stopped.rs"]
+mod stopped;
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -173,9 +177,7 @@ impl World {
     }
 
     fn list(&self) -> Vec<ListedHost> {
-        let mut socket = Socket::connect(&self.socket(), PATIENCE).unwrap();
-        let listed = hosts("hosts", |request| Ok(socket.ask(request)?.0));
-        listed.unwrap().0
+        list_at(&self.socket())
     }
 
     /// Discovery's view.
@@ -196,6 +198,13 @@ impl World {
     fn hang(&self, host: usize) {
         self.hosts[host].hangs.store(true, Ordering::Release);
     }
+}
+
+/// The hosts that the agent at this socket knows.
+fn list_at(socket: &Path) -> Vec<ListedHost> {
+    let mut socket = Socket::connect(socket, PATIENCE).unwrap();
+    let listed = hosts("hosts", |request| Ok(socket.ask(request)?.0));
+    listed.unwrap().0
 }
 
 fn until(mut is_so: impl FnMut() -> bool) {

@@ -236,16 +236,19 @@ impl Shared {
     }
 
     /// A pick from shared memory, of another instance if there is one, and of one
-    /// that is not known here to be away.
+    /// that is not known here to be away. With a policy that only the agent knows it
+    /// is none at first, and any other instance that may be picked after that.
     fn pick(&self, other_than: Option<&Address>) -> Option<CallGuard> {
+        let is_other = |address: &Address| other_than != Some(address) && !self.is_away(address);
         for _ in 1..OTHER_PICKS {
-            let call = self.agent.try_begin()?;
-            if other_than != Some(call.address()) && !self.is_away(call.address()) {
+            let Some(call) = self.agent.try_begin() else {
+                return other_than.and_then(|_| self.agent.begin_other(is_other));
+            };
+            if is_other(call.address()) {
                 return Some(call);
             }
             // It is given up, and counts as such: nobody called.
         }
-        let is_other = |address: &Address| other_than != Some(address) && !self.is_away(address);
         let other = self.agent.begin_other(is_other);
         other.or_else(|| self.agent.try_begin())
     }

@@ -162,6 +162,13 @@ impl JoinedWatch {
         }
     }
 
+    /// As [`Watching::linger`], of each source.
+    pub(crate) fn linger(&self) {
+        for part in self.lock().by_source.values() {
+            part.watching.linger();
+        }
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.lock().is_over
     }

@@ -93,7 +93,9 @@ impl Watches {
             }));
         }
         if wish.dropped {
-            backend.handle(Ask::Unsubscribe(slot.subscriber));
+            if !slot.lingers() {
+                backend.handle(Ask::Unsubscribe(slot.subscriber));
+            }
             self.by_subscriber.remove(&slot.subscriber);
         }
         wish.dropped

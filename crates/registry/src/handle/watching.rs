@@ -1,6 +1,7 @@
 //! A watch, seen from its owner.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ pub(crate) struct WatchSlot {
     pub(crate) watch: Watch,
     pub(crate) options: WatchOptions,
     pub(crate) wish: Mutex<WatchWish>,
+    /// The registry is not told that the watch is over.
+    lingers: AtomicBool,
     pub(crate) shown: Observed<Shown>,
 }
 
@@ -66,8 +69,14 @@ impl WatchSlot {
             watch,
             options,
             wish: Mutex::default(),
+            lingers: AtomicBool::new(false),
             shown: Observed::default(),
         }
+    }
+
+    /// Whether the registry finds out by itself that the watch is over.
+    pub(crate) fn lingers(&self) -> bool {
+        self.lingers.load(Ordering::Acquire)
     }
 }
 
@@ -172,6 +181,16 @@ impl Watching {
     /// missing. Of several registries that are used as one it changes nothing.
     pub fn refresh(&self) {
         self.wish(|wish| wish.refresh = true);
+    }
+
+    /// When this is dropped the registry is not told, and takes it for lost once the
+    /// client closes: for a while drains wait for who goes on by what was shown here.
+    /// etcd and `ZooKeeper` forget who closes all the same.
+    pub fn linger(&self) {
+        self.slot.lingers.store(true, Ordering::Release);
+        if let Route::Joined(joined) = &self.route {
+            joined.linger();
+        }
     }
 
     /// Waits for changes, and takes them: the latest view of each service that

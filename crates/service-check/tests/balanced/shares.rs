@@ -7,7 +7,11 @@ use super::*;
 
 #[test]
 fn a_call_that_takes_long_is_sent_to_a_second_host() {
-    let world = World::new(2);
+    sends_second_calls(&World::new(2));
+}
+
+/// Sees that calls which take long at one of two hosts are sent to the other.
+pub(super) fn sends_second_calls(world: &World) {
     let mut config = BalancedConfig::new(world.caller());
     config.hedging = Some(Hedging {
         share_percent: 100,

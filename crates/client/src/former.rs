@@ -1,0 +1,33 @@
+//! Earlier attachments, for the ends of calls that were picked there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use waystation_base::Moment;
+
+use crate::attachment::Attachment;
+
+/// Earlier attachments that are kept for the ends of their calls. The oldest is
+/// let go for one more: the agent counts what is in flight there as given up, and
+/// what nobody has taken over is lost.
+pub(crate) const FORMER_MAX: usize = 4;
+
+/// For how long an earlier attachment is kept at least. What ends later than that
+/// may be counted as given up.
+pub(crate) const FORMER_FOR: Duration = Duration::from_mins(1);
+
+/// An earlier attachment: its service outgrew it, or its agent is gone or silent.
+/// Calls that were picked there may be in flight.
+pub(crate) struct Former {
+    pub(crate) attachment: Arc<Attachment>,
+    pub(crate) since: Moment,
+    /// Whether the agent after its own has it.
+    pub(crate) is_taken_over: bool,
+}
+
+impl Former {
+    /// Whether its agent is gone, and nobody counts what is in it.
+    pub(crate) fn is_left(&self) -> bool {
+        !self.is_taken_over && self.attachment.is_closed()
+    }
+}
