@@ -280,8 +280,9 @@ impl Service {
 
     /// The present host at an address.
     pub(crate) fn find(&self, address: &str) -> Option<HostRef> {
+        let address: Address = address.parse().ok()?;
         let mut entries = self.keeper.balancer().table().entries();
-        let entry = entries.find(|entry| entry.instance.address.to_string() == address)?;
+        let entry = entries.find(|entry| entry.instance.address == address)?;
         Some(HostRef {
             slot: entry.name.slot,
             generation: entry.name.generation,

@@ -14,7 +14,8 @@ use crate::socket::Socket;
 /// that; see [`Caller::ends_lost`](crate::Caller::ends_lost).
 pub(crate) const ENDS_MAX: usize = 4096;
 
-/// Most ends that are sent by who must not wait. The rest is sent with the next.
+/// Most ends that are sent at once, while others wait who report theirs. The rest
+/// is sent with the next.
 pub(crate) const SENT_MAX: usize = 64;
 
 /// How a call ended.
@@ -70,9 +71,15 @@ impl Ended {
 pub(crate) struct Ends {
     waiting: VecDeque<Ended>,
     lost: u64,
+    /// The connection of the last one that was lost.
+    lost_of: u64,
 }
 
 impl Ends {
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -82,17 +89,21 @@ impl Ends {
         self.lost
     }
 
-    /// One more. The connection of one that is lost for it, if one is: for the
-    /// agent that call would be in flight for as long as the connection is open.
-    pub(crate) fn add(&mut self, ended: Ended) -> Option<u64> {
-        let lost = if self.waiting.len() < ENDS_MAX {
-            None
-        } else {
+    /// Whether an end was lost of a call that was picked over this connection: for
+    /// the agent that is in flight for as long as the connection is open.
+    pub(crate) const fn has_lost_of(&self, connection: u64) -> bool {
+        self.lost > 0 && self.lost_of == connection
+    }
+
+    /// One more.
+    pub(crate) fn add(&mut self, ended: Ended) {
+        if self.waiting.len() >= ENDS_MAX
+            && let Some(oldest) = self.waiting.pop_front()
+        {
             self.lost += 1;
-            self.waiting.pop_front().map(|one| one.connection)
-        };
+            self.lost_of = oldest.connection;
+        }
         self.waiting.push_back(ended);
-        lost
     }
 
     /// Sends so many over the connection of this number, as far as that goes
@@ -160,10 +171,13 @@ mod tests {
     fn the_oldest_is_lost_for_one_more_than_there_is_room_for() {
         let mut ends = Ends::default();
         for number in 0..ENDS_MAX as u64 {
-            assert_eq!(ends.add(ended(number, CallEnd::Ok)), None);
+            ends.add(ended(number, CallEnd::Ok));
         }
-        assert_eq!(ends.add(ended(9, CallEnd::Ok)), Some(0));
-        assert_eq!(ends.add(ended(9, CallEnd::Ok)), Some(1));
+        assert!(!ends.has_lost_of(0));
+        for lost in 0..2 {
+            ends.add(ended(9, CallEnd::Ok));
+            assert!(ends.has_lost_of(lost) && !ends.has_lost_of(lost + 1));
+        }
         assert_eq!((ends.lost(), ends.waiting.len()), (2, ENDS_MAX));
     }
 }

@@ -1,5 +1,7 @@
 //! What all callers of a service in this process share.
 
+mod sending;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -7,15 +9,13 @@ use std::time::Duration;
 
 use waystation_balance::{CallEnd, Load};
 use waystation_base::{Moment, hash64};
-use waystation_membership::Address;
 use waystation_segment::{Chosen, report};
 
 use crate::attachment::{Attachment, KnownHost};
 use crate::attempt::{Attempt, Outcome, Word};
-use crate::caller::PickedHost;
 use crate::clock::machine_now;
-use crate::config::{CallerConfig, Source};
-use crate::ends::{Ended, Ends, SENT_MAX};
+use crate::config::CallerConfig;
+use crate::ends::Ends;
 use crate::error::Error;
 use crate::former::{FORMER_FOR, FORMER_MAX, Former};
 use crate::mapping::ForkMark;
@@ -77,10 +77,10 @@ impl Drop for Turn<'_> {
             // The same agent would be asked for a pick.
             state.settle_asking(self.outcome);
         }
-        // What came meanwhile, by who may wait.
-        self.shared.send_ends(&mut state, usize::MAX);
         drop(state);
         self.shared.over.notify_all();
+        // What came meanwhile, by who may wait.
+        while self.shared.send_some() {}
     }
 }
 
@@ -267,7 +267,7 @@ impl Shared {
         let asked = socket.ask_until(request, until);
         turn.outcome = Outcome::of(&asked);
         if turn.outcome == Outcome::Answered {
-            self.lock().socket = Some((number, socket));
+            self.lock().keep(number, socket);
         }
         asked.map(|(answer, _)| (answer, number))
     }
@@ -287,73 +287,6 @@ impl Shared {
         let asked = ask();
         turn.outcome = Outcome::of(&asked);
         asked
-    }
-
-    /// The end of a call that was not picked from shared memory. It never waits:
-    /// whoever has a word with the agent just now sends it afterwards.
-    pub(crate) fn report(
-        &self,
-        picked: &PickedHost,
-        end: CallEnd,
-        latency: Option<Duration>,
-        load: Load,
-    ) {
-        if self.is_child() {
-            return;
-        }
-        match picked.source {
-            Source::Socket => {}
-            Source::Udp => {
-                if let (Some(lars), Address::V4(address)) = (&self.config.lars, &picked.address) {
-                    lars.report((*address).into(), end == CallEnd::Ok);
-                }
-                return;
-            }
-            // They are counted in shared memory, or nobody is there to count them.
-            Source::Segment | Source::Kept => return,
-        }
-        let ended = Ended::of(picked, end, latency, load);
-        let mut state = self.lock();
-        if let Some(lost_of) = state.ends.add(ended) {
-            // The agent gives up what it has of a connection that ends.
-            state.socket.take_if(|(number, _)| *number == lost_of);
-        }
-        if !state.asking.is_under_way {
-            self.send_ends(&mut state, SENT_MAX);
-        }
-    }
-
-    /// How many ends of calls were lost, since too many waited for the agent.
-    pub(crate) fn ends_lost(&self) -> u64 {
-        self.lock().ends.lost()
-    }
-
-    /// Sends ends of calls, so many at most, unless somebody has the connection.
-    /// It never waits. Over a connection that is there it heeds no pause: that has
-    /// not failed.
-    fn send_ends(&self, state: &mut State, most: usize) {
-        if state.ends.is_empty() || state.asking.is_under_way {
-            return;
-        }
-        // One more for those that are left when the first one turns out to be over.
-        for _ in 0..2 {
-            let (number, mut socket) = match state.socket.take() {
-                Some(kept) => kept,
-                None if state.asking.rests() => return,
-                None => match Socket::connect(&self.config.socket, self.config.timeout) {
-                    Ok(socket) => {
-                        state.sockets += 1;
-                        (state.sockets, socket)
-                    }
-                    Err(_) => return state.asking.note(Outcome::Silence),
-                },
-            };
-            let service = &self.config.service;
-            if state.ends.send(service, number, &mut socket, most).is_ok() {
-                state.socket = Some((number, socket));
-                return;
-            }
-        }
     }
 
     /// The connection for questions, which is the caller's until its turn ends.
@@ -422,17 +355,6 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        if self.is_child() {
-            return;
-        }
-        // Nobody comes after this.
-        let mut state = self.lock();
-        self.send_ends(&mut state, usize::MAX);
     }
 }
 
