@@ -98,14 +98,18 @@ impl Attachment {
     }
 
     /// Hands what an agent gave that is gone to the agent of this one, which counts
-    /// it on. False when that did not come about.
-    pub(crate) fn take_over(&mut self, other: &Self, service: &str, until: Moment) -> bool {
+    /// it on. False when that refuses, nothing when no answer came.
+    pub(crate) fn take_over(&mut self, other: &Self, service: &str, until: Moment) -> Option<bool> {
         let service = service.to_owned();
         let files = other.files.each_ref().map(AsFd::as_fd);
         let asked = self
             .socket
             .ask_with(&Request::HandOver { service }, &files, until);
-        matches!(asked, Ok((Answer::TakenOver, _)))
+        match asked {
+            Ok((answer, _)) => Some(matches!(answer, Answer::TakenOver)),
+            Err(Error::Refused { .. }) => Some(false),
+            Err(_) => None,
+        }
     }
 
     /// The hosts; `None` when the memory never came to rest. Cost: a load while

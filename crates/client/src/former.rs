@@ -21,13 +21,15 @@ pub(crate) const FORMER_FOR: Duration = Duration::from_mins(1);
 pub(crate) struct Former {
     pub(crate) attachment: Arc<Attachment>,
     pub(crate) since: Moment,
-    /// Whether the agent after its own has it.
-    pub(crate) is_taken_over: bool,
+    /// What came from the agent that has taken it over last, if one has.
+    pub(crate) taker: Option<Arc<Attachment>>,
 }
 
 impl Former {
-    /// Whether its agent is gone, and nobody counts what is in it.
+    /// Whether nobody counts what is in it: its agent is gone, and so is who took
+    /// it over, which may not have told all of it. Cost: two system calls.
     pub(crate) fn is_left(&self) -> bool {
-        !self.is_taken_over && self.attachment.is_closed()
+        let taker = self.taker.as_ref();
+        self.attachment.is_closed() && taker.is_none_or(|taker| taker.is_closed())
     }
 }

@@ -168,34 +168,41 @@ impl Shared {
             }
         })?;
         turn.outcome = Outcome::Answered;
-        self.hand_over(&mut opened, until);
+        let taken = self.hand_over(&mut opened, until);
         let mut state = self.lock();
         opened.number = self.attachment.fetch_add(1, Ordering::Relaxed) + 1;
         let opened = Arc::new(opened);
+        for one in &mut state.former {
+            if taken.iter().any(|it| Arc::ptr_eq(it, &one.attachment)) {
+                one.taker = Some(Arc::clone(&opened));
+            }
+        }
         state.current = Some(Arc::clone(&opened));
         Ok(state.part(opened))
     }
 
     /// Gives what agents that are gone had given to this one, so that the ends are
-    /// counted that those did not live to tell.
-    fn hand_over(&self, opened: &mut Attachment, until: Moment) {
-        let left: Vec<_> = {
+    /// counted that those did not live to tell. Returns what it has taken.
+    fn hand_over(&self, opened: &mut Attachment, until: Moment) -> Vec<Arc<Attachment>> {
+        let mut left: Vec<_> = {
             let state = self.lock();
             let left = state.former.iter().filter(|one| one.is_left());
             left.map(|one| Arc::clone(&one.attachment)).collect()
         };
-        for attachment in left {
-            if !opened.take_over(&attachment, &self.config.service, until) {
-                // Another time: its answer may still come here, and be taken for
-                // the next one.
-                return;
-            }
-            let mut state = self.lock();
-            let same = |one: &&mut Former| Arc::ptr_eq(&one.attachment, &attachment);
-            if let Some(one) = state.former.iter_mut().find(same) {
-                one.is_taken_over = true;
-            }
-        }
+        let service = &self.config.service;
+        let mut is_silent = false;
+        left.retain(|one| {
+            // Without an answer the rest waits for another time: it may still come,
+            // and be taken for the next one.
+            let taken = if is_silent {
+                None
+            } else {
+                opened.take_over(one, service, until)
+            };
+            is_silent |= taken.is_none();
+            taken == Some(true)
+        });
+        left
     }
 
     /// The attachment of this number is of no use any more.
@@ -332,7 +339,7 @@ impl Shared {
         state.former.push_back(Former {
             attachment: one,
             since: now,
-            is_taken_over: false,
+            taker: None,
         });
         if state.former.len() > FORMER_MAX {
             state.former.pop_front();
