@@ -31,11 +31,11 @@ pub(super) struct Outcomes {
 }
 
 impl Outcomes {
-    pub(super) fn add(&mut self, other: Self) {
-        self.took.extend(other.took);
+    pub(super) fn add(&mut self, other: &Self) {
+        self.took.extend_from_slice(&other.took);
         self.failed += other.failed;
         self.by_host.resize(HOSTS, 0);
-        for (sum, count) in self.by_host.iter_mut().zip(other.by_host) {
+        for (sum, count) in self.by_host.iter_mut().zip(&other.by_host) {
             *sum += count;
         }
     }
@@ -52,7 +52,7 @@ impl Outcomes {
         found.map_or(0.0, |one| one.as_secs_f64() * 1e3)
     }
 
-    fn note(&mut self, took: Duration, answer: Option<u32>) {
+    pub(super) fn note(&mut self, took: Duration, answer: Option<u32>) {
         self.took.push(took);
         self.by_host.resize(HOSTS, 0);
         match answer.and_then(|host| self.by_host.get_mut(host as usize)) {

@@ -2,6 +2,7 @@
 
 mod host;
 mod load;
+mod report;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,14 +18,11 @@ use waystation_registry::instance_to_json;
 
 pub(crate) use self::host::{HostArgs, run_host};
 
-use self::load::Outcomes;
+use self::report::Level;
 use crate::bars::Bars;
-use crate::figures::{count, figure, percent};
 use crate::machine::Watch;
 use crate::net::program::Program;
-use crate::results::{Benchmark, Block, Run};
-use crate::stats::{number, share};
-use crate::table::{Align, Table};
+use crate::results::{Benchmark, Run};
 use crate::timing::now;
 
 const BENCHMARK: Benchmark = Benchmark {
@@ -43,7 +41,7 @@ const SLOW: usize = 2;
 const WORK_US: u32 = 5_000;
 const SLOWED_TIMES: u32 = 10;
 
-/// Policies in the order of the table; the first is the default.
+/// Policies in the order of the tables; the first is the default.
 const POLICIES: [PolicyKind; 5] = [
     PolicyKind::Fresh,
     PolicyKind::RoundRobin,
@@ -58,14 +56,14 @@ const WAIT: Duration = Duration::from_secs(30);
 /// `bench hosts`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Calls a second
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=4_000))]
-    rate: u32,
+    /// Calls a second, a table for each
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1_000, 3_360], value_parser = clap::value_parser!(u32).range(10..=4_500))]
+    rates: Vec<u32>,
     /// How long each policy is measured in a round
-    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
-    /// Rounds, in each of which all policies have a turn
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=20))]
+    /// Rounds, in each of which all policies have a turn at each rate
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
     /// The results file [default: bench/results/hosts.md]
     #[arg(long, value_name = "FILE")]
@@ -78,23 +76,29 @@ pub(crate) struct Args {
 /// A process does not start, or the results cannot be written.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let watch = Watch::start();
-    let mut outcomes = POLICIES.map(|_| Outcomes::default());
+    let mut levels: Vec<Level> = args.rates.iter().map(|&rate| Level::at(rate)).collect();
     for round in 0..args.rounds as usize {
-        for at in crate::stats::order(POLICIES.len(), round) {
-            let policy = POLICIES[at];
-            let measured = measure(policy, args, round as u64);
-            outcomes[at].add(measured.with_context(|| format!("by {}", policy.name()))?);
+        for level in &mut levels {
+            for at in crate::stats::order(POLICIES.len(), round) {
+                let policy = POLICIES[at];
+                let outcomes = measure(policy, level.rate, args.seconds, round as u64);
+                let outcomes = outcomes.with_context(|| format!("by {}", policy.name()))?;
+                level.rounds[at].push(outcomes);
+            }
         }
         eprintln!("round {} of {}", round + 1, args.rounds);
     }
     let mut bars = Bars::default();
+    let rates: Vec<String> = args.rates.iter().map(u32::to_string).collect();
     let run = Run {
         facts: watch.finish(),
         settings: format!(
-            "--rate {} --seconds {} --rounds {}",
-            args.rate, args.seconds, args.rounds
+            "--rates {} --seconds {} --rounds {}",
+            rates.join(","),
+            args.seconds,
+            args.rounds
         ),
-        blocks: blocks(&mut outcomes, &mut bars),
+        blocks: report::blocks(&mut levels, &mut bars),
     };
     run.print()?;
     let path = run.append(BENCHMARK, args.out.as_deref())?;
@@ -103,7 +107,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// One policy, on processes of its own.
-fn measure(policy: PolicyKind, args: &Args, seed: u64) -> Result<Outcomes> {
+fn measure(policy: PolicyKind, rate: u32, seconds: u32, seed: u64) -> Result<load::Outcomes> {
     let mut hosts = Vec::new();
     for number in 0..HOSTS {
         let times = if number < SLOW { SLOWED_TIMES } else { 1 };
@@ -117,7 +121,7 @@ fn measure(policy: PolicyKind, args: &Args, seed: u64) -> Result<Outcomes> {
     let agent = start_agent(folder.path(), policy, &hosts)?;
     let mut config = CallerConfig::new(SERVICE, agent.socket());
     config.timeout = WAIT;
-    let outcomes = load::run(config, args.rate, args.seconds, seed);
+    let outcomes = load::run(config, rate, seconds, seed);
     agent.drain();
     outcomes
 }
@@ -146,45 +150,4 @@ fn start_agent(folder: &Path, policy: PolicyKind, hosts: &[Program]) -> Result<A
         std::thread::park_timeout(Duration::from_millis(10));
     }
     Ok(agent)
-}
-
-fn blocks(outcomes: &mut [Outcomes; POLICIES.len()], bars: &mut Bars) -> Vec<Block> {
-    let mut table = Table::new(&[
-        ("policy", Align::Left),
-        ("calls", Align::Right),
-        ("p50, ms", Align::Right),
-        ("p99", Align::Right),
-        ("p99.9", Align::Right),
-        ("failed", Align::Right),
-        ("at slowed hosts", Align::Right),
-    ]);
-    for (policy, outcomes) in POLICIES.iter().zip(outcomes.iter_mut()) {
-        let ms = |outcomes: &mut Outcomes, of_1000| figure(outcomes.at_ms(of_1000));
-        let slowed: u64 = (0..SLOW)
-            .filter_map(|host| outcomes.by_host.get(host))
-            .sum();
-        let answers: u64 = outcomes.by_host.iter().sum();
-        table.row([
-            policy.name().to_owned(),
-            count(outcomes.calls()),
-            ms(outcomes, 500),
-            ms(outcomes, 990),
-            ms(outcomes, 999),
-            count(outcomes.failed),
-            percent(share(number(slowed), number(answers))),
-        ]);
-    }
-    let [own, round_robin, lars, ..] = outcomes;
-    let own = own.at_ms(990);
-    let mut word = |name, other: f64| bars.word(format!("p99 beside {name}"), own <= other);
-    let text = format!(
-        "The default's p99, {} ms, is at or below that of round robin: {}; of lars: {}.",
-        figure(own),
-        word("round robin", round_robin.at_ms(990)),
-        word("lars", lars.at_ms(990)),
-    );
-    vec![
-        Block::Table("All rounds together".to_owned(), table),
-        Block::Text(text),
-    ]
 }
