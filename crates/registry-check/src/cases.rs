@@ -103,6 +103,7 @@ fn nodes<F: Fixture>() -> Vec<Case<F>> {
             drains::acknowledged,
         ),
         case("a drain outlasts who hangs", HOLDERS, drains::overdue),
+        case("a drain waits for who lingers", HOLDERS, drains::lingering),
         case("an operator drains a node", HOLDERS, drains::operator),
         case("a drain that nobody watches", REGISTER, drains::unwatched),
     ]

@@ -58,6 +58,9 @@ pub(crate) enum Ask {
     },
     Ack(ViewAck),
     Unsubscribe(SubscriberId),
+    /// A watch is over, and somebody goes on by what it showed: when the client
+    /// closes the registry is to take it for lost, and not for gone.
+    Linger(SubscriberId),
     List {
         question: u64,
         watch: Watch,

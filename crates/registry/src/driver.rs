@@ -272,6 +272,7 @@ impl Driver {
     /// Deregisters what is registered, says goodbye, and tells that it is over.
     async fn end(mut self, source: Source) {
         self.registrations.close(&*self.backend);
+        self.watches.close(&*self.backend);
         let numbers: Vec<u64> = self.questions.keys().copied().collect();
         for number in numbers {
             self.answer(number, Err(AskError::Closed));

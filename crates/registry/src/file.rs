@@ -266,7 +266,9 @@ impl Backend for FileBackend {
                 let view = shared.mirror.borrow().view(&service);
                 shared.push(subscriber, Content::View(view));
             }
-            Ask::Unsubscribe(subscriber) => shared.mirror.borrow_mut().unsubscribe(subscriber),
+            Ask::Unsubscribe(subscriber) | Ask::Linger(subscriber) => {
+                shared.mirror.borrow_mut().unsubscribe(subscriber);
+            }
             Ask::List {
                 question,
                 watch,

@@ -173,3 +173,46 @@ pub(super) fn overdue<F: Fixture>(world: &mut World<F>) -> Duration {
     });
     took
 }
+
+/// Story: an agent that ended in good order was waited for no longer, while its
+/// callers went on to call the hosts that they had. Where it watches the registry
+/// itself it lingers for a while, and not for ever; who else was in its client is
+/// gone at once.
+pub(super) fn lingering<F: Fixture>(world: &mut World<F>) -> Duration {
+    world.fixture.start();
+    let (node, agent, other) = (world.client(), world.client(), world.client());
+    let registered = World::<F>::register(&node, World::<F>::instance("a", "a-1"));
+    World::<F>::is_registered(&registered);
+    let (lingers, gone) = (
+        World::<F>::watch(&agent, "a"),
+        World::<F>::watch(&agent, "a"),
+    );
+    World::<F>::shows(&lingers, "a", &["a-1"]);
+    World::<F>::shows(&gone, "a", &["a-1"]);
+    let gone_id = gone.subscriber();
+    lingers.linger();
+    drop((lingers, gone));
+    agent.close_and_wait();
+    let start = now();
+    registered.drain();
+    World::<F>::stands(&registered, "begun", |status| {
+        status.drain == Some(DrainStep::Waiting)
+    });
+    stays_waiting::<F>(&other, &registered);
+    let watch = Watch::Service(World::<F>::service("a"));
+    let listed = other.list(watch, true).expect("room").wait();
+    let holders = &listed.expect("an answer")[0].holders;
+    assert!(
+        holders.iter().all(|one| one.subscriber != gone_id),
+        "{holders:?}"
+    );
+    World::<F>::stands(&registered, "acknowledged", |status| {
+        status.drain == Some(DrainStep::Acknowledged)
+    });
+    let took = since(start);
+    registered.idle();
+    World::<F>::stands(&registered, "out", |status| {
+        status.drain == Some(DrainStep::Ended)
+    });
+    took
+}

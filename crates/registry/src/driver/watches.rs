@@ -93,12 +93,23 @@ impl Watches {
             }));
         }
         if wish.dropped {
-            if !slot.lingers() {
-                backend.handle(Ask::Unsubscribe(slot.subscriber));
-            }
+            backend.handle(if slot.lingers() {
+                Ask::Linger(slot.subscriber)
+            } else {
+                Ask::Unsubscribe(slot.subscriber)
+            });
             self.by_subscriber.remove(&slot.subscriber);
         }
         wish.dropped
+    }
+
+    /// The client closes, with watches that nobody has dropped.
+    pub(super) fn close(&self, backend: &dyn Backend) {
+        for (subscriber, following) in &self.by_subscriber {
+            if following.slot.lingers() {
+                backend.handle(Ask::Linger(*subscriber));
+            }
+        }
     }
 
     /// A push. One to a watch that is over is nobody's.

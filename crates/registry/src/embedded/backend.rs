@@ -185,6 +185,8 @@ impl Backend for EmbeddedBackend {
                 link.acks.borrow_mut().forget(subscriber);
                 link.push_about(id::UNSUBSCRIBE, subscriber, String::new(), None);
             }
+            // The server takes it for lost with the connection.
+            Ask::Linger(_) => {}
             Ask::List {
                 question,
                 watch,

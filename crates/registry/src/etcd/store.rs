@@ -108,6 +108,13 @@ impl Store for Etcd {
     }
 
     async fn goodbye(shared: &Shared) {
+        if shared.close_subscribers().await {
+            if let Some(wire) = shared.wire() {
+                // For the whole of its time from here on.
+                let _ = Self::keep_subscribers(shared, &wire).await;
+            }
+            return;
+        }
         let lease = shared.subscribers.borrow_mut().lease.take();
         if let (Some(wire), Some(lease)) = (shared.wire(), lease) {
             // Nobody waits for these subscribers any more; else they expire.

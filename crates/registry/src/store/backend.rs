@@ -81,6 +81,10 @@ impl<S: Store> Backend for StoreBackend<S> {
                 shared.subscribers.borrow_mut().unsubscribe(subscriber);
                 shared.urgent.notify_one();
             }
+            Ask::Linger(subscriber) => {
+                shared.mirror.borrow_mut().unsubscribe(subscriber);
+                shared.subscribers.borrow_mut().linger(subscriber);
+            }
             Ask::List {
                 question,
                 watch,

@@ -37,6 +37,19 @@ impl<S: Store> Shared<S> {
         Ok(())
     }
 
+    /// The client closes: its subscribers go, but those that linger. Whether there
+    /// are any, which stand for as long as what they live with.
+    pub(crate) async fn close_subscribers(&self) -> bool {
+        let lingers = self.subscribers.borrow_mut().close();
+        if lingers
+            && let Some(wire) = self.wire()
+            && let Err(fault) = self.write_subscribers(&wire).await
+        {
+            tracing::debug!(registry = self.url, %fault, "subscribers go by themselves");
+        }
+        lingers
+    }
+
     async fn try_write(&self, wire: &S::Wire) -> Result<(), S::Fault> {
         loop {
             let taken = self.subscribers.borrow_mut().take(S::WRITE_TOGETHER);

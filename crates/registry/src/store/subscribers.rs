@@ -63,6 +63,8 @@ struct Own {
     is_written: bool,
     /// Whether it waits for its first views.
     is_new: bool,
+    /// Whether it is to stand in the store for a while after this client.
+    lingers: bool,
 }
 
 /// The subscribers of this client.
@@ -92,6 +94,7 @@ impl Subscribers {
             subscriber,
             is_written: false,
             is_new: true,
+            lingers: false,
         };
         self.own.insert(id, own);
         self.gone.remove(&id);
@@ -101,6 +104,25 @@ impl Subscribers {
         if self.own.remove(&id).is_some() {
             self.gone.insert(id);
         }
+    }
+
+    /// It is over, and stays what it was until the client closes.
+    pub(crate) fn linger(&mut self, id: SubscriberId) {
+        if let Some(own) = self.own.get_mut(&id) {
+            own.lingers = true;
+        }
+    }
+
+    /// The client closes: all go but those that linger. Whether there are any.
+    pub(crate) fn close(&mut self) -> bool {
+        let over = self.own.extract_if(.., |_, own| !own.lingers);
+        self.gone.extend(over.map(|(id, _)| id));
+        self.lingers()
+    }
+
+    /// Whether any are to stand in the store for a while after this client.
+    pub(crate) fn lingers(&self) -> bool {
+        self.own.values().any(|own| own.lingers)
     }
 
     /// This client registers an instance, by whose id people know it. The first
@@ -368,6 +390,26 @@ mod tests {
         assert_eq!(all.take(2), [(SubscriberId(2), None)]);
         all.lose();
         assert_eq!(all.take(9).len(), 2);
+    }
+
+    #[test]
+    fn who_lingers_stays_behind_when_its_client_closes() {
+        let mut all = Subscribers::default();
+        for id in 1..=3 {
+            all.subscribe(SubscriberId(id), Watch::Prefix("".into()));
+        }
+        assert_eq!(all.take(9).len(), 3);
+        all.linger(SubscriberId(2));
+        all.linger(SubscriberId(4));
+        assert!(all.lingers());
+        assert_eq!(all.take(9), []);
+        assert!(all.close());
+        assert_eq!(
+            all.take(9),
+            [(SubscriberId(1), None), (SubscriberId(3), None)]
+        );
+        all.unsubscribe(SubscriberId(2));
+        assert!(!all.close());
     }
 
     /// Story: the holders of a version were told by addresses and process ids,

@@ -55,6 +55,8 @@ pub(super) async fn run(shared: Rc<Shared>) {
                     drop(session);
                     match end {
                         Some(fault) => fault,
+                        // The session ends by itself.
+                        None if shared.subscribers.borrow().lingers() => return,
                         None => return attached.close().await,
                     }
                 }

@@ -120,7 +120,10 @@ impl Store for ZooKeeper {
         session::run(shared).await;
     }
 
-    async fn goodbye(_shared: &Shared) {}
+    async fn goodbye(shared: &Shared) {
+        // With the session all the others go.
+        shared.close_subscribers().await;
+    }
 
     fn see(&self, version: ViewVersion) -> bool {
         self.replica.borrow_mut().see(version)
