@@ -9,6 +9,7 @@ mod shares;
 #[path = "balanced/stopped.rs"]
 mod stopped;
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use waystation_agent::{Agent, AgentConfig, Probes};
-use waystation_balance::{CallEnd, Load};
+use waystation_balance::{CallEnd, Load, PolicyKind};
 use waystation_base::{Epoch, MessageId, ServiceName};
 use waystation_client::protocol::{ListedHost, hosts};
 use waystation_client::{Caller, CallerConfig, Socket};
@@ -119,6 +120,11 @@ fn service() -> ServiceName {
     ServiceName::new("hosts").unwrap()
 }
 
+thread_local! {
+    /// The policy of agents that a test on this thread starts.
+    static POLICY: Cell<PolicyKind> = const { Cell::new(PolicyKind::Fresh) };
+}
+
 struct World {
     folder: TempDir,
     hosts: Vec<Host>,
@@ -158,6 +164,7 @@ impl World {
         let registry = format!("file://{}", self.folder.path().join("nodes").display());
         let mut config = AgentConfig::new(self.socket(), registry.parse().unwrap(), 7);
         config.udp.clear();
+        config.policy = POLICY.get();
         set(&mut config);
         self.agent = Some(Agent::start(config).unwrap());
         // Until it knows its routes.

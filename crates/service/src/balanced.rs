@@ -212,7 +212,7 @@ impl Shared {
             call = match (asked, &self.group) {
                 // Discovery's hosts are newer than those that were kept.
                 (Ok(call), Some(_)) if call.source() == Source::Kept => None,
-                (Ok(call), _) => Some(call),
+                (Ok(call), _) => Some(self.or_other(call, failed)),
                 (Err(_), Some(_)) => None,
                 (Err(status), None) => return Err(status),
             };
@@ -251,6 +251,17 @@ impl Shared {
         }
         let other = self.agent.begin_other(is_other);
         other.or_else(|| self.agent.try_begin())
+    }
+
+    /// What the agent picked, or another instance, if that is one which just failed
+    /// or is known here to be away.
+    fn or_other(&self, call: CallGuard, other_than: Option<&Address>) -> CallGuard {
+        let is_other = |address: &Address| other_than != Some(address) && !self.is_away(address);
+        if is_other(call.address()) {
+            return call;
+        }
+        // The agent's is given up then, as above.
+        self.agent.begin_other(is_other).unwrap_or(call)
     }
 
     /// Whether who calls this instance now would have to wait until it is found to

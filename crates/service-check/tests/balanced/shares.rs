@@ -6,12 +6,8 @@ use waystation_service::{BalancedCounters, Hedging};
 use super::*;
 
 #[test]
-fn a_call_that_takes_long_is_sent_to_a_second_host() {
-    sends_second_calls(&World::new(2));
-}
-
-/// Sees that calls which take long at one of two hosts are sent to the other.
-pub(super) fn sends_second_calls(world: &World) {
+pub(super) fn a_call_that_takes_long_is_sent_to_a_second_host() {
+    let world = World::new(2);
     let mut config = BalancedConfig::new(world.caller());
     config.hedging = Some(Hedging {
         share_percent: 100,
@@ -41,7 +37,7 @@ pub(super) fn sends_second_calls(world: &World) {
 
 /// When all is slow, second calls double the load that makes it slow.
 #[test]
-fn second_calls_are_a_share_of_all() {
+pub(super) fn second_calls_are_a_share_of_all() {
     let world = World::new(2);
     let mut config = BalancedConfig::new(world.caller());
     config.tries = 1;
@@ -132,7 +128,7 @@ fn second_calls_are_five_of_a_hundred_and_few_are_saved_up() {
 /// Each try was one of a context's retries, and nobody had looked whether their budget
 /// holds for calls to picked hosts.
 #[test]
-fn tries_come_out_of_the_budget_of_retries() {
+pub(super) fn tries_come_out_of_the_budget_of_retries() {
     const CALLS: u64 = 300;
     let world = World::new(2);
     let config = BalancedConfig::new(world.caller());

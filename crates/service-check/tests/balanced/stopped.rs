@@ -4,7 +4,6 @@ use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
 
 use futures_util::future::{Either, join_all, select};
-use waystation_balance::PolicyKind;
 use waystation_test_process::Watchdog;
 
 use super::*;
