@@ -58,7 +58,7 @@ pub struct Caller {
 impl Caller {
     /// For the service that `config` says. The agent need not be there yet.
     pub fn new(config: CallerConfig) -> Self {
-        Self::over(Arc::new(Shared::new(config)))
+        Self::over(Shared::new(config))
     }
 
     fn over(shared: Arc<Shared>) -> Self {
@@ -153,7 +153,8 @@ impl Caller {
 
     /// A call ended, after `latency` from its pick if it was timed; `load` is what
     /// the reply told. Any clone may report it. It never waits for the agent: what
-    /// that does not take now is sent with what comes next.
+    /// that does not take now is sent with what comes next, or by a thread within 3 s
+    /// of its being there again.
     #[inline]
     pub fn report(
         &mut self,

@@ -20,6 +20,7 @@ pub(crate) const FORMER_FOR: Duration = Duration::from_mins(1);
 /// Calls that were picked there may be in flight.
 pub(crate) struct Former {
     pub(crate) attachment: Arc<Attachment>,
+    /// When it was left, or else the one whose agent has taken it over.
     pub(crate) since: Moment,
     /// What came from the agent that has taken it over last, if one has.
     pub(crate) taker: Option<Arc<Attachment>>,

@@ -4,7 +4,7 @@ mod sending;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
 use waystation_balance::{CallEnd, Load};
@@ -38,6 +38,7 @@ pub(crate) struct Shared {
     /// Counts attachments; callers look here before each pick.
     attachment: AtomicU64,
     mark: Option<ForkMark>,
+    me: Weak<Self>,
 }
 
 struct State {
@@ -50,6 +51,8 @@ struct State {
     sockets: u64,
     /// Ends of calls that were picked by socket.
     ends: Ends,
+    /// A thread sends what is left of them.
+    is_sent_later: bool,
     attaching: Attempt,
     asking: Attempt,
     by_udp: Attempt,
@@ -85,9 +88,10 @@ impl Drop for Turn<'_> {
 }
 
 impl Shared {
-    pub(crate) fn new(config: CallerConfig) -> Self {
+    pub(crate) fn new(config: CallerConfig) -> Arc<Self> {
         let state = State::new(config.pause);
-        Self {
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
             config,
             state: Mutex::new(state),
             over: Condvar::new(),
@@ -95,7 +99,7 @@ impl Shared {
             // Without it forked processes are not noticed; no kernel since 4.14
             // refuses it.
             mark: ForkMark::new().ok(),
-        }
+        })
     }
 
     /// Whether this process was forked from the one that made it: what is here
@@ -334,6 +338,16 @@ impl Shared {
             state.kept = Some((one.number, hosts));
         }
         let now = machine_now();
+        for former in &mut state.former {
+            if former
+                .taker
+                .as_ref()
+                .is_some_and(|it| Arc::ptr_eq(it, &one))
+            {
+                // Its agent may still go without having told it.
+                former.since = now;
+            }
+        }
         let is_recent = |since: Moment| now.saturating_since(since) < FORMER_FOR;
         (state.former).retain(|one| is_recent(one.since) || one.is_left());
         state.former.push_back(Former {
@@ -377,6 +391,7 @@ impl State {
             socket: None,
             sockets: 0,
             ends: Ends::default(),
+            is_sent_later: false,
             attaching: attempt(),
             asking: attempt(),
             by_udp: attempt(),

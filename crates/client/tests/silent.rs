@@ -113,6 +113,46 @@ fn more_ends_than_there_is_room_for_are_counted_and_end_their_connection() {
     assert_eq!(told, Some((End::Failed, Some(HOST.to_owned()))));
 }
 
+/// Story: ends that an agent did not take at once waited for the next call of their
+/// process, and were lost with it when there was none.
+#[test]
+fn ends_that_wait_are_sent_though_nobody_calls_any_more() {
+    const ENDS: usize = 2000;
+    let (_folder, mut config) = place();
+    (config.timeout, config.pause) = (WAIT, Duration::from_millis(1));
+    let listener = UnixListener::bind(&config.socket).unwrap();
+    let mut caller = Caller::new(config.clone());
+    let mut other = caller.clone();
+    let picking = std::thread::spawn(move || other.pick().unwrap());
+    refuse_memory(&listener);
+    let (mut stream, _) = listener.accept().unwrap();
+    expect_pick(&mut stream);
+    say(&mut stream, &picked());
+    let call = picking.join().unwrap();
+    // More than fit into the socket of an agent that does not read.
+    for _ in 0..ENDS {
+        caller.report(&call, CallEnd::Failed, None, Load::default());
+    }
+    stream.set_read_timeout(Some(WAIT)).unwrap();
+    for number in 0..ENDS {
+        let told = next_report(&mut stream);
+        assert_eq!(told, Some((End::Failed, None)), "{number}");
+    }
+    // It goes, and another one comes.
+    drop((listener, stream));
+    std::fs::remove_file(&config.socket).unwrap();
+    caller.report(&call, CallEnd::Failed, None, Load::default());
+    let listener = UnixListener::bind(&config.socket).unwrap();
+    let (told, heard) = channel();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _nobody = told.send(next_report(&mut stream));
+    });
+    let by_address = (End::Failed, Some(HOST.to_owned()));
+    assert_eq!(heard.recv_timeout(WAIT), Ok(Some(by_address)));
+    assert_eq!(caller.ends_lost(), 0);
+}
+
 /// Answers picks over each connection, and says what is told there; refuses memory
 /// once, and then leaves those who ask for it without an answer.
 fn refuse_memory_once(listener: &UnixListener, told: &Sender<(End, Option<String>)>) {

@@ -1,16 +1,29 @@
 //! Ends of calls that were picked by socket, on their way to the agent.
+//!
+//! Who ends a call sends what there is, and so does whoever has had a word with the
+//! agent. For what is left then, and nobody may come, there is a thread, as long as
+//! something waits.
 
+use std::sync::Weak;
 use std::time::Duration;
 
 use waystation_balance::{CallEnd, Load};
+use waystation_base::{Backoff, BackoffConfig};
 use waystation_membership::Address;
 
 use super::{Shared, State};
 use crate::attempt::Outcome;
 use crate::caller::PickedHost;
+use crate::clock::pause;
 use crate::config::Source;
 use crate::ends::{Ended, SENT_MAX};
 use crate::socket::Socket;
+
+/// Between two attempts to send what waits for an agent that does not read, or is
+/// gone: at first, and after many. So long after it is there again, and after the
+/// pause that attempts make, what waits is sent.
+const SEND_PAUSE: Duration = Duration::from_millis(20);
+const SEND_PAUSE_MAX: Duration = Duration::from_millis(500);
 
 impl Shared {
     /// The end of a call that was not picked from shared memory. It never waits:
@@ -43,6 +56,7 @@ impl Shared {
             state.keep(number, socket);
         }
         self.send_ends(&mut state);
+        self.send_later(&mut state);
     }
 
     /// How many ends of calls were lost, since too many waited for the agent.
@@ -55,7 +69,39 @@ impl Shared {
         let mut state = self.lock();
         let before = state.ends.len();
         self.send_ends(&mut state);
-        !state.ends.is_empty() && state.ends.len() < before
+        let is_more = !state.ends.is_empty() && state.ends.len() < before;
+        if !is_more {
+            self.send_later(&mut state);
+        }
+        is_more
+    }
+
+    /// Has a thread send what is left, unless somebody has a word with the agent and
+    /// does it afterwards.
+    fn send_later(&self, state: &mut State) {
+        if state.ends.is_empty() || state.asking.is_under_way || state.is_sent_later {
+            return;
+        }
+        let me = Weak::clone(&self.me);
+        if me.strong_count() == 0 {
+            // The last caller goes.
+            return;
+        }
+        let thread = std::thread::Builder::new().name("ends of calls".to_owned());
+        // Without a thread the next call does it.
+        state.is_sent_later = thread.spawn(move || send_until_done(&me)).is_ok();
+    }
+
+    /// Whether nothing is left to send. Else whether some was sent.
+    fn send_all(&self) -> Result<(), bool> {
+        let before = self.lock().ends.len();
+        while self.send_some() {}
+        let mut state = self.lock();
+        if state.ends.is_empty() {
+            state.is_sent_later = false;
+            return Ok(());
+        }
+        Err(state.ends.len() < before)
     }
 
     /// Sends ends of calls, not too many at once, unless somebody has the
@@ -107,6 +153,25 @@ impl State {
     pub(super) fn keep(&mut self, number: u64, socket: Socket) {
         if !self.ends.has_lost_of(number) {
             self.socket = Some((number, socket));
+        }
+    }
+}
+
+/// Sends what waits until nothing does, or nobody calls any more.
+fn send_until_done(of: &Weak<Shared>) {
+    let config = BackoffConfig {
+        base: SEND_PAUSE,
+        max: SEND_PAUSE_MAX,
+        ..BackoffConfig::default()
+    };
+    let mut backoff = Backoff::new(config, of.as_ptr().addr() as u64);
+    loop {
+        pause(backoff.next_delay());
+        let Some(shared) = of.upgrade() else { return };
+        match shared.send_all() {
+            Ok(()) => return,
+            Err(true) => backoff.reset(),
+            Err(false) => {}
         }
     }
 }
