@@ -61,6 +61,10 @@ impl Shared {
 
     /// How many ends of calls were lost, since too many waited for the agent.
     pub(crate) fn ends_lost(&self) -> u64 {
+        // Whoever held the lock as this process was forked is not in it.
+        if self.is_child() {
+            return 0;
+        }
         self.lock().ends.lost()
     }
 
