@@ -133,6 +133,11 @@ fn faults<F: Fixture>() -> Vec<Case<F>> {
             NETWORK,
             network::long_cut,
         ),
+        case(
+            "a node leaves while the registry is away",
+            NETWORK,
+            network::left_while_away,
+        ),
         case("a gap is caught up", NETWORK, network::gap),
         case(
             "a read that is lost is made again",

@@ -10,6 +10,11 @@ use waystation_base::BackoffConfig;
 /// Registrations of one client. One more is refused.
 pub const REGISTRATIONS_MAX: usize = 1024;
 
+/// Registrations of one client whose handles are gone, and whose end a registry
+/// that is away has not answered. One more is not tried again, which is told: it
+/// may be listed for as long as the client lives.
+pub const LEAVING_MAX: usize = REGISTRATIONS_MAX;
+
 /// Watches of one client. One more is refused.
 pub const WATCHES_MAX: usize = 10_000;
 

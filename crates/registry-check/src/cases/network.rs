@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use waystation_membership::{Update, View, Watch};
+use waystation_registry::limits::CALL_WAIT;
 use waystation_registry::{Registry, Session, SessionState};
 
 use crate::fixture::Fixture;
@@ -67,6 +68,39 @@ pub(super) fn short_cut<F: Fixture>(world: &mut World<F>) -> Duration {
     assert!(view.is_some(), "the update is seen");
     for change in World::<F>::never_without(&watching, &["a-1"]) {
         assert_eq!(change.view.instances["a-1"].token, token);
+    }
+    took
+}
+
+/// A node's handle was dropped while the registry was away, and the word of it with
+/// it. Another node of the same client kept the lease that both share, and the one
+/// that had left was listed as serving for as long as the client lived.
+pub(super) fn left_while_away<F: Fixture>(world: &mut World<F>) -> Duration {
+    // Beyond the longest call in flight, with time for what is left of the lease.
+    let (lease, away) = (CALL_WAIT * 4, CALL_WAIT + CALL_WAIT / 4);
+    world.fixture.start();
+    let (client, cut) = (world.client(), world.proxied_client());
+    let leaves = World::<F>::register_for(&cut, World::<F>::instance("a", "a-1"), lease);
+    let stays = World::<F>::register_for(&cut, World::<F>::instance("a", "a-2"), lease);
+    World::<F>::is_registered(&leaves);
+    let token = World::<F>::is_registered(&stays).instance.token;
+    let watching = World::<F>::watch(&client, "a");
+    World::<F>::shows(&watching, "a", &["a-1", "a-2"]);
+    World::<F>::record(&watching);
+    world.network(Mode::Cut);
+    let is_lost = |session: &Session| session.fault.is_some();
+    cut.wait_session(WAIT, is_lost).expect("the cut is noticed");
+    let start = now();
+    drop(leaves);
+    World::<F>::wait_until(start + away);
+    world.network(Mode::Pass);
+    let is_gone = |view: &View| !view.instances.contains_key("a-1");
+    let patience = lease + Duration::from_secs(1);
+    let view = watching.wait_view("a", patience, is_gone);
+    assert!(view.is_some(), "who has left is gone");
+    let took = since(start);
+    for change in World::<F>::never_without(&watching, &["a-2"]) {
+        assert_eq!(change.view.instances["a-2"].token, token);
     }
     took
 }

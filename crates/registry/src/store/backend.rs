@@ -111,6 +111,7 @@ impl<S: Store> Backend for StoreBackend<S> {
     fn close(&self) -> LocalBoxFuture<'static, ()> {
         let shared = Rc::clone(&self.shared);
         Box::pin(async move {
+            shared.end();
             shared.settled().await;
             S::goodbye(&shared).await;
             shared.close();

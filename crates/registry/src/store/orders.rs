@@ -45,13 +45,15 @@ pub(crate) enum Again {
     Update,
     Drain,
     Idle,
+    Deregister,
 }
 
 impl Order {
     /// How to want it again, if nobody else does.
     pub(crate) fn again(&self) -> Option<Again> {
         match self {
-            Self::Register(..) | Self::Deregister => None,
+            Self::Register(..) => None,
+            Self::Deregister => Some(Again::Deregister),
             Self::Update(_) => Some(Again::Update),
             Self::Drain => Some(Again::Drain),
             Self::Idle => Some(Again::Idle),
@@ -82,6 +84,7 @@ impl Wanted {
             return false;
         }
         match what {
+            Again::Deregister => self.is_deregister = true,
             Again::Update => self.is_update = true,
             Again::Drain => self.is_drain = true,
             Again::Idle => self.is_idle = true,
@@ -145,6 +148,12 @@ mod tests {
         };
         assert_eq!(instance.weight, 8);
         assert!(matches!(wanted.next(), Some(Order::Drain)));
+        assert!(!wanted.want_again(Again::Drain), "its end does not wait");
+        let end = wanted.next().expect("its end is next");
+        assert!(matches!(end, Order::Deregister));
+        assert!(wanted.next().is_none());
+        // Nobody has answered that: it stays the last word.
+        assert!(end.again().is_some_and(|again| wanted.want_again(again)));
         assert!(!wanted.want_again(Again::Drain), "its end does not wait");
         assert!(matches!(wanted.next(), Some(Order::Deregister)));
         assert!(wanted.next().is_none());

@@ -38,6 +38,8 @@ pub(crate) struct Registrant<S: Store> {
     drain: Cell<Option<DrainStep>>,
     /// Whether nothing is in flight any more.
     is_idle: Cell<bool>,
+    /// Its place among those whose end had no answer yet.
+    leaving: RefCell<Option<Rc<()>>>,
     pub(super) is_busy: Cell<bool>,
     pub(super) is_renewing: Cell<bool>,
 }
@@ -63,6 +65,7 @@ impl<S: Store> Registrant<S> {
             keep: S::Keep::default(),
             drain: Cell::new(None),
             is_idle: Cell::new(false),
+            leaving: RefCell::default(),
             is_busy: Cell::new(false),
             is_renewing: Cell::new(false),
         }
@@ -144,7 +147,8 @@ impl<S: Store> Registrant<S> {
     /// Carries out what is wanted; for how long to pause if it is not done then.
     pub(super) async fn carry_out_all(self: &Rc<Self>, shared: &Rc<Shared<S>>) -> Option<Duration> {
         while let Some(order) = self.next() {
-            if S::takes_orders(shared) {
+            // Who has let go of a registration does not ask again.
+            if S::takes_orders(shared) || matches!(order, Order::Deregister) {
                 let pause = self.carry_out(shared, order).await;
                 if pause.is_some() {
                     return pause;
@@ -179,10 +183,15 @@ impl<S: Store> Registrant<S> {
             Err(fault) => fault,
         };
         self.tell(shared, &fault);
+        let is_due = match again {
+            None => false,
+            Some(Again::Deregister) => self.is_leaving(shared, &fault),
+            Some(_) => !shared.is_ending(),
+        };
         // The core asks once, and nobody may have answered although the connection
         // stays.
-        let is_wanted = !shared.is_closed()
-            && again.is_some_and(|again| self.wanted.borrow_mut().want_again(again));
+        let is_wanted =
+            is_due && again.is_some_and(|again| self.wanted.borrow_mut().want_again(again));
         let pause = if fault.is_refusal() {
             REFUSED_PAUSE
         } else {
@@ -191,13 +200,36 @@ impl<S: Store> Registrant<S> {
         is_wanted.then_some(pause)
     }
 
+    /// Whether its end, which had no answer, is tried again: its entry may live with
+    /// what others of this client keep alive, and would stand for as long as they do.
+    /// When the client ends there is nobody any more who does.
+    fn is_leaving(&self, shared: &Shared<S>, fault: &S::Fault) -> bool {
+        if fault.is_refusal() || shared.is_ending() {
+            return false;
+        }
+        if self.leaving.borrow().is_none() {
+            let leaving = shared.leave();
+            if leaving.is_none() {
+                let (id, registry) = (&self.id, &shared.url);
+                tracing::warn!(%id, registry, "too many are on their way out: one may stay listed");
+            }
+            *self.leaving.borrow_mut() = leaving;
+        }
+        self.leaving.borrow().is_some()
+    }
+
+    /// Whether only its end is left to be done, and had no answer yet.
+    pub(super) fn has_ended(&self) -> bool {
+        self.leaving.borrow().is_some()
+    }
+
     /// Waits before something is tried again, unless something else is wanted.
     pub(super) async fn pause(&self, shared: &Shared<S>, length: Duration) {
         let pause = shared.shard.sleep(length);
         tokio::select! {
             () = waiting(WaitsFor::plain("registry pause"), pause) => {}
             () = self.news.notified() => {}
-            () = shared.closed() => {}
+            () = shared.ending() => {}
         }
     }
 

@@ -24,7 +24,7 @@ use super::turns::Turns;
 use crate::backend::{Event, Events, Key, Registering};
 use crate::draining::Draining;
 use crate::error::AskError;
-use crate::limits::CONNECT_PAUSE_MAX;
+use crate::limits::{CONNECT_PAUSE_MAX, LEAVING_MAX};
 use crate::mirror::{ByService, Changes, Edits, Mirror, Plan, sort_in};
 use crate::registry::{DrainWaits, ListedService};
 
@@ -53,6 +53,10 @@ pub(crate) struct Shared<S: Store> {
     settled: Notify,
     is_closed: Cell<bool>,
     closing: Notify,
+    is_ending: Cell<bool>,
+    ending: Notify,
+    /// One for each registration whose end had no answer yet.
+    leaving: Rc<()>,
 }
 
 impl<S: Store> Shared<S> {
@@ -76,6 +80,9 @@ impl<S: Store> Shared<S> {
             settled: Notify::new(),
             is_closed: Cell::new(false),
             closing: Notify::new(),
+            is_ending: Cell::new(false),
+            ending: Notify::new(),
+            leaving: Rc::default(),
         }
     }
 
@@ -87,8 +94,28 @@ impl<S: Store> Shared<S> {
         }
     }
 
-    pub(super) fn is_closed(&self) -> bool {
-        self.is_closed.get()
+    /// The client is to end: what has no answer is tried no further.
+    pub(super) fn end(&self) {
+        self.is_ending.set(true);
+        self.ending.notify_waiters();
+    }
+
+    /// Ready when the client is to end.
+    pub(super) async fn ending(&self) {
+        let notified = self.ending.notified();
+        if !self.is_ending.get() {
+            notified.await;
+        }
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending.get()
+    }
+
+    /// A place for a registration whose end had no answer, if there is one.
+    pub(super) fn leave(&self) -> Option<Rc<()>> {
+        let has_room = Rc::strong_count(&self.leaving) <= LEAVING_MAX;
+        has_room.then(|| Rc::clone(&self.leaving))
     }
 
     /// Ready when nothing is under way any more.
@@ -127,6 +154,7 @@ impl<S: Store> Shared<S> {
     }
 
     pub(super) fn close(&self) {
+        self.end();
         self.is_closed.set(true);
         *self.wire.borrow_mut() = None;
         self.closing.notify_waiters();
@@ -260,11 +288,18 @@ impl<S: Store> Shared<S> {
         let turn = self.turn_of(&registrant.id);
         self.spawn_work(async move |shared| {
             // Kept from order to order: what comes for others of this id comes
-            // behind what was wanted here, its end above all.
-            while let Some(pause) = {
-                let _turn = turn.lock().await;
-                registrant.carry_out_all(shared).await
-            } {
+            // behind what was wanted here. Its end is not to be overtaken at all: it
+            // would take along what another has found there.
+            let mut kept = None;
+            loop {
+                let its_turn = match kept.take() {
+                    Some(its_turn) => its_turn,
+                    None => turn.lock().await,
+                };
+                let Some(pause) = registrant.carry_out_all(shared).await else {
+                    break;
+                };
+                kept = registrant.has_ended().then_some(its_turn);
                 registrant.pause(shared, pause).await;
             }
             registrant.is_busy.set(false);
