@@ -9,6 +9,9 @@ use waystation_registry::{Acks, Client, Registered, Registry};
 use crate::fixture::Fixture;
 use crate::world::{WAIT, World, now, since};
 
+/// For how long any registry waits for a subscriber that lingers.
+const LINGERS_MIN: Duration = Duration::from_secs(1);
+
 fn is_draining(view: &View) -> bool {
     let one = view.instances.get("a-1");
     one.is_some_and(|one| one.state == State::Draining)
@@ -192,13 +195,10 @@ pub(super) fn lingering<F: Fixture>(world: &mut World<F>) -> Duration {
     let gone_id = gone.subscriber();
     lingers.linger();
     drop((lingers, gone));
-    agent.close_and_wait();
     let start = now();
+    agent.close_and_wait();
     registered.drain();
-    World::<F>::stands(&registered, "begun", |status| {
-        status.drain == Some(DrainStep::Waiting)
-    });
-    stays_waiting::<F>(&other, &registered);
+    World::<F>::stands(&registered, "begun", |status| status.drain.is_some());
     let watch = Watch::Service(World::<F>::service("a"));
     let listed = other.list(watch, true).expect("room").wait();
     let holders = &listed.expect("an answer")[0].holders;
@@ -210,6 +210,9 @@ pub(super) fn lingering<F: Fixture>(world: &mut World<F>) -> Duration {
         status.drain == Some(DrainStep::Acknowledged)
     });
     let took = since(start);
+    // The registry of this suite waits for 2 s, others for longer. Whatever is slow
+    // adds to that.
+    assert!(took >= LINGERS_MIN, "it did not wait: {took:?}");
     registered.idle();
     World::<F>::stands(&registered, "out", |status| {
         status.drain == Some(DrainStep::Ended)
