@@ -60,7 +60,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1_000, 3_360], value_parser = clap::value_parser!(u32).range(10..=4_500))]
     rates: Vec<u32>,
     /// How long each policy is measured in a round
-    #[arg(long, value_name = "SECONDS", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=600))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
     /// Rounds, in each of which all policies have a turn at each rate
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
