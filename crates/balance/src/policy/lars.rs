@@ -187,7 +187,7 @@ impl Lars {
                 self.begin(now, slot, false);
             }
         } else if age > self.config.idle_timeout {
-            let all = window.real_succ + window.real_err;
+            let all = window.real_succ.saturating_add(window.real_err);
             let is_bad = all > 0 && share(window.real_err, all) >= self.config.window_err_rate;
             self.begin(now, slot, is_bad);
         }
