@@ -1,6 +1,7 @@
 //! HTTP/1.1 on a native port, by hyper, and its upgrade to WebSocket.
 
 mod answer;
+mod body;
 mod limit;
 mod stream;
 
@@ -12,6 +13,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
+use futures_util::stream::LocalBoxStream;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -40,6 +42,23 @@ pub trait HttpHandler: 'static {
         conn: &Conn,
         request: Request<Bytes>,
     ) -> LocalBoxFuture<'static, Response<Bytes>>;
+
+    /// Answers one request piece by piece, as its peer reads; `None`, the default,
+    /// leaves it to [`HttpHandler::handle`].
+    ///
+    /// A piece is asked for when those before it are on their way, so that what a
+    /// slow peer has not read waits with whoever makes the pieces. The answer ends
+    /// when they do, or the process goes away. A peer that reads nothing for
+    /// [`write_stall`](crate::ConnectionLimits::write_stall) is closed, and one that
+    /// is gone is found by what it is sent: a stream that may be silent for long
+    /// says something now and then.
+    fn stream(
+        &self,
+        _conn: &Conn,
+        _request: &Request<Bytes>,
+    ) -> Option<Response<LocalBoxStream<'static, Bytes>>> {
+        None
+    }
 }
 
 /// The whole answer to a connection above the limit.
@@ -128,7 +147,9 @@ async fn burst(
         let answered = async move {
             state.begun.set(state.begun.get() + 1);
             let response = answer(&router, &conn, request, &state).await;
-            state.answered();
+            if response.body().is_whole() {
+                state.answered();
+            }
             Ok::<_, Infallible>(response)
         };
         Box::pin(answered) as LocalBoxFuture<'static, _>

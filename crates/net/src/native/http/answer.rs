@@ -5,14 +5,15 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use waystation_wire::Status;
 
 use super::super::router::Router;
 use super::super::upgrade::upgrade;
 use super::HTTP_BUFFERS;
+use super::body::AnswerBody;
 use super::limit::State;
 use crate::conn::Conn;
 use crate::shard::until;
@@ -35,8 +36,8 @@ pub(super) async fn answer(
     router: &Rc<Router>,
     conn: &Conn,
     request: Request<Incoming>,
-    state: &State,
-) -> Response<Full<Bytes>> {
+    state: &Rc<State>,
+) -> Response<AnswerBody> {
     let counters = conn.shard().counters();
     counters.messages_in.add(1);
     let websocket = router.websocket_path.as_deref() == Some(request.uri().path());
@@ -58,6 +59,13 @@ pub(super) async fn answer(
             }
             Ok(request) => match &router.http {
                 Some(handler) => {
+                    // An answer without a body has no pieces.
+                    if request.method() != Method::HEAD
+                        && let Some(response) = handler.stream(conn, &request)
+                    {
+                        conn.hold_received(HTTP_BUFFERS);
+                        return response.map(|pieces| AnswerBody::pieces(conn, state, pieces));
+                    }
                     let guard = conn.handler_guard();
                     let response = handler.handle(conn, request).await;
                     drop(guard);
@@ -73,7 +81,7 @@ pub(super) async fn answer(
     };
     conn.hold_received(HTTP_BUFFERS);
     conn.shard().counters().messages_out.add(1);
-    response.map(Full::new)
+    response.map(AnswerBody::whole)
 }
 
 /// A number of bytes as people write it.

@@ -62,7 +62,9 @@ pub(super) struct Limit<'a> {
     pub(super) conn: &'a Conn,
     pub(super) state: Rc<State>,
     idle: Duration,
-    sleep: Option<crate::shard::Sleep>,
+    write_stall: Duration,
+    /// Until when.
+    sleep: Option<(Moment, crate::shard::Sleep)>,
     told: bool,
 }
 
@@ -81,6 +83,7 @@ impl<'a> Limit<'a> {
                 astray: Cell::new(false),
             }),
             idle: shard.config().connection.idle,
+            write_stall: shard.config().connection.write_stall,
             sleep: None,
             told: false,
         }
@@ -114,7 +117,8 @@ impl<'a> Limit<'a> {
         }
     }
 
-    /// Ready when the connection was closed, or no byte moved for too long.
+    /// Ready when the connection was closed, or no byte moved for too long: less
+    /// long where the peer does not take what we have for it.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
         if let Some(reason) = self.conn.close_reason() {
             return Poll::Ready(reason);
@@ -125,11 +129,22 @@ impl<'a> Limit<'a> {
                 // It waits for us, not we for it.
                 self.state.progress.set(shard.now());
             }
-            let at = self.state.progress.get() + self.idle;
+            let (patience, reason) = if self.state.unsent.get() && self.write_stall < self.idle {
+                (self.write_stall, CloseReason::SlowReader)
+            } else {
+                (self.idle, CloseReason::Idle)
+            };
+            let at = self.state.progress.get() + patience;
             if shard.now() >= at {
-                return Poll::Ready(CloseReason::Idle);
+                return Poll::Ready(reason);
             }
-            let sleep = self.sleep.get_or_insert_with(|| shard.sleep_until(at));
+            // One that ends earlier than need be looks again.
+            if self.sleep.as_ref().is_some_and(|(until, _)| *until > at) {
+                self.sleep = None;
+            }
+            let (_, sleep) = self
+                .sleep
+                .get_or_insert_with(|| (at, shard.sleep_until(at)));
             if Pin::new(sleep).poll(cx).is_pending() {
                 return Poll::Pending;
             }
