@@ -144,22 +144,26 @@ impl Directory {
             mut instance,
             ttl,
             token_seen,
+            lift,
         } = asked;
         instance.validate().map_err(Refusal::Instance)?;
         if self.drains.is_drained(now, &instance.id, instance.owner) {
             return Err(Refusal::Drained);
         }
         if token_seen > self.leases.highest() {
-            // Of a later state of this registry, or of another one that the node
-            // was in before.
+            // Of a later state of this registry.
             self.claim(epoch_of(token_seen));
+        }
+        if lift > self.leases.highest() {
+            self.lift(epoch_of(lift));
         }
         let old = self.find(&instance.id).cloned();
         let is_new_service = !self.services.contains_key(&instance.service);
         if is_new_service && self.services.len() >= SERVICES_MAX {
             return Err(Refusal::ServicesFull);
         }
-        (self.leases).revoke_below(&instance.id, instance.owner, token_seen);
+        let above = token_seen.max(lift);
+        (self.leases).revoke_below(&instance.id, instance.owner, above);
         let lease = (self.leases)
             .grant(now, &instance.id, instance.owner, ttl)
             .map_err(|error| {

@@ -24,6 +24,7 @@ fn wish(name: &str, owner: u128) -> Register {
         instance: instance(name, owner),
         ttl: TTL,
         token_seen: FencingToken(0),
+        lift: FencingToken(0),
     }
 }
 
@@ -555,4 +556,43 @@ fn an_epoch_that_comes_again_gives_no_number_a_second_time() {
     });
     assert_eq!(tokens.map(epoch_of), [Epoch(3); 2]);
     assert_ne!(tokens[0], tokens[1]);
+}
+
+/// Story: a node that moved here from another registry brought the token along that
+/// it had there. It was taken for one of this registry's own future: operators were
+/// told of a restore from an old state, for good, at each ordinary migration.
+#[test]
+fn a_token_of_another_registry_lifts_and_tells_nothing() {
+    let mut directory = directory();
+    let elsewhere = FencingToken(5 << 40 | 7);
+    let comes = Register {
+        lift: elsewhere,
+        ..wish("a", 1)
+    };
+    let is_told = |outputs: &[Output]| {
+        let mut outputs = outputs.iter();
+        outputs.any(|one| matches!(one, Output::Behind { .. }))
+    };
+    let granted = directory.handle_register(seconds(1), comes.clone());
+    assert!(granted.unwrap().token > elsewhere);
+    assert!(!is_told(&outputs(&mut directory)));
+    // Again, and with a lease from before that is below it.
+    let again = directory.handle_register(seconds(2), comes).unwrap();
+    let higher = FencingToken(again.token.0 + 9);
+    let back = Register {
+        lift: higher,
+        ..wish("a", 1)
+    };
+    let granted = directory.handle_register(seconds(3), back);
+    assert!(granted.unwrap().token > higher);
+    assert!(!is_told(&outputs(&mut directory)));
+    let absurd = Register {
+        lift: FencingToken(u64::MAX),
+        ..wish("b", 2)
+    };
+    directory.handle_register(seconds(4), absurd).unwrap();
+    assert!(
+        is_told(&outputs(&mut directory)),
+        "a lift that nothing is above"
+    );
 }

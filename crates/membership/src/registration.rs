@@ -125,6 +125,10 @@ enum Asked {
 pub struct Registration {
     config: RegistrationConfig,
     instance: Instance,
+    /// What it came with: of another registry.
+    lift: FencingToken,
+    /// The highest token that this one has granted.
+    granted: FencingToken,
     backoff: Backoff,
     is_connected: bool,
     /// Whether the present lease is ours, as far as is known.
@@ -142,12 +146,15 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// A registration that is neither connected nor registered. `rng_seed`
-    /// spreads the attempts of nodes that failed together.
+    /// A registration that is neither connected nor registered. An instance that
+    /// comes with a token was granted that by another registry, and is granted a
+    /// higher one. `rng_seed` spreads the attempts of nodes that failed together.
     pub fn new(instance: Instance, config: RegistrationConfig, rng_seed: u64) -> Self {
         Self {
             backoff: Backoff::new(config.backoff, rng_seed),
             config,
+            lift: instance.token,
+            granted: FencingToken(0),
             instance,
             is_connected: false,
             is_registered: false,
@@ -191,6 +198,7 @@ impl Registration {
         if attempt != self.attempt {
             return;
         }
+        self.granted = self.granted.max(granted.token);
         self.instance.token = self.instance.token.max(granted.token);
         if granted.token < self.instance.token {
             return self.ask_again(now);
@@ -387,7 +395,8 @@ impl Registration {
             let register = Box::new(Register {
                 instance: self.instance.clone(),
                 ttl: self.config.ttl,
-                token_seen: self.instance.token,
+                token_seen: self.granted,
+                lift: self.lift,
             });
             (self.outputs).push_back(Command::Register { attempt, register });
         }

@@ -369,3 +369,29 @@ proptest! {
         }
     }
 }
+
+/// A token from another registry was shown as one that this registry had granted.
+#[test]
+fn a_token_from_elsewhere_is_told_apart_from_one_that_was_granted() {
+    let mut instance = instance("a", 1);
+    instance.token = FencingToken(40);
+    let mut one = Registration::new(instance, RegistrationConfig::default(), 7);
+    let asked = |one: &mut Registration| {
+        let asked = commands(one).into_iter().find_map(|command| match command {
+            Command::Register { register, .. } => Some((register.token_seen.0, register.lift.0)),
+            _ => None,
+        });
+        asked.expect("it asks")
+    };
+    one.handle_connected(seconds(0));
+    assert_eq!(asked(&mut one), (0, 40));
+    one.handle_granted(seconds(0), one.attempt, granted(30));
+    assert!(!one.may_serve(seconds(0)), "that is below what it had");
+    let next = one.poll_timeout().unwrap();
+    one.handle_timeout(next);
+    assert_eq!(asked(&mut one), (30, 40));
+    one.handle_granted(next, one.attempt, granted(41));
+    assert!(one.may_serve(next));
+    one.handle_connected(seconds(1));
+    assert_eq!(asked(&mut one), (41, 40));
+}

@@ -118,6 +118,15 @@ fn moves<A: Fixture, B: Fixture>() {
     let fresh = to.client();
     let fresh = World::<B>::watch(&fresh, "a");
     World::<B>::shows(&fresh, "a", &["a-1", "a-2"]);
+    let late = to.client();
+    let watching = World::<B>::watch(&late, "a");
+    World::<B>::shows(&watching, "a", &["a-1", "a-2"]);
+    // The token that a node had before is above all that the new registry had given
+    // out: operators were told, at each such move, that it had gone back.
+    for client in [&one, &two, &caller] {
+        assert_eq!(client.session().went_back, None);
+    }
+    assert_eq!(late.session().went_back, None);
 }
 
 #[test]

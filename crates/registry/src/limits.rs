@@ -152,6 +152,10 @@ pub const ETCD_TXN_OPS_MAX: usize = 100;
 /// something that changes writes this often, so 1,000 of them 100 times a second.
 pub const STORE_TEND_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How often who came from another registry looks whether its client knows that
+/// tokens are above those of the other.
+pub const LIFT_POLL: Duration = Duration::from_millis(10);
+
 /// How often a drain looks whether all subscribers have acknowledged it.
 pub const DRAIN_POLL: Duration = Duration::from_millis(50);
 

@@ -42,9 +42,23 @@ impl Directory {
         }
     }
 
+    /// Another registry has given out tokens of that epoch: those that are given
+    /// out here are above them. Nothing went back for it.
+    pub(super) fn lift(&mut self, seen: Epoch) {
+        if self.is_credible(seen) {
+            self.raise_epoch(Epoch(seen.0.saturating_add(1)));
+        } else {
+            self.claim(seen);
+        }
+    }
+
+    fn is_credible(&self, seen: Epoch) -> bool {
+        seen.0.saturating_sub(self.version.epoch.0) <= EPOCH_JUMP_MAX
+    }
+
     pub(super) fn claim(&mut self, seen: Epoch) {
         let ours = self.version.epoch;
-        let is_believed = seen.0.saturating_sub(ours.0) <= EPOCH_JUMP_MAX;
+        let is_believed = self.is_credible(seen);
         self.outputs.push_back(Output::Behind {
             ours,
             seen,

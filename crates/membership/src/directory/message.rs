@@ -73,8 +73,12 @@ pub struct Register {
     pub instance: Instance,
     /// For how long a renewal should hold; brought into bounds.
     pub ttl: Duration,
-    /// The highest token that its owner was granted; zero if none.
+    /// The highest token that its owner was granted here; zero if none. A registry
+    /// that has not given it out yet was restored from an old state.
     pub token_seen: FencingToken,
+    /// A token that its owner was granted by another registry; zero if none. What
+    /// is granted here is above it, and it proves nothing about this one.
+    pub lift: FencingToken,
 }
 
 /// The answer to [`Register`].

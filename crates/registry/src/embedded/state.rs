@@ -247,8 +247,8 @@ impl Registry {
                 if is_believed {
                     self.folder.note_went_back();
                     self.tell_went_back(&before);
+                    *self.went_back.borrow_mut() = before;
                 }
-                *self.went_back.borrow_mut() = before;
             }
         }
     }

@@ -10,10 +10,11 @@ use tonic::{Code, Streaming};
 use waystation_base::{Backoff, Epoch};
 use waystation_net::{Address, WaitsFor, waiting};
 
-use super::proto::{Event, RangeRequest, WatchResponse};
+use super::entry::{Keys, epoch_of};
+use super::proto::{Event, RangeRequest, TxnRequest, WatchResponse};
 use super::replica::{Filling, Start, whole_revisions};
 use super::store::{Etcd, Shared};
-use super::txn::{compare_mod, put};
+use super::txn::{compare_mod, found_in, get, put};
 use super::wire::{Fault, Wire};
 use crate::limits::{
     ENTRIES_PER_TURN, ETCD_PROBE_INTERVAL, EVENTS_MAX, STORE_TEND_INTERVAL, STORE_TRIES,
@@ -126,13 +127,8 @@ impl Session<'_> {
 
     /// Writes an epoch, unless another client was faster.
     async fn write(&self, wire: &Wire, epoch: Epoch, found_at: i64) -> Result<(), Fault> {
-        let key = self.shared.store.keys.epoch();
-        let request = super::proto::TxnRequest {
-            compare: vec![compare_mod(&key, found_at)],
-            success: vec![put(key, epoch.to_string().into(), 0)],
-            failure: Vec::new(),
-        };
-        wire.txn(request).await.map(drop)
+        let keys = &self.shared.store.keys;
+        write_epoch(wire, keys, epoch, found_at).await.map(drop)
     }
 
     async fn list(&self, wire: &Wire) -> Result<(), Fault> {
@@ -266,6 +262,30 @@ impl Session<'_> {
             }
         }
     }
+}
+
+/// Writes an epoch over the one that was written at that revision, unless another
+/// client was faster. Which stands there now, and its revision.
+pub(super) async fn write_epoch(
+    wire: &Wire,
+    keys: &Keys,
+    epoch: Epoch,
+    found_at: i64,
+) -> Result<(Epoch, i64), Fault> {
+    let key = keys.epoch();
+    let request = TxnRequest {
+        compare: vec![compare_mod(&key, found_at)],
+        success: vec![put(key.clone(), epoch.to_string().into(), 0)],
+        failure: vec![get(key)],
+    };
+    let answer = wire.txn(request).await?;
+    if answer.succeeded {
+        let header = answer.header.ok_or(Fault::Nonsense("no header"))?;
+        return Ok((epoch, header.revision));
+    }
+    let [found, _] = found_in(answer);
+    let found_at = found.as_ref().map_or(0, |kv| kv.mod_revision);
+    Ok((epoch_of(found.as_ref()), found_at))
 }
 
 fn ended(text: &str) -> Fault {

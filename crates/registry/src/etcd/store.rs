@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use waystation_base::{Epoch, FencingToken, Moment};
-use waystation_membership::limits::{TTL_MAX, TTL_MIN};
+use waystation_membership::limits::{EPOCH_JUMP_MAX, TTL_MAX, TTL_MIN};
 use waystation_membership::{DirectoryConfig, Instance, InstanceId, SubscriberId, ViewVersion};
 use waystation_net::{Address, Shard};
 
@@ -14,11 +14,11 @@ use super::entry::{token_behind, token_of, token_to_come};
 use super::lease::{Lease, Leases};
 use super::proto::{RangeRequest, TxnRequest};
 use super::replica::{Entry, Mark, Replica, entry_of};
-use super::session;
+use super::session::{self, write_epoch};
 use super::txn::{compare_lease, delete, found_in, put, write};
 use super::wire::{Fault, Wire};
 use crate::backend::Events;
-use crate::limits::ETCD_TXN_OPS_MAX;
+use crate::limits::{ETCD_TXN_OPS_MAX, STORE_TRIES};
 use crate::store::{
     self, Bid, Held, How, Renewing, Store, StoreBackend, StoreFault, Subscriber, Turns, Written,
 };
@@ -146,6 +146,26 @@ impl Store for Etcd {
             epoch: self.replica.borrow().at().epoch,
             number: number_of(mark.mod_revision),
         }
+    }
+
+    /// By its epoch, which every client learns of as of any other change.
+    async fn lift(bid: &Bid<'_, Self>, token: FencingToken) -> Result<bool, Fault> {
+        let (store, keep) = (&bid.shared.store, bid.keep);
+        for _ in 0..STORE_TRIES {
+            let (epoch, epoch_mod) = keep.epoch.get().unwrap_or_else(|| {
+                let replica = store.replica.borrow();
+                (replica.at().epoch, replica.epoch_mod())
+            });
+            let Some(wanted) = epoch_above(token, epoch) else {
+                return Ok(true);
+            };
+            if wanted.0 - epoch.0 > EPOCH_JUMP_MAX {
+                return Ok(false);
+            }
+            let written = write_epoch(bid.wire, &store.keys, wanted, epoch_mod).await?;
+            keep.epoch.set(Some(written));
+        }
+        Err(Fault::overtaken())
     }
 
     async fn read(&self, wire: &Wire, id: &InstanceId) -> Result<Option<Entry>, Fault> {
@@ -420,9 +440,24 @@ fn token_for(
     }
 }
 
+/// The epoch that has all its tokens above this one of another registry, unless the
+/// present one has.
+fn epoch_above(token: FencingToken, present: Epoch) -> Option<Epoch> {
+    let of_token = waystation_membership::epoch_of(token);
+    (present <= of_token).then_some(Epoch(of_token.0 + 1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_epoch_is_raised_above_a_token_of_another_registry() {
+        let of = |epoch: u64| FencingToken(epoch << 40 | 7);
+        assert_eq!(epoch_above(of(3), Epoch(4)), None);
+        assert_eq!(epoch_above(of(4), Epoch(4)), Some(Epoch(5)));
+        assert_eq!(epoch_above(of(9), Epoch(4)), Some(Epoch(10)));
+    }
 
     const EPOCH: Epoch = Epoch(1);
 

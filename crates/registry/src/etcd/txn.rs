@@ -67,7 +67,7 @@ pub(super) fn put(key: Vec<u8>, value: Vec<u8>, lease: i64) -> RequestOp {
     }))
 }
 
-fn get(key: Vec<u8>) -> RequestOp {
+pub(super) fn get(key: Vec<u8>) -> RequestOp {
     of(Request::RequestRange(RangeRequest {
         key: key.into(),
         ..RangeRequest::default()

@@ -37,7 +37,8 @@ pub(crate) fn claim(register: &Register, held: &Instance) -> Claim {
     if held.owner.incarnation > owner.incarnation {
         return refuse(|held| GrantError::Superseded { held });
     }
-    if held.owner == owner && held.token >= register.token_seen {
+    let above = register.token_seen.max(register.lift);
+    if held.owner == owner && held.token >= above {
         return Claim::Same;
     }
     Claim::Behind

@@ -87,6 +87,7 @@ mod tests {
             instance: one,
             ttl: Duration::from_secs(6),
             token_seen: FencingToken(token_seen),
+            lift: FencingToken(0),
         }
     }
 

@@ -261,6 +261,11 @@ impl<S: Store> Registrant<S> {
             keep,
             register,
         };
+        if register.lift > FencingToken(0) && !S::lift(&bid, register.lift).await? {
+            let text = format!("no token can be above {}, which it had", register.lift);
+            let refusal = Refusal::Other(text.into());
+            return Ok(Some(Event::Refused(self.key, refusal)));
+        }
         // What is known here may be old. A write finds that out; before anything
         // else is said it is asked.
         let mut stand = shared.store.known(&self.id);

@@ -110,6 +110,11 @@ pub(crate) trait Store: Sized + 'static {
     /// The version that the last write to an entry made.
     fn version(&self, mark: &Self::Mark) -> ViewVersion;
 
+    /// Sees to it that tokens which are given out from here on are above this one,
+    /// which another registry has given out. That is no word about this store. False
+    /// when none can be.
+    async fn lift(bid: &Bid<'_, Self>, token: FencingToken) -> Result<bool, Self::Fault>;
+
     /// What stands at an instance's place.
     async fn read(
         &self,

@@ -17,6 +17,9 @@ use crate::store::{self, Entries, Known, Listed, Skipped};
 /// little more, and need not lift it once more then.
 pub(super) const HEADROOM: u64 = 1 << 32;
 
+/// Highest number of a version, and highest token, that a store is lifted above.
+pub(super) const NUMBER_MAX: u64 = u64::MAX / 2 - 2 * HEADROOM;
+
 /// When an instance's node was written, and the session that it lives with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Mark {
@@ -199,7 +202,7 @@ impl Replica {
     pub(super) fn see(&mut self, version: ViewVersion) -> bool {
         let jump = version.epoch.0.saturating_sub(self.floor.epoch.0);
         let is_news = version.epoch > self.floor.epoch || version.number > self.floor.number;
-        if !is_news || jump > EPOCH_JUMP_MAX || version.number > u64::MAX / 2 {
+        if !is_news || jump > EPOCH_JUMP_MAX || version.number > NUMBER_MAX {
             return false;
         }
         self.floor.epoch = self.floor.epoch.max(version.epoch);
@@ -322,6 +325,17 @@ pub(super) fn marks_above(found: Marks, floor: ViewVersion) -> Marks {
     let seen = floor.number.max(found.number(0));
     let above = if seen == 0 { 0 } else { seen + HEADROOM };
     Marks::new(Epoch(epoch.0 + 1), above)
+}
+
+/// The marks that have all tokens from here on above this one of another registry,
+/// unless those that were found have: of a folder that had changed last by `zxid`.
+pub(super) fn marks_over(found: Marks, zxid: i64, token: FencingToken) -> Option<Marks> {
+    // What is found to be nonsense is set right by who watches.
+    if found.epoch().0 == 0 || found.number(zxid) >= token.0 {
+        return None;
+    }
+    let (epoch, number) = (found.epoch(), token.0);
+    Some(marks_above(found, ViewVersion { epoch, number }))
 }
 
 /// The latest transaction that had to do with any of this.

@@ -152,6 +152,23 @@ fn a_store_that_is_behind_a_token_went_back() {
     assert!(!replica.see_token(absurd));
 }
 
+/// A token that a node had from another registry was taken for one of this store.
+#[test]
+fn a_token_of_another_registry_is_no_word_about_this_store() {
+    let marks = first();
+    assert_eq!(marks_over(marks, 20, FencingToken(20)), None);
+    let lifted = marks_over(marks, 20, FencingToken(90));
+    let lifted = lifted.expect("tokens to come are not above it");
+    assert_eq!(lifted, Marks::new(Epoch(2), 90 + HEADROOM));
+    assert_eq!(marks_over(lifted, 21, FencingToken(90)), None);
+    let mut replica = filled();
+    read_all(&mut replica, &folder(lifted, 21, 0)).expect("nothing went back");
+    assert_eq!(marks_over(Marks::default(), 20, FencingToken(90)), None);
+    let highest = marks_over(marks, 20, FencingToken(NUMBER_MAX));
+    let highest = highest.expect("tokens to come are not above it");
+    assert_eq!(Marks::read(highest.text().as_bytes()), highest);
+}
+
 #[test]
 fn lost_marks_are_written_anew() {
     let mut replica = filled();

@@ -12,12 +12,13 @@ use waystation_net::Shard;
 
 use super::entry::{Marks, Paths, data_of, instance_of};
 use super::lease::{Lease, Leases};
-use super::replica::{Entry, Mark, Replica, entry_of};
+use super::replica::{Entry, Mark, NUMBER_MAX, Replica, entry_of, marks_over};
 use super::session;
 use super::wire::{Fault, Place, Read, Wire};
 use crate::backend::Events;
 use crate::limits::{
-    CALL_WAIT, STORE_TRIES, ZOOKEEPER_NODES_MAX, ZOOKEEPER_READ_TOGETHER, ZOOKEEPER_WRITE_TOGETHER,
+    CALL_WAIT, LIFT_POLL, STORE_TRIES, ZOOKEEPER_NODES_MAX, ZOOKEEPER_READ_TOGETHER,
+    ZOOKEEPER_WRITE_TOGETHER,
 };
 use crate::store::{
     self, Bid, Held, How, Renewing, Store, StoreBackend, StoreFault, Subscriber, Turns, Written,
@@ -147,6 +148,37 @@ impl Store for ZooKeeper {
 
     fn version(&self, mark: &Mark) -> ViewVersion {
         self.replica.borrow().marks().version(mark.mzxid)
+    }
+
+    /// By the marks of the folder, which every client reads when they change. Ready
+    /// when this one has.
+    async fn lift(bid: &Bid<'_, Self>, token: FencingToken) -> Result<bool, Fault> {
+        if token.0 > NUMBER_MAX {
+            return Ok(false);
+        }
+        let (store, wire) = (&bid.shared.store, bid.wire);
+        let folder = store.paths.instances();
+        let deadline = wire.now() + CALL_WAIT;
+        while wire.now() < deadline {
+            let Some((data, stat)) = wire.get(&folder).await? else {
+                // It is made with the first node.
+                return Ok(true);
+            };
+            let found = Marks::read(&data);
+            if let Some(marks) = marks_over(found, stat.pzxid, token) {
+                let version = Some(stat.version);
+                let written = wire.set(&folder, marks.text().as_bytes(), version).await;
+                match written {
+                    Err(fault) if !fault.is_conflict() => return Err(fault),
+                    Ok(_) | Err(_) => continue,
+                }
+            }
+            if store.replica.borrow().marks() == found {
+                return Ok(true);
+            }
+            wire.pause(LIFT_POLL).await;
+        }
+        Err(Fault::Late)
     }
 
     async fn read(&self, wire: &Wire, id: &InstanceId) -> Result<Option<Entry>, Fault> {

@@ -22,6 +22,7 @@ pub(crate) fn register(message: proto::Register) -> Result<Register, Malformed> 
         instance: instance(asked)?,
         ttl: Duration::from_millis(message.ttl_ms),
         token_seen: FencingToken(message.token_seen),
+        lift: FencingToken(message.lift),
     })
 }
 
@@ -30,6 +31,7 @@ pub(crate) fn register_message(register: &Register) -> proto::Register {
         instance: Some(instance_message(&register.instance)),
         ttl_ms: millis(register.ttl),
         token_seen: register.token_seen.0,
+        lift: register.lift.0,
     }
 }
 
