@@ -7,7 +7,7 @@ use waystation_base::ServiceName;
 use waystation_client::protocol::HostRef;
 use waystation_segment::LedgerId;
 
-use crate::limits::{FILES_MAX, HELD_HOSTS_MAX};
+use crate::limits::{FILES_MAX, HANDED_OVER_MAX, HELD_HOSTS_MAX};
 
 /// What a caller's connection holds: it ends with it.
 #[derive(Debug, Default)]
@@ -35,6 +35,11 @@ impl Held {
     /// Whether nothing ends with it.
     pub(crate) fn is_empty(&self) -> bool {
         self.ledgers.is_empty() && self.picks.is_empty() && self.inherited.is_empty()
+    }
+
+    /// Whether no more may be handed over here.
+    pub(crate) const fn is_full_of_inherited(&self) -> bool {
+        self.inherited.len() >= HANDED_OVER_MAX
     }
 
     pub(crate) fn add_inherited(&mut self, id: u64) {

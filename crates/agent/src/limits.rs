@@ -20,6 +20,10 @@ pub const FILES_MAX: usize = 2;
 /// refused: its caller keeps it for a while, and then its last counts are lost.
 pub const INHERITED_MAX: usize = 4096;
 
+/// Of these by one connection: a process keeps four of a service. One more is refused
+/// likewise.
+pub const HANDED_OVER_MAX: usize = 8;
+
 /// Ledgers of connections that ended which are kept until what is in them is told.
 /// What is in one more counts as told at once: it is lost if this agent is killed
 /// before.

@@ -278,7 +278,8 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
     /// A call that was picked for a caller who asked ended so.
     ///
     /// # Errors
-    /// [`GoneHost`] when its host is in the view no longer; the result is dropped.
+    /// [`GoneHost`] when its host is in the view no longer; the result says nothing
+    /// then, and is counted among the ends for a while.
     pub fn report(
         &mut self,
         now: Moment,
@@ -286,7 +287,14 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
         outcome: &Outcome,
     ) -> Result<(), GoneHost> {
         self.has_news = true;
-        self.balancer.report(now, name, outcome)?;
+        if let Err(gone) = self.balancer.report(now, name, outcome) {
+            // It says nothing of who is to come, and is a call all the same.
+            let former = self.balancer.table().former(name.slot);
+            if let Some(former) = former.filter(|former| former.name == name) {
+                self.tally.add(now, former, outcome.end, 1);
+            }
+            return Err(gone);
+        }
         if let Some(entry) = self.balancer.table().entry(name) {
             self.tally.add(now, entry, outcome.end, 1);
         }

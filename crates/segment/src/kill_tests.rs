@@ -238,3 +238,20 @@ fn an_agent_killed_anywhere_on_its_way_to_tell_counts_nothing_twice() {
     }
     assert!(stores > 10, "every store was met: {stores}");
 }
+
+/// Story: who took a ledger over took all calls that had ever been sent there for new
+/// ones, and said that it had dropped those above the most for one look.
+#[cfg(not(miri))]
+#[test]
+fn calls_before_a_ledger_was_taken_over_are_not_dropped() {
+    let memory = Arc::new(zeroed(ledger_words(CAPACITY)));
+    create_ledger(&memory, CAPACITY, (1, 2)).unwrap();
+    let ledger = Ledger::attach(Arc::clone(&memory)).unwrap();
+    for _ in 0..=crate::limits::CALLS_PER_LOOK_MAX {
+        ledger.handle_sent(0);
+    }
+    ledger.handle_ended(0, CallEnd::Ok, None, Load::default());
+    let mut next = LedgerWatch::take_over(memory, 3).unwrap();
+    let added = next.look(0);
+    assert_eq!((added.ok_and_failed(), added.dropped), ((1, 0), 0));
+}

@@ -274,6 +274,8 @@ impl<M: Memory> LedgerWatch<M> {
             for (word, place) in (at..).zip(TOLD) {
                 seen[place] = get(words, word);
             }
+            // Of all that were ever sent nothing is new.
+            seen[SENT] = get(words, watch.layout.record(slot) + SENT);
         }
         Ok(watch)
     }

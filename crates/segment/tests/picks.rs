@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use waystation_balance::{
-    Balancer, BalancerConfig, CallEnd, Load, Locality, PolicyKind, Reason, WarmUpConfig,
+    Balancer, BalancerConfig, CallEnd, HostName, Load, Locality, Outcome, PolicyKind, Reason,
+    WarmUpConfig,
 };
 use waystation_base::{Moment, ServiceName};
 use waystation_membership::{Instance, InstanceId, Label, Owner, Verdict, View, ViewVersion};
@@ -182,6 +183,28 @@ fn ends(world: &mut World) -> BTreeMap<String, (u64, u64)> {
         ends.insert(one.instance.id.to_string(), (one.ok, one.failed));
     });
     ends
+}
+
+/// Story: nothing was counted of a call that was picked by socket when its host left
+/// before it ended.
+#[test]
+fn a_result_of_a_host_that_has_left_is_a_call_all_the_same() {
+    let mut world = World::new(PolicyKind::RoundRobin, 1, BalancerConfig::default());
+    let name = world.keeper.balancer().table().entries().next();
+    let name = name.unwrap().name;
+    world.keeper.balancer_mut().handle_sent(at(1), name, 1);
+    world.keeper.handle_view(at(2), &view([5]));
+    let failed = Outcome::of(CallEnd::Failed);
+    assert!(world.keeper.report(at(3), name, &failed).is_err());
+    let told = BTreeMap::from([("host-0".to_owned(), (0, 1))]);
+    assert_eq!(ends(&mut world), told);
+    // Nobody knows whose call this one was.
+    let another = HostName {
+        generation: name.generation + 1,
+        ..name
+    };
+    assert!(world.keeper.report(at(3), another, &failed).is_err());
+    assert_eq!(ends(&mut world), BTreeMap::new());
 }
 
 /// A result that came after its host had left was counted for the next host of

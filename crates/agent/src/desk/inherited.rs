@@ -78,7 +78,7 @@ impl Desk {
         let Ok([routes, ledger]) = <[OwnedFd; 2]>::try_from(held.take_files()) else {
             return Reply::refused(Code::BadRequest, "no memory came with it");
         };
-        if self.inherited.by_id.len() >= INHERITED_MAX {
+        if self.inherited.by_id.len() >= INHERITED_MAX || held.is_full_of_inherited() {
             return Reply::refused(Code::Busy, "too many ledgers were handed over");
         }
         let mut one = match One::open(service, self.owner, &routes, &ledger) {

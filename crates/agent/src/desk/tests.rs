@@ -8,6 +8,7 @@ use waystation_membership::{Instance, InstanceId, Owner, ViewVersion};
 use waystation_segment::{Ledger, Memory as _};
 
 use super::*;
+use crate::limits::HANDED_OVER_MAX;
 
 fn at(seconds: u64) -> Moment {
     Moment::from_millis(1_000 * (1 + seconds))
@@ -164,6 +165,20 @@ fn the_next_agent_tells_what_the_last_one_did_not_live_to_tell() {
         None
     );
     assert_eq!(told(&mut third), []);
+}
+
+/// Story: one connection could hand over as many ledgers as all others together, each
+/// of which is mapped here.
+#[test]
+fn a_connection_hands_over_a_bounded_number_of_ledgers() {
+    let mut first = with_hosts(1, &["10.0.0.1:1"]);
+    let mut second = with_hosts(2, &["10.0.0.1:1"]);
+    let mut held = Held::default();
+    for number in 0..=HANDED_OVER_MAX {
+        let files = attach(&mut first, &mut Held::default());
+        let refused = refusal(&mut second, &mut held, "pay", &[&files[0], &files[1]]);
+        assert_eq!(refused.is_some(), number == HANDED_OVER_MAX, "{refused:?}");
+    }
 }
 
 /// Whoever may ask may hand over anything.
