@@ -6,9 +6,21 @@
 //! | `POST /v1/routes` | [`RouteForm`] | 201, or 409 when it is there |
 //! | `PATCH /v1/routes` | [`PatchForm`] | 200, or 404 |
 //! | `DELETE /v1/routes?service=NAME&address=ADDR` | | 200, or 404 |
+//! | `GET /v1/watch?service=NAME&seconds=N` | | hosts as they come, change and go |
 //! | `GET /v1/status` | | [`StatusReport`] |
 //!
 //! A `service` may be a pair, as `MODID/CMDID`. A refusal is `{"error": "…"}`.
+//!
+//! A watch is of a service, of all whose names begin so (`NAME*`), or of all. Its
+//! answer is JSON objects, one a line, as `waystation route watch --json` prints
+//! them: `{"change":"added","version":"3.172","node":{…}}`, where `change` may be
+//! `changed` and `removed`, too. It begins with what is there, each host added, and
+//! `{"change":"complete"}`. Then it says what changes, and an empty line at least
+//! every 15 s. Who reads slowly is told how it is, not all that it was in between;
+//! who reads nothing for 30 s is closed. It ends after `seconds` (3,600 without
+//! them, 86,400 at most), or when the server goes away; whoever watches on asks
+//! again, and forgets what is not added before `complete`. As many as may watch, and
+//! one more: 503.
 
 use std::collections::BTreeMap;
 

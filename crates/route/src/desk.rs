@@ -18,6 +18,7 @@ use crate::limits::{ACK_LOOK, CHANGE_WAIT, UNSEEN_MAX};
 use crate::merge::Merge;
 use crate::snapshot;
 use crate::store::{Change, Outcome};
+use crate::watch::Watchers;
 
 /// How often what registries showed is copied to disk, if it changed.
 const COPY_EVERY: Duration = Duration::from_secs(5);
@@ -37,6 +38,7 @@ pub(crate) struct Desk {
     pub(crate) views: Views,
     pub(crate) merge: RefCell<Merge>,
     pub(crate) lars: RefCell<LarsTable>,
+    pub(crate) watchers: RefCell<Watchers>,
     keeper: Keeper,
     status: RefCell<StoreStatus>,
     registry: Option<(Registries, Watching)>,
@@ -55,6 +57,7 @@ impl Desk {
             views,
             merge: RefCell::default(),
             lars: RefCell::default(),
+            watchers: RefCell::default(),
             keeper,
             status: RefCell::default(),
             registry,
@@ -192,6 +195,7 @@ impl Desk {
             services.push(settled.service);
         }
         self.views.publish();
+        self.watchers.borrow().tell(&services);
         let at = |service: ServiceName| {
             let view = self.views.view(service.as_str())?;
             Some((service, view.at))

@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
-use http::header::{CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
+use futures_util::stream::LocalBoxStream;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
 use http::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use waystation_net::Conn;
@@ -16,6 +17,10 @@ use crate::desk::Desk;
 use crate::keeper::ChangeError;
 use crate::limits::LISTED_MAX;
 use crate::store::{Change, Outcome, Refusal};
+use crate::watch::{Asked, follow};
+
+/// Where changes are watched.
+const WATCH: &str = "/v1/watch";
 
 pub(crate) struct Http {
     desk: Rc<Desk>,
@@ -36,6 +41,24 @@ impl HttpHandler for Http {
         let desk = Rc::clone(&self.desk);
         Box::pin(async move { answer(&desk, &request).await })
     }
+
+    fn stream(
+        &self,
+        _conn: &Conn,
+        request: &Request<Bytes>,
+    ) -> Option<Response<LocalBoxStream<'static, Bytes>>> {
+        if request.method() != Method::GET || request.uri().path() != WATCH {
+            return None;
+        }
+        // What is refused is answered as any other question.
+        let asked = Asked::of(request.uri().query().unwrap_or_default()).ok()?;
+        let mut response = Response::new(follow(&self.desk, asked)?);
+        let lines = HeaderValue::from_static("application/x-ndjson");
+        response.headers_mut().insert(CONTENT_TYPE, lines);
+        let no = HeaderValue::from_static("no-store");
+        response.headers_mut().insert(CACHE_CONTROL, no);
+        Some(response)
+    }
 }
 
 async fn answer(desk: &Desk, request: &Request<Bytes>) -> Response<Bytes> {
@@ -43,8 +66,12 @@ async fn answer(desk: &Desk, request: &Request<Bytes>) -> Response<Bytes> {
     let value = |key: &str| value_of(query, key);
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/v1/status") => json(StatusCode::OK, &status(desk)),
-        (&Method::GET, "/v1/routes") => match list(desk, value("service"), value("after")) {
+        (&Method::GET, "/v1/routes") => match list(desk, query) {
             Ok(listed) => json(StatusCode::OK, &listed),
+            Err(why) => fault(StatusCode::BAD_REQUEST, &why),
+        },
+        (&Method::GET, WATCH) => match Asked::of(query) {
+            Ok(_) => fault(StatusCode::SERVICE_UNAVAILABLE, "as many watch as may"),
             Err(why) => fault(StatusCode::BAD_REQUEST, &why),
         },
         (_, "/v1/routes") if is_of_another_page(request) => {
@@ -120,7 +147,8 @@ async fn change(desk: &Desk, change: Change, done: StatusCode) -> Response<Bytes
 }
 
 /// A service's hosts, or a page of all.
-fn list(desk: &Desk, service: Option<String>, after: Option<String>) -> Result<Listed, String> {
+fn list(desk: &Desk, query: &str) -> Result<Listed, String> {
+    let (service, after) = (given(query, "service")?, given(query, "after")?);
     let merge = desk.merge.borrow();
     let mut listed = Listed::default();
     let mut add = |service, with_nameless| {
@@ -195,6 +223,19 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response<Bytes> {
     response
 }
 
+/// The value of a key in a query, if the key is there.
+///
+/// # Errors
+/// It is there, and no text.
+pub(crate) fn given(query: &str, key: &str) -> Result<Option<String>, String> {
+    let mut names = query.split('&').map(|pair| pair.split('=').next());
+    let value = value_of(query, key);
+    if value.is_none() && names.any(|name| name == Some(key)) {
+        return Err(format!("{key}: not a text"));
+    }
+    Ok(value)
+}
+
 /// The value of a key in a query; one with bytes that are no text counts as
 /// absent.
 fn value_of(query: &str, key: &str) -> Option<String> {
@@ -231,6 +272,12 @@ mod tests {
             (value("bad"), value("worse"), value("no")),
             (None, None, None)
         );
+        assert_eq!(given(query, "no"), Ok(None));
+        assert_eq!(given(query, "empty"), Ok(Some(String::new())));
+        for key in ["bad", "worse"] {
+            assert_eq!(given(query, key), Err(format!("{key}: not a text")));
+        }
+        assert!(given("service", "service").is_err());
     }
 
     #[test]

@@ -53,6 +53,7 @@ mod server;
 mod snapshot;
 mod store;
 mod table;
+mod watch;
 
 pub use admin::{ListedRoute, PatchForm, RouteForm, StatusReport};
 pub use client::{AdminClient, AdminError};

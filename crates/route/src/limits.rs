@@ -80,3 +80,19 @@ pub const LISTED_MAX: usize = 1000;
 /// Pushed changes in `RouteChange` that are older than this are deleted. Other
 /// servers on the database have seen them long since.
 pub const CHANGES_KEPT: Duration = Duration::from_hours(1);
+
+/// Watches over HTTP at a time. One more is answered 503.
+pub const WATCHERS_MAX: usize = 256;
+
+/// Bytes that are made for a watch over HTTP at a time; the last line may pass it.
+/// The next are made when its peer has taken these.
+pub const WATCH_PIECE_BYTES: usize = 32 * 1024;
+
+/// A watch over HTTP says at least an empty line this often.
+pub const WATCH_SILENCE: Duration = Duration::from_secs(15);
+
+/// A watch over HTTP that does not say for how long ends after this.
+pub const WATCH_DEFAULT: Duration = Duration::from_hours(1);
+
+/// The longest watch over HTTP. A longer one is refused.
+pub const WATCH_MAX: Duration = Duration::from_hours(24);

@@ -115,6 +115,15 @@ impl Merge {
         stored.into_iter().chain(registered).min()
     }
 
+    /// The first service from there on, in order, that shows a host.
+    pub(crate) fn shown_from(&self, from: Bound<&str>) -> Option<&ServiceName> {
+        let (service, _) = self
+            .shown
+            .range::<str, _>((from, Bound::Unbounded))
+            .next()?;
+        Some(service)
+    }
+
     /// The instances that are registered for a service.
     pub(crate) fn registered_of(
         &self,
