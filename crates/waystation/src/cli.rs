@@ -18,7 +18,7 @@ pub(crate) use discovery::{
     DrainArgs, ListArgs, NodeCommand, RegisterArgs, RegistriesArg, RegistryCommand,
 };
 pub(crate) use hosts::{AgentArgs, HostCommand, HostEnd, RateArgs, SimulateArgs};
-pub(crate) use report::{ReportCommand, ReportServeArgs, ReportShowArgs};
+pub(crate) use report::{ReportAskArgs, ReportCommand, ReportServeArgs, ReportShowArgs};
 pub(crate) use routes::{RouteAskArgs, RouteCommand, RouteKeyArgs, RouteListArgs, RouteServeArgs};
 pub(crate) use sync::{
     HubArg, HubArgs, LocalEntryArgs, LocalSiteArgs, PolicyArg, PublishArgs, ReplayArgs, SiteArgs,

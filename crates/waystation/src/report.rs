@@ -1,17 +1,19 @@
 //! `waystation report`.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use serde::Serialize;
+use serde_json::Value;
 use waystation_net::unix_time;
 use waystation_report::{
-    CallRow, HistoryQuery, HistoryRow, ReportConfig, ReportServer, Retention, StoreUrl, ask_calls,
-    ask_history,
+    AskError, CallRow, HistoryQuery, HistoryRow, ReportConfig, ReportServer, Retention, StoreUrl,
+    ask_calls, ask_history, ask_status,
 };
 
-use crate::cli::{ReportCommand, ReportServeArgs, ReportShowArgs};
+use crate::cli::{ReportAskArgs, ReportCommand, ReportServeArgs, ReportShowArgs};
 use crate::config::Config;
 use crate::descriptors;
 use crate::failure::Failure;
@@ -28,6 +30,7 @@ pub(crate) fn run(command: &ReportCommand, config: &Config, as_json: bool) -> Re
     match command {
         ReportCommand::Serve(args) => serve(args, config, as_json),
         ReportCommand::Show(args) => show(args, config, as_json),
+        ReportCommand::Status(args) => status(args, config, as_json),
     }
 }
 
@@ -64,11 +67,10 @@ fn serve(_: &ReportServeArgs, config: &Config, as_json: bool) -> Result<(), Fail
 }
 
 fn show(args: &ReportShowArgs, config: &Config, as_json: bool) -> Result<(), Failure> {
-    let server = args.server.unwrap_or(config.report_server());
+    let server = server(&args.ask, config);
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let service = args.service.as_deref();
     let mut out = io::stdout().lock();
-    let failed = |error: waystation_report::AskError| Failure::Operation(error.into());
     let is_all = if let Some(span) = args.history {
         let now_s = unix_time().as_secs();
         let query = HistoryQuery {
@@ -92,7 +94,120 @@ fn show(args: &ReportShowArgs, config: &Config, as_json: bool) -> Result<(), Fai
             writeln!(out, "… more: --limit").context("cannot print")?;
         }
     }
+    for loss in losses(&ask_status(server, WAIT).map_err(failed)?) {
+        // Rows stay rows for programs.
+        let printed = if as_json {
+            writeln!(io::stderr(), "not counted: {loss}")
+        } else {
+            writeln!(out, "… not counted: {loss}")
+        };
+        printed.context("cannot print")?;
+    }
     Ok(())
+}
+
+fn server(args: &ReportAskArgs, config: &Config) -> SocketAddr {
+    args.server.unwrap_or(config.report_server())
+}
+
+fn failed(error: AskError) -> Failure {
+    Failure::Operation(error.into())
+}
+
+/// What a server was told and did not count: where its status has the figure, and
+/// what it is.
+const LOSSES: [(&str, &str); 4] = [
+    (
+        "/refused_keys",
+        "results of more services, hosts and callers than there is room for",
+    ),
+    ("/bad_names", "results under names that are none"),
+    ("/bad_bodies", "messages that make no sense"),
+    (
+        "/bad_frames",
+        "connections that ended with a frame that makes no sense",
+    ),
+];
+
+fn figure(status: &Value, at: &str) -> u64 {
+    status.pointer(at).and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// A line for each kind of loss that there was.
+fn losses(status: &Value) -> Vec<String> {
+    let all = LOSSES.iter();
+    let all = all.map(|(at, what)| (figure(status, at), what));
+    all.filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect()
+}
+
+fn status(args: &ReportAskArgs, config: &Config, as_json: bool) -> Result<(), Failure> {
+    let status = ask_status(server(args, config), WAIT).map_err(failed)?;
+    let lines = if as_json {
+        vec![status.to_string()]
+    } else {
+        status_lines(&status)
+    };
+    let mut out = io::stdout().lock();
+    let mut lines = lines.iter();
+    Ok(lines
+        .try_for_each(|line| writeln!(out, "{}", table::clean(line)))
+        .context("cannot print")?)
+}
+
+fn status_lines(status: &Value) -> Vec<String> {
+    let of = |at: &str| figure(status, at);
+    let fault = status.pointer("/store/fault").and_then(Value::as_str);
+    let mut lines = vec![
+        format!(
+            "store        {}",
+            fault.map_or_else(
+                || "takes counts".to_owned(),
+                |fault| format!("fails: {fault}")
+            )
+        ),
+        format!(
+            "taken in     {} results in {} messages",
+            of("/records"),
+            of("/messages")
+        ),
+        format!(
+            "held         {} keys, {} counts that wait for the store",
+            of("/keys"),
+            of("/waiting_cells")
+        ),
+        format!(
+            "written      {} rows in {} batches",
+            of("/rows"),
+            of("/store/written")
+        ),
+    ];
+    let losses = losses(status);
+    if losses.is_empty() {
+        lines.push("not counted  nothing".to_owned());
+    }
+    lines.extend(losses.iter().map(|loss| format!("not counted  {loss}")));
+    for (at, what) in [
+        (
+            "/merged_buckets",
+            "buckets of history that became one with the next",
+        ),
+        (
+            "/store/unstorable_rows",
+            "rows that the table of Lars cannot hold",
+        ),
+        (
+            "/store/skipped_rows",
+            "rows of the store that make no sense",
+        ),
+        ("/unknown_messages", "messages of no use here"),
+    ] {
+        if of(at) > 0 {
+            lines.push(format!("besides      {} {what}", of(at)));
+        }
+    }
+    lines
 }
 
 fn print<T: Serialize, const N: usize>(

@@ -141,6 +141,54 @@ fn a_store_that_makes_no_sense_is_a_fault_of_the_configuration() {
     );
 }
 
+/// Only `/metrics` said that results were refused: who looked at the counts took
+/// them for all there were.
+#[test]
+fn what_is_not_counted_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &[]);
+    server.tell(5);
+    look_until("it is shown", || server.show(&["1/2"]).contains(" 5 "));
+    let status = |args: &[&str]| {
+        let ask = ["report", "status", "--server", &server.address];
+        let output = run(&[&ask, args].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let nothing = status(&[]);
+    assert!(nothing.contains("store        takes counts"), "{nothing}");
+    assert!(nothing.contains("1 results in 1 messages"), "{nothing}");
+    assert!(nothing.contains("not counted  nothing"), "{nothing}");
+    assert!(!server.show(&["1/2"]).contains("not counted"));
+    // A report whose body is none, and a frame of a length that is none.
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    let body_and_frame = [
+        [3, 0, 0, 0, 1, 0, 0, 0, 8].as_slice(),
+        &[3, 0, 0, 0, 255, 255, 255, 255],
+    ];
+    stream.write_all(&body_and_frame.concat()).unwrap();
+    look_until("they are seen", || {
+        let page: serde_json::Value = serde_json::from_str(&status(&["--json"])).unwrap();
+        page["bad_bodies"] == 1 && page["bad_frames"] == 1
+    });
+    let lost = [
+        "1 messages that make no sense",
+        "1 connections that ended with a frame that makes no sense",
+    ];
+    let (told, table) = (status(&[]), server.show(&["1/2"]));
+    for loss in lost {
+        assert!(told.contains(&format!("not counted  {loss}")), "{told}");
+        assert!(table.contains(&format!("… not counted: {loss}")), "{table}");
+    }
+    assert!(!told.contains("nothing"), "{told}");
+    // Rows stay rows for programs, who are told beside them.
+    let rows = run(&["report", "show", "--server", &server.address, "--json"]);
+    assert_eq!(stdout(&rows).lines().count(), 1);
+    for loss in lost {
+        assert!(stderr(&rows).contains(loss), "{}", stderr(&rows));
+    }
+}
+
 /// A disk without room: writes fail, counts wait, and are stored when there is
 /// room again.
 #[test]

@@ -24,13 +24,33 @@ Examples:
     /// Show the counts of calls that a report server has
     #[command(after_help = "\
 Without --history: the totals that callers told last. With it: what was counted in
-each 10 s, minute or hour, the latest first. SERVICE is MODID/CMDID for Lars.
+each 10 s, minute or hour, the latest first. SERVICE is MODID/CMDID for Lars. Says
+behind the rows what the server was told since its start and did not count, if it
+did so; with --json on standard error.
 
 Examples:
   waystation report show
   waystation report show im.logic.a --history 1m --since 3600
   waystation report show 1/2 --json --server 10.0.0.5:7779")]
     Show(ReportShowArgs),
+    /// Show how a report server and its store fare, and what was not counted
+    #[command(after_help = "\
+What was not counted is since the server's start. What agents themselves could not
+count they tell in their own metrics, waystation_agent_calls_uncounted and
+waystation_agent_calls_dropped, and in their logs.
+
+Examples:
+  waystation report status
+  waystation report status --json --server 10.0.0.5:7779")]
+    Status(ReportAskArgs),
+}
+
+/// Which report server is asked.
+#[derive(Debug, Args)]
+pub(crate) struct ReportAskArgs {
+    /// The report server [default: `agent.report` of the configuration, 127.0.0.1:7779]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) server: Option<SocketAddr>,
 }
 
 /// `report serve`.
@@ -67,9 +87,8 @@ pub(crate) struct ReportShowArgs {
     /// At most so many rows
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) limit: u32,
-    /// The report server [default: `agent.report` of the configuration, 127.0.0.1:7779]
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) server: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) ask: ReportAskArgs,
 }
 
 /// How fine history is.
@@ -101,7 +120,7 @@ impl ReportCommand {
     pub(crate) const fn dir(&self) -> Option<&DirArg> {
         match self {
             Self::Serve(args) => Some(&args.dir),
-            Self::Show(_) => None,
+            Self::Show(_) | Self::Status(_) => None,
         }
     }
 
