@@ -80,7 +80,9 @@ Examples:
     /// Make many calls up, some of which fail, and count what each host got
     #[command(after_help = "\
 Picks and reports as a caller would, but calls nobody. MODID/CMDID asks by UDP, as
-callers of Lars do.
+callers of Lars do. What it reports counts: the agent that runs leaves out hosts whose
+calls are said to fail, for all callers of this machine, and `report show` counts the
+calls. Use a service that nobody needs, or an agent of your own (--socket, --udp-port).
 
 Examples:
   waystation host simulate pay --calls 10000 --error-rate 0.05
@@ -88,6 +90,8 @@ Examples:
     Simulate(SimulateArgs),
     /// Measure how many picks and reports a second this machine makes
     #[command(after_help = "\
+What it reports are calls that went well, and they count: `report show` has them.
+
 Examples:
   waystation host rate pay --threads 2
   waystation host rate 1/1 --threads 5 --seconds 10 --json")]
@@ -103,10 +107,12 @@ pub(crate) struct SimulateArgs {
     /// Calls
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub(crate) calls: u64,
-    /// The share of calls that fail, from 0 to 1
+    /// The share of calls that fail, from 0 to 1: reported to the agent that runs,
+    /// which leaves such hosts out for real callers, too
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     pub(crate) error_rate: f64,
-    /// The share of calls to one host that fail; may be given several times
+    /// The share of calls to one host that fail, reported likewise; may be given
+    /// several times
     #[arg(long, value_name = "ADDR=SHARE", value_parser = host_fails)]
     pub(crate) fail: Vec<HostFails>,
     /// Where its randomness starts [default: another one each time]

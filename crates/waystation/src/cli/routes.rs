@@ -12,7 +12,9 @@ pub(crate) enum RouteCommand {
     /// Run a route server: it knows which hosts serve what
     #[command(after_help = "\
 Shows routes of its store and what is registered as one, to agents of Lars and to
-native ones, and takes changes over HTTP, all on one port. Prints
+native ones, all on one port. What `route` adds, sets, removes, lists, watches and
+shows as its status goes over HTTP, too: POST, PATCH, DELETE and GET of /v1/routes,
+GET of /v1/watch and /v1/status. Prints
 `ready route://IP:PORT` on a line of its own once it answers. A store that is lost
 changes nothing; one that is not there at the start is replaced by a copy on disk,
 if there is one. SIGTERM and Ctrl-C end it with 0.
@@ -25,14 +27,14 @@ Examples:
     /// Add a host to a service
     #[command(after_help = "\
 Whoever is subscribed has been told when this ends. MODID/CMDID in place of a
-service is a route of Lars without a name.
+service is a route of Lars without a name. Without --weight it is 100.
 
 Examples:
   waystation route add pay 10.0.0.1:7000
   waystation route add pay 10.0.0.1:7000 --lars 1/1 --weight 50 --zone hel-1
   waystation route add 1/1 10.0.0.2:7000
   waystation route add pay '[fd00::1]:7000' --meta rack=7")]
-    Add(RouteAddArgs),
+    Add(RouteChangeArgs),
     /// Change a host of a service
     #[command(after_help = "\
 What is not named stays. An empty text takes a pair, a site or a zone away.
@@ -40,7 +42,7 @@ What is not named stays. An empty text takes a pair, a site or a zone away.
 Examples:
   waystation route set pay 10.0.0.1:7000 --weight 0
   waystation route set pay 10.0.0.1:7000 --zone hel-2 --lars ''")]
-    Set(RouteSetArgs),
+    Set(RouteChangeArgs),
     /// Remove a host from a service
     #[command(after_help = "\
 Examples:
@@ -57,7 +59,8 @@ Examples:
     /// Print hosts as they come, change and go
     #[command(after_help = "\
 Begins with what is there. A service may be watched before its first host; a
-pair is the service lars.MODID.CMDID.
+pair is the service lars.MODID.CMDID. Over HTTP, one JSON object a line:
+`curl -N http://ADDR/v1/watch?service=pay`.
 
 Examples:
   waystation route watch
@@ -112,15 +115,15 @@ pub(crate) struct RouteKeyArgs {
     pub(crate) address: String,
 }
 
-/// `route add`.
+/// `route add` and `route set`.
 #[derive(Debug, Args)]
-pub(crate) struct RouteAddArgs {
+pub(crate) struct RouteChangeArgs {
     #[command(flatten)]
     pub(crate) key: RouteKeyArgs,
     /// The pair by which callers of Lars ask for it
     #[arg(long, value_name = "MODID/CMDID", allow_hyphen_values = true)]
     pub(crate) lars: Option<String>,
-    /// Its share of requests against the others'; 0 takes none [default: 100]
+    /// Its share of requests against the others'; 0 takes none
     #[arg(long, value_name = "N")]
     pub(crate) weight: Option<u32>,
     /// The machine room it stands in
@@ -129,31 +132,7 @@ pub(crate) struct RouteAddArgs {
     /// The part of the site it stands in
     #[arg(long, value_name = "Z")]
     pub(crate) zone: Option<String>,
-    /// Anything else, as often as need be
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub(crate) meta: Vec<String>,
-    #[command(flatten)]
-    pub(crate) ask: RouteAskArgs,
-}
-
-/// `route set`.
-#[derive(Debug, Args)]
-pub(crate) struct RouteSetArgs {
-    #[command(flatten)]
-    pub(crate) key: RouteKeyArgs,
-    /// The pair by which callers of Lars ask for it; empty for none
-    #[arg(long, value_name = "MODID/CMDID", allow_hyphen_values = true)]
-    pub(crate) lars: Option<String>,
-    /// Its share of requests against the others'; 0 takes none
-    #[arg(long, value_name = "N")]
-    pub(crate) weight: Option<u32>,
-    /// The machine room it stands in; empty for none
-    #[arg(long, value_name = "S")]
-    pub(crate) site: Option<String>,
-    /// The part of the site it stands in; empty for none
-    #[arg(long, value_name = "Z")]
-    pub(crate) zone: Option<String>,
-    /// All of the rest, in place of what there was
+    /// Anything else, as often as need be: all of it, in place of what there was
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) meta: Vec<String>,
     #[command(flatten)]
