@@ -4,7 +4,7 @@ use waystation_membership::Content;
 
 use super::shape::{Store, StoreFault};
 use super::shared::Shared;
-use super::subscribers::Subscriber;
+use super::subscribers::{Subscriber, Writing};
 use crate::backend::Event;
 
 impl<S: Store> Shared<S> {
@@ -56,7 +56,9 @@ impl<S: Store> Shared<S> {
             if taken.is_empty() {
                 return Ok(());
             }
+            let writing = Writing::begin(&self.subscribers, &taken);
             S::write_subscribers(self, wire, taken).await?;
+            writing.end();
         }
     }
 

@@ -6,6 +6,7 @@
 //! it. What a watch holds is written at once while the service has an instance
 //! that drains, and with the next sign of life else: nobody waits for it then.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -224,6 +225,16 @@ impl Subscribers {
         taken
     }
 
+    /// Nobody knows whether these were written or deleted: they are to be once more.
+    fn put_back(&mut self, taken: &[SubscriberId]) {
+        for id in taken {
+            match self.own.get_mut(id) {
+                Some(own) => own.is_written = false,
+                None => drop(self.gone.insert(*id)),
+            }
+        }
+    }
+
     /// Who waits for its first views, and stands in the store.
     pub(crate) fn take_new(&mut self) -> Vec<(SubscriberId, Watch)> {
         let new = self.own.values_mut();
@@ -233,6 +244,37 @@ impl Subscribers {
             (own.subscriber.id, own.subscriber.watch.clone())
         });
         new.collect()
+    }
+}
+
+/// Subscribers that are being written. Unless that comes to its end they count as
+/// not written: the store did not answer, or who wrote them is gone.
+pub(super) struct Writing<'a> {
+    subscribers: &'a RefCell<Subscribers>,
+    taken: Vec<SubscriberId>,
+}
+
+impl<'a> Writing<'a> {
+    /// These were taken and are being written.
+    pub(super) fn begin(
+        subscribers: &'a RefCell<Subscribers>,
+        taken: &[(SubscriberId, Option<Vec<u8>>)],
+    ) -> Self {
+        let taken = taken.iter().map(|(id, _)| *id).collect();
+        Self { subscribers, taken }
+    }
+
+    /// The store has taken all of them.
+    pub(super) fn end(mut self) {
+        self.taken.clear();
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        if !self.taken.is_empty() {
+            self.subscribers.borrow_mut().put_back(&self.taken);
+        }
     }
 }
 
@@ -390,6 +432,40 @@ mod tests {
         assert_eq!(all.take(2), [(SubscriberId(2), None)]);
         all.lose();
         assert_eq!(all.take(9).len(), 2);
+    }
+
+    /// A write that had no answer counted as one that was made. A drain waited for an
+    /// acknowledgement that was never written again, and for who was gone, until its
+    /// time was over.
+    #[test]
+    fn what_was_not_written_is_written_once_more() {
+        let all = RefCell::new(Subscribers::default());
+        let [stays, goes] = [SubscriberId(1), SubscriberId(2)];
+        for id in [stays, goes] {
+            let mut all = all.borrow_mut();
+            all.subscribe(id, Watch::Prefix("".into()));
+        }
+        let write = |is_answered: bool| {
+            let taken = all.borrow_mut().take(9);
+            let writing = Writing::begin(&all, &taken);
+            if is_answered {
+                writing.end();
+            }
+            taken
+        };
+        let first = write(false);
+        assert_eq!(first.len(), 2);
+        assert_eq!(all.borrow_mut().take_new(), [], "they may not stand there");
+        assert_eq!(write(true), first);
+        assert!(!all.borrow().has_news());
+        assert_eq!(all.borrow_mut().take_new().len(), 2);
+        all.borrow_mut().unsubscribe(goes);
+        all.borrow_mut().acknowledged(stays, &service("a"), at(3));
+        let second = write(false);
+        assert_eq!(second[0], (goes, None));
+        assert!(!read(&second[1..]).is_behind(&service("a"), at(3)));
+        assert_eq!(write(true), second);
+        assert!(!all.borrow().has_news());
     }
 
     #[test]
