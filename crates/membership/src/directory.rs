@@ -150,10 +150,7 @@ impl Directory {
         if self.drains.is_drained(now, &instance.id, instance.owner) {
             return Err(Refusal::Drained);
         }
-        if token_seen > self.leases.highest() {
-            // Of a later state of this registry.
-            self.claim(epoch_of(token_seen));
-        }
+        self.believe_token(token_seen);
         if lift > self.leases.highest() {
             self.lift(epoch_of(lift));
         }
@@ -285,10 +282,12 @@ impl Directory {
         let Some(instance) = self.find(id) else {
             return Err(crate::HolderError::Unknown);
         };
+        let mut instance = (**instance).clone();
         if self.drains.contains(id) {
+            // Who asks again may have been told that it could not be stored.
+            self.save(instance, ttl);
             return Ok(());
         }
-        let mut instance = (**instance).clone();
         instance.state = State::Draining;
         self.drains.begin(id, now + self.config.drain_ack_max);
         self.save(instance.clone(), ttl);

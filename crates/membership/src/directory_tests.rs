@@ -596,3 +596,79 @@ fn a_token_of_another_registry_lifts_and_tells_nothing() {
         "a lift that nothing is above"
     );
 }
+
+/// Story: a registry was restored from a backup of the start before the last one. It
+/// was in the epoch of the last one again, and with luck drew numbers above all that
+/// peers had from then: nobody was told, and what they held was believed.
+#[test]
+fn a_number_of_this_epoch_that_was_not_given_out_tells_of_a_restore() {
+    let start = || {
+        let mut directory = Directory::new(seconds(0), Epoch(2), DirectoryConfig::default());
+        directory.begin_at(7_000);
+        directory
+    };
+    let behind = |directory: &mut Directory| {
+        let all = outputs(directory);
+        let behind = all
+            .iter()
+            .filter(|one| matches!(one, Output::Behind { .. }));
+        behind.count()
+    };
+    let version = |number| {
+        let epoch = Epoch(2);
+        Some(ViewVersion { epoch, number })
+    };
+    let mut directory = start();
+    let have = version(12);
+    directory
+        .handle_subscribe(seconds(0), ALICE, &watch(), have)
+        .unwrap();
+    assert_eq!(behind(&mut directory), 1);
+    assert_eq!(directory.version().epoch, Epoch(3));
+
+    let mut directory = start();
+    let seen = Register {
+        token_seen: FencingToken((2 << 40) + 12),
+        ..wish("a", 1)
+    };
+    let granted = directory.handle_register(seconds(1), seen).unwrap();
+    assert_eq!(epoch_of(granted.token), Epoch(3));
+    assert_eq!(behind(&mut directory), 1);
+
+    // What it has given out itself proves nothing.
+    let mut directory = start();
+    let granted = register(&mut directory, seconds(1), "a", 1);
+    outputs(&mut directory);
+    let at = directory.version();
+    let again = Register {
+        token_seen: granted.token,
+        ..wish("a", 1)
+    };
+    directory.handle_register(seconds(2), again).unwrap();
+    for have in [Some(at), version(7_000)] {
+        directory
+            .handle_subscribe(seconds(2), ALICE, &watch(), have)
+            .unwrap();
+    }
+    assert_eq!(behind(&mut directory), 0);
+    assert_eq!(directory.version().epoch, Epoch(2));
+}
+
+/// The answer to a drain was that it could not be stored. Who asked again was told
+/// that it was begun, which no restart would have known.
+#[test]
+fn a_drain_that_is_asked_for_again_is_stored_again() {
+    let mut directory = directory();
+    register(&mut directory, seconds(0), "a", 1);
+    outputs(&mut directory);
+    for _ in 0..2 {
+        directory.handle_drain(seconds(1), &id("a"), None).unwrap();
+        let saved = outputs(&mut directory)
+            .into_iter()
+            .find_map(|one| match one {
+                Output::Save { instance, .. } => Some(instance.state),
+                _ => None,
+            });
+        assert_eq!(saved, Some(State::Draining));
+    }
+}

@@ -265,6 +265,10 @@ impl Follower {
 
     fn handle_view(&mut self, now: Moment, view: &Arc<View>) {
         if let Some(reason) = self.fault_of(view) {
+            if let Some(followed) = self.services.get_mut(&view.service) {
+                // This was the answer; what comes next may ask once more.
+                followed.is_resyncing = false;
+            }
             return self.drop_push(&view.service, reason);
         }
         if let Some(followed) = self.services.get(&view.service) {

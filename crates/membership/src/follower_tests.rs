@@ -317,3 +317,23 @@ proptest! {
         }
     }
 }
+
+/// A view that made no sense was the answer to a question for a whole one, and none
+/// was asked for any more: the gap stayed until the next connection.
+#[test]
+fn a_view_that_is_dropped_is_asked_for_again_at_the_next_gap() {
+    let mut follower = settled(&["a"]);
+    let asks = |follower: &mut Follower, to: u64| {
+        let delta = view(1, to - 1, &["a"]).delta_to(&view(1, to, &["a", "b"]));
+        follower.handle_push(seconds(1), &Content::Delta(delta.into()));
+        let is_ask = |one: &FollowerOutput| matches!(one, FollowerOutput::Resync { .. });
+        outputs(follower).iter().any(is_ask)
+    };
+    assert!(asks(&mut follower, 8), "a gap");
+    assert!(!asks(&mut follower, 9), "it is asked for");
+    let mut misfiled = view(1, 9, &["b"]);
+    let one = misfiled.instances.pop_first().unwrap().1;
+    misfiled.instances.insert(crate::test_support::id("c"), one);
+    push(&mut follower, seconds(1), misfiled);
+    assert!(asks(&mut follower, 10), "what came was no answer");
+}

@@ -147,6 +147,11 @@ impl Leases {
         FencingToken(self.epoch.0 << TOKEN_COUNTER_BITS | self.granted)
     }
 
+    /// The lowest token that is granted in this epoch.
+    pub(crate) const fn first(&self) -> FencingToken {
+        FencingToken(self.epoch.0 << TOKEN_COUNTER_BITS | (self.base + 1))
+    }
+
     /// Gives back the lease that `owner` has on `id` if its token is below one
     /// that it has seen: the next is granted under a higher one.
     pub fn revoke_below(&mut self, id: &InstanceId, owner: Owner, seen: FencingToken) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use waystation_base::{Epoch, Moment, ServiceName};
+use waystation_base::{Epoch, FencingToken, Moment, ServiceName};
 
 use super::Directory;
 use super::drain::DrainStep;
@@ -12,6 +12,7 @@ use super::service::Service;
 use super::subscribers::is_named;
 use crate::ids::{InstanceId, Owner, SubscriberId};
 use crate::instance::Instance;
+use crate::lease::epoch_of;
 use crate::limits::EPOCH_JUMP_MAX;
 use crate::view::{Removal, View, ViewVersion};
 
@@ -34,11 +35,22 @@ impl Directory {
         self.services.get(service)?.instance(id)
     }
 
-    /// A peer has seen a later version than ours: we come from an old backup. Go
-    /// on above it, so that no version and no token goes backwards.
+    /// A peer has seen a later version than ours, or one of this epoch that this
+    /// start has not given out: we come from an old backup. Go on above it, so that
+    /// no version and no token goes backwards.
     pub(super) fn believe_version(&mut self, have: ViewVersion) {
-        if have > self.version {
+        let of_another_start = have.epoch == self.version.epoch && have.number < self.base;
+        if have > self.version || of_another_start {
             self.claim(have.epoch);
+        }
+    }
+
+    /// The same of a token that a peer was granted here.
+    pub(super) fn believe_token(&mut self, seen: FencingToken) {
+        let first = self.leases.first();
+        let of_another_start = epoch_of(seen) == epoch_of(first) && seen < first;
+        if seen > self.leases.highest() || of_another_start {
+            self.claim(epoch_of(seen));
         }
     }
 
