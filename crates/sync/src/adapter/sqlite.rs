@@ -31,6 +31,7 @@ mod place;
 mod plans;
 mod release;
 mod schema;
+mod skips;
 mod snapshot;
 pub(super) mod state;
 mod statement;
@@ -46,7 +47,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, Transaction, TransactionBehavior};
 use waystation_base::Seq;
-use waystation_replica::{Cursor, LifeId, SiteRestored};
+use waystation_replica::{Cursor, Holding, LifeId, SiteRestored};
 
 use self::apply::{SqliteApply, is_transient};
 use self::capture::SqliteCapture;
@@ -54,6 +55,7 @@ use self::changes::Shape;
 use self::outbox::{Numbered, SchemaChange};
 use self::place::Place;
 use self::plans::Heads;
+use self::schema::Object;
 use self::snapshot::SqliteSnapshot;
 use self::state::State;
 use self::statement::Guard;
@@ -104,6 +106,10 @@ impl SqliteDatabase {
     /// Leaves a table alone: its rows are neither captured nor copied nor compared, and
     /// what comes for it from other sites is left out. Proofs of equality find sites
     /// equal that leave the same tables alone.
+    ///
+    /// Once it is left alone no more, a file that is captured has the others make it
+    /// anew with its rows; any other copy counts as differing until a proof finds it
+    /// equal, or a new copy takes its place.
     #[must_use]
     pub fn skip(mut self, table: &str) -> Self {
         self.skipped.push(table.to_owned());
@@ -191,12 +197,17 @@ impl SqliteDatabase {
     fn set_up_capture(
         &self,
         transaction: &Transaction<'_>,
-        state: &State,
+        state: &mut State,
     ) -> Result<u64, AdapterError> {
         let was_captured = outbox::is_installed(transaction)?;
+        let ended = skips::change(transaction, &self.skipped)?;
+        if !(self.is_captured && was_captured) {
+            mark_stale(transaction, state, &ended)?;
+        }
         match (self.is_captured, was_captured) {
             (true, true) => {
                 release::skipped(transaction, &self.skipped)?;
+                catalog::replace(transaction, &ended)?;
                 catalog::install(transaction, &self.skipped, SchemaChange::Capture)?;
             }
             (true, false) => {
@@ -230,7 +241,7 @@ impl Adapter for SqliteDatabase {
         let guard = Guard::install(&mut connection)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         State::create_tables(&transaction)?;
-        let state = if let Some(state) = State::load(&transaction)? {
+        let mut state = if let Some(state) = State::load(&transaction)? {
             state
         } else {
             let state = State::new(life);
@@ -241,7 +252,7 @@ impl Adapter for SqliteDatabase {
             schema::check_keys(&transaction, &table)?;
             schema::check_writes(&transaction, &table)?;
         }
-        let captured = self.set_up_capture(&transaction, &state)?;
+        let captured = self.set_up_capture(&transaction, &mut state)?;
         self.uniques.refresh(&transaction)?;
         let parked = lists::parked(&transaction)?.into_iter();
         let touches = |(seq, payload): (Seq, Vec<u8>)| (seq, self.uniques.touches(&payload));
@@ -312,6 +323,26 @@ pub fn key_again(key: &[u8]) -> Option<Vec<u8>> {
     let mut again = keys::encode(&place.table, place.key.iter().map(keys::Part::as_ref));
     again.extend(place.is_after.then_some(0));
     Some(again)
+}
+
+/// Entries for tables that were left alone until now were left out: the copy differs
+/// until a proof finds it equal, or another one takes its place.
+fn mark_stale(
+    transaction: &Transaction<'_>,
+    state: &mut State,
+    ended: &[Object],
+) -> Result<(), AdapterError> {
+    if state.holding == Holding::Fresh {
+        return Ok(());
+    }
+    for one in ended {
+        tracing::warn!(
+            table = one.name,
+            "was skipped until now, and may lack what others wrote: `sync verify` tells              whether it does"
+        );
+        state.is_differing = true;
+    }
+    Ok(state.store(transaction)?)
 }
 
 /// A condition on a table's key: `sign` compares, and its values are the

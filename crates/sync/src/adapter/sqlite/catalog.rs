@@ -180,6 +180,18 @@ fn forget(
     Ok(())
 }
 
+/// Has the other sites drop what was left alone until now: [`install`] has them make
+/// what is there of it, with all its rows. What became of it meanwhile nobody saw.
+///
+/// # Errors
+/// The file cannot be written.
+pub(super) fn replace(transaction: &Transaction<'_>, ended: &[Object]) -> rusqlite::Result<()> {
+    for one in ended {
+        write_object(transaction, DROP, &one.name, &one.drop_sql())?;
+    }
+    Ok(())
+}
+
 /// Takes a table's triggers away: it is not captured any more.
 pub(super) fn drop_triggers(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<()> {
     triggers::drop(transaction, id)?;

@@ -134,3 +134,77 @@ fn a_table_that_is_skipped_takes_nothing_from_others() {
     }
     assert_eq!(dump(&joiner, "t"), ["1", "2", "3"]);
 }
+
+/// A copy that had left out what came for a table was taken for whole once it was
+/// told to leave that table alone no more, and was given to others who joined.
+#[test]
+fn a_copy_that_left_a_table_alone_differs_until_it_is_proved_equal() {
+    const SQL: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY)";
+    let (source, _apply, mut capture) = Copy::captured(SQL);
+    let target = Copy::new(SQL);
+    let skipping = target.target.clone().skip("t");
+    let is_differing = |target: &SqliteDatabase| {
+        let opened = target.open(LifeId(2)).unwrap();
+        opened.restored.is_differing
+    };
+    // A file that is no copy yet has left nothing out.
+    assert!(!is_differing(&skipping));
+    assert!(!is_differing(&target.target));
+    let mut apply = skipping.open(LifeId(2)).unwrap().apply;
+    begin(&mut apply);
+    source.write("INSERT INTO t VALUES (1)");
+    ship(&mut capture, &mut 0, &mut apply);
+    assert_eq!(dump(&target, "t"), Vec::<String>::new());
+    drop(apply);
+    assert!(!is_differing(&skipping));
+    assert!(is_differing(&target.target));
+    assert!(
+        is_differing(&target.target),
+        "one more start puts nothing right"
+    );
+    let mut apply = target.target.open(LifeId(2)).unwrap().apply;
+    assert!(apply.set_repaired(Seq(1)).unwrap());
+    drop(apply);
+    assert!(!is_differing(&target.target));
+}
+
+/// What was deleted from a table, altered or dropped while its writer left it alone
+/// stayed at the other sites for ever: its rows went there again, and nothing else did.
+#[test]
+fn what_changed_while_it_was_skipped_is_made_anew_at_the_others() {
+    const SQL: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY);
+        CREATE TABLE u (id INTEGER PRIMARY KEY, v); CREATE INDEX by_v ON u (v);
+        CREATE TABLE gone (id INTEGER PRIMARY KEY); CREATE VIEW w AS SELECT 1 AS one;
+        INSERT INTO u VALUES (1, 'a'), (2, 'b'), (3, 'c')";
+    const OBJECTS: &str = "SELECT type || name || sql FROM sqlite_master
+        WHERE name NOT LIKE '\\_%' ESCAPE '\\' AND sql IS NOT NULL
+        ORDER BY 1";
+    let (source, apply, capture) = Copy::captured(SQL);
+    drop((apply, capture));
+    let (target, mut apply) = Copy::opened(SQL);
+    begin(&mut apply);
+    // The names are compared as the database compares them.
+    let skipping = source.target.clone().skip("U").skip("gone").skip("w");
+    drop(skipping.open(LifeId(1)).unwrap());
+    source.write(
+        "DELETE FROM u WHERE id = 1; UPDATE u SET id = 9 WHERE id = 2; DROP TABLE gone;
+         ALTER TABLE u ADD COLUMN more; DROP VIEW w; CREATE VIEW w AS SELECT 2 AS two;
+         INSERT INTO t VALUES (1)",
+    );
+    // A start with the same list ends nothing.
+    let mut capture = skipping.open(LifeId(1)).unwrap().capture.unwrap();
+    let mut done = 0;
+    ship(&mut capture, &mut done, &mut apply);
+    assert_eq!(dump(&target, "u").len(), 3);
+    drop(capture);
+    let mut capture = source.target.open(LifeId(1)).unwrap().capture.unwrap();
+    ship(&mut capture, &mut done, &mut apply);
+    for table in ["t", "u"] {
+        assert_eq!(dump(&target, table), dump(&source, table));
+    }
+    assert_eq!(target.rows(OBJECTS), source.rows(OBJECTS));
+    // It is said once.
+    drop(capture);
+    let mut capture = source.target.open(LifeId(1)).unwrap().capture.unwrap();
+    assert_eq!(capture.wait(done, Duration::ZERO).unwrap(), done);
+}
