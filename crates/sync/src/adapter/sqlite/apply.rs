@@ -32,9 +32,10 @@ pub(super) struct SqliteApply {
     pub(super) is_held: bool,
 }
 
-/// Why a change was not made: the entry is at fault, or nothing is known of it.
+/// Why a change was not made: the entry is at fault, the file, or nothing is known of it.
 enum Fault {
     Database(rusqlite::Error),
+    File(String),
     Entry(String),
     Unfilterable,
 }
@@ -56,7 +57,12 @@ impl From<RunError> for Fault {
 
 impl From<AdapterError> for Fault {
     fn from(error: AdapterError) -> Self {
-        Self::Entry(error.to_string())
+        match error {
+            AdapterError::Unavailable(_) | AdapterError::Damaged(_) => {
+                Self::File(error.to_string())
+            }
+            _ => Self::Entry(error.to_string()),
+        }
     }
 }
 
@@ -67,6 +73,7 @@ impl Fault {
                 ApplyError::transient(error.to_string())
             }
             Self::Database(error) => ApplyError::poison(seq, error.to_string()),
+            Self::File(error) => ApplyError::transient(error),
             Self::Entry(error) => ApplyError::poison(seq, error),
             Self::Unfilterable => ApplyError {
                 fault: ApplyFault::Unfilterable,

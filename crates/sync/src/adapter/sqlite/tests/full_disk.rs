@@ -201,3 +201,37 @@ fn a_full_disk_leaves_captured_writes_as_they_were() {
     });
     assert_eq!(capture.read(0, 9, 1 << 20).unwrap(), Vec::<Bytes>::new());
 }
+
+/// Room that lacked for our own triggers counted as a fault of the entry that made or
+/// altered their table: the site's policy left out an entry at which nothing was wrong.
+#[test]
+fn a_full_disk_while_triggers_are_made_is_no_fault_of_the_entry() {
+    let (source, _apply, mut capture) = Copy::captured("");
+    let (copy, mut apply, lane) = Copy::captured("");
+    begin(&mut apply);
+    drop((apply, lane));
+    let columns: Vec<_> = (0..90).map(|index| format!("column_{index}")).collect();
+    let make = format!(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, {})",
+        columns.join(", ")
+    );
+    let mut refused = 0;
+    for (seq, sql) in [(1, make.as_str()), (2, "ALTER TABLE t ADD COLUMN more")] {
+        source.write(sql);
+        assert_eq!(capture.wait(seq - 1, WAIT).unwrap(), seq);
+        let payload = capture.read(seq - 1, 1, 1 << 20).unwrap().remove(0);
+        refused += until_there_is_room(|pages| {
+            let result = apply_one(&mut with_room(&copy, pages), seq, payload.clone());
+            if let Err(error) = &result {
+                assert_eq!(
+                    error.fault,
+                    ApplyFault::Transient,
+                    "with {pages} pages: {error}"
+                );
+            }
+            result
+        });
+    }
+    assert!(refused > 2, "{refused}");
+    assert_eq!(dump(&copy, "t"), dump(&source, "t"));
+}
