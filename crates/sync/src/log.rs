@@ -312,10 +312,16 @@ impl<F: Files> Log<F> {
 
     /// A file of at least `needed` bytes, under the name of a spare one.
     fn take_spare(&mut self, number: u64, needed: u64) -> io::Result<(String, F::File)> {
+        let mut refused = None;
         // One that was prepared is taken also when a trim has left others since.
-        while self.prepared != number
-            && let Some(spare) = self.spare.last()
-        {
+        if self.prepared == number {
+            match self.create_spare(number, needed) {
+                Ok(made) => return Ok(made),
+                // There was no room for it then, and there is none now.
+                Err(error) => (self.prepared, refused) = (0, Some(error)),
+            }
+        }
+        while let Some(spare) = self.spare.last() {
             let file = self.files.open(spare)?;
             if file.length()? >= needed {
                 return Ok((spare.clone(), file));
@@ -323,10 +329,21 @@ impl<F: Files> Log<F> {
             self.files.remove(spare)?;
             self.spare.pop();
         }
+        match refused {
+            Some(error) => Err(error),
+            None => self.create_spare(number, needed),
+        }
+    }
+
+    fn create_spare(&self, number: u64, needed: u64) -> io::Result<(String, F::File)> {
         let spare = segment::spare_name_of(&segment::name_of(number));
         let length = needed.max(self.config.segment_bytes);
-        let file = self.files.create(&spare, length)?;
-        Ok((spare, file))
+        let made = self.files.create(&spare, length);
+        if made.is_err() {
+            // A part of it would only take room.
+            let _ = self.files.remove(&spare);
+        }
+        Ok((spare, made?))
     }
 
     /// Where a batch of `bytes` goes, if the last segment has room for it and

@@ -100,6 +100,8 @@ pub struct Recorded {
     pub fault: Rc<Cell<Option<Fault>>>,
     /// The file that was made before it was asked for.
     prepared: Rc<Cell<Option<usize>>>,
+    /// No new file has room, nor one that is made beside the log.
+    pub is_full: Rc<Cell<bool>>,
 }
 
 #[derive(Debug)]
@@ -306,6 +308,9 @@ impl Files for Recorded {
     }
 
     fn prepare(&self, name: &str, bytes: u64) {
+        if self.is_full.get() {
+            return;
+        }
         // It is made beside the log: a call that is to fail is one of the log's own.
         let fault = self.fault.take();
         let _ = self.create(name, bytes);
@@ -321,6 +326,9 @@ impl Files for Recorded {
             if disk.names.get(name) == Some(&prepared) && length >= bytes {
                 return Ok(self.file(prepared));
             }
+        }
+        if self.is_full.get() {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         let last = self.disk.borrow().files.keys().next_back().copied();
         let number = last.map_or(0, |last| last + 1);

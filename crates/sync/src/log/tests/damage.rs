@@ -202,3 +202,45 @@ fn a_disk_that_is_full_at_any_call_loses_nothing_that_was_acknowledged() {
         assert!(calls > 80, "{calls} calls failed");
     }
 }
+
+/// The story: the next segment's file was to be made while the disk was full. From then
+/// on the log waited for that file only, though trims had set others aside, and nothing
+/// could be published any more.
+#[test]
+fn a_full_disk_is_no_hindrance_while_a_trim_has_set_a_segment_aside() {
+    let files = Recorded::new(LeftOut::Nothing);
+    let mut log = Log::open(files.clone(), config(), EPOCH).unwrap();
+    let segments = |log: &Log<Recorded>| log.reader.view().segments.len();
+    let mut next = 1;
+    let mut append = |log: &mut Log<Recorded>| {
+        let stored = log.append(&batch(next..=next, 300));
+        next += u64::from(stored.is_ok());
+        stored
+    };
+    while segments(&log) < 2 {
+        append(&mut log).unwrap();
+    }
+    // The third one's file is asked for, and there is no room.
+    files.is_full.set(true);
+    while log.prepared < 3 {
+        append(&mut log).unwrap();
+    }
+    let first = log.reader.view().segments[0].last;
+    log.trim(first).unwrap();
+    assert_eq!((segments(&log), log.spare.len()), (1, 1));
+    while segments(&log) < 2 {
+        append(&mut log).unwrap();
+    }
+    assert_eq!(log.spare.len(), 0);
+    // Without one it says so, and goes on with room.
+    let refused = loop {
+        if let Err(error) = append(&mut log) {
+            break error;
+        }
+    };
+    assert!(matches!(refused, AppendError::NotStored(_)), "{refused}");
+    files.is_full.set(false);
+    append(&mut log).unwrap();
+    let log = Log::open(files, config(), EPOCH).unwrap();
+    assert_eq!(log.end(), Seq(next - 1));
+}
