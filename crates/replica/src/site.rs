@@ -591,6 +591,12 @@ impl Site {
         self.trouble.note(Task::Drain, &error);
     }
 
+    /// Whether a hub has agreed to what the copy had when it was opened: from then on
+    /// captured writes may be numbered.
+    pub fn was_welcomed(&self) -> bool {
+        self.id.is_some()
+    }
+
     /// The number of the last captured write that was heard of.
     pub fn captured(&self) -> u64 {
         self.outbox.last_captured()

@@ -16,11 +16,25 @@ impl Site {
         self.trouble.end(Task::Join);
         if self.joiner.stored(now) {
             self.applier.forget_lists();
+            self.forget_captured();
         }
         if let Some(part) = self.joiner.part() {
             self.holding = Holding::Restoring(part.clone());
         }
         self.advance(now);
+    }
+
+    /// What the site was told to give up by [`Site::handle_rejoin`] is gone, durably:
+    /// captured writes, too, that were told of since.
+    pub fn handle_given_up(&mut self) {
+        self.forget_captured();
+    }
+
+    /// The numbers of captured writes begin anew in the copy.
+    fn forget_captured(&mut self) {
+        self.outbox.cleared();
+        self.captured_known = 0;
+        self.note_captured();
     }
 
     /// The transaction of [`SiteOutput::Store`] was rolled back. It is tried

@@ -111,6 +111,11 @@ impl Outbox {
         self.advance();
     }
 
+    /// The copy's own outbox is empty, and its numbers begin anew.
+    pub(super) fn cleared(&mut self) {
+        self.captured = self.published;
+    }
+
     /// Changes that were asked for: numbered from `first` without a gap; none if
     /// there are none.
     pub(super) fn read(&mut self, now: Moment, first: u64, payloads: Vec<Bytes>) {

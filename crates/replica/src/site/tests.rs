@@ -1,7 +1,8 @@
 //! Tests of a site as a whole: its connection, what it acknowledges, refusals.
 
 use super::*;
-use crate::entry::SnapshotSize;
+use crate::entry::{Chunk, SnapshotSize};
+use crate::ids::Cursor;
 use crate::test_support::{EPOCH, NOW, at, entries, hello, holding, name, welcome};
 
 fn site(holding: Holding) -> Site {
@@ -176,7 +177,7 @@ fn a_part_of_a_copy_that_must_re_seed_begins_anew_by_itself() {
     let part = crate::message::Restoring {
         position: at(4),
         chunks: 2,
-        cursor: crate::Cursor::new(b"k"),
+        cursor: Cursor::new(b"k"),
         ahead: None,
     };
     let mut site = site(Holding::Restoring(part));
@@ -334,4 +335,54 @@ fn captured_writes_that_wait_are_counted_and_told_from_a_bound_on() {
     assert!(site.view().error.unwrap().contains("10001 of them wait"));
     site.handle_message(NOW, ToSite::Published { through: 69_500 });
     assert_eq!(site.view().error, None);
+}
+
+/// The story: a busy site joined anew. What it had captured before was told after the old
+/// copy was given up, or counted on: it lagged for ever by writes that were gone, nobody
+/// could prove it equal or copy from it exactly, and it read its empty list all the time.
+#[test]
+fn what_was_captured_before_a_copy_began_anew_is_forgotten() {
+    let restored = Restored {
+        life: LifeId(2),
+        holding: holding(4),
+        is_captured: true,
+        ..Restored::default()
+    };
+    let mut site = Site::new(NOW, SiteConfig::new(name("b")), restored, 1);
+    let waiting = |site: &mut Site| {
+        let token = Some(FencingToken(1));
+        site.handle_message(NOW, ToSite::Writer { token, source: 0 });
+        site.view().unpublished
+    };
+    site.handle_rejoin(NOW, LifeId(3));
+    site.handle_captured(NOW, 500);
+    site.handle_given_up();
+    site.handle_timeout(NOW);
+    site.handle_connected(NOW);
+    site.handle_message(NOW, ToSite::Welcome(welcome(None, 4)));
+    assert_eq!(waiting(&mut site), 0);
+    // What programs wrote until the first chunk came goes with the old rows.
+    site.handle_captured(NOW, 7);
+    assert_eq!(waiting(&mut site), 7);
+    let (snapshot, size) = (SnapshotId(1), SnapshotSize { bytes: 9, rows: 1 });
+    let join = ToSite::JoinFrom {
+        snapshot,
+        donor: SiteId(5),
+        position: at(4),
+        ahead: None,
+        size,
+    };
+    site.handle_message(NOW, join);
+    let chunk = Arc::new(Chunk::new(0, Cursor::default(), None, 1, "rows".into()));
+    site.handle_message(NOW, ToSite::Chunk { snapshot, chunk });
+    let told = outputs(&mut site);
+    assert!(
+        told.iter().any(|one| matches!(one, SiteOutput::Store(_))),
+        "{told:?}"
+    );
+    site.handle_stored(NOW);
+    assert_eq!(site.holding(), holding(4));
+    assert_eq!(waiting(&mut site), 0);
+    site.handle_captured(NOW, 1);
+    assert_eq!(waiting(&mut site), 1);
 }

@@ -153,7 +153,12 @@ impl SiteTask {
             let now = self.shard.now();
             for captured in numbers.drain(..) {
                 match captured {
-                    Captured::Through(last) => self.site.handle_captured(now, last),
+                    Captured::Through(last, generation) => {
+                        let lane = self.capture.as_ref();
+                        if lane.is_some_and(|lane| lane.generation() == generation) {
+                            self.site.handle_captured(now, last);
+                        }
+                    }
                     Captured::Stands(error) => self.site.handle_capture_trouble(Some(&error)),
                     Captured::GoesOn => self.site.handle_capture_trouble(None),
                 }
@@ -170,6 +175,9 @@ impl SiteTask {
 
     /// Performs what the core wants done.
     fn pump(&mut self) {
+        if let Some(capture) = self.capture.as_ref().filter(|_| self.site.was_welcomed()) {
+            capture.allow_numbers();
+        }
         self.perform_all();
         self.begin_apply();
         self.place();
@@ -319,6 +327,10 @@ impl SiteTask {
         self.life = new_life();
         let now = self.shard.now();
         self.site.handle_rejoin(now, self.life);
+        if let Some(capture) = &self.capture {
+            // Nothing that was to be erased of the old copy's is erased of the new one's.
+            capture.reset();
+        }
         if self.wanted.take().is_some() {
             let error = "the copy is given up";
             self.site
@@ -349,6 +361,7 @@ impl SiteTask {
         if let Some(capture) = &self.capture {
             capture.reset();
         }
+        self.site.handle_given_up();
         if std::mem::take(&mut self.is_connect_due) {
             self.connect();
         }
