@@ -50,6 +50,9 @@ is the same entry, so that a publish whose answer was lost may be repeated.
 A plain SQL statement is unsafe: what it does depends on the rows it finds at each
 site. One that would do something else at each site though the rows are equal, as
 NOW() and LIMIT without ORDER BY do, is refused, and so is one that cannot be read.
+Where one changes a row that a site with --capture changes at the same time, that site
+ends with other rows than the rest, and only `sync verify` tells: publish what no such
+site writes.
 
 Examples:
   waystation sync publish statement.sql
