@@ -4,6 +4,7 @@ mod inherited;
 mod reported;
 #[cfg(test)]
 mod tests;
+mod unheard;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -330,7 +331,7 @@ impl Desk {
         let name = match self.service(now, name) {
             Ok((name, _)) => name,
             Err((code, text)) => {
-                let is_early = code == Code::NoSuchService && self.is_early(name);
+                let is_early = self.is_early(code);
                 if matches!(request, Request::Report { .. }) {
                     return self.stale_report(is_early);
                 }
@@ -417,10 +418,10 @@ impl Desk {
             return Reply::of(answer.from(self.origin(&name).word().to_owned()));
         }
         let LarsPair { modid, cmdid } = pair;
-        let text = format!("nobody offers {modid}/{cmdid}, as far as known yet");
+        let (code, text) = self.unknown(&name, &format!("{modid}/{cmdid}"));
         Reply {
-            is_early: self.is_early(name.as_str()),
-            ..Reply::refused(Code::NoSuchService, text)
+            is_early: self.is_early(code),
+            ..Reply::refused(code, text)
         }
     }
 
@@ -451,11 +452,6 @@ impl Desk {
         }
     }
 
-    /// Whether nothing was heard of a service yet that is being asked for.
-    fn is_early(&self, name: &str) -> bool {
-        self.whole.is_none() && !self.views.contains_key(name)
-    }
-
     /// The service of this name, kept from now on.
     fn service(
         &mut self,
@@ -471,8 +467,7 @@ impl Desk {
             // A route server tells of a service that it does not know as well.
             let is_some = |view: &&Arc<View>| self.whole.is_some() || !view.instances.is_empty();
             let Some(view) = view.filter(is_some) else {
-                let text = format!("nobody offers {name}, as far as known yet");
-                return Err((Code::NoSuchService, text));
+                return Err(self.unknown(&name, name.as_str()));
             };
             if self.services.len() >= SERVICES_MAX {
                 return Err((Code::Busy, "too many services are in use".to_owned()));

@@ -89,6 +89,54 @@ fn callers_outlive_their_agent_and_find_the_next_one() {
     world.until(|world| world.in_flight() == 0);
 }
 
+/// Story: each pick failed from the moment on that an agent came whose registry was
+/// away, although the caller had hosts and had called them while there was no agent.
+#[test]
+fn callers_keep_their_hosts_while_a_new_agent_knows_none() {
+    let mut world = World::new(2);
+    let mut caller = world.caller();
+    done(&mut caller);
+    assert_eq!(caller.source(), Some(Source::Segment));
+    world.agent = None;
+    // A file that is gone is a registry that cannot be talked to.
+    std::fs::remove_file(world.nodes()).unwrap();
+    world.begin();
+    let is_not_yet = |asked: Result<(), Error>| {
+        matches!(
+            asked,
+            Err(Error::Refused {
+                code: Code::NotYet,
+                ..
+            })
+        )
+    };
+    assert!(is_not_yet(world.list().map(drop)));
+    // Who had none hears why.
+    assert!(is_not_yet(world.caller().pick().map(drop)));
+    for _ in 0..100 {
+        done(&mut caller);
+        assert_eq!(caller.source(), Some(Source::Kept));
+    }
+    world.write(2);
+    world.until(|_| {
+        done(&mut caller);
+        caller.source() == Some(Source::Segment)
+    });
+    // What is not in a registry that is there is offered by nobody.
+    let mut config = world.config();
+    "nobody".clone_into(&mut config.service);
+    let mut caller = Caller::new(config);
+    world.until(|_| {
+        matches!(
+            caller.pick(),
+            Err(Error::Refused {
+                code: Code::NoSuchService,
+                ..
+            })
+        )
+    });
+}
+
 /// Story: a clone that had not picked itself, as of a C program's thread, dropped the
 /// ends of calls that another one had picked, without a word.
 #[test]

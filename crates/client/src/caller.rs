@@ -338,6 +338,10 @@ impl Caller {
                 ) {
                     return Err(error);
                 }
+                if error.is_not_yet() {
+                    // A pick by the socket would be told the same.
+                    return self.or_elsewhere(Err(error));
+                }
                 break;
             }
             let Some(picker) = &mut self.picker else {
@@ -360,15 +364,23 @@ impl Caller {
 
     /// What the agent answered, or what can be had without its socket.
     fn or_elsewhere(&mut self, asked: Result<PickedHost, Error>) -> Result<PickedHost, Error> {
-        if matches!(asked, Ok(_) | Err(Error::Refused { .. })) {
-            return asked;
+        match &asked {
+            // An agent that was started while what tells it of services is away.
+            Err(error) if error.is_not_yet() => {}
+            Ok(_) | Err(Error::Refused { .. }) => return asked,
+            Err(_) => {}
         }
         let by_udp = self.shared.config.lars.clone().map(|lars| {
             let host = self.shared.by_udp(|| lars.get_host())?;
             Ok(self.picked_elsewhere(host.into(), Source::Udp, HostRef::default(), 0))
         });
         match by_udp.unwrap_or(asked) {
-            refused @ Err(Error::Refused { .. }) => refused,
+            // By UDP nobody who is heard of is as one who is not heard of yet.
+            refused @ Err(Error::Refused { code, .. })
+                if !matches!(code, Code::NotYet | Code::NoSuchService) =>
+            {
+                refused
+            }
             // A host that may have gone is better than none for certain.
             Err(error) => self.shared.kept().map_or(Err(error), |(number, host)| {
                 let name = HostRef::default();

@@ -36,3 +36,16 @@ pub enum Error {
     #[error("no pick from shared memory: {0}")]
     Miss(#[from] Miss),
 }
+
+impl Error {
+    /// Whether the agent says that it knows nothing of the service yet.
+    pub(crate) const fn is_not_yet(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused {
+                code: Code::NotYet,
+                ..
+            }
+        )
+    }
+}

@@ -275,8 +275,11 @@ fn pages(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
-    /// Nobody offers the service, as far as known yet.
+    /// Nobody offers the service.
     NoSuchService,
+    /// Nothing was heard of the service: the agent has only begun, or what tells it
+    /// of services is away. Who had hosts of it goes on with those.
+    NotYet,
     /// No host of it may be picked.
     NoHosts,
     /// A bound is reached, or the agent has a fault.

@@ -166,10 +166,8 @@ impl Shared {
         drop(state);
         let mut turn = self.turn(Word::Attach);
         let mut opened = Attachment::open(&self.config, until).inspect_err(|error| {
-            if !matches!(error, Error::Unreachable(_) | Error::TimedOut) {
-                // It is there, and has no memory for this process.
-                turn.outcome = Outcome::Useless;
-            }
+            // It may be there, and have no memory for this process.
+            turn.outcome = self.outcome_of_refusal(error);
         })?;
         turn.outcome = Outcome::Answered;
         let taken = self.hand_over(&mut opened, until);
@@ -183,6 +181,21 @@ impl Shared {
         }
         state.current = Some(Arc::clone(&opened));
         Ok(state.part(opened))
+    }
+
+    /// What came of asking for memory in vain.
+    fn outcome_of_refusal(&self, error: &Error) -> Outcome {
+        match error {
+            Error::Unreachable(_) | Error::TimedOut => Outcome::Silence,
+            error if self.is_as_silence(error) => Outcome::Silence,
+            _ => Outcome::Useless,
+        }
+    }
+
+    /// Whether an agent that answers so is as good as silent: it knows nothing yet,
+    /// says so late, and there are hosts without it.
+    fn is_as_silence(&self, error: &Error) -> bool {
+        error.is_not_yet() && self.lock().kept.is_some()
     }
 
     /// Gives what agents that are gone had given to this one, so that the ends are
@@ -279,6 +292,11 @@ impl Shared {
         turn.outcome = Outcome::of(&asked);
         if turn.outcome == Outcome::Answered {
             self.lock().keep(number, socket);
+        }
+        if let Err(error) = &asked
+            && self.is_as_silence(error)
+        {
+            turn.outcome = Outcome::Silence;
         }
         asked.map(|(answer, _)| (answer, number))
     }

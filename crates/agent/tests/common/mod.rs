@@ -95,20 +95,38 @@ impl World {
         self.folder.path().join("agent.sock")
     }
 
+    /// The file that is the registry.
+    pub fn nodes(&self) -> PathBuf {
+        self.folder.path().join("nodes")
+    }
+
+    fn registry(&self) -> RegistryUrl {
+        format!("file://{}", self.nodes().display())
+            .parse()
+            .unwrap()
+    }
+
     pub fn start(&mut self) {
-        let file = self.folder.path().join("nodes");
-        let registry = format!("file://{}", file.display()).parse().unwrap();
-        self.start_on(vec![registry]);
+        self.start_on(vec![self.registry()]);
+    }
+
+    /// Starts an agent that may know no routes yet.
+    pub fn begin(&mut self) {
+        self.begin_on(vec![self.registry()]);
     }
 
     pub fn start_on(&mut self, registries: Vec<RegistryUrl>) {
+        self.begin_on(registries);
+        // Until it knows its routes.
+        self.until(|world| world.list().is_ok_and(|hosts| !hosts.is_empty()));
+    }
+
+    fn begin_on(&mut self, registries: Vec<RegistryUrl>) {
         let mut config = AgentConfig::new(self.socket(), registries[0].clone(), 7);
         config.registries = registries;
         config.policy = self.policy;
         config.udp.iter_mut().for_each(|at| at.set_port(0));
         self.agent = Some(Agent::start(config).unwrap());
-        // Until it knows its routes.
-        self.until(|world| world.list().is_ok_and(|hosts| !hosts.is_empty()));
     }
 
     pub fn caller(&self) -> Caller {
