@@ -86,6 +86,11 @@ impl Attachment {
         self.is_silent() || self.routes.state() == SegmentState::Retired
     }
 
+    /// Whether it is of the memory that another is of as well, which is in use.
+    pub(crate) fn is_of_same_memory(&self, other: &Self) -> bool {
+        self.routes.names() == other.routes.names() && self.routes.state() != SegmentState::Retired
+    }
+
     /// Whether its agent has been silent for too long.
     pub(crate) fn is_silent(&self) -> bool {
         let silence = machine_now_coarse().saturating_since(self.routes.beat());

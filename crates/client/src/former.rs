@@ -12,7 +12,8 @@ use crate::attachment::Attachment;
 /// what nobody has taken over is lost.
 pub(crate) const FORMER_MAX: usize = 4;
 
-/// For how long an earlier attachment is kept at least. What ends later than that
+/// For how long an earlier attachment is kept, and not much longer while its agent or
+/// the one after that has it. What ends later than that
 /// may be counted as given up.
 pub(crate) const FORMER_FOR: Duration = Duration::from_mins(1);
 

@@ -1,5 +1,6 @@
 //! What all callers of a service in this process share.
 
+mod awake;
 mod sending;
 
 use std::collections::VecDeque;
@@ -17,7 +18,7 @@ use crate::clock::machine_now;
 use crate::config::CallerConfig;
 use crate::ends::Ends;
 use crate::error::Error;
-use crate::former::{FORMER_FOR, FORMER_MAX, Former};
+use crate::former::{FORMER_MAX, Former};
 use crate::mapping::ForkMark;
 use crate::protocol::{Answer, Request};
 use crate::socket::Socket;
@@ -35,7 +36,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Somebody's word with the agent is over.
     over: Condvar,
-    /// Counts attachments; callers look here before each pick.
+    /// The number of the present attachment, 0 without one; callers look here before
+    /// each pick.
     attachment: AtomicU64,
     mark: Option<ForkMark>,
     me: Weak<Self>,
@@ -44,6 +46,8 @@ pub(crate) struct Shared {
 struct State {
     current: Option<Arc<Attachment>>,
     former: VecDeque<Former>,
+    /// Attachments until now.
+    attachments: u64,
     /// The number of the last attachment that was lost, and its hosts.
     kept: Option<(u64, Arc<[KnownHost]>)>,
     /// For picks by socket, and its number.
@@ -109,7 +113,7 @@ impl Shared {
         self.mark.as_ref().is_some_and(ForkMark::is_child)
     }
 
-    /// The number of the present attachment.
+    /// The number of the present attachment, 0 without one.
     #[inline]
     pub(crate) fn number(&self) -> u64 {
         self.attachment.load(Ordering::Relaxed)
@@ -154,6 +158,10 @@ impl Shared {
                 // Who never picks finds out nowhere else that its agent is gone.
                 self.retire(&mut state);
             }
+            if let Some(part) = self.awake(&mut state) {
+                return Ok(part);
+            }
+            state.drop_old(machine_now());
             if is_in_vain(&state) {
                 return Err(silent());
             }
@@ -170,9 +178,16 @@ impl Shared {
             turn.outcome = self.outcome_of_refusal(error);
         })?;
         turn.outcome = Outcome::Answered;
+        if let Some(part) = self.awake_already(&opened) {
+            return Ok(part);
+        }
         let taken = self.hand_over(&mut opened, until);
         let mut state = self.lock();
-        opened.number = self.attachment.fetch_add(1, Ordering::Relaxed) + 1;
+        // What another thread took back meanwhile is of another agent, or outgrown.
+        self.retire(&mut state);
+        state.attachments += 1;
+        opened.number = state.attachments;
+        self.attachment.store(opened.number, Ordering::Relaxed);
         let opened = Arc::new(opened);
         for one in &mut state.former {
             if taken.iter().any(|it| Arc::ptr_eq(it, &one.attachment)) {
@@ -350,7 +365,7 @@ impl Shared {
         let Some(one) = state.current.take() else {
             return;
         };
-        self.attachment.fetch_add(1, Ordering::Relaxed);
+        self.attachment.store(0, Ordering::Relaxed);
         state.is_silent |= one.is_silent();
         if let Some(hosts) = one.hosts().filter(|hosts| !hosts.is_empty()) {
             state.kept = Some((one.number, hosts));
@@ -366,8 +381,7 @@ impl Shared {
                 former.since = now;
             }
         }
-        let is_recent = |since: Moment| now.saturating_since(since) < FORMER_FOR;
-        (state.former).retain(|one| is_recent(one.since) || one.is_left());
+        state.drop_old(now);
         state.former.push_back(Former {
             attachment: one,
             since: now,
@@ -405,6 +419,7 @@ impl State {
         Self {
             current: None,
             former: VecDeque::new(),
+            attachments: 0,
             kept: None,
             socket: None,
             sockets: 0,

@@ -266,3 +266,92 @@ fn one_thread_waits_for_a_silent_agent_and_others_call_hosts_that_are_kept() {
     assert_eq!(heard.recv_timeout(WAIT), Ok(true));
     assert_eq!(connections(&listener), 0, "it is tried again too soon");
 }
+
+/// Accepts one that asks for memory.
+fn accept_attach(listener: &UnixListener) -> UnixStream {
+    let (mut stream, _) = listener.accept().unwrap();
+    let asked = next_request(&mut stream);
+    assert!(matches!(asked, Some(Request::Attach { .. })), "{asked:?}");
+    stream
+}
+
+/// Whether its peer has neither closed it nor said anything.
+fn is_quiet(stream: &UnixStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let read = std::io::Read::read(&mut &*stream, &mut [0]);
+    read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+/// Story: after an agent had slept for more than two seconds each of its callers asked
+/// it for another ledger and kept the one before as well. With some hundreds of them
+/// the agent had none left, and no connection, and that never changed.
+#[test]
+fn a_caller_whose_agent_slept_goes_on_in_the_ledger_that_it_has() {
+    let (_folder, mut config) = place();
+    (config.timeout, config.pause) = (WAIT, 10 * WAIT);
+    let listener = UnixListener::bind(&config.socket).unwrap();
+    let well_until = machine_now() + 100 * WAIT;
+    let (writer, memory) = memory(well_until);
+    let (slept, has_slept) = channel();
+    let agent = std::thread::spawn(move || {
+        let stream = accept_attach(&listener);
+        give_memory(&stream, &memory);
+        has_slept.recv_timeout(WAIT).unwrap();
+        // Nobody could attach to it any more.
+        drop(listener);
+        stream
+    });
+    let mut caller = Caller::new(config.clone());
+    let mut other = caller.clone();
+    let call = caller.begin().unwrap();
+    assert_eq!(call.source(), Source::Segment);
+    slept.send(()).unwrap();
+    let stream = agent.join().unwrap();
+    for _ in 0..3 {
+        writer.beat(Moment::ZERO);
+        let kept = caller.begin().unwrap();
+        assert_eq!(kept.source(), Source::Kept);
+        assert_eq!(other.pick().unwrap().source, Source::Kept);
+        writer.beat(well_until);
+        for caller in [&mut caller, &mut other] {
+            assert_eq!(caller.pick().unwrap().source, Source::Segment);
+            assert!(caller.try_pick().is_some() && caller.hosts().is_some());
+        }
+        kept.end(CallEnd::Ok, Load::default());
+    }
+    call.end(CallEnd::Ok, Load::default());
+    assert!(is_quiet(&stream), "it let go of its ledger");
+    drop((caller, other));
+    assert!(!is_quiet(&stream));
+}
+
+/// As above, of who asks for memory as the agent wakes up.
+#[test]
+fn a_ledger_that_comes_as_the_agent_wakes_up_is_given_back() {
+    let (_folder, mut config) = place();
+    (config.timeout, config.pause) = (2 * WAIT, 10 * WAIT);
+    let listener = UnixListener::bind(&config.socket).unwrap();
+    let well_until = machine_now() + 100 * WAIT;
+    let (writer, memory) = memory(well_until);
+    let caller = Caller::new(config);
+    let source = || {
+        let mut caller = caller.clone();
+        std::thread::spawn(move || caller.pick().unwrap().source)
+    };
+    let picking = source();
+    let first = accept_attach(&listener);
+    give_memory(&first, &memory);
+    assert_eq!(picking.join().unwrap(), Source::Segment);
+    writer.beat(Moment::ZERO);
+    let picking = source();
+    let second = accept_attach(&listener);
+    writer.beat(well_until);
+    give_memory(&second, &memory);
+    assert_eq!(picking.join().unwrap(), Source::Segment);
+    second.set_read_timeout(Some(WAIT)).unwrap();
+    let read = std::io::Read::read(&mut &second, &mut [0]);
+    assert_eq!(read.unwrap(), 0, "it is closed");
+    assert!(is_quiet(&first));
+    assert_eq!(source().join().unwrap(), Source::Segment);
+    assert_eq!(connections(&listener), 0);
+}
