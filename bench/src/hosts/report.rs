@@ -81,7 +81,7 @@ impl Level {
     }
 
     /// One policy's p99 beside another's, round by round, and the word for it: it is
-    /// not worse than the other if some round says so, and no more of its calls fail.
+    /// not worse than the other if the median says so, and no more of its calls fail.
     fn beside(&self, one: PolicyKind, other: PolicyKind, bars: &mut Bars) -> String {
         let ratios = ratios(&self.p99s(one), &self.p99s(other));
         let Some(ratio) = Summary::of(&ratios) else {
@@ -91,7 +91,7 @@ impl Level {
         let fails_more = self.failed(one) > self.failed(other) + FAILED_MORE_MAX;
         let word = bars.word(
             format!("{names} at {}", self.rate),
-            ratio.min <= 1.0 && !fails_more,
+            ratio.median <= 1.0 && !fails_more,
         );
         let (median, spread) = (figure(ratio.median), spread(&ratio));
         format!("{names} {median} ({spread}): {word}")
@@ -146,10 +146,11 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_as_good_as_another_that_is_not_better_in_each_round() {
-        let other = [round(20, 0), round(20, 0)];
-        assert_eq!(missed(level(vec![round(10, 0), round(30, 0)], &other)), "");
-        let worse = missed(level(vec![round(21, 0), round(30, 0)], &other));
+    fn the_default_is_as_good_as_another_that_is_not_better_in_most_rounds() {
+        let other = [round(20, 0), round(20, 0), round(20, 0)];
+        let own = |times: [u64; 3]| times.map(|ms| round(ms, 0)).into();
+        assert_eq!(missed(level(own([10, 20, 90]), &other)), "");
+        let worse = missed(level(own([10, 21, 21]), &other));
         for name in ["round-robin", "lars", "p2c", "prequal"] {
             let bar = format!("fresh beside {name} at 100");
             assert!(worse.contains(&bar), "{worse}");

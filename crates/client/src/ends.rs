@@ -71,7 +71,7 @@ impl Ended {
 pub(crate) struct Ends {
     waiting: VecDeque<Ended>,
     lost: u64,
-    /// The connection of the last one that was lost.
+    /// The last connection of which one was lost. Those before it are gone.
     lost_of: u64,
 }
 
@@ -92,7 +92,7 @@ impl Ends {
     /// Whether an end was lost of a call that was picked over this connection: for
     /// the agent that is in flight for as long as the connection is open.
     pub(crate) const fn has_lost_of(&self, connection: u64) -> bool {
-        self.lost > 0 && self.lost_of == connection
+        self.lost > 0 && connection <= self.lost_of
     }
 
     /// One more.
@@ -101,7 +101,7 @@ impl Ends {
             && let Some(oldest) = self.waiting.pop_front()
         {
             self.lost += 1;
-            self.lost_of = oldest.connection;
+            self.lost_of = self.lost_of.max(oldest.connection);
         }
         self.waiting.push_back(ended);
     }
@@ -179,5 +179,9 @@ mod tests {
             assert!(ends.has_lost_of(lost) && !ends.has_lost_of(lost + 1));
         }
         assert_eq!((ends.lost(), ends.waiting.len()), (2, ENDS_MAX));
+        // One of an earlier connection that came late does not hide that.
+        ends.waiting.push_front(ended(0, CallEnd::Ok));
+        ends.add(ended(9, CallEnd::Ok));
+        assert!(ends.has_lost_of(1) && !ends.has_lost_of(2));
     }
 }

@@ -70,8 +70,11 @@ impl Watchers {
     pub(crate) fn tell(&self, services: &[ServiceName]) {
         for watcher in self.0.iter().filter_map(Weak::upgrade) {
             let covered = services.iter().filter(|one| watcher.watch.covers(one));
-            watcher.changed.borrow_mut().extend(covered.cloned());
-            watcher.wake.notify_one();
+            let mut changed = watcher.changed.borrow_mut();
+            changed.extend(covered.cloned());
+            if !changed.is_empty() {
+                watcher.wake.notify_one();
+            }
         }
     }
 
@@ -106,6 +109,8 @@ struct Lines {
     /// Lines of the last service that was looked at.
     waiting: VecDeque<Line>,
     is_complete: bool,
+    /// When something was said last.
+    said: Moment,
 }
 
 /// All hosts, the mark that these are all, and then what changes, until the time is
@@ -129,6 +134,7 @@ pub(crate) fn follow(desk: &Rc<Desk>, asked: Asked) -> Option<LocalBoxStream<'st
         told: BTreeMap::new(),
         waiting: VecDeque::new(),
         is_complete: false,
+        said: desk.shard.now(),
     };
     let next = |mut lines: Lines| async move {
         let piece = lines.next().await?;
@@ -147,11 +153,14 @@ impl Lines {
             }
             let piece = self.piece();
             if !piece.is_empty() {
+                self.said = now;
                 return Some(piece.into());
             }
-            let silence = self.end.min(now + WATCH_SILENCE);
+            // Counted from what was said: news that come to nothing say nothing.
+            let silence = self.end.min(self.said + WATCH_SILENCE);
             let told = until(&self.desk.shard, silence, self.watcher.wake.notified());
             if told.await.is_err() && silence < self.end {
+                self.said = self.desk.shard.now();
                 // A peer that is gone is found by this.
                 return Some(Bytes::from_static(b"\n"));
             }

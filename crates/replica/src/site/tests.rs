@@ -5,6 +5,17 @@ use crate::entry::{Chunk, SnapshotSize};
 use crate::ids::Cursor;
 use crate::test_support::{EPOCH, NOW, at, entries, hello, holding, name, welcome};
 
+/// A copy whose writes are captured.
+fn captured() -> Site {
+    let restored = Restored {
+        life: LifeId(2),
+        holding: holding(4),
+        is_captured: true,
+        ..Restored::default()
+    };
+    Site::new(NOW, SiteConfig::new(name("b")), restored, 1)
+}
+
 fn site(holding: Holding) -> Site {
     let restored = Restored {
         life: LifeId(2),
@@ -304,13 +315,7 @@ fn what_is_captured_counts_for_the_hub_once_it_has_agreed_to_what_was_before() {
 /// whoever wrote with captured writes, and nothing showed it: it lagged by nothing.
 #[test]
 fn captured_writes_that_wait_are_counted_and_told_from_a_bound_on() {
-    let restored = Restored {
-        life: LifeId(2),
-        holding: holding(4),
-        is_captured: true,
-        ..Restored::default()
-    };
-    let mut site = Site::new(NOW, SiteConfig::new(name("b")), restored, 1);
+    let mut site = captured();
     site.handle_captured(NOW, 70_000);
     assert_eq!(site.view().unpublished, 0, "the hub may have them");
     site.handle_connected(NOW);
@@ -342,13 +347,7 @@ fn captured_writes_that_wait_are_counted_and_told_from_a_bound_on() {
 /// could prove it equal or copy from it exactly, and it read its empty list all the time.
 #[test]
 fn what_was_captured_before_a_copy_began_anew_is_forgotten() {
-    let restored = Restored {
-        life: LifeId(2),
-        holding: holding(4),
-        is_captured: true,
-        ..Restored::default()
-    };
-    let mut site = Site::new(NOW, SiteConfig::new(name("b")), restored, 1);
+    let mut site = captured();
     let waiting = |site: &mut Site| {
         let token = Some(FencingToken(1));
         site.handle_message(NOW, ToSite::Writer { token, source: 0 });

@@ -338,7 +338,7 @@ fn mark_stale(
     for one in ended {
         tracing::warn!(
             table = one.name,
-            "was skipped until now, and may lack what others wrote: `sync verify` tells              whether it does"
+            "was skipped until now, and may lack what others wrote: `sync verify` tells whether"
         );
         state.is_differing = true;
     }

@@ -274,13 +274,7 @@ fn forget_objects(
     change: SchemaChange,
 ) -> rusqlite::Result<()> {
     let mut statement = transaction.prepare_cached("SELECT name, kind FROM _waystation_objects")?;
-    let rows = statement.query_map([], |row| {
-        Ok(Object {
-            name: row.get(0)?,
-            kind: row.get(1)?,
-            sql: String::new(),
-        })
-    })?;
+    let rows = statement.query_map([], Object::named)?;
     for known in rows.collect::<Result<Vec<_>, _>>()? {
         if objects.iter().any(|object| object.name == known.name) {
             continue;

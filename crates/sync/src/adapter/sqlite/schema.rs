@@ -1,6 +1,6 @@
 //! What a file's tables are, and which of them cannot be synced.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::apply::is_transient;
 use super::changes::Shape;
@@ -35,6 +35,15 @@ pub(super) struct Object {
 }
 
 impl Object {
+    /// Of a row of `name, kind`, without its text.
+    pub(super) fn named(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            name: row.get(0)?,
+            kind: row.get(1)?,
+            sql: String::new(),
+        })
+    }
+
     /// Whether it is the table with this name.
     pub(super) fn is_table(&self, name: &str) -> bool {
         self.kind == "table" && self.name == name

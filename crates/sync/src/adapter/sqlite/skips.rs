@@ -25,13 +25,7 @@ pub(super) fn change(
     transaction.execute_batch(SCHEMA)?;
     let mut statement =
         transaction.prepare_cached("SELECT name, kind FROM _waystation_skipped ORDER BY name")?;
-    let rows = statement.query_map([], |row| {
-        Ok(Object {
-            name: row.get(0)?,
-            kind: row.get(1)?,
-            sql: String::new(),
-        })
-    })?;
+    let rows = statement.query_map([], Object::named)?;
     let mut ended = rows.collect::<Result<Vec<_>, _>>()?;
     ended.retain(|one| !schema::is_skipped(skipped, &one.name));
     for one in &ended {
