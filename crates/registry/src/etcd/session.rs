@@ -157,6 +157,8 @@ impl Session<'_> {
 
     async fn follow(&self, wire: &Wire, mut stream: Streaming<WatchResponse>) -> Outcome {
         let mut events = Vec::new();
+        // Of all answers: those that are there are handled one after the other.
+        let mut turns = Turns::new();
         loop {
             let answer = waiting(WaitsFor::plain("etcd watch"), stream.message()).await?;
             let answer = answer.ok_or_else(|| ended("the watch ended"))?;
@@ -189,15 +191,14 @@ impl Session<'_> {
                 }
                 continue;
             }
-            self.apply(&events).await?;
+            self.apply(&events, &mut turns).await?;
             events.clear();
         }
     }
 
     /// Shows whole revisions, a few at a time.
-    async fn apply(&self, mut events: &[Event]) -> Result<(), Fault> {
+    async fn apply(&self, mut events: &[Event], turns: &mut Turns) -> Result<(), Fault> {
         let shared = self.shared;
-        let mut turns = Turns::new();
         while !events.is_empty() {
             let count = whole_revisions(events, ENTRIES_PER_TURN);
             let (some, others) = events.split_at(count);
