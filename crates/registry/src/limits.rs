@@ -100,6 +100,10 @@ pub const REQUESTS_PER_CONNECTION: u32 = 256;
 /// change the state further is refused.
 pub const UNSTORED_MAX: usize = 65_536;
 
+/// Bytes of a registry's answers that wait until what came before them is
+/// stored. Above it requests are refused.
+pub const UNTOLD_BYTES_MAX: usize = 64 << 20;
+
 /// Instances in one answer to a listing; a service with more stands alone in
 /// its answer.
 pub const LISTED_INSTANCES_MAX: usize = 1000;

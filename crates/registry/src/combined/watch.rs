@@ -45,6 +45,7 @@ struct Made {
 /// What a source showed when it was looked at.
 #[derive(Debug, Default)]
 struct Look {
+    /// Of the services that are looked at.
     services: BTreeMap<ServiceName, Change>,
     news: BTreeSet<ServiceName>,
     is_connected: bool,
@@ -192,19 +193,22 @@ impl JoinedWatch {
         let mut changed = BTreeSet::new();
         let mut is_turned = of_all;
         for (source, part) in &mut parts.by_source {
-            let look = part.look();
-            let is_fresh = look.is_connected && look.is_complete;
+            let mut look = part.look();
+            let is_fresh = look.is_fresh();
             is_turned |= std::mem::replace(&mut part.was_fresh, is_fresh) != is_fresh;
-            changed.extend(look.news.iter().cloned());
+            changed.append(&mut look.news);
             looks.insert(*source, look);
         }
         if is_turned {
-            changed.extend(
-                looks
-                    .values()
-                    .flat_map(|look| look.services.keys().cloned()),
-            );
+            for part in parts.by_source.values() {
+                changed.extend(part.services());
+            }
             changed.extend(parts.made.keys().cloned());
+        }
+        for (source, look) in &mut looks {
+            if let Some(part) = parts.by_source.get_mut(source) {
+                part.look_at(&changed, look);
+            }
         }
         let mut shown = BTreeMap::new();
         for service in changed {
@@ -235,27 +239,53 @@ impl JoinedWatch {
     }
 }
 
+impl Look {
+    fn is_fresh(&self) -> bool {
+        self.is_connected && self.is_complete
+    }
+}
+
 impl Part {
-    fn look(&mut self) -> Look {
-        let look = self.watching.slot().shown.look(|shown: &mut Shown| Look {
-            services: shown.services.clone(),
+    /// How the source is, and which services it shows otherwise than before.
+    fn look(&self) -> Look {
+        self.watching.slot().shown.look(|shown: &mut Shown| Look {
+            services: BTreeMap::new(),
             news: std::mem::take(&mut shown.news),
             is_connected: shown.is_connected,
             is_complete: shown.is_complete,
             refusal: shown.refusal.clone(),
             steps_backwards: shown.steps_backwards,
             drops: shown.drops,
+        })
+    }
+
+    /// Every service that the source shows.
+    fn services(&self) -> Vec<ServiceName> {
+        let names = |shown: &Shown| shown.services.keys().cloned().collect();
+        self.watching.slot().shown.read(names)
+    }
+
+    /// Takes what the source shows of `services` into `look`, and remembers whom
+    /// it had while it was fresh. Cost: of these services, not of all.
+    fn look_at(&mut self, services: &BTreeSet<ServiceName>, look: &mut Look) {
+        let is_fresh = self.watching.slot().shown.read(|shown| {
+            for service in services {
+                let change = shown.services.get(service);
+                look.services
+                    .extend(change.map(|change| (service.clone(), change.clone())));
+            }
+            shown.is_connected && shown.is_complete
         });
-        if look.is_connected && look.is_complete {
-            for (service, change) in &look.services {
-                let known = self.known.entry(service.clone()).or_default();
-                known.extend(change.view.instances.keys().cloned());
-                if known.len() > COMBINED_KNOWN_MAX {
-                    known.retain(|id| change.view.instances.contains_key(id));
-                }
+        if !(is_fresh && look.is_fresh()) {
+            return;
+        }
+        for (service, change) in &look.services {
+            let known = self.known.entry(service.clone()).or_default();
+            known.extend(change.view.instances.keys().cloned());
+            if known.len() > COMBINED_KNOWN_MAX {
+                known.retain(|id| change.view.instances.contains_key(id));
             }
         }
-        look
     }
 }
 

@@ -20,7 +20,7 @@ use super::convert;
 use super::disk::Folder;
 use super::journal::Record;
 use super::proto::{self, id};
-use crate::limits::UNSTORED_MAX;
+use crate::limits::{UNSTORED_MAX, UNTOLD_BYTES_MAX};
 
 /// A word that has not left.
 struct Word {
@@ -34,6 +34,12 @@ enum What {
     Answer(Header),
     /// How far a drain is.
     Drained,
+}
+
+impl Word {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.body.len()
+    }
 }
 
 /// What is to be stored, and told then.
@@ -59,6 +65,8 @@ pub(super) struct Registry {
     peers: RefCell<Peers>,
     /// Words of this turn; they leave once what they tell is stored.
     words: RefCell<Vec<Word>>,
+    /// The bytes of all words that wait, of this turn or behind the journal.
+    untold: Cell<usize>,
     unstored: RefCell<Unstored>,
     /// Whether a write is under way.
     is_storing: Cell<bool>,
@@ -77,6 +85,7 @@ impl Registry {
             folder,
             peers: RefCell::default(),
             words: RefCell::default(),
+            untold: Cell::new(0),
             unstored: RefCell::default(),
             is_storing: Cell::new(false),
             went_back: RefCell::default(),
@@ -96,13 +105,58 @@ impl Registry {
         self.unstored.borrow().records.len() < UNSTORED_MAX
     }
 
-    /// Answers a request once everything before it is stored.
+    /// Answers a request once everything before it is stored. Refused where too
+    /// much waits for that already: the request may have been carried out then,
+    /// as with every answer that is lost.
     pub(super) fn answer(&self, conn: &Conn, request: &Header, body: &impl Message) {
-        self.words.borrow_mut().push(Word {
+        let word = Word {
             to: conn.name(),
             what: What::Answer(*request),
             body: body.encode_to_vec(),
-        });
+        };
+        if !self.say(word) {
+            let reason = "too many answers wait for the disk";
+            // A connection that closes meanwhile counts it itself.
+            let _ = reply_error(conn, request, Status::Overloaded, reason);
+        }
+    }
+
+    /// Tells this once everything before it is stored; false where too much
+    /// waits for that already.
+    fn say(&self, word: Word) -> bool {
+        let untold = self.untold.get() + word.bytes();
+        let has_room = untold <= UNTOLD_BYTES_MAX;
+        if has_room {
+            self.untold.set(untold);
+            self.words.borrow_mut().push(word);
+        }
+        has_room
+    }
+
+    /// The bytes of all words that wait.
+    #[cfg(test)]
+    pub(super) fn untold(&self) -> usize {
+        self.untold.get()
+    }
+
+    /// Says words to nobody until there is no room for the shortest.
+    #[cfg(test)]
+    pub(super) fn fill_untold(&self) {
+        for bytes in [1 << 20, 0] {
+            let word = || Word {
+                to: ConnName::default(),
+                what: What::Drained,
+                body: vec![0; bytes],
+            };
+            while self.say(word()) {}
+        }
+        self.touch();
+    }
+
+    /// These words wait no more.
+    fn count_said(&self, words: &[Word]) {
+        let bytes: usize = words.iter().map(Word::bytes).sum();
+        self.untold.set(self.untold.get() - bytes);
     }
 
     /// A subscriber is at this connection from now on.
@@ -309,8 +363,8 @@ impl Registry {
             step: convert::drain_number(Some(step)),
         };
         // Who is told that it is out exits: it must not be listed by the next
-        // start.
-        self.words.borrow_mut().push(Word {
+        // start. Without room the next renewal tells it.
+        self.say(Word {
             to,
             what: What::Drained,
             body: message.encode_to_vec(),
@@ -318,6 +372,7 @@ impl Registry {
     }
 
     fn send_words(&self, words: Vec<Word>) {
+        self.count_said(&words);
         for Word { to, what, body } in words {
             let Ok(conn) = self.shard.connection(to) else {
                 continue; // a node learns the step with its next renewal
@@ -340,6 +395,7 @@ impl Registry {
 
     /// What could not be stored is not told.
     fn refuse_words(&self, words: Vec<Word>, reason: &str) {
+        self.count_said(&words);
         for Word { to, what, .. } in words {
             if let What::Answer(request) = what
                 && let Ok(conn) = self.shard.connection(to)

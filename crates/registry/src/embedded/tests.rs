@@ -21,6 +21,7 @@ use super::journal::Journal;
 use super::proto::id;
 use super::server::{LEASE_ROUTES, VIEW_ROUTES, put_routes, serve};
 use super::state::Registry as State;
+use crate::limits::UNTOLD_BYTES_MAX;
 use crate::test_support::instance;
 use crate::{
     Acks, Client, DrainWaits, Place, RegistrationOptions, Registries, Registry, RegistryUrl,
@@ -218,6 +219,53 @@ fn a_node_hears_of_its_drain_when_that_is_stored() {
     drop((one, news));
     client.close_and_wait();
     other.close_and_wait();
+    registry.server.drain();
+}
+
+/// What a registry had to say behind a disk that stood still had no bound.
+#[test]
+fn answers_behind_a_disk_that_stands_still_are_bounded() {
+    let registry = Moody::start(&[]);
+    let (client, other) = (registry.client(), registry.client());
+    let register = |client: &Client, name: &str| {
+        let options = RegistrationOptions::default();
+        client.register(instance("a", name), options).unwrap()
+    };
+    let before = register(&client, "a-1");
+    before
+        .wait_until(WAIT, |status| status.is_registered)
+        .unwrap();
+
+    let held = registry.store.lock().unwrap();
+    let waits = register(&client, "a-2");
+    let deadline = MonotonicClock.now() + WAIT;
+    let instances = |state: &State| {
+        state.flush();
+        let view = state.directory.borrow().view("a");
+        view.map_or(0, |view| view.instances.len())
+    };
+    while registry.ask(instances) != 2 {
+        assert!(MonotonicClock.now() < deadline, "nobody comes");
+        std::thread::yield_now();
+    }
+    registry.ask(State::fill_untold);
+    let full = registry.ask(State::untold);
+    let refused = register(&other, "a-3");
+    while registry.ask(instances) != 3 {
+        assert!(MonotonicClock.now() < deadline, "nobody comes");
+        std::thread::yield_now();
+    }
+    assert_eq!(registry.ask(State::untold), full);
+    assert!(full <= UNTOLD_BYTES_MAX && full > UNTOLD_BYTES_MAX / 2);
+
+    drop(held);
+    for one in [&waits, &refused] {
+        one.wait_until(WAIT, |status| status.is_registered).unwrap();
+    }
+    drop((before, waits, refused));
+    client.close_and_wait();
+    other.close_and_wait();
+    assert_eq!(registry.ask(State::untold), 0);
     registry.server.drain();
 }
 
