@@ -63,6 +63,11 @@ pub const LARS_REFRESH: Duration = Duration::from_secs(15);
 /// for before. Then it is told that nobody is known to offer it.
 pub const FIRST_WORD_WAIT: Duration = Duration::from_millis(300);
 
+/// For how long ends of calls over a connection are dropped at once, counted,
+/// while nothing is heard of their services, after one has waited in vain: what
+/// stands behind them is held up a tenth of the time at most.
+pub const IMPATIENT_FOR: Duration = Duration::from_secs(3);
+
 /// How long a route server of Lars may take to be reached, or to take a question
 /// or to answer it. Then the connection is given up.
 pub const LARS_WAIT: Duration = Duration::from_secs(5);

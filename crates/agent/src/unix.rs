@@ -12,13 +12,16 @@ use rustix::net::{
 };
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
+use waystation_base::Moment;
 use waystation_client::protocol::{Code, Request};
 use waystation_client::{framed, machine_now};
 use waystation_net::{Label, Shard, until};
 
 use crate::desk::{Desk, Reply};
 use crate::held::Held;
-use crate::limits::{ANSWER_WAIT, CONNECTIONS_MAX, FILES_MAX, FIRST_WORD_WAIT, REQUEST_MAX};
+use crate::limits::{
+    ANSWER_WAIT, CONNECTIONS_MAX, FILES_MAX, FIRST_WORD_WAIT, IMPATIENT_FOR, REQUEST_MAX,
+};
 
 /// Takes connections until the agent drains.
 pub(crate) async fn accept(shard: Shard, listener: UnixListener, desk: Rc<RefCell<Desk>>) {
@@ -38,6 +41,7 @@ pub(crate) async fn accept(shard: Shard, listener: UnixListener, desk: Rc<RefCel
                         stream,
                         held: Held::default(),
                         desk,
+                        impatient_until: Moment::ZERO,
                     };
                     let served = tokio::select! {
                         () = inner.drain_begun() => Ok(()),
@@ -63,6 +67,8 @@ struct Caller {
     stream: UnixStream,
     held: Held,
     desk: Rc<RefCell<Desk>>,
+    /// Until when no end of a call waits for the first word about its service.
+    impatient_until: Moment,
 }
 
 impl Drop for Caller {
@@ -102,9 +108,11 @@ impl Caller {
     }
 
     /// The answer to a request: that to the first one about a service waits until
-    /// something was heard of that.
+    /// something was heard of that. Ends of calls, which nobody waits for, do that
+    /// once and then not for a while: questions may stand behind them.
     async fn handle(&mut self, shard: &Shard, request: &Request) -> Reply {
         let deadline = shard.now() + FIRST_WORD_WAIT;
+        let is_impatient = shard.now() < self.impatient_until;
         let arrived = self.desk.borrow().asking().arrived();
         loop {
             let view = arrived.notified();
@@ -115,7 +123,15 @@ impl Caller {
                 let mut desk = self.desk.borrow_mut();
                 desk.handle(machine_now(), request.clone(), &mut self.held)
             };
-            if !reply.is_early || until(shard, deadline, view).await.is_err() {
+            let is_end = reply.answer.is_none();
+            if !reply.is_early || is_end && is_impatient {
+                self.desk.borrow_mut().handle_given_up(&reply);
+                return reply;
+            }
+            if until(shard, deadline, view).await.is_err() {
+                if is_end {
+                    self.impatient_until = shard.now() + IMPATIENT_FOR;
+                }
                 self.desk.borrow_mut().handle_given_up(&reply);
                 return reply;
             }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use waystation_agent::{Agent, AgentConfig};
 use waystation_balance::{CallEnd, Load};
-use waystation_client::protocol::{Code, hosts};
+use waystation_client::protocol::{Code, End, HostRef, Request, ToldLoad, hosts};
 use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Socket, Source, machine_now};
 use waystation_registry::RegistryUrl;
 use waystation_route::{AdminClient, RouteConfig, RouteForm, RouteServer};
@@ -209,4 +209,37 @@ fn an_agent_that_starts_without_its_route_server_answers_from_disk_and_says_so()
             .is_ok_and(|(ports, origin)| ports.len() == 2 && origin == "live")
     });
     until(|| pick(&mut caller) == Some(9002));
+}
+
+/// Each end of a call to a service of which nothing was heard waited for its first
+/// word, one after the other, and so did every question behind them: 200 of them a
+/// minute.
+#[test]
+fn ends_that_wait_in_vain_keep_no_question_waiting() {
+    let mut world = World::new();
+    world.server.take().unwrap().drain();
+    let mut socket = Socket::connect(&world.socket(), WAIT).unwrap();
+    let end = Request::Report {
+        service: "pay".into(),
+        host: HostRef::default(),
+        end: End::Ok,
+        latency_us: Some(1),
+        load: ToldLoad::default(),
+        address: Some("127.0.0.1:9001".into()),
+    };
+    for _ in 0..200 {
+        socket.tell(&end).unwrap();
+    }
+    let service = "pay".into();
+    let asked = socket.ask(&Request::List { service, from: 0 });
+    assert!(
+        matches!(
+            asked,
+            Err(Error::Refused {
+                code: Code::NotYet,
+                ..
+            })
+        ),
+        "{asked:?}"
+    );
 }

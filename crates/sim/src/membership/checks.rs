@@ -22,10 +22,9 @@ pub(super) struct Checks {
     draining: BTreeSet<(InstanceId, FencingToken)>,
     told: BTreeSet<(InstanceId, FencingToken)>,
     out: BTreeSet<(InstanceId, FencingToken)>,
-    /// Who was drained out since the registry's last start, and who was ever,
-    /// when.
+    /// Who was drained out since the registry's last start, and who was ever.
     drained: BTreeMap<InstanceId, Owner>,
-    left_at: BTreeMap<InstanceId, Moment>,
+    left: BTreeSet<(InstanceId, Owner)>,
     published: BTreeMap<(ServiceName, ViewVersion), Arc<View>>,
     followers: Vec<Follower>,
 }
@@ -56,7 +55,7 @@ impl Checks {
             told: BTreeSet::new(),
             out: BTreeSet::new(),
             drained: BTreeMap::new(),
-            left_at: BTreeMap::new(),
+            left: BTreeSet::new(),
             published: BTreeMap::new(),
             followers: (0..followers).map(|_| Follower::default()).collect(),
         }
@@ -115,11 +114,11 @@ impl Checks {
     }
 
     /// The drain of an instance is over.
-    pub(super) fn drained(&mut self, now: Moment, id: &InstanceId) {
+    pub(super) fn drained(&mut self, id: &InstanceId) {
         if let Some(owner) = self.held_by.get(id) {
             self.drained.insert(id.clone(), *owner);
+            self.left.insert((id.clone(), *owner));
         }
-        self.left_at.insert(id.clone(), now);
     }
 
     /// The registry shows this. A drain is not undone.
@@ -199,16 +198,16 @@ impl Checks {
         let config = FollowerConfig::default();
         let follower = &mut self.followers[n];
         let shown = follower.services.entry(view.service.clone()).or_default();
-        for id in shown.present.keys() {
-            if !view.instances.contains_key(id) {
+        for (id, one) in &shown.present {
+            // Who left by a drain is not lost, however late that is heard.
+            let is_meant = self.left.contains(&(id.clone(), one.owner));
+            if !is_meant && !view.instances.contains_key(id) {
                 shown.gone_at.insert(id.clone(), now);
             }
         }
         shown.gone_at.retain(|id, at| {
-            let left_at = self.left_at.get(id);
-            let is_meant = left_at.is_some_and(|left| now.saturating_since(*left) < LEAVING);
             let is_recent = now.saturating_since(*at) <= config.loss_window;
-            is_recent && !is_meant && !view.instances.contains_key(id)
+            is_recent && !view.instances.contains_key(id)
         });
         shown.present = view.instances.clone();
         let (lost, left) = (shown.gone_at.len(), shown.present.len());
@@ -226,6 +225,3 @@ impl Checks {
         );
     }
 }
-
-/// For how long after its drain the loss of an instance may be due to that.
-const LEAVING: Duration = Duration::from_secs(30);

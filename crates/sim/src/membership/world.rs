@@ -423,7 +423,7 @@ impl World {
                     self.check_acknowledged(&id);
                 }
                 if step == DrainStep::Ended {
-                    self.checks.drained(self.now, &id);
+                    self.checks.drained(&id);
                 }
                 let is_it = |n: &usize| self.nodes[*n].instance().id == id;
                 let wanted: Vec<usize> = (0..NODES).filter(is_it).collect();
