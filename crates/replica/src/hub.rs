@@ -14,7 +14,7 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use waystation_base::{ConnName, Epoch, Moment, Seq, SiteId};
+use waystation_base::{ConnName, Epoch, FencingToken, Moment, Seq, SiteId};
 
 use crate::ids::{SiteName, SnapshotId};
 use crate::keys::Keys;
@@ -53,6 +53,14 @@ struct Known {
 impl Known {
     fn is_live(&self) -> bool {
         self.record.phase == Phase::Live && self.is_admitted
+    }
+
+    /// Its right to write, once that is durable. While it takes a copy it has none:
+    /// what it published would be missing in what the copy becomes, or be numbered
+    /// anew when the copy begins anew.
+    fn token(&self) -> Option<FencingToken> {
+        let may = self.record.may_write && self.is_writer_durable;
+        (may && self.record.phase == Phase::Live).then_some(self.record.token)
     }
 }
 

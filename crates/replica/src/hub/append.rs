@@ -322,7 +322,7 @@ impl Hub {
         let Some(known) = self.sites.get_mut(&site) else {
             return Ok(());
         };
-        if !known.record.may_write || known.record.token != token || !known.is_writer_durable {
+        if known.token() != Some(token) {
             return Err(PublishRefusal::Fenced { token });
         }
         if source <= known.source_durable {

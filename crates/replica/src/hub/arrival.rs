@@ -291,13 +291,12 @@ impl Hub {
             return;
         };
         known.is_admitted = true;
-        let has_token = known.record.may_write && known.is_writer_durable;
         let welcome = Welcome {
             site,
             epoch,
             end,
             stream_after: (known.record.phase == Phase::Live).then_some(known.at),
-            token: has_token.then_some(known.record.token),
+            token: known.token(),
             source: known.source_durable,
             is_first: known.record.name == self.config.first,
         };

@@ -373,7 +373,11 @@ impl Hub {
         if let Some(known) = self.sites.get_mut(&site) {
             known.record.phase = Phase::Live;
             known.at = seq;
+            let (conn, token, source) = (known.conn, known.token(), known.source_durable);
             self.log.push_site(site, Then::Nothing);
+            if let Some(conn) = conn.filter(|_| token.is_some()) {
+                self.notify(conn, Notice::Send(ToSite::Writer { token, source }));
+            }
         }
     }
 

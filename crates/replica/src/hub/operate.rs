@@ -12,7 +12,8 @@ use crate::session::Notice;
 
 impl Hub {
     /// Gives a site the right to write, in place of whoever held its last token.
-    /// It holds once [`ToSite::Writer`] says so. `ticket` comes back with
+    /// It holds once [`ToSite::Writer`] says so, of a site that is taking a copy when
+    /// that is whole. `ticket` comes back with
     /// [`HubOutput::Changed`] once that is durable, or
     /// [`HubOutput::ChangeRefused`].
     pub fn handle_grant_writer(&mut self, now: Moment, ticket: u64, site: SiteId) {
@@ -108,14 +109,14 @@ impl Hub {
         if is_present {
             known.is_writer_durable = true;
         }
-        let source = known.source_durable;
-        let conn = known.conn;
+        let (source, conn) = (known.source_durable, known.conn);
+        let has_token = known.token().is_some();
         if !may_write {
             let event = HubEvent::Fenced { site, source, end };
             self.outputs.push_back(HubOutput::Event(event));
         }
         if let Some(conn) = conn {
-            let token = may_write.then_some(token);
+            let token = has_token.then_some(token);
             self.notify(conn, Notice::Send(ToSite::Writer { token, source }));
         }
     }

@@ -108,8 +108,8 @@ impl SqliteDatabase {
     /// equal that leave the same tables alone.
     ///
     /// Once it is left alone no more, a file that is captured has the others make it
-    /// anew with its rows; any other copy counts as differing until a proof finds it
-    /// equal, or a new copy takes its place.
+    /// anew with its rows, if nothing came for it from them meanwhile. Any other copy
+    /// counts as differing until a proof finds it equal, or a new copy takes its place.
     #[must_use]
     pub fn skip(mut self, table: &str) -> Self {
         self.skipped.push(table.to_owned());
@@ -200,15 +200,26 @@ impl SqliteDatabase {
         state: &mut State,
     ) -> Result<u64, AdapterError> {
         let was_captured = outbox::is_installed(transaction)?;
-        let ended = skips::change(transaction, &self.skipped)?;
-        if !(self.is_captured && was_captured) {
-            mark_stale(transaction, state, &ended)?;
+        let goes_on = self.is_captured && was_captured && !state.is_partial();
+        let is_own = goes_on || state.holding == Holding::Fresh && !state.is_partial();
+        let ended = skips::change(transaction, &self.skipped, is_own)?;
+        mark_stale(transaction, state, &ended.stale)?;
+        if !goes_on {
+            mark_stale(transaction, state, &ended.own)?;
         }
         match (self.is_captured, was_captured) {
+            (true, true) if goes_on => {
+                release::skipped(transaction, &self.skipped)?;
+                catalog::replace(transaction, &ended.own)?;
+                let stale = ended.stale.iter().map(|one| one.name.clone());
+                let but_stale: Vec<_> = self.skipped.iter().cloned().chain(stale).collect();
+                catalog::install(transaction, &but_stale, SchemaChange::Capture)?;
+                catalog::look_again(transaction)?;
+                catalog::install(transaction, &self.skipped, SchemaChange::Adopt)?;
+            }
             (true, true) => {
                 release::skipped(transaction, &self.skipped)?;
-                catalog::replace(transaction, &ended)?;
-                catalog::install(transaction, &self.skipped, SchemaChange::Capture)?;
+                catalog::install(transaction, &self.skipped, SchemaChange::Adopt)?;
             }
             (true, false) => {
                 catalog::install(transaction, &self.skipped, SchemaChange::Adopt)?;

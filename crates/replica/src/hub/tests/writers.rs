@@ -4,6 +4,7 @@ use waystation_base::FencingToken;
 
 use super::*;
 use crate::entry::Origin;
+use crate::test_support::name;
 
 const TOKEN: FencingToken = FencingToken(1);
 
@@ -84,6 +85,52 @@ fn after_a_restart_no_captured_change_enters_again() {
         if welcome.source == 3 && welcome.token == Some(TOKEN) && welcome.site == site));
     capture(&mut again, TOKEN, 3, 1);
     assert_eq!(again.hub.end(), Seq(3));
+}
+
+/// A site that was taking a copy could publish: what it did was numbered anew when the
+/// copy began anew, and counted as published then.
+#[test]
+fn a_site_without_a_whole_copy_publishes_nothing() {
+    let (mut test, _) = with_writer();
+    let token = |answer: &HubOutput| match answer {
+        HubOutput::Admit { welcome, .. } => welcome.token,
+        other => panic!("not admitted: {other:?}"),
+    };
+    let answer = test.arrive(2, &hello("room", 2, Holding::Fresh));
+    assert_eq!(token(&answer), None);
+    let site = test.hub.site(&name("room")).unwrap();
+    test.hub.handle_grant_writer(NOW, 2, site);
+    let granted = test.told();
+    assert!(granted.contains(&HubOutput::Changed { ticket: 2 }));
+    let told = |notices: &[Notice]| -> Vec<Option<FencingToken>> {
+        let writers = notices.iter().filter_map(|notice| match notice {
+            Notice::Send(ToSite::Writer { token, .. }) => Some(*token),
+            _ => None,
+        });
+        writers.collect()
+    };
+    let publish = |token| ToHub::Publish {
+        token,
+        first: 1,
+        payloads: vec![Bytes::from_static(b"row")],
+    };
+    let report = Report::Said(publish(TOKEN));
+    test.hub.handle_report(NOW, conn(2), report);
+    let refused = test.notices(conn(2));
+    assert_eq!(
+        refusal(&refused),
+        Some(PublishRefusal::Fenced { token: TOKEN })
+    );
+    // Nor does it learn of its right by coming again.
+    let answer = test.arrive(2, &hello("room", 2, Holding::Fresh));
+    assert_eq!(token(&answer), None);
+    let end = test.hub.end();
+    dumps::join(&mut test, 2, "room", 2);
+    assert_eq!(told(&test.notices(conn(2))), [Some(TOKEN)]);
+    let report = Report::Said(publish(TOKEN));
+    test.hub.handle_report(NOW, conn(2), report);
+    test.settle();
+    assert_eq!(test.hub.end().0, end.0 + 1);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::plans::{Deed, Head, Heads, Statements};
 use super::schema::{self, quoted};
 use super::state::State;
 use super::statement::{Guard, RunError};
-use super::{OwnedRef, SqliteDatabase, catalog, hold, keys, lists};
+use super::{OwnedRef, SqliteDatabase, catalog, hold, keys, lists, skips};
 use crate::adapter::{AdapterError, Apply, ApplyError, Audited, Snapshot};
 
 pub(super) struct SqliteApply {
@@ -117,6 +117,8 @@ struct Work<'a> {
     statements: Statements<'a>,
     skipped: &'a [String],
     is_captured: bool,
+    /// Whether a part of the copy is missing.
+    is_partial: bool,
     below: Option<&'a Cursor>,
     /// Tables by whether a row of them can take the place of one with another key.
     uniques: HashMap<String, bool>,
@@ -137,12 +139,13 @@ impl Work<'_> {
     }
 
     /// Does something that may change the schema. What was made here before and was
-    /// not captured yet is captured first; what this makes is not.
+    /// not captured yet is captured first, unless it was made in a part of a copy; what
+    /// this makes is not.
     fn with_schema(
         &mut self,
         run: impl FnOnce(&mut Self) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        if self.is_captured {
+        if self.is_captured && !self.is_partial {
             catalog::install(self.transaction, self.skipped, SchemaChange::Capture)?;
         }
         run(self)?;
@@ -154,13 +157,19 @@ impl Work<'_> {
     }
 
     fn changes(&mut self, head: &Arc<Head>, mut changes: Changes<'_>) -> Result<(), Fault> {
+        let mut left_out = None;
         while let Some(change) = changes
             .next()
             .map_err(|error| Fault::Entry(error.to_string()))?
         {
             match change {
                 Change::Put { table, .. } | Change::Delete { table, .. }
-                    if schema::is_skipped(self.skipped, &head.shapes[table].name) => {}
+                    if schema::is_skipped(self.skipped, &head.shapes[table].name) =>
+                {
+                    if left_out.replace(table) != Some(table) {
+                        skips::note_left_out(self.transaction, &head.shapes[table].name)?;
+                    }
+                }
                 Change::Put { table, row } => self.put(head, table, row)?,
                 Change::Delete { table, key } => {
                     let shape = &head.shapes[table];
@@ -169,8 +178,9 @@ impl Work<'_> {
                     }
                 }
                 Change::Make { name, sql } => {
-                    let is_skipped = schema::is_made_for_skipped(self.skipped, name, sql);
-                    if !is_skipped && !schema::exists(self.transaction, name)? {
+                    if let Some(skipped) = schema::made_for_skipped(self.skipped, name, sql) {
+                        skips::note_left_out(self.transaction, &skipped)?;
+                    } else if !schema::exists(self.transaction, name)? {
                         self.with_schema(|work| Ok(work.guard.run(work.transaction, sql)?))?;
                     }
                 }
@@ -178,10 +188,11 @@ impl Work<'_> {
                     if self.is_cut(name) {
                         return Err(Fault::Unfilterable);
                     }
-                    let (here, skipped) = (self.transaction, self.skipped);
-                    if schema::exists(here, name)?
-                        && !schema::is_there_for_skipped(here, skipped, name)?
-                    {
+                    let here = self.transaction;
+                    let skipped = schema::there_for_skipped(here, self.skipped, name)?;
+                    if let Some(skipped) = skipped {
+                        skips::note_left_out(here, &skipped)?;
+                    } else if schema::exists(here, name)? {
                         self.with_schema(|work| Ok(work.guard.run(work.transaction, sql)?))?;
                     }
                 }
@@ -285,6 +296,7 @@ impl SqliteApply {
             statements: Statements::new(&transaction),
             skipped: &self.target.skipped,
             is_captured: self.target.is_captured,
+            is_partial: state.is_partial(),
             below,
             uniques: HashMap::new(),
         };
@@ -350,11 +362,18 @@ impl Apply for SqliteApply {
         self.transact(None, |work, state| {
             let read = work.heads.read(&chunk.data);
             let (head, changes) = read.ok_or_else(|| transient("no rows"))?;
+            work.is_partial = true;
             let result = (|| {
                 if chunk.index == 0 {
                     begin_copy(work)?;
                     *state = State::new(life);
                 } else {
+                    if work.is_captured && catalog::is_changed(work.transaction, work.skipped)? {
+                        tracing::warn!(
+                            "a program changed tables while a copy of the file is being taken"
+                        );
+                        state.is_differing = true;
+                    }
                     remove_range(work, &chunk.from, chunk.to.as_ref())?;
                 }
                 work.changes(&head, changes)

@@ -192,6 +192,41 @@ pub(super) fn replace(transaction: &Transaction<'_>, ended: &[Object]) -> rusqli
     Ok(())
 }
 
+/// Whether something was made, altered or dropped since the last [`install`]. Cost: one
+/// row, unless the schema changed.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn is_changed(
+    transaction: &Transaction<'_>,
+    skipped: &[String],
+) -> rusqlite::Result<bool> {
+    if Numbered::load(transaction)?.is_of_version(schema::version(transaction)?) {
+        return Ok(false);
+    }
+    let objects = schema::objects(transaction, skipped)?;
+    let sql = "SELECT count(*) FROM _waystation_objects";
+    let known: i64 = transaction.query_row(sql, [], |row| row.get(0))?;
+    if usize::try_from(known) != Ok(objects.len()) {
+        return Ok(true);
+    }
+    for object in objects {
+        if known_object(transaction, &object.name)?.as_ref() != Some(&object) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Has the next [`install`] look at all that is there.
+///
+/// # Errors
+/// The file cannot be written.
+pub(super) fn look_again(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    // No schema has this version.
+    transaction.execute_batch("UPDATE _waystation_captured SET version = -1")
+}
+
 /// Takes a table's triggers away: it is not captured any more.
 pub(super) fn drop_triggers(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<()> {
     triggers::drop(transaction, id)?;

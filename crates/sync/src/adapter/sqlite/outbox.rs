@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use waystation_replica::limits::PAYLOAD_BYTES_MAX;
 
 use super::changes::{Shape, Writer};
-use super::{catalog, schema};
+use super::{Stage, catalog, schema, state};
 use crate::adapter::AdapterError;
 use crate::limits::CAPTURE_GROUP_BYTES;
 
@@ -148,7 +148,8 @@ fn last_row(connection: &Connection) -> rusqlite::Result<i64> {
 
 /// Numbers what is not numbered, in a transaction that holds the file's write lock.
 /// One number for all that was found, which is whole transactions, unless that is
-/// more than [`CAPTURE_GROUP_BYTES`]: then it is cut between two rows.
+/// more than [`CAPTURE_GROUP_BYTES`]: then it is cut between two rows. While a copy is
+/// being taken nothing is: what a program makes meanwhile is looked at behind it.
 ///
 /// # Errors
 /// A table cannot be captured, or the file is not available.
@@ -156,6 +157,9 @@ pub(super) fn number(
     transaction: &Transaction<'_>,
     skipped: &[String],
 ) -> Result<Numbered, AdapterError> {
+    if state::stage(transaction)? == Some(Stage::Partial) {
+        return Ok(Numbered::load(transaction)?);
+    }
     catalog::install(transaction, skipped, SchemaChange::Capture)?;
     let mut numbered = Numbered::load(transaction)?;
     let lengths = (0..outbox_width(transaction)?).map(|index| format!("octet_length(c{index})"));

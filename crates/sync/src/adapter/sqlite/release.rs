@@ -53,7 +53,5 @@ pub(super) fn skipped(
             (SELECT name FROM sqlite_master WHERE tbl_name = ?1 COLLATE NOCASE)";
         transaction.execute(sql, [table])?;
     }
-    // No schema has this version: the next look goes through all tables.
-    transaction.execute_batch("UPDATE _waystation_captured SET version = -1")?;
-    Ok(())
+    Ok(catalog::look_again(transaction)?)
 }

@@ -115,30 +115,35 @@ pub(super) fn is_skipped(skipped: &[String], table: &str) -> bool {
     skipped.iter().any(|one| one.eq_ignore_ascii_case(table))
 }
 
-/// Whether what a statement makes is left alone: a table or view by its name, or what
-/// stands on such a table.
-pub(super) fn is_made_for_skipped(skipped: &[String], name: &str, sql: &str) -> bool {
-    !skipped.is_empty()
-        && (is_skipped(skipped, name)
-            || tokens::table_of(sql).is_some_and(|table| is_skipped(skipped, &table)))
+/// What is left alone of what a statement makes: a table or view by its name, or the
+/// table that it stands on.
+pub(super) fn made_for_skipped(skipped: &[String], name: &str, sql: &str) -> Option<String> {
+    if skipped.is_empty() {
+        return None;
+    }
+    let by_name = is_skipped(skipped, name).then(|| name.to_owned());
+    by_name.or_else(|| tokens::table_of(sql).filter(|table| is_skipped(skipped, table)))
 }
 
-/// Whether what has a name here is left alone.
+/// The same of what has a name here, or had it at the site that dropped it.
 ///
 /// # Errors
 /// The file cannot be read.
-pub(super) fn is_there_for_skipped(
+pub(super) fn there_for_skipped(
     connection: &Connection,
     skipped: &[String],
     name: &str,
-) -> rusqlite::Result<bool> {
+) -> rusqlite::Result<Option<String>> {
     if skipped.is_empty() {
-        return Ok(false);
+        return Ok(None);
+    }
+    if is_skipped(skipped, name) {
+        return Ok(Some(name.to_owned()));
     }
     let sql = "SELECT tbl_name FROM sqlite_master WHERE name = ?1 COLLATE NOCASE";
     let mut statement = connection.prepare_cached(sql)?;
     let table: Option<String> = statement.query_row([name], |row| row.get(0)).optional()?;
-    Ok(is_skipped(skipped, name) || table.is_some_and(|table| is_skipped(skipped, &table)))
+    Ok(table.filter(|table| is_skipped(skipped, table)))
 }
 
 /// Whether a row of a table can take the place of one with another key: something else

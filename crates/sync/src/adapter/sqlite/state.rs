@@ -41,10 +41,10 @@ pub(in crate::adapter) fn connect(path: &Path) -> Result<Connection, AdapterErro
 }
 
 const FRESH: i64 = 0;
-const RESTORING: i64 = 1;
+pub(super) const RESTORING: i64 = 1;
 const AT: i64 = 2;
 /// Fresh, and what the rows are counts for nothing: the next copy replaces them.
-const GIVEN_UP: i64 = 3;
+pub(super) const GIVEN_UP: i64 = 3;
 
 /// The row of `_waystation_state`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,12 @@ impl State {
             is_given_up: true,
             ..Self::new(life)
         }
+    }
+
+    /// Whether a part of the copy is missing, or it was given up: see
+    /// [`Stage::Partial`].
+    pub(super) fn is_partial(&self) -> bool {
+        self.is_given_up || matches!(self.holding, Holding::Restoring(_))
     }
 
     /// The last sequence that is applied.

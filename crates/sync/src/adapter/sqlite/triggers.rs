@@ -14,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::changes::Shape;
 use super::outbox::{DELETE, PUT};
 use super::schema::{Table, length, quoted, sum};
+use super::state::{GIVEN_UP, RESTORING};
 use crate::limits::{KEY_BYTES_MAX, ROW_BYTES_MAX};
 
 /// How the triggers of a table were found.
@@ -137,23 +138,38 @@ fn texts(id: i64, table: &Table) -> [String; 3] {
             "CREATE TRIGGER {change} AFTER UPDATE ON {name} BEGIN {check} \
              {delete_key} ({is_other_key}) AND {is_gone}; {put_row} END"
         ),
-        format!("CREATE TRIGGER {delete} AFTER DELETE ON {name} BEGIN {delete_key} {is_gone}; END"),
+        format!(
+            "CREATE TRIGGER {delete} AFTER DELETE ON {name} BEGIN {} {delete_key} {is_gone}; END",
+            partial(shape)
+        ),
     ]
+}
+
+fn refuse(shape: &Shape, why: &str, condition: &str) -> String {
+    let text = format!("table {} is synced: {why}", shape.name);
+    let text = text.replace('\'', "''");
+    format!("SELECT RAISE(ABORT, '{text}') WHERE {condition};")
+}
+
+/// What refuses each write while a copy is taken: a part that comes later would undo
+/// it here, and the other sites would have it.
+fn partial(shape: &Shape) -> String {
+    let condition = format!(
+        "EXISTS (SELECT 1 FROM _waystation_state WHERE kind = {RESTORING} OR kind = {GIVEN_UP})"
+    );
+    let why = "a copy of it is being taken, and this would be lost";
+    refuse(shape, why, &condition)
 }
 
 /// What refuses a row that cannot be synced, where it is written.
 fn checks(table: &Table) -> String {
     let shape = &table.shape;
-    let refuse = |why: &str, condition: String| {
-        let text = format!("table {} is synced: {why}", shape.name);
-        let text = text.replace('\'', "''");
-        format!("SELECT RAISE(ABORT, '{text}') WHERE {condition};")
-    };
+    let refuse = |why: &str, condition: String| refuse(shape, why, &condition);
     let bytes = |indexes: &mut dyn Iterator<Item = usize>| {
         let parts = indexes.map(|index| length(&of("NEW", shape, index)));
         sum(&parts.collect::<Vec<_>>())
     };
-    let mut all = Vec::new();
+    let mut all = vec![partial(shape)];
     let nullable = table.nullable.iter();
     let nulls: Vec<_> = nullable
         .map(|index| format!("{} IS NULL", of("NEW", shape, *index)))

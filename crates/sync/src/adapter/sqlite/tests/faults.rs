@@ -331,6 +331,20 @@ fn a_copy_that_is_given_up_is_known_to_be_after_a_crash() {
     assert_eq!(stage(), Stage::Partial);
     let mut capture = opened.capture.unwrap();
     assert_eq!(capture.wait(0, Duration::ZERO).unwrap(), 0);
+    let write = |sql: &str| {
+        copy.app
+            .execute_batch(sql)
+            .map_err(|error| error.to_string())
+    };
+    let refused = write("INSERT INTO t VALUES (2)").unwrap_err();
+    assert!(refused.contains("a copy of it is being taken"), "{refused}");
+    let (donor, mut apply) = Copy::opened("CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    begin(&mut apply);
+    let mut snapshot = donor.target.open_snapshot().unwrap();
+    let mut apply = opened.apply;
+    for chunk in chunks(&mut snapshot, 1 << 20) {
+        store(&mut apply, &chunk, snapshot.position());
+    }
     copy.write("INSERT INTO t VALUES (2)");
     assert_eq!(
         capture.wait(0, WAIT).unwrap(),

@@ -208,3 +208,72 @@ fn what_changed_while_it_was_skipped_is_made_anew_at_the_others() {
     let mut capture = source.target.open(LifeId(1)).unwrap().capture.unwrap();
     assert_eq!(capture.wait(done, Duration::ZERO).unwrap(), done);
 }
+
+/// What a program wrote while a copy was taken was captured: a part that came later took
+/// it away again here, and the other sites had it for ever.
+#[test]
+fn what_is_written_while_a_copy_is_taken_is_refused() {
+    let donor = many_rows();
+    begin(&mut donor.target.open(LifeId(1)).unwrap().apply);
+    let mut snapshot = donor.target.open_snapshot().unwrap();
+    let chunks = chunks(&mut snapshot, 8000);
+    let (joiner, mut apply, mut capture) = Copy::captured("");
+    let (last, first) = chunks.split_last().unwrap();
+    let refused = |sql: &str| {
+        let error = joiner.app.execute_batch(sql).unwrap_err().to_string();
+        let why = "is synced: a copy of it is being taken";
+        assert!(error.contains(why), "{error}");
+    };
+    for chunk in first {
+        store(&mut apply, chunk, snapshot.position());
+        refused("INSERT INTO users (id, name) VALUES (-1, 'x'), (9999, 'y')");
+        assert_eq!(capture.wait(0, Duration::ZERO).unwrap(), 0);
+    }
+    refused("UPDATE users SET score = 0");
+    refused("DELETE FROM users");
+    // No trigger sees a table that is made: it is told.
+    let is_differing = || joiner.rows("SELECT is_differing || '' FROM _waystation_state");
+    assert_eq!(is_differing(), ["0"]);
+    joiner.write("CREATE TABLE own (id INTEGER PRIMARY KEY); INSERT INTO own VALUES (1)");
+    assert_eq!(capture.wait(0, Duration::ZERO).unwrap(), 0);
+    store(&mut apply, last, snapshot.position());
+    assert_eq!(is_differing(), ["1"]);
+    assert_eq!(dump(&joiner, "users"), dump(&donor, "users"));
+    joiner.write("INSERT INTO users (id, name) VALUES (-1, 'x')");
+    let mut apply = donor.target.open(LifeId(1)).unwrap().apply;
+    ship(&mut capture, &mut 0, &mut apply);
+    assert_eq!(dump(&joiner, "users"), dump(&donor, "users"));
+}
+
+/// A file that had left out what others wrote to a table had them drop it once it was
+/// told to leave that alone no more, and gave them its own old rows, or none.
+#[test]
+fn a_table_that_others_wrote_is_not_made_anew_for_who_left_it_alone() {
+    const SQL: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY);
+        CREATE TABLE u (id INTEGER PRIMARY KEY); INSERT INTO u VALUES (1)";
+    let (writer, mut apply, mut from_writer) = Copy::captured(SQL);
+    begin(&mut apply);
+    let (other, mut apply, capture) = Copy::captured(SQL);
+    begin(&mut apply);
+    drop((apply, capture));
+    let skipping = other.target.clone().skip("u");
+    let mut opened = skipping.open(LifeId(1)).unwrap();
+    writer.write("INSERT INTO u VALUES (2)");
+    ship(&mut from_writer, &mut 0, &mut opened.apply);
+    assert_eq!(dump(&other, "u"), ["1"]);
+    drop(opened);
+    let opened = other.target.open(LifeId(1)).unwrap();
+    assert!(opened.restored.is_differing);
+    let mut capture = opened.capture.unwrap();
+    assert_eq!(
+        capture.wait(0, Duration::ZERO).unwrap(),
+        0,
+        "nothing is written down"
+    );
+    // From here on its writes are captured, as those to any other table.
+    other.write("INSERT INTO u VALUES (3)");
+    let (target, mut apply) = Copy::opened(SQL);
+    begin(&mut apply);
+    ship(&mut capture, &mut 0, &mut apply);
+    assert_eq!(dump(&target, "u"), ["1", "3"]);
+}
