@@ -151,8 +151,9 @@ impl Directory {
             return Err(Refusal::Drained);
         }
         self.believe_token(token_seen);
-        if lift > self.leases.highest() {
-            self.lift(epoch_of(lift));
+        if lift > self.leases.highest() && !self.lift(epoch_of(lift)) {
+            let why = format!("no token can be above {lift}, which it had");
+            return Err(Refusal::Other(why.into()));
         }
         let old = self.find(&instance.id).cloned();
         let is_new_service = !self.services.contains_key(&instance.service);

@@ -590,11 +590,9 @@ fn a_token_of_another_registry_lifts_and_tells_nothing() {
         lift: FencingToken(u64::MAX),
         ..wish("b", 2)
     };
-    directory.handle_register(seconds(4), absurd).unwrap();
-    assert!(
-        is_told(&outputs(&mut directory)),
-        "a lift that nothing is above"
-    );
+    let refused = directory.handle_register(seconds(4), absurd);
+    assert!(matches!(refused, Err(Refusal::Other(_))), "{refused:?}");
+    assert!(!is_told(&outputs(&mut directory)), "nothing went back");
 }
 
 /// Story: a registry was restored from a backup of the start before the last one. It

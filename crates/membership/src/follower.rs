@@ -165,13 +165,22 @@ impl Follower {
     }
 
     /// Starts from a view that was kept on disk, so that a cold start without a
-    /// source is not without hosts. Ignored once there is a view.
+    /// source is not without hosts. Its version is not held against the source, which
+    /// may be another one than it came from, or several joined. Ignored once there is a
+    /// view.
     pub fn restore(&mut self, view: View) {
         let is_wanted = self.fault_of(&view).is_none();
         if is_wanted && !self.services.contains_key(&view.service) {
             let view = Arc::new(view);
             self.show(Arc::clone(&view), Vec::new(), Vec::new());
-            let followed = Followed::new(view);
+            let source = View {
+                at: ViewVersion::default(),
+                ..(*view).clone()
+            };
+            let followed = Followed {
+                shown: view,
+                ..Followed::new(Arc::new(source))
+            };
             self.services
                 .insert(followed.source.service.clone(), followed);
         }
@@ -192,7 +201,8 @@ impl Follower {
     pub fn handle_connected(&mut self, now: Moment) {
         self.is_connected = true;
         self.suspect_until = now + self.config.suspect_for;
-        let have = self.services.values().map(|one| one.source.at).max();
+        let held = self.services.values().map(|one| one.source.at);
+        let have = held.max().filter(|at| *at > ViewVersion::default());
         let watch = self.watch.clone();
         (self.outputs).push_back(FollowerOutput::Subscribe { watch, have });
         // What is watched by its name is pushed whole by that alone. Of a prefix

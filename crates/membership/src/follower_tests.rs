@@ -55,6 +55,37 @@ fn a_lost_source_changes_nothing_and_a_cold_start_has_the_view_of_before() {
     assert_eq!(names(&cold), ["a"]);
 }
 
+/// Story: callers kept views of two registries that were joined, which have numbers of
+/// their own. Started again they held these against one of the two, which told everybody
+/// that it had been restored from an old state.
+#[test]
+fn what_was_on_disk_says_nothing_of_the_source() {
+    let mut cold = follower();
+    cold.restore(view(5, 17, &["a"]));
+    outputs(&mut cold);
+    cold.handle_connected(seconds(1));
+    let asked = outputs(&mut cold);
+    assert!(
+        matches!(&asked[..], [FollowerOutput::Subscribe { have: None, .. }]),
+        "{asked:?}"
+    );
+    push(&mut cold, seconds(1), view(2, 4, &["a", "b"]));
+    let told = outputs(&mut cold);
+    let is_backwards = |one: &FollowerOutput| matches!(one, FollowerOutput::Backwards { .. });
+    assert!(!told.iter().any(is_backwards), "{told:?}");
+    assert_eq!(names(&cold), ["a", "b"]);
+    cold.handle_disconnected();
+    cold.handle_connected(seconds(2));
+    let asked = outputs(&mut cold);
+    assert!(
+        matches!(
+            &asked[..],
+            [FollowerOutput::Subscribe { have: Some(_), .. }]
+        ),
+        "{asked:?}"
+    );
+}
+
 #[test]
 fn a_refresh_asks_for_the_whole_and_changes_nothing_meanwhile() {
     let mut follower = settled(&["a", "b"]);

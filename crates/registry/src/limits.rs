@@ -92,8 +92,8 @@ pub const FILE_POLL: Duration = Duration::from_millis(250);
 /// closed.
 pub const CONNECTIONS_MAX: usize = 16_384;
 
-/// Requests of one connection that an embedded registry works on at once. Above
-/// it the connection is not read.
+/// Requests of one connection that an embedded registry works on at once. Those that
+/// wait for the disk are bounded by [`UNTOLD_BYTES_MAX`].
 pub const REQUESTS_PER_CONNECTION: u32 = 256;
 
 /// Changes of a registry's state that wait to be stored. Above it what would

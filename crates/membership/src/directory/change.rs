@@ -55,13 +55,14 @@ impl Directory {
     }
 
     /// Another registry has given out tokens of that epoch: those that are given
-    /// out here are above them. Nothing went back for it.
-    pub(super) fn lift(&mut self, seen: Epoch) {
-        if self.is_credible(seen) {
+    /// out here are above them. Nothing went back for it. False when it is too far
+    /// above to be believed.
+    pub(super) fn lift(&mut self, seen: Epoch) -> bool {
+        let is_credible = self.is_credible(seen);
+        if is_credible {
             self.raise_epoch(Epoch(seen.0.saturating_add(1)));
-        } else {
-            self.claim(seen);
         }
+        is_credible
     }
 
     fn is_credible(&self, seen: Epoch) -> bool {

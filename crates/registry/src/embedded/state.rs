@@ -271,7 +271,8 @@ impl Registry {
             Output::Erase { id } => records.push(Record::Erase(id)),
             Output::SaveEpoch { epoch } => {
                 // Nothing may be told in an epoch that is not stored. It happens
-                // after a restore from an old backup only, so it may block.
+                // behind a restore from an old backup, and when nodes move here
+                // from a registry that was further: so rarely that it may block.
                 if let Err(error) = self.folder.store_epoch(epoch) {
                     tracing::error!(%epoch, %error, "cannot store the epoch");
                 }

@@ -185,7 +185,7 @@ impl<S: Store> Registrant<S> {
         self.tell(shared, &fault);
         let is_due = match again {
             None => false,
-            Some(Again::Deregister) => self.is_leaving(shared, &fault),
+            Some(Again::Deregister) => self.is_leaving(shared),
             Some(_) => !shared.is_ending(),
         };
         // The core asks once, and nobody may have answered although the connection
@@ -200,11 +200,11 @@ impl<S: Store> Registrant<S> {
         is_wanted.then_some(pause)
     }
 
-    /// Whether its end, which had no answer, is tried again: its entry may live with
+    /// Whether its end, which had no answer or was refused, is tried again: its entry may live with
     /// what others of this client keep alive, and would stand for as long as they do.
     /// When the client ends there is nobody any more who does.
-    fn is_leaving(&self, shared: &Shared<S>, fault: &S::Fault) -> bool {
-        if fault.is_refusal() || shared.is_ending() {
+    fn is_leaving(&self, shared: &Shared<S>) -> bool {
+        if shared.is_ending() {
             return false;
         }
         if self.leaving.borrow().is_none() {
