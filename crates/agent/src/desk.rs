@@ -425,6 +425,15 @@ impl Desk {
         }
     }
 
+    /// Whether a connection is of no use any more: its service outgrew what it was given,
+    /// and its process has another one.
+    pub(crate) fn is_over(&mut self, now: Moment, held: &Held) -> bool {
+        held.is_over(|service, ledger| {
+            let service = self.services.get_mut(service);
+            service.is_none_or(|service| service.is_over(now, ledger))
+        })
+    }
+
     /// A connection ended: what its process left unfinished is given up.
     pub(crate) fn handle_gone(&mut self, now: Moment, mut held: Held) {
         for (service, ledger) in held.take_ledgers() {

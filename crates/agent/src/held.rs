@@ -32,9 +32,12 @@ impl Held {
         self.ledgers.iter().any(|(one, _)| one == service)
     }
 
-    /// Whether nothing ends with it.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.ledgers.is_empty() && self.picks.is_empty() && self.inherited.is_empty()
+    /// Whether nothing ends with it but ledgers for which `is_over` holds.
+    pub(crate) fn is_over(&self, mut is_over: impl FnMut(&ServiceName, LedgerId) -> bool) -> bool {
+        let mut ledgers = self.ledgers.iter();
+        self.picks.is_empty()
+            && self.inherited.is_empty()
+            && ledgers.all(|(service, ledger)| is_over(service, *ledger))
     }
 
     /// Whether no more may be handed over here.

@@ -20,6 +20,10 @@ pub const FILES_MAX: usize = 2;
 /// refused: its caller keeps it for a while, and then its last counts are lost.
 pub const INHERITED_MAX: usize = 4096;
 
+/// Hosts for which these have room, together: a tenth of a kilobyte each. A ledger above
+/// it is refused in the same way.
+pub const INHERITED_SLOTS_MAX: usize = 1 << 22;
+
 /// Of these by one connection: a process keeps four of a service. One more is refused
 /// likewise.
 pub const HANDED_OVER_MAX: usize = 8;

@@ -278,8 +278,8 @@ pub(crate) fn read_copy(path: &Path) -> Vec<View> {
     let Ok(file) = File::open(path) else {
         return Vec::new();
     };
-    let lines = BufReader::new(file).lines().map_while(Result::ok);
-    let views = lines.filter_map(|line| view_from_json(&line).ok());
+    let lines = BufReader::new(file).split(b'\n').map_while(Result::ok);
+    let views = lines.filter_map(|line| view_from_json(std::str::from_utf8(&line).ok()?).ok());
     views.take(ROUTES_MAX).collect()
 }
 

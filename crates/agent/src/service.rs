@@ -156,10 +156,23 @@ impl Service {
         }
     }
 
-    /// Whether nobody uses it any more.
+    /// Whether nobody uses it any more. Of one with calls under way callers have names of
+    /// hosts, which another table would give to others.
     pub(crate) fn is_forgotten(&self, now: Moment) -> bool {
         self.keeper.ledgers() == 0
             && now.saturating_since(self.used_at) > crate::limits::FORGET_AFTER
+            && !self.is_called()
+    }
+
+    fn is_called(&self) -> bool {
+        let table = self.keeper.balancer().table();
+        let mut entries = table.entries();
+        entries.any(|entry| table.host(entry.name.slot).in_flight > 0)
+    }
+
+    /// Whether a ledger is of no use to its caller any more: see [`Keeper::is_over`].
+    pub(crate) fn is_over(&mut self, now: Moment, ledger: LedgerId) -> bool {
+        self.keeper.is_over(now, ledger)
     }
 
     /// A ledger for one more caller, and the two descriptors for it.

@@ -12,7 +12,7 @@ use rustix::net::{
 };
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
-use waystation_base::Moment;
+use waystation_base::{Moment, line_passes};
 use waystation_client::protocol::{Code, Request};
 use waystation_client::{framed, machine_now};
 use waystation_net::{Label, Shard, until};
@@ -53,10 +53,16 @@ pub(crate) async fn accept(shard: Shard, listener: UnixListener, desk: Rc<RefCel
                     open.set(open.get() - 1);
                 });
             }
-            Ok(_) => tracing::warn!("too many callers; one is closed"),
+            Ok(_) => {
+                if let Some(unsaid) = line_passes!(shard.now()) {
+                    tracing::warn!(unsaid, "too many callers; one is closed");
+                }
+            }
             Err(error) => {
                 // Without descriptors an accept fails at once, for ever.
-                tracing::warn!(%error, "cannot accept a caller");
+                if let Some(unsaid) = line_passes!(shard.now()) {
+                    tracing::warn!(%error, unsaid, "cannot accept a caller");
+                }
                 shard.sleep(crate::limits::IDLE_TURN).await;
             }
         }
@@ -92,14 +98,11 @@ impl Caller {
                 };
                 self.answer(shard, reply).await?;
             }
-            let is_idle = self.held.is_empty();
             let deadline = shard.now() + self.desk.borrow().silent_max();
-            let reading = self.read(&mut received);
-            let is_more = if is_idle {
-                let read = until(shard, deadline, reading).await;
-                read.unwrap_or(Ok(false))?
-            } else {
-                reading.await?
+            let is_more = match until(shard, deadline, self.read(&mut received)).await {
+                Ok(read) => read?,
+                // One that holds something may be silent for as long as it likes.
+                Err(_) => !self.desk.borrow_mut().is_over(machine_now(), &self.held),
             };
             if !is_more {
                 return Ok(());

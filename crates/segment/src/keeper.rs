@@ -225,6 +225,25 @@ impl<M: Memory, L: Memory> Keeper<M, L> {
         Ok(id)
     }
 
+    /// Whether a ledger is of an earlier segment, and no call is under way in it: its
+    /// caller picks elsewhere. Takes in what is in it. Cost: O(ledgers + hosts).
+    pub fn is_over(&mut self, now: Moment, id: LedgerId) -> bool {
+        let Some(at) = self.ledgers.iter().position(|one| one.id == id) else {
+            return true;
+        };
+        if !self.ledgers[at].is_earlier {
+            return false;
+        }
+        // Calls that were sent alone are not marked.
+        let mut one = self.ledgers.swap_remove(at);
+        for slot in 0..one.watch.capacity() {
+            self.look(now, &mut one, slot);
+        }
+        let is_idle = one.watch.is_idle();
+        self.ledgers.push(one);
+        is_idle
+    }
+
     /// A caller is gone: what it did still counts, what it left unfinished is
     /// given up. Its ledger comes back, to be noted once what is in it was told.
     /// Cost: O(hosts).

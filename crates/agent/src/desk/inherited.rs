@@ -16,11 +16,13 @@ use waystation_segment::{AttachError, LedgerWatch, Place, RouteReader};
 
 use super::{Desk, Reply};
 use crate::held::Held;
-use crate::limits::{INHERITED_MAX, LEFT_MAX};
+use crate::limits::{INHERITED_MAX, INHERITED_SLOTS_MAX, LEFT_MAX};
 
 #[derive(Default)]
 pub(super) struct Inherited {
     by_id: BTreeMap<u64, One>,
+    /// The capacities of all of them.
+    pub(super) slots: usize,
     last_id: u64,
     /// Ledgers of connections that ended. What was seen of them is noted when it is
     /// told; an agent that is killed before leaves that to the next one.
@@ -36,20 +38,31 @@ struct One {
 }
 
 impl One {
+    /// How many hosts there is room for.
+    fn slots(&self) -> usize {
+        self.hosts.len().max(self.watch.capacity() as usize)
+    }
+
     fn open(
         service: ServiceName,
         owner: u64,
         routes: &OwnedFd,
         ledger: &OwnedFd,
+        slots_max: usize,
     ) -> io::Result<Self> {
         let routes = Mapping::attach(routes.as_fd(), Access::Read)?;
         let routes = RouteReader::attach(routes).map_err(io::Error::other)?;
         let ledger = Mapping::attach(ledger.as_fd(), Access::Write)?;
-        let names = waystation_segment::Ledger::attach(&ledger)
-            .map_err(io::Error::other)?
-            .names();
+        let (names, capacity) = {
+            let ledger = waystation_segment::Ledger::attach(&ledger).map_err(io::Error::other)?;
+            (ledger.names(), ledger.capacity())
+        };
         if names != routes.names() || names.0 != service_hash(service.as_str()) {
             return Err(io::Error::other(AttachError::Mismatch));
+        }
+        let slots = routes.capacity().max(capacity) as usize;
+        if slots > slots_max {
+            return Err(io::ErrorKind::QuotaExceeded.into());
         }
         let mut hosts = vec![None; routes.capacity() as usize];
         for (route, _) in routes.hosts().unwrap_or_default() {
@@ -81,8 +94,12 @@ impl Desk {
         if self.inherited.by_id.len() >= INHERITED_MAX || held.is_full_of_inherited() {
             return Reply::refused(Code::Busy, "too many ledgers were handed over");
         }
-        let mut one = match One::open(service, self.owner, &routes, &ledger) {
+        let slots_max = INHERITED_SLOTS_MAX - self.inherited.slots;
+        let mut one = match One::open(service, self.owner, &routes, &ledger, slots_max) {
             Ok(one) => one,
+            Err(error) if error.kind() == io::ErrorKind::QuotaExceeded => {
+                return Reply::refused(Code::Busy, "ledgers for too many hosts were handed over");
+            }
             Err(error) => return Reply::refused(Code::BadRequest, error.to_string()),
         };
         if !self.is_reporting() {
@@ -90,6 +107,7 @@ impl Desk {
             return Reply::of(Answer::TakenOver);
         }
         self.count_all(now, &mut one);
+        self.inherited.slots += one.slots();
         self.inherited.last_id += 1;
         let id = self.inherited.last_id;
         self.inherited.by_id.insert(id, one);
@@ -136,6 +154,7 @@ impl Desk {
     /// The same, of a ledger that was handed over.
     pub(super) fn leave_inherited(&mut self, now: Moment, id: u64) {
         if let Some(mut one) = self.inherited.by_id.remove(&id) {
+            self.inherited.slots -= one.slots();
             self.count_all(now, &mut one);
             self.leave(one.watch);
         }

@@ -8,7 +8,7 @@ use waystation_membership::{Instance, InstanceId, Owner, ViewVersion};
 use waystation_segment::{Ledger, Memory as _};
 
 use super::*;
-use crate::limits::HANDED_OVER_MAX;
+use crate::limits::{HANDED_OVER_MAX, INHERITED_SLOTS_MAX};
 
 fn at(seconds: u64) -> Moment {
     Moment::from_millis(1_000 * (1 + seconds))
@@ -36,16 +36,18 @@ fn what_nobody_wants_any_more_is_forgotten() {
     assert!(!desk.forget_unwanted(at(600), &known));
     // Somebody picks, and is the last one.
     let service = known.to_string();
-    let reply = desk.handle(
-        at(600),
-        Request::Pick { service, key: None },
-        &mut Held::default(),
-    );
+    let mut held = Held::default();
+    let pick = Request::Pick { service, key: None };
+    let reply = desk.handle(at(600), pick, &mut held);
     assert!(matches!(reply.answer, Some(Answer::Picked { .. })));
-    desk.handle_turn(at(1_200));
-    assert!(!desk.forget_unwanted(at(1_200), &known));
+    // While that call is under way its host must keep its name.
     desk.handle_turn(at(1_201));
-    assert!(desk.forget_unwanted(at(1_201), &known));
+    assert!(!desk.forget_unwanted(at(1_201), &known));
+    desk.handle_gone(at(1_201), held);
+    desk.handle_turn(at(1_801));
+    assert!(!desk.forget_unwanted(at(1_801), &known));
+    desk.handle_turn(at(1_802));
+    assert!(desk.forget_unwanted(at(1_802), &known));
     assert_eq!(desk.views().count(), 0);
 }
 
@@ -56,19 +58,20 @@ fn with_hosts(owner: u64, hosts: &[&str]) -> Desk {
     let mut desk = Desk::new(config, owner);
     let pay = ServiceName::new("pay").unwrap();
     assert!(desk.want(at(0), &pay));
+    desk.handle_view(at(0), &Arc::new(view_of(hosts)));
+    desk
+}
+
+fn view_of(hosts: &[impl AsRef<str>]) -> View {
+    let pay = ServiceName::new("pay").unwrap();
     let mut view = View::empty(pay.clone(), ViewVersion::default());
     for host in hosts {
-        let id = InstanceId::new(host).unwrap();
-        let one = Instance::new(
-            id.clone(),
-            pay.clone(),
-            host.parse().unwrap(),
-            Owner::default(),
-        );
+        let id = InstanceId::new(host.as_ref()).unwrap();
+        let address = host.as_ref().parse().unwrap();
+        let one = Instance::new(id.clone(), pay.clone(), address, Owner::default());
         view.instances.insert(id, Arc::new(one));
     }
-    desk.handle_view(at(0), &Arc::new(view));
-    desk
+    view
 }
 
 fn attach(desk: &mut Desk, held: &mut Held) -> [OwnedFd; 2] {
@@ -242,4 +245,48 @@ fn what_is_not_counted_is_said() {
     ledger.mark(0);
     second.handle_turn(at(3));
     assert_eq!(second.figures().dropped, (1 << 40) - (1 << 23));
+}
+
+/// Each process kept a second connection and ledger for good once its service had
+/// outgrown the first: there was no room for others.
+#[test]
+fn a_connection_is_over_when_its_service_has_outgrown_it() {
+    let mut desk = with_hosts(1, &["10.0.0.1:1"]);
+    let mut held = Held::default();
+    assert!(desk.is_over(at(2), &held), "it holds nothing");
+    let ledger = ledger_of(&attach(&mut desk, &mut held));
+    assert!(!desk.is_over(at(2), &held));
+    ledger.handle_sent(0);
+    desk.handle_turn(at(1));
+    let hosts: Vec<String> = (1..=200).map(|host| format!("10.0.0.{host}:1")).collect();
+    desk.handle_view(at(1), &Arc::new(view_of(&hosts)));
+    assert!(!desk.is_over(at(2), &held), "a call is under way");
+    ledger.handle_ended(0, CallEnd::Ok, None, Load::default());
+    desk.handle_turn(at(2));
+    assert!(desk.is_over(at(2), &held));
+    let mut other = Held::default();
+    attach(&mut desk, &mut other);
+    assert!(!desk.is_over(at(2), &other));
+}
+
+/// Ledgers that were handed over were bounded in number, whatever the size of each.
+#[test]
+fn ledgers_for_too_many_hosts_are_not_taken_over() {
+    let mut first = with_hosts(1, &["10.0.0.1:1"]);
+    let files = attach(&mut first, &mut Held::default());
+    drop(first);
+    let mut second = with_hosts(2, &["10.0.0.1:1"]);
+    let mut held = Held::default();
+    second.inherited.slots = INHERITED_SLOTS_MAX - 63;
+    let both = [&files[0], &files[1]];
+    let refused = refusal(&mut second, &mut held, "pay", &both);
+    assert_eq!(
+        refused.as_deref(),
+        Some("ledgers for too many hosts were handed over")
+    );
+    second.inherited.slots = INHERITED_SLOTS_MAX - 64;
+    assert_eq!(refusal(&mut second, &mut held, "pay", &both), None);
+    assert_eq!(second.inherited.slots, INHERITED_SLOTS_MAX);
+    second.handle_gone(at(2), held);
+    assert_eq!(second.inherited.slots, INHERITED_SLOTS_MAX - 64);
 }
