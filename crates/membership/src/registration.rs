@@ -182,6 +182,22 @@ impl Registration {
         self.handle_timeout(now);
     }
 
+    /// Another registry, which is used beside this one, has granted this instance
+    /// `token`: this one is asked for a higher one. The node goes on meanwhile under
+    /// what it has.
+    pub fn handle_lift(&mut self, now: Moment, token: FencingToken) {
+        if token <= self.lift.max(self.instance.token) {
+            return;
+        }
+        self.lift = token;
+        if self.is_connected && !self.has_ended() {
+            self.is_registered = false;
+            self.asked = None;
+            self.ask_at = Some(now);
+            self.handle_timeout(now);
+        }
+    }
+
     /// The backend is disconnected.
     pub fn handle_disconnected(&mut self) {
         self.is_connected = false;

@@ -395,3 +395,27 @@ fn a_token_from_elsewhere_is_told_apart_from_one_that_was_granted() {
     one.handle_connected(seconds(1));
     assert_eq!(asked(&mut one), (41, 40));
 }
+
+/// A node with two registries had another token in each, and fell to the lower one when
+/// the other registry went.
+#[test]
+fn a_token_of_another_registry_is_lifted_above_while_the_node_serves() {
+    let mut one = registered();
+    let before = one.instance().token;
+    one.handle_lift(seconds(1), before);
+    assert_eq!(commands(&mut one), [], "it has that");
+    let elsewhere = FencingToken(before.0 + 40);
+    one.handle_lift(seconds(1), elsewhere);
+    let asked = commands(&mut one);
+    let [Command::Register { attempt, register }] = &asked[..] else {
+        panic!("{asked:?}");
+    };
+    assert_eq!((register.token_seen, register.lift), (before, elsewhere));
+    assert!(one.may_serve(seconds(1)));
+    one.handle_lift(seconds(1), elsewhere);
+    assert_eq!(commands(&mut one), [], "it is asked for");
+    let attempt = *attempt;
+    one.handle_granted(seconds(1), attempt, granted(elsewhere.0 + 1));
+    assert_eq!(one.instance().token, FencingToken(elsewhere.0 + 1));
+    assert!(one.may_serve(seconds(1)));
+}

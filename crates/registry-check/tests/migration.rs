@@ -129,6 +129,73 @@ fn moves<A: Fixture, B: Fixture>() {
     assert_eq!(late.session().went_back, None);
 }
 
+/// A node that began with both registries, as from the command line, had a token of each,
+/// and with the first one gone callers saw it under a lower one than before.
+fn begins_with_both<B: Fixture>() {
+    let (from, to) = (started::<Embedded>(), started::<B>());
+    // The first has been in use for longer.
+    let before = from.client();
+    let mut old = World::<Embedded>::instance("b", "b-1");
+    old.token = FencingToken(9 << 40);
+    let old = before
+        .register(old, RegistrationOptions::default())
+        .expect("it is within the rules");
+    World::<Embedded>::is_registered(&old);
+    let both = || {
+        let registry = combined(&from);
+        registry.add(&to.fixture.url()).expect("it is added");
+        registry
+    };
+    let (one, caller) = (both(), both());
+    let watching = watch::<Embedded>(&caller, Acks::Shown);
+    let node = register::<Embedded>(&one, "a-1");
+    World::<Embedded>::shows(&watching, "a", &["a-1"]);
+    World::<Embedded>::record(&watching);
+    assert!(one.wait_settled(WAIT), "{:?}", node.status());
+    let late = to.client();
+    let late = World::<B>::watch(&late, "a");
+    let is_above = |view: &View| {
+        let one = view.instances.get("a-1");
+        one.is_some_and(|one| one.token > FencingToken(9 << 40))
+    };
+    late.wait_view("a", WAIT, is_above).expect("it is lifted");
+    one.remove(&from.fixture.url()).expect("it is removed");
+    caller.remove(&from.fixture.url()).expect("it is removed");
+    let token = node.status().instance.token;
+    let is_last = |view: &View| {
+        let one = view.instances.get("a-1");
+        one.is_some_and(|one| one.token == token)
+    };
+    watching.wait_view("a", WAIT, is_last).expect("it is known");
+    assert!(node.may_serve(), "{:?}", node.status());
+    assert_eq!(one.session().went_back, None);
+    let mut last = FencingToken(0);
+    for change in World::<Embedded>::never_without(&watching, &["a-1"]) {
+        let one = &change.view.instances["a-1"];
+        assert!(one.token >= last, "its token fell");
+        last = one.token;
+    }
+}
+
+#[test]
+fn a_node_that_begins_with_two_registries() {
+    begins_with_both::<Embedded>();
+}
+
+#[test]
+fn needs_etcd_a_node_that_begins_with_two_registries() {
+    if etcd_program().is_some() {
+        begins_with_both::<Etcd>();
+    }
+}
+
+#[test]
+fn needs_zookeeper_a_node_that_begins_with_two_registries() {
+    if has_zookeeper() {
+        begins_with_both::<ZooKeeper>();
+    }
+}
+
 #[test]
 fn a_registry_like_the_one_before() {
     moves::<Embedded, Embedded>();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use waystation_base::Moment;
+use waystation_base::{FencingToken, Moment};
 use waystation_membership::{DrainStep, GrantError, Refusal, State, Update};
 
 use crate::error::Error;
@@ -21,6 +21,8 @@ pub(crate) struct JoinedRegistration {
 #[derive(Debug, Default)]
 struct Parts {
     by_source: BTreeMap<u64, Registered>,
+    /// Above which token each was asked to grant.
+    lifted: BTreeMap<u64, FencingToken>,
     /// What the owner has asked for, for sources that are added.
     update: Update,
     is_draining: bool,
@@ -136,6 +138,7 @@ impl JoinedRegistration {
         if parts.is_over {
             return;
         }
+        parts.lift();
         let looks: Vec<Look> = parts.by_source.values().map(look).collect();
         if !parts.is_draining && looks.iter().any(|look| look.status.drain.is_some()) {
             // An operator drains it in one source: it drains in all.
@@ -159,6 +162,23 @@ impl JoinedRegistration {
             status.refusal = looks.iter().find_map(|look| look.status.refusal.clone());
             status.refusals = looks.iter().map(|look| look.status.refusals).sum();
         });
+    }
+}
+
+impl Parts {
+    /// Has each source grant a token above those of the sources before it, one of which
+    /// may be the next to go: to callers a node's token never falls.
+    fn lift(&mut self) {
+        let mut before = FencingToken(0);
+        for (source, part) in &self.by_source {
+            let token = part.slot().status.read(|status| status.instance.token);
+            let lifted = self.lifted.entry(*source).or_default();
+            if before > token.max(*lifted) {
+                *lifted = before;
+                part.lift(before);
+            }
+            before = before.max(token);
+        }
     }
 }
 

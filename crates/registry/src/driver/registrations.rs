@@ -84,7 +84,7 @@ impl Registrations {
                 is_dropped: false,
             }
         });
-        running.handle_wish(wish);
+        running.handle_wish(now, wish);
         running.settle(backend);
         if running.is_dropped {
             running.ask(backend, Registering::Deregister);
@@ -137,9 +137,12 @@ impl Registrations {
 }
 
 impl Running {
-    fn handle_wish(&mut self, wish: RegistrationWish) {
+    fn handle_wish(&mut self, now: Moment, wish: RegistrationWish) {
         if let Some(update) = wish.update {
             self.core.handle_update(update);
+        }
+        if let Some(token) = wish.lift {
+            self.core.handle_lift(now, token);
         }
         if wish.drain {
             self.core.handle_drain();

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use waystation_base::{Clock, Moment};
+use waystation_base::{Clock, FencingToken, Moment};
 use waystation_membership::{DrainStep, Instance, InstanceError, Refusal, Update};
 use waystation_net::MonotonicClock;
 
@@ -38,6 +38,7 @@ pub struct RegistrationStatus {
 )]
 pub(crate) struct RegistrationWish {
     pub(crate) update: Option<Update>,
+    pub(crate) lift: Option<FencingToken>,
     pub(crate) drain: bool,
     pub(crate) idle: bool,
     pub(crate) dropped: bool,
@@ -151,6 +152,11 @@ impl Registered {
     /// [`Registered::idle`].
     pub fn drain(&self) {
         self.wish(|wish| wish.drain = true);
+    }
+
+    /// Another registry has granted `token`: this one is to grant a higher one.
+    pub(crate) fn lift(&self, token: FencingToken) {
+        self.wish(|wish| wish.lift = wish.lift.max(Some(token)));
     }
 
     /// Nothing is in flight any more: the last step of a drain.
