@@ -24,6 +24,7 @@ mod capture;
 mod catalog;
 mod changes;
 mod hold;
+mod ids;
 mod keys;
 pub(super) mod lists;
 mod outbox;

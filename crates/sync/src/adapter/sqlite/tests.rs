@@ -1,5 +1,6 @@
 mod faults;
 mod full_disk;
+mod ids;
 mod kinds;
 mod parts;
 mod payload;
