@@ -4,6 +4,7 @@ mod ids;
 mod kinds;
 mod parts;
 mod payload;
+mod put_back;
 mod rebuilt;
 mod triggers;
 mod unfit;
