@@ -6,6 +6,7 @@ mod common;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{PATIENCE, Place, wait_until};
 use rusqlite::Connection;
@@ -130,5 +131,87 @@ fn a_file_that_was_put_back_is_refused_until_it_has_what_it_published() {
     wait_until("what is written from then on arrives", || {
         items(&other).len() == 4 && are_equal(&client)
     });
+    room.stop();
+}
+
+/// As `.backup` of the shell does.
+fn back_up(app: &Connection, to: &Path) {
+    let none = None::<fn(rusqlite::backup::Progress)>;
+    app.backup("main", to, none).unwrap();
+}
+
+/// As `.restore` of the shell does: the file stays, its pages do not.
+fn put_back_in_place(app: &mut Connection, from: &Path) {
+    let none = None::<fn(rusqlite::backup::Progress)>;
+    app.restore("main", from, none).unwrap();
+}
+
+/// As [`are_equal`], where there is nothing to wait for: a copy whose file was put back
+/// answers that it cannot be read, or not at all.
+fn may_be_equal(client: &HubClient) -> bool {
+    let soon = Duration::from_secs(3);
+    client.verify(soon).is_ok_and(|proof| proof.is_equal)
+}
+
+fn is_told(site: &SiteServer) -> bool {
+    let error = site.view().unwrap().error;
+    error.is_some_and(|error| error.contains("was put back while the site ran"))
+}
+
+/// The story: backups were put back in place below running sites, by the shell's
+/// `.restore`. A site that applies went on over the gap; one that captures gave its new
+/// writes the numbers of those that were lost, and nobody got them.
+#[test]
+fn files_that_are_put_back_in_place_are_noticed_by_their_running_sites() {
+    let place = Place::new();
+    let _hub = place.start();
+    let client = place.client();
+    let files = ["master", "room"].map(|name| place.folder.path().join(format!("{name}.db")));
+    let backups = ["1", "2"].map(|name| place.folder.path().join(name));
+    let [mut app, mut other] = files.each_ref().map(|file| open(file));
+    app.execute_batch("CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT)")
+        .unwrap();
+    let target = || SqliteDatabase::new(&files[0]).captured();
+    let master = start(&place, "master", target());
+    let room = start(&place, "room", SqliteDatabase::new(&files[1]));
+    grant(&client);
+    insert(&app, "before");
+    wait_until("the copies are equal", || {
+        items(&other) == ["before"] && are_equal(&client)
+    });
+    back_up(&app, &backups[0]);
+    back_up(&other, &backups[1]);
+    insert(&app, "after 1");
+    insert(&app, "after 2");
+    wait_until("all of it has come", || {
+        items(&other).len() == 3 && are_equal(&client)
+    });
+    // A site that applies: nothing comes behind the gap, and no proof passes over it.
+    put_back_in_place(&mut other, &backups[1]);
+    assert!(!may_be_equal(&client));
+    insert(&app, "after 3");
+    wait_until("the room notices", || is_told(&room));
+    assert_eq!(items(&other), ["before"]);
+    assert!(!may_be_equal(&client));
+    room.stop();
+    let room = start(&place, "room", SqliteDatabase::new(&files[1]));
+    wait_until("the room has applied again what it lost", || {
+        items(&other).len() == 4 && are_equal(&client)
+    });
+    // One that captures: nothing that is written gets a number.
+    put_back_in_place(&mut app, &backups[0]);
+    let before = captured(&files[0]);
+    insert(&app, "meanwhile");
+    wait_until("the master notices", || is_told(&master));
+    assert!(!may_be_equal(&client));
+    assert_eq!(captured(&files[0]), before);
+    assert_eq!(items(&other).len(), 4);
+    master.stop();
+    let master = start(&place, "master", target());
+    wait_until("it is refused", || master.view().unwrap().is_barred);
+    let events = master.events().unwrap();
+    let is_older = |one: &SiteEvent| matches!(one, SiteEvent::Refused(Refusal::OlderCopy { .. }));
+    assert!(events.iter().any(is_older), "{events:?}");
+    master.stop();
     room.stop();
 }

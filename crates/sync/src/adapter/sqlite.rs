@@ -24,7 +24,9 @@ mod capture;
 mod catalog;
 mod changes;
 mod hold;
+mod ids;
 mod keys;
+mod known;
 pub(super) mod lists;
 mod outbox;
 mod place;
@@ -49,9 +51,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql, Transaction, Transaction
 use waystation_base::Seq;
 use waystation_replica::{Cursor, Holding, LifeId, SiteRestored};
 
-use self::apply::{SqliteApply, is_transient};
+use self::apply::SqliteApply;
 use self::capture::SqliteCapture;
 use self::changes::Shape;
+use self::known::Known;
 use self::outbox::{Numbered, SchemaChange};
 use self::place::Place;
 use self::plans::Heads;
@@ -83,6 +86,7 @@ pub struct SqliteDatabase {
     is_captured: bool,
     skipped: Vec<String>,
     uniques: Uniques,
+    known: Known,
 }
 
 impl SqliteDatabase {
@@ -93,6 +97,7 @@ impl SqliteDatabase {
             is_captured: false,
             skipped: Vec::new(),
             uniques: Uniques::default(),
+            known: Known::default(),
         }
     }
 
@@ -269,6 +274,7 @@ impl Adapter for SqliteDatabase {
         let touches = |(seq, payload): (Seq, Vec<u8>)| (seq, self.uniques.touches(&payload));
         let parked = parked.map(touches).collect();
         transaction.commit()?;
+        self.known.begin(&state, captured);
         let restored = SiteRestored {
             life: state.life,
             holding: state.holding.clone(),
@@ -279,7 +285,8 @@ impl Adapter for SqliteDatabase {
         };
         let capture = if self.is_captured {
             let skipped = self.skipped.clone();
-            let capture = SqliteCapture::new(self.connect()?, place.clone(), skipped)?;
+            let capture =
+                SqliteCapture::new(self.connect()?, place.clone(), self.known.clone(), skipped)?;
             Some(Box::new(capture) as Box<dyn Capture>)
         } else {
             None
@@ -288,7 +295,6 @@ impl Adapter for SqliteDatabase {
             target: self.clone(),
             connection,
             guard,
-            state,
             place,
             heads: Heads::default(),
             is_held: false,
@@ -305,17 +311,22 @@ impl Adapter for SqliteDatabase {
         Place::of(&self.path)?;
         let reader = self.connect()?;
         if !self.is_captured {
-            return Ok(Box::new(SqliteSnapshot::begin(reader, &self.skipped)?));
+            return Ok(Box::new(SqliteSnapshot::begin(
+                reader,
+                &self.skipped,
+                &self.known,
+            )?));
         }
         // While the write lock is held, the reader sees exactly the writes that are
         // numbered under it.
         let mut writer = self.connect()?;
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let numbered = outbox::number(&transaction, &self.skipped)?;
-        let mut snapshot = SqliteSnapshot::begin(reader, &self.skipped)?;
+        let numbering = self.known.number(&transaction, &self.skipped)?;
+        let mut snapshot = SqliteSnapshot::begin(reader, &self.skipped, &self.known)?;
         let returned = State::load(&transaction)?.map_or(0, |state| state.returned);
         transaction.commit()?;
-        snapshot.set_captured((numbered.number > returned).then_some(numbered.number));
+        let number = self.known.numbered(&numbering);
+        snapshot.set_captured((number > returned).then_some(number));
         Ok(Box::new(snapshot))
     }
 }
@@ -388,4 +399,26 @@ impl From<rusqlite::Error> for AdapterError {
             _ => Self::Unfit(error.to_string()),
         }
     }
+}
+
+/// Whether the file, not the entry, is at fault.
+fn is_transient(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::OutOfMemory
+                | ErrorCode::ReadOnly
+                | ErrorCode::OperationInterrupted
+                | ErrorCode::PermissionDenied
+                | ErrorCode::FileLockingProtocolFailed
+                // Nothing is wrong with the entries; each of them would fail.
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+        )
+    )
 }

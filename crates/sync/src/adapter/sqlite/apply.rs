@@ -5,27 +5,27 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params_from_iter};
+use rusqlite::{Connection, Transaction, TransactionBehavior, params_from_iter};
 use waystation_base::Seq;
 use waystation_replica::{
     ApplyBatch, ApplyFault, Cursor, Holding, LifeId, Origin, StoreChunk, Verdict,
 };
 
 use super::changes::{Change, Changes, Shape};
+use super::known::Found;
 use super::outbox::{self, SchemaChange};
 use super::place::Place;
 use super::plans::{Deed, Head, Heads, Statements};
 use super::schema::{self, quoted};
 use super::state::State;
 use super::statement::{Guard, RunError};
-use super::{OwnedRef, SqliteDatabase, catalog, hold, keys, lists, skips};
+use super::{OwnedRef, SqliteDatabase, catalog, hold, is_transient, keys, lists, skips};
 use crate::adapter::{AdapterError, Apply, ApplyError, Audited, Snapshot};
 
 pub(super) struct SqliteApply {
     pub(super) target: SqliteDatabase,
     pub(super) connection: Connection,
     pub(super) guard: Guard,
-    pub(super) state: State,
     pub(super) place: Place,
     pub(super) heads: Heads,
     /// A transaction is open that does nothing but keep other writers out.
@@ -83,28 +83,6 @@ impl Fault {
     }
 }
 
-/// Whether the file, not the entry, is at fault.
-pub(super) fn is_transient(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(
-            ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::DiskFull
-                | ErrorCode::SystemIoFailure
-                | ErrorCode::CannotOpen
-                | ErrorCode::OutOfMemory
-                | ErrorCode::ReadOnly
-                | ErrorCode::OperationInterrupted
-                | ErrorCode::PermissionDenied
-                | ErrorCode::FileLockingProtocolFailed
-                // Nothing is wrong with the entries; each of them would fail.
-                | ErrorCode::DatabaseCorrupt
-                | ErrorCode::NotADatabase
-        )
-    )
-}
-
 fn transient(error: impl std::fmt::Display) -> ApplyError {
     ApplyError::transient(error.to_string())
 }
@@ -122,6 +100,8 @@ struct Work<'a> {
     below: Option<&'a Cursor>,
     /// Tables by whether a row of them can take the place of one with another key.
     uniques: HashMap<String, bool>,
+    /// Captured writes go, and their numbers begin anew.
+    is_anew: bool,
 }
 
 impl Work<'_> {
@@ -287,20 +267,26 @@ impl SqliteApply {
             .map_err(transient)?;
         // Nobody else writes the state, but a commit of which nothing was heard
         // may have changed it.
-        let state = State::load(&transaction).map_err(transient)?;
-        let mut state = state.unwrap_or_else(|| self.state.clone());
+        let known = &self.target.known;
+        let is_captured = self.target.is_captured;
+        let found = known.check(|| Found::load(&transaction, is_captured));
+        let state = found.map_err(transient)?.state;
+        let mut state = state.ok_or_else(|| transient(AdapterError::NoPosition))?;
+        known.settle(&state);
         let mut work = Work {
             transaction: &transaction,
             guard: &self.guard,
             heads: &mut self.heads,
             statements: Statements::new(&transaction),
             skipped: &self.target.skipped,
-            is_captured: self.target.is_captured,
+            is_captured,
             is_partial: state.is_partial(),
             below,
             uniques: HashMap::new(),
+            is_anew: false,
         };
         run(&mut work, &mut state)?;
+        let is_anew = work.is_anew;
         drop(work);
         state.store(&transaction).map_err(transient)?;
         // Before the commit: what it says holds for what was parked in it.
@@ -308,8 +294,9 @@ impl SqliteApply {
             .uniques
             .refresh(&transaction)
             .map_err(transient)?;
+        known.trying(&state, is_anew);
         transaction.commit().map_err(transient)?;
-        self.state = state;
+        known.settle(&state);
         Ok(())
     }
 }
@@ -348,9 +335,11 @@ impl Apply for SqliteApply {
             }
             if batch.position.seq >= done {
                 let (position, ahead) = (batch.position, batch.ahead);
-                match &mut state.holding {
-                    Holding::Restoring(part) => part.position = position,
-                    holding => *holding = Holding::At { position, ahead },
+                if let Holding::Restoring(part) = &mut state.holding {
+                    part.position = position;
+                } else {
+                    state.holding = Holding::At { position, ahead };
+                    state.is_given_up = false;
                 }
             }
             Ok(())
@@ -365,6 +354,7 @@ impl Apply for SqliteApply {
             work.is_partial = true;
             let result = (|| {
                 if chunk.index == 0 {
+                    work.is_anew = true;
                     begin_copy(work)?;
                     *state = State::new(life);
                 } else {
@@ -386,6 +376,7 @@ impl Apply for SqliteApply {
 
     fn give_up(&mut self, life: LifeId) -> Result<(), ApplyError> {
         self.transact(None, |work, state| {
+            work.is_anew = true;
             lists::clear(work.transaction).map_err(transient)?;
             if work.is_captured {
                 outbox::clear(work.transaction).map_err(transient)?;
@@ -429,7 +420,11 @@ impl Apply for SqliteApply {
         }
         self.release();
         self.place.check()?;
-        let number = hold::begin(&mut self.connection, &self.target.skipped)?;
+        let number = hold::begin(
+            &mut self.connection,
+            &self.target.skipped,
+            &self.target.known,
+        )?;
         self.is_held = true;
         Ok(Some(number))
     }
@@ -448,7 +443,12 @@ impl Apply for SqliteApply {
         }
         self.place.check()?;
         let reader = self.target.connect()?;
-        let snapshot = hold::snapshot(&self.connection, reader, &self.target.skipped)?;
+        let snapshot = hold::snapshot(
+            &self.connection,
+            reader,
+            &self.target.skipped,
+            &self.target.known,
+        )?;
         Ok(Some(Box::new(snapshot)))
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
-use super::outbox::{self, Numbered};
+use super::known::{Found, Known};
+use super::outbox;
 use super::place::Place;
 use crate::adapter::{AdapterError, Capture};
 use crate::limits::{CAPTURE_BUSY_WAIT, CAPTURE_POLL, ERASE_ROWS_MAX};
@@ -14,6 +15,7 @@ use crate::limits::{CAPTURE_BUSY_WAIT, CAPTURE_POLL, ERASE_ROWS_MAX};
 pub(super) struct SqliteCapture {
     connection: Connection,
     place: Place,
+    known: Known,
     skipped: Vec<String>,
     /// What other connections had committed when it was last looked at.
     seen: Option<i64>,
@@ -26,12 +28,14 @@ impl SqliteCapture {
     pub(super) fn new(
         connection: Connection,
         place: Place,
+        known: Known,
         skipped: Vec<String>,
     ) -> Result<Self, AdapterError> {
         connection.busy_timeout(CAPTURE_BUSY_WAIT)?;
         Ok(Self {
             connection,
             place,
+            known,
             skipped,
             seen: None,
             number: 0,
@@ -47,21 +51,27 @@ impl SqliteCapture {
         if self.seen == Some(version) {
             return Ok(self.number);
         }
-        let numbered = Numbered::load(&self.connection)?;
+        let found = self.known.check(|| {
+            let transaction = self.connection.transaction()?;
+            Found::load(&transaction, true)
+        })?;
+        let Some(numbered) = found.numbered else {
+            return Err(outbox::damaged("what it says of captured writes"));
+        };
         self.number = if numbered.is_up_to_date(&self.connection)? {
-            numbered.number
+            self.known.saw(&found)
         } else {
             let behavior = TransactionBehavior::Immediate;
             let begun = self.connection.transaction_with_behavior(behavior);
             let transaction = match begun {
                 Ok(transaction) => transaction,
                 // The next look comes soon, and reading goes on meanwhile.
-                Err(error) if is_busy(&error) => return Ok(numbered.number),
+                Err(error) if is_busy(&error) => return Ok(self.known.saw(&found)),
                 Err(error) => return Err(error.into()),
             };
-            let numbered = outbox::number(&transaction, &self.skipped)?;
+            let numbering = self.known.number(&transaction, &self.skipped)?;
             transaction.commit()?;
-            numbered.number
+            self.known.numbered(&numbering)
         };
         self.seen = Some(version);
         Ok(self.number)
@@ -92,6 +102,7 @@ impl Capture for SqliteCapture {
         changes_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<Bytes>, AdapterError> {
+        self.known.ensure()?;
         let transaction = self.connection.transaction()?;
         let (mut all, mut bytes) = (Vec::new(), 0);
         for number in (after + 1..).take(changes_max) {
@@ -108,6 +119,7 @@ impl Capture for SqliteCapture {
     }
 
     fn erase(&mut self, through: u64) -> Result<(), AdapterError> {
+        self.known.ensure()?;
         loop {
             let behavior = TransactionBehavior::Immediate;
             let transaction = self.connection.transaction_with_behavior(behavior)?;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::outbox::{self, Numbered};
+use super::known::{Found, Known};
+use super::outbox::Numbered;
 use super::snapshot::SqliteSnapshot;
 use super::state::State;
 use crate::adapter::AdapterError;
@@ -26,9 +27,13 @@ const LOCK_WAIT: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// Somebody else writes, or a table cannot be captured; then there is none.
-pub(super) fn begin(connection: &mut Connection, skipped: &[String]) -> Result<u64, AdapterError> {
+pub(super) fn begin(
+    connection: &mut Connection,
+    skipped: &[String],
+    known: &Known,
+) -> Result<u64, AdapterError> {
     connection.busy_timeout(LOCK_WAIT)?;
-    let begun = try_begin(connection, skipped);
+    let begun = try_begin(connection, skipped, known);
     if let Err(error) = connection.busy_timeout(BUSY_WAIT) {
         if begun.is_ok() {
             connection.execute_batch("ROLLBACK")?;
@@ -38,10 +43,14 @@ pub(super) fn begin(connection: &mut Connection, skipped: &[String]) -> Result<u
     begun
 }
 
-fn try_begin(connection: &mut Connection, skipped: &[String]) -> Result<u64, AdapterError> {
+fn try_begin(
+    connection: &mut Connection,
+    skipped: &[String],
+    known: &Known,
+) -> Result<u64, AdapterError> {
     for _ in 0..TRIES_MAX {
         connection.execute_batch("BEGIN IMMEDIATE")?;
-        match all_numbered(connection) {
+        match all_numbered(connection, known) {
             Ok(Some(number)) => return Ok(number),
             Ok(None) => connection.execute_batch("ROLLBACK")?,
             Err(error) => {
@@ -51,18 +60,22 @@ fn try_begin(connection: &mut Connection, skipped: &[String]) -> Result<u64, Ada
         }
         let behavior = TransactionBehavior::Immediate;
         let transaction = connection.transaction_with_behavior(behavior)?;
-        outbox::number(&transaction, skipped)?;
+        let numbering = known.number(&transaction, skipped)?;
         transaction.commit()?;
+        known.numbered(&numbering);
     }
     let busy = "others write to it all the time";
     Err(AdapterError::Unavailable(busy.to_owned()))
 }
 
 /// The last number, unless there is something without one.
-fn all_numbered(connection: &Connection) -> Result<Option<u64>, AdapterError> {
-    let numbered = Numbered::load(connection)?;
-    let is_all = numbered.is_up_to_date(connection)?;
-    Ok(is_all.then_some(numbered.number))
+fn all_numbered(connection: &Connection, known: &Known) -> Result<Option<u64>, AdapterError> {
+    let found = known.check(|| Found::load(connection, true))?;
+    let is_all = match &found.numbered {
+        Some(numbered) => numbered.is_up_to_date(connection)?,
+        None => false,
+    };
+    Ok(is_all.then(|| known.saw(&found)))
 }
 
 /// A snapshot by `reader` while `connection` keeps others out.
@@ -73,8 +86,9 @@ pub(super) fn snapshot(
     connection: &Connection,
     reader: Connection,
     skipped: &[String],
+    known: &Known,
 ) -> Result<SqliteSnapshot, AdapterError> {
-    let mut snapshot = SqliteSnapshot::begin(reader, skipped)?;
+    let mut snapshot = SqliteSnapshot::begin(reader, skipped, known)?;
     let number = Numbered::load(connection)?.number;
     let returned = State::load(connection)?.map_or(0, |state| state.returned);
     snapshot.set_captured((number > returned).then_some(number));

@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::apply::is_transient;
 use super::changes::Shape;
+use super::is_transient;
 use super::{plans, tokens};
 use crate::adapter::AdapterError;
 use crate::limits::{KEY_BYTES_MAX, ROW_BYTES_MAX};

@@ -6,8 +6,8 @@ use waystation_replica::limits::{CURSOR_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use waystation_replica::{Chunk, Cursor, Holding, Position, SnapshotSize};
 
 use super::changes::{Shape, Writer, put_value};
+use super::known::{Found, Known};
 use super::schema::{self, Object, quoted};
-use super::state::State;
 use super::{key_bound, keys};
 use crate::adapter::{AdapterError, RangeHash, RangeHasher, Snapshot};
 
@@ -26,10 +26,20 @@ pub(super) struct SqliteSnapshot {
 impl SqliteSnapshot {
     /// Begins a read transaction on a connection that has none. It ends with the
     /// connection.
-    pub(super) fn begin(connection: Connection, skipped: &[String]) -> Result<Self, AdapterError> {
-        connection.execute_batch("BEGIN")?;
-        // The first read decides what it sees.
-        let state = State::load(&connection)?.ok_or(AdapterError::NoPosition)?;
+    pub(super) fn begin(
+        connection: Connection,
+        skipped: &[String],
+        known: &Known,
+    ) -> Result<Self, AdapterError> {
+        let found = known.check(|| {
+            if !connection.is_autocommit() {
+                connection.execute_batch("ROLLBACK")?;
+            }
+            connection.execute_batch("BEGIN")?;
+            // The first read decides what it sees.
+            Found::load(&connection, false)
+        })?;
+        let state = found.state.ok_or(AdapterError::NoPosition)?;
         let Holding::At { position, .. } = state.holding else {
             return Err(AdapterError::NoPosition);
         };

@@ -13,6 +13,7 @@ use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Batch, Connection};
 
+use super::ids::{Program, Watch};
 use super::schema::OWN;
 use crate::statement::skip_comments;
 
@@ -62,8 +63,33 @@ impl Guard {
     /// One of them would not do the same everywhere, or the database refuses it.
     pub(super) fn run(&self, connection: &Connection, sql: &str) -> Result<(), RunError> {
         self.0.store(true, Ordering::Relaxed);
-        let result = run_all(connection, sql);
+        let result = self.run_all(connection, sql);
         self.0.store(false, Ordering::Relaxed);
+        result
+    }
+
+    fn run_all(&self, connection: &Connection, sql: &str) -> Result<(), RunError> {
+        let mut batch = Batch::new(connection, sql);
+        while let Some(mut statement) = batch.next()? {
+            if statement.is_explain() != 0 {
+                continue;
+            }
+            let mut program = Program::default();
+            if let Some(text) = statement.expanded_sql() {
+                program = read_program(connection, &text)?;
+            }
+            let watch = self.pause(|| Watch::begin(connection, &program))?;
+            watch.run(&mut statement)?;
+            self.pause(|| watch.end(connection))?;
+        }
+        Ok(())
+    }
+
+    /// Does something of ours between statements of an entry.
+    fn pause<T>(&self, run: impl FnOnce() -> T) -> T {
+        self.0.store(false, Ordering::Relaxed);
+        let result = run();
+        self.0.store(true, Ordering::Relaxed);
         result
     }
 }
@@ -83,33 +109,25 @@ impl From<rusqlite::Error> for RunError {
     }
 }
 
-fn run_all(connection: &Connection, sql: &str) -> Result<(), RunError> {
-    let mut batch = Batch::new(connection, sql);
-    while let Some(mut statement) = batch.next()? {
-        if statement.is_explain() != 0 {
-            continue;
-        }
-        if let Some(text) = statement.expanded_sql() {
-            check_functions(connection, &text)?;
-        }
-        statement.query([])?.next()?;
-    }
-    Ok(())
-}
-
-/// Refuses a statement in whose program one of [`FUNCTIONS`] is called. The text
-/// does not tell: a column that it leaves out may have one as its default. Where a
-/// schema needs a function that always has the same value (a check, a computed
-/// column, an index) the database sees to that itself, by another operation.
-fn check_functions(connection: &Connection, sql: &str) -> Result<(), RunError> {
+/// Reads the program of a statement, and refuses one in which one of [`FUNCTIONS`] is
+/// called. The text does not tell: a column that it leaves out may have one as its
+/// default. Where a schema needs a function that always has the same value (a check, a
+/// computed column, an index) the database sees to that itself, by another operation.
+fn read_program(connection: &Connection, sql: &str) -> Result<Program, RunError> {
     let sql = skip_comments(sql);
     let mut explain = connection.prepare(&format!("EXPLAIN {sql}"))?;
     let mut rows = explain.query([])?;
+    let mut program = Program::default();
     while let Some(row) = rows.next()? {
-        if row
-            .get_ref(1)?
-            .as_str()
-            .is_ok_and(|name| name == "Function")
+        let Ok(operation) = row.get_ref(1)?.as_str() else {
+            continue;
+        };
+        program.take(
+            row.get(0)?,
+            operation,
+            [row.get(2)?, row.get(3)?, row.get(4)?],
+        );
+        if operation == "Function"
             && let Ok(called) = row.get_ref(5)?.as_str()
         {
             // The name and, in brackets, how many values it takes.
@@ -122,7 +140,7 @@ fn check_functions(connection: &Connection, sql: &str) -> Result<(), RunError> {
             }
         }
     }
-    Ok(())
+    Ok(program)
 }
 
 fn is_refused(context: &AuthContext<'_>) -> bool {
@@ -138,6 +156,11 @@ fn is_refused(context: &AuthContext<'_>) -> bool {
         | AuthAction::CreateTempView { .. }
         | AuthAction::CreateVtable { .. }
         | AuthAction::Unknown { .. } => true,
+        // Where a counter stands; its name is read where a table is dropped or renamed.
+        AuthAction::Read {
+            table_name: "sqlite_sequence",
+            column_name,
+        } => column_name != "name",
         AuthAction::Insert { table_name }
         | AuthAction::Delete { table_name }
         | AuthAction::Update { table_name, .. }

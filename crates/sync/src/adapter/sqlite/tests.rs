@@ -1,8 +1,10 @@
 mod faults;
 mod full_disk;
+mod ids;
 mod kinds;
 mod parts;
 mod payload;
+mod put_back;
 mod rebuilt;
 mod triggers;
 mod unfit;

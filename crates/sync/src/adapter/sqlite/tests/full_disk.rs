@@ -6,7 +6,6 @@ use super::super::apply::SqliteApply;
 use super::super::outbox;
 use super::super::place::Place;
 use super::super::plans::Heads;
-use super::super::state::State;
 use super::super::statement::Guard;
 use super::*;
 
@@ -23,12 +22,10 @@ fn leave_room(connection: &Connection, pages: i64) {
 fn with_room(copy: &Copy, pages: i64) -> Box<dyn Apply> {
     let mut connection = copy.target.connect_to_apply().unwrap();
     leave_room(&connection, pages);
-    let state = State::load(&connection).unwrap().unwrap();
     Box::new(SqliteApply {
         target: copy.target.clone(),
         guard: Guard::install(&mut connection).unwrap(),
         connection,
-        state,
         place: Place::of(&copy.path()).unwrap(),
         heads: Heads::default(),
         is_held: false,
