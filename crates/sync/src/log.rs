@@ -195,6 +195,9 @@ pub struct Log<F: Files> {
     prepared: u64,
     /// Whether all changes of names are durable.
     are_names_synced: bool,
+    /// Whether the next segment may have its name already, though its roll failed. What
+    /// it begins with must stay true: nothing goes to the segment before it any more.
+    is_begun_in_vain: bool,
     is_failed: bool,
 }
 
@@ -284,14 +287,29 @@ impl<F: Files> Log<F> {
         // leaves a segment without a whole header.
         file.write_at(0, &data)?;
         file.sync()?;
+        self.is_begun_in_vain = true;
         self.files.rename(&spare, &name)?;
         self.spare.retain(|one| *one != spare);
         self.are_names_synced = false;
-        self.sync_names()?;
+        if let Err(error) = self.sync_names() {
+            self.put_back(&name, spare);
+            return Err(error);
+        }
+        self.is_begun_in_vain = false;
         let mut opened = Segment::new(number, &head, file);
         opened.used = used;
         self.reader.view_mut().segments.push_back(opened);
         Ok(())
+    }
+
+    /// Keeps the file of a segment that was begun in vain for the next try: a full disk
+    /// may have no room for another.
+    fn put_back(&mut self, name: &str, spare: String) {
+        if self.files.rename(name, &spare).is_ok() {
+            // It is no longer made beside the log, but one of the spare files.
+            self.prepared = 0;
+            self.spare.push(spare);
+        }
     }
 
     /// Has the next segment's file made once half of the last one is used, unless a
@@ -347,8 +365,11 @@ impl<F: Files> Log<F> {
     }
 
     /// Where a batch of `bytes` goes, if the last segment has room for it and
-    /// `reserve` more.
+    /// `reserve` more, and is still the last one.
     fn place(&self, bytes: u64, reserve: u64) -> Option<Place<F::File>> {
+        if self.is_begun_in_vain {
+            return None;
+        }
         let view = self.reader.view();
         let last = view.segments.back()?;
         let has_room = last.used + bytes + reserve <= last.length;
@@ -389,7 +410,7 @@ impl<F: Files> Log<F> {
         let mut place = self.place(bytes, reserve);
         if place.is_none() {
             // A segment that was begun in vain holds no entries, and the next try
-            // takes its number again.
+            // takes its number again, however small its batch is.
             self.roll(bytes).map_err(AppendError::NotStored)?;
             place = self.place(bytes, reserve);
         }

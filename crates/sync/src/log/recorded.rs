@@ -84,7 +84,8 @@ pub struct Fault {
     pub kind: io::ErrorKind,
 }
 
-/// The kind of a [`Fault`] that is a kill of the process: the call is not made.
+/// The kind of a [`Fault`] that is a kill of the process: the call is not made, nor is any
+/// other before a log is opened again.
 pub const KILLED: io::ErrorKind = io::ErrorKind::Interrupted;
 
 /// A folder in memory. Clones are the same folder.
@@ -98,6 +99,8 @@ pub struct Recorded {
     /// Whether a log is being opened.
     is_opening: Rc<Cell<bool>>,
     pub fault: Rc<Cell<Option<Fault>>>,
+    /// Whether the process was killed.
+    is_killed: Rc<Cell<bool>>,
     /// The file that was made before it was asked for.
     prepared: Rc<Cell<Option<usize>>>,
     /// No new file has room, nor one that is made beside the log.
@@ -132,6 +135,7 @@ impl Recorded {
     /// Opens a log on this folder. Calls are told apart only of logs that are opened
     /// so.
     pub fn open_log(&self, config: LogConfig, epoch: Epoch) -> Result<Log<Self>, LogError> {
+        self.is_killed.set(false);
         self.is_opening.set(true);
         let log = Log::open(self.clone(), config, epoch);
         self.is_opening.set(false);
@@ -167,9 +171,13 @@ impl Recorded {
     }
 
     fn note(&self, call: Call) -> io::Result<()> {
+        if self.is_killed.get() {
+            return Err(KILLED.into());
+        }
         if let Some(fault) = self.fault.get() {
             if fault.after == 0 {
                 self.fault.set(None);
+                self.is_killed.set(fault.kind == KILLED);
                 self.note_failed(&call, fault.kind);
                 return Err(fault.kind.into());
             }

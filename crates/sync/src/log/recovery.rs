@@ -95,6 +95,7 @@ pub(super) fn open<F: Files>(
         spare,
         prepared: 0,
         are_names_synced: true,
+        is_begun_in_vain: false,
         is_failed: false,
     };
     Ok((log, recovery.trimmed))
