@@ -174,6 +174,49 @@ fn needs_zookeeper_a_node_with_the_data_of_an_older_start_is_replaced() {
     assert!(view.is_some());
 }
 
+/// A node's handle was dropped, its node was deleted and the answer to that was lost.
+/// Another client had the id a moment later, under the same version. What was tried
+/// again then deleted that one, with the word that it was meant.
+#[test]
+fn needs_zookeeper_a_deregistration_that_is_tried_again_spares_the_next_owner() {
+    let Some((world, client)) = started() else {
+        return;
+    };
+    let cut = world.proxied_client();
+    let leaves = ZooWorld::register_for(&cut, ZooWorld::instance("a", "a-1"), WAIT);
+    ZooWorld::is_registered(&leaves);
+    // The session goes on for this one.
+    let stays = ZooWorld::register_for(&cut, ZooWorld::instance("a", "a-2"), WAIT);
+    ZooWorld::is_registered(&stays);
+    let next = ZooWorld::register_for(&client, ZooWorld::owned("a", "a-1", 99, 1), WAIT);
+    ZooWorld::stands(&next, "refused", |status| status.refusal.is_some());
+    world.network(Mode::Mute);
+    drop(leaves);
+    let token = ZooWorld::is_registered(&next).instance.token;
+    let watching = ZooWorld::watch(&client, "a");
+    ZooWorld::shows(&watching, "a", &["a-1", "a-2"]);
+    ZooWorld::record(&watching);
+    world.network(Mode::Cut);
+    cut.wait_session(WAIT, is_lost).expect("the cut is noticed");
+    world.network(Mode::Pass);
+    // Whoever registers at the same client has its turn behind that.
+    let again = ZooWorld::register_for(&cut, ZooWorld::instance("a", "a-1"), WAIT);
+    ZooWorld::stands(&again, "refused", |status| status.refusal.is_some());
+    let status = next.status();
+    assert!(status.is_registered, "{status:?}");
+    assert_eq!(status.instance.token, token);
+    // It is the one that is shown, behind all of that.
+    ZooWorld::update(&next, weight(7));
+    let view = watching.wait_view("a", WAIT, |view| {
+        let one = view.instances.get("a-1");
+        one.is_some_and(|one| one.weight == 7)
+    });
+    assert!(view.is_some());
+    for change in ZooWorld::never_without(&watching, &["a-1", "a-2"]) {
+        assert_eq!(change.view.instances["a-1"].token, token);
+    }
+}
+
 /// Each server dies in turn, the one that a client talks to among them: its
 /// sessions go on at another, and what is changed meanwhile is seen.
 #[test]

@@ -38,6 +38,9 @@ pub(crate) struct Registrant<S: Store> {
     drain: Cell<Option<DrainStep>>,
     /// Whether nothing is in flight any more.
     is_idle: Cell<bool>,
+    /// Whether its end was asked for before: without an answer that may have been
+    /// carried out, and what stands since is another's.
+    was_given_back: Cell<bool>,
     /// Its place among those whose end had no answer yet.
     leaving: RefCell<Option<Rc<()>>>,
     pub(super) is_busy: Cell<bool>,
@@ -65,6 +68,7 @@ impl<S: Store> Registrant<S> {
             keep: S::Keep::default(),
             drain: Cell::new(None),
             is_idle: Cell::new(false),
+            was_given_back: Cell::new(false),
             leaving: RefCell::default(),
             is_busy: Cell::new(false),
             is_renewing: Cell::new(false),
@@ -406,7 +410,8 @@ impl<S: Store> Registrant<S> {
     async fn leave(&self, shared: &Shared<S>) -> Result<(), S::Fault> {
         // That the entry is gone is no news from here on.
         let held = self.held.take();
-        let mark = held.map(|held| held.mark);
+        let was_given_back = self.was_given_back.replace(true);
+        let mark = held.filter(|_| !was_given_back).map(|held| held.mark);
         let left = S::give_back(shared, &self.keep, &self.id, mark).await;
         if left.is_err() {
             self.held.set(held);

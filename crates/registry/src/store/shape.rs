@@ -196,7 +196,8 @@ pub(crate) trait Store: Sized + 'static {
     ) -> Result<Renewing, Self::Fault>;
 
     /// Takes the entry out, with the word that this was meant. It was `held` so, if
-    /// that is known.
+    /// that is known and nothing was done about it since: where not, what stands is
+    /// looked at first.
     async fn give_back(
         shared: &Shared<Self>,
         keep: &Self::Keep,

@@ -383,7 +383,10 @@ impl Store for ZooKeeper {
         let (path, word) = (paths.instance(id), paths.left(id));
         let mut version = shared.store.held_version(&wire, id, held);
         for _ in 0..STORE_TRIES {
-            // Whether or not it was granted: an answer may have been lost.
+            // Whether or not it was granted: an answer may have been lost. And whether
+            // or not it stands, when this was asked for before: who came behind that has
+            // the same version. What was asked in this session, over whichever
+            // connection, is done before this is read or never.
             if version.is_none() {
                 let stand = shared.store.read(&wire, id).await?;
                 let mark = stand.map(|entry| entry.mark);
