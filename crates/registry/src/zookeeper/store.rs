@@ -146,12 +146,17 @@ impl Store for ZooKeeper {
         }
     }
 
+    fn is_same(known: &Mark, held: &Mark) -> bool {
+        known.czxid == held.czxid && known.session == held.session
+    }
+
     fn version(&self, mark: &Mark) -> ViewVersion {
         self.replica.borrow().marks().version(mark.mzxid)
     }
 
     /// By the marks of the folder, which every client reads when they change. Ready
-    /// when this one has.
+    /// when this one has. The tokens of all nodes that stand rise with them: see
+    /// [`Event::Raised`](crate::backend::Event::Raised).
     async fn lift(bid: &Bid<'_, Self>, token: FencingToken) -> Result<bool, Fault> {
         if token.0 > NUMBER_MAX {
             return Ok(false);
