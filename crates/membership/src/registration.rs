@@ -253,6 +253,15 @@ impl Registration {
         self.advance_drain(step);
     }
 
+    /// The registry has lifted all its tokens, this one's too: another node came with
+    /// a token of another registry, or the store was found to have gone back. The
+    /// lease is ours as before, and the node serves on, under the higher token. A
+    /// lower one is ignored.
+    pub fn handle_raised(&mut self, token: FencingToken) {
+        self.granted = self.granted.max(token);
+        self.instance.token = self.instance.token.max(token);
+    }
+
     /// The registration was refused: it is asked for again. If another has the
     /// id the node is fenced at once, whatever is left of its lease.
     pub fn handle_refused(&mut self, now: Moment, refusal: Refusal) {

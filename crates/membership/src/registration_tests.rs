@@ -165,6 +165,30 @@ fn what_changes_while_a_registration_is_on_its_way_is_told_behind_it() {
     assert_eq!(commands(&mut one), [], "it said so itself");
 }
 
+/// Another node came from another registry with a higher token, and everybody whose
+/// own rose with that was fenced.
+#[test]
+fn a_token_that_rises_fences_nobody() {
+    let mut one = registered();
+    one.handle_raised(FencingToken(1 << 40));
+    one.handle_raised(FencingToken(7));
+    assert_eq!(commands(&mut one), []);
+    assert!(one.may_serve(seconds(0)));
+    let token = FencingToken(1 << 40);
+    assert_eq!(one.instance().token, token);
+    one.handle_timeout(seconds(2));
+    let attempt = Attempt(2);
+    assert_eq!(commands(&mut one), [Command::Renew { attempt, token }]);
+    one.handle_renewed(seconds(2), attempt, renewed(None));
+    assert!(one.may_serve(seconds(6)));
+    one.handle_connected(seconds(3));
+    let asked = commands(&mut one);
+    let [Command::Register { register, .. }] = &*asked else {
+        panic!("{asked:?}")
+    };
+    assert_eq!(register.token_seen, token, "no less is taken");
+}
+
 /// A process that was cut off while its successor started was told so when it
 /// came back, and served until its own idea of the lease was over.
 #[test]
@@ -289,6 +313,7 @@ enum Step {
     Grant,
     Refuse,
     Renewed,
+    Raised,
     Unheld,
     Wait(u64),
 }
@@ -300,6 +325,7 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Step::Grant),
         Just(Step::Refuse),
         Just(Step::Renewed),
+        Just(Step::Raised),
         Just(Step::Unheld),
         (0..9000_u64).prop_map(Step::Wait),
     ]
@@ -314,14 +340,20 @@ proptest! {
     fn a_registration_never_gives_up(steps in proptest::collection::vec(step(), 0..60)) {
         let mut one = registration();
         let (mut now, mut lease_until) = (seconds(0), seconds(0));
-        let mut asked_at = None;
+        let (mut asked_at, mut token) = (None, 1);
         for step in steps {
             match step {
                 Step::Connect => one.handle_connected(now),
                 Step::Disconnect => one.handle_disconnected(),
-                Step::Grant => one.handle_granted(now, one.attempt, granted(1)),
+                Step::Grant => one.handle_granted(now, one.attempt, granted(token)),
                 Step::Refuse => one.handle_refused(now, Refusal::ServicesFull),
                 Step::Renewed => one.handle_renewed(now, one.attempt, renewed(None)),
+                Step::Raised => {
+                    token += 1;
+                    let could_serve = one.may_serve(now);
+                    one.handle_raised(FencingToken(token));
+                    prop_assert_eq!(one.may_serve(now), could_serve);
+                }
                 Step::Unheld => one.handle_unheld(now, HolderError::Unknown),
                 Step::Wait(millis) => {
                     now += Duration::from_millis(millis);
@@ -353,7 +385,7 @@ proptest! {
             for command in commands(&mut one) {
                 match command {
                     Command::Register { attempt, .. } => {
-                        one.handle_granted(now, attempt, granted(1));
+                        one.handle_granted(now, attempt, granted(token));
                     }
                     Command::Renew { attempt, .. } => {
                         one.handle_renewed(now, attempt, renewed(None));

@@ -20,6 +20,9 @@ pub enum Mode {
     /// It carries nothing and says nothing: connections stay, and what is sent
     /// arrives when it heals.
     BlackHole,
+    /// It carries what clients send and holds back what they are answered: that
+    /// arrives when it heals, and is lost when it is cut.
+    Mute,
     /// It ends all connections, and every new one at once.
     Cut,
     /// It ends all connections, and answers every new one with what makes no
@@ -112,6 +115,15 @@ impl Drop for Proxy {
     }
 }
 
+/// Which way a piece goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// To the server.
+    Out,
+    /// To the client.
+    Back,
+}
+
 async fn accept(
     listener: TcpListener,
     target: Arc<Mutex<Option<SocketAddr>>>,
@@ -134,7 +146,7 @@ async fn carry(mut client: TcpStream, target: SocketAddr, mut mode: watch::Recei
         let _ = client.write_all(NONSENSE).await;
         return;
     }
-    if !passes(&mut mode).await {
+    if !passes(&mut mode, Way::Out).await {
         return;
     }
     let Ok(server) = TcpStream::connect(target).await else {
@@ -146,36 +158,43 @@ async fn carry(mut client: TcpStream, target: SocketAddr, mut mode: watch::Recei
     let (server_in, server_out) = server.into_split();
     // Whichever side ends, both do.
     tokio::select! {
-        () = pump(client_in, server_out, mode.clone()) => {}
-        () = pump(server_in, client_out, mode.clone()) => {}
+        () = pump(client_in, server_out, Way::Out, mode.clone()) => {}
+        () = pump(server_in, client_out, Way::Back, mode.clone()) => {}
         () = cut(mode) => {}
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::Receiver<Mode>) {
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    way: Way,
+    mut mode: watch::Receiver<Mode>,
+) {
     let mut bytes = vec![0; 64 * 1024];
     loop {
         let Ok(count) = from.read(&mut bytes).await else {
             return;
         };
-        if !passes(&mut mode).await || count == 0 || to.write_all(&bytes[..count]).await.is_err() {
+        let passes = passes(&mut mode, way).await;
+        if !passes || count == 0 || to.write_all(&bytes[..count]).await.is_err() {
             return;
         }
     }
 }
 
 /// Waits for as long as the network holds a piece back; false when it is cut.
-async fn passes(mode: &mut watch::Receiver<Mode>) -> bool {
+async fn passes(mode: &mut watch::Receiver<Mode>, way: Way) -> bool {
     loop {
         let now = *mode.borrow_and_update();
         match now {
             Mode::Pass => return true,
+            Mode::Mute if way == Way::Out => return true,
             Mode::Slow(by) => {
                 tokio::time::sleep(by).await;
                 return true;
             }
             Mode::Cut | Mode::Nonsense => return false,
-            Mode::BlackHole => {
+            Mode::BlackHole | Mode::Mute => {
                 if mode.changed().await.is_err() {
                     return false;
                 }

@@ -5,11 +5,17 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
-use waystation_membership::Update;
-use waystation_registry::{Client, RegistryUrl, Session, SessionState};
+use waystation_base::FencingToken;
+use waystation_membership::{DrainStep, State, Update, View, Watch};
+use waystation_registry::{
+    Acks, Client, Registered, RegistrationStatus, Registry, RegistryUrl, Session, SessionState,
+};
 use waystation_registry_check::{Ensemble, Fixture, Mode, WAIT, World, ZooKeeper, has_zookeeper};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_waystation-registry-check");
+
+/// A token of another registry: of its ninth epoch.
+const FOREIGN: FencingToken = FencingToken(9 << 40);
 
 type ZooWorld = World<ZooKeeper>;
 
@@ -172,6 +178,144 @@ fn needs_zookeeper_a_node_with_the_data_of_an_older_start_is_replaced() {
         one.is_some_and(|one| one.owner.incarnation == 2 && one.token == status.instance.token)
     });
     assert!(view.is_some());
+}
+
+/// A node's handle was dropped, its node was deleted and the answer to that was lost.
+/// Another client had the id a moment later, under the same version. What was tried
+/// again then deleted that one, with the word that it was meant.
+#[test]
+fn needs_zookeeper_a_deregistration_that_is_tried_again_spares_the_next_owner() {
+    let Some((world, client)) = started() else {
+        return;
+    };
+    let cut = world.proxied_client();
+    let leaves = ZooWorld::register_for(&cut, ZooWorld::instance("a", "a-1"), WAIT);
+    ZooWorld::is_registered(&leaves);
+    // The session goes on for this one.
+    let stays = ZooWorld::register_for(&cut, ZooWorld::instance("a", "a-2"), WAIT);
+    ZooWorld::is_registered(&stays);
+    let next = ZooWorld::register_for(&client, ZooWorld::owned("a", "a-1", 99, 1), WAIT);
+    ZooWorld::stands(&next, "refused", |status| status.refusal.is_some());
+    world.network(Mode::Mute);
+    drop(leaves);
+    let token = ZooWorld::is_registered(&next).instance.token;
+    let watching = ZooWorld::watch(&client, "a");
+    ZooWorld::shows(&watching, "a", &["a-1", "a-2"]);
+    ZooWorld::record(&watching);
+    world.network(Mode::Cut);
+    cut.wait_session(WAIT, is_lost).expect("the cut is noticed");
+    world.network(Mode::Pass);
+    // Whoever registers at the same client has its turn behind that.
+    let again = ZooWorld::register_for(&cut, ZooWorld::instance("a", "a-1"), WAIT);
+    ZooWorld::stands(&again, "refused", |status| status.refusal.is_some());
+    let status = next.status();
+    assert!(status.is_registered, "{status:?}");
+    assert_eq!(status.instance.token, token);
+    // It is the one that is shown, behind all of that.
+    ZooWorld::update(&next, weight(7));
+    let view = watching.wait_view("a", WAIT, |view| {
+        let one = view.instances.get("a-1");
+        one.is_some_and(|one| one.weight == 7)
+    });
+    assert!(view.is_some());
+    for change in ZooWorld::never_without(&watching, &["a-1", "a-2"]) {
+        assert_eq!(change.view.instances["a-1"].token, token);
+    }
+}
+
+/// Registers a node that comes with a token of another registry, above all that
+/// this one has given out. How another stands behind that, which was never fenced
+/// on the way there.
+fn lifted(client: &Client, other: &Registered) -> (Registered, RegistrationStatus) {
+    let token = other.status().instance.token;
+    let mut instance = ZooWorld::instance("b", "b-1");
+    instance.token = FOREIGN;
+    std::thread::scope(|scope| {
+        let raised = scope.spawn(|| {
+            ZooWorld::stands(other, "raised", |status| {
+                assert!(status.is_registered, "fenced: {status:?}");
+                status.instance.token > token
+            })
+        });
+        let moved = ZooWorld::register(client, instance);
+        let status = ZooWorld::is_registered(&moved);
+        assert!(status.instance.token > FOREIGN, "{status:?}");
+        (moved, raised.join().expect("it was not fenced"))
+    })
+}
+
+/// A node came from another registry, whose tokens are higher. Those of all nodes
+/// rose with that, and each of them took itself for lost and was fenced.
+#[test]
+fn needs_zookeeper_who_comes_with_a_higher_token_fences_nobody() {
+    let Some((world, client)) = started() else {
+        return;
+    };
+    let registered = ZooWorld::register_for(&client, ZooWorld::instance("a", "a-1"), WAIT);
+    let token = ZooWorld::is_registered(&registered).instance.token;
+    let other = world.client();
+    let watching = ZooWorld::watch(&other, "a");
+    ZooWorld::shows(&watching, "a", &["a-1"]);
+    ZooWorld::record(&watching);
+    let (moved, raised) = lifted(&other, &registered);
+    let raised = raised.instance.token;
+    assert!(raised > FOREIGN);
+    let stand = world.fixture.get("instances/a-1");
+    let stand = stand.expect("it may be read").expect("it is there");
+    assert_eq!(u64::try_from(stand.czxid), Ok(token.0), "the same node");
+    // It holds it: a change is taken.
+    ZooWorld::update(&registered, weight(7));
+    let view = watching.wait_view("a", WAIT, |view| {
+        let one = view.instances.get("a-1");
+        one.is_some_and(|one| one.weight == 7 && one.token == raised)
+    });
+    assert!(view.is_some());
+    for change in ZooWorld::never_without(&watching, &["a-1"]) {
+        assert!([token, raised].contains(&change.view.instances["a-1"].token));
+        assert_eq!(change.kept, [], "a doubt");
+    }
+    drop(moved);
+    let status = registered.status();
+    assert!(status.is_registered && registered.may_serve(), "{status:?}");
+    assert_eq!(status.instance.token, raised);
+    assert_eq!(client.session().went_back, None);
+}
+
+/// The same while a node drains: it was fenced, and its drain began anew with all
+/// its time before it.
+#[test]
+fn needs_zookeeper_a_drain_goes_on_under_a_higher_token() {
+    let Some((world, client)) = started() else {
+        return;
+    };
+    let registered = ZooWorld::register_for(&client, ZooWorld::instance("a", "a-1"), WAIT);
+    let token = ZooWorld::is_registered(&registered).instance.token;
+    let other = world.client();
+    let watch = Watch::Service(ZooWorld::service("a"));
+    let slow = ZooWorld::watch_with(&other, watch, Acks::ByCaller);
+    ZooWorld::shows(&slow, "a", &["a-1"]);
+    registered.drain();
+    let drains = |view: &View, token| {
+        let one = view.instances.get("a-1");
+        one.is_some_and(|one| one.state == State::Draining && one.token == token)
+    };
+    let view = slow.wait_view("a", WAIT, |view| drains(view, token));
+    let at = view.expect("the drain is seen").at;
+    let (_moved, status) = lifted(&other, &registered);
+    assert_eq!(status.drain, Some(DrainStep::Waiting));
+    let raised = status.instance.token;
+    // What was shown before all that is enough.
+    slow.acknowledge(&ZooWorld::service("a"), at);
+    ZooWorld::stands(&registered, "acknowledged", |status| {
+        status.drain == Some(DrainStep::Acknowledged)
+    });
+    let view = slow.wait_view("a", WAIT, |view| drains(view, raised));
+    assert!(view.is_some());
+    registered.idle();
+    ZooWorld::stands(&registered, "out", |status| {
+        status.drain == Some(DrainStep::Ended)
+    });
+    ZooWorld::shows(&slow, "a", &[]);
 }
 
 /// Each server dies in turn, the one that a client talks to among them: its

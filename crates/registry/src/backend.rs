@@ -93,6 +93,8 @@ pub(crate) enum Event {
     Renewed(Key, Attempt, Renewed),
     Refused(Key, Refusal),
     Unheld(Key, HolderError),
+    /// What is held is held on, under a higher token.
+    Raised(Key, FencingToken),
     Drained(InstanceId, FencingToken, DrainStep),
     Push(SubscriberId, Content),
     /// A push of a delta, with the view that it leads to.

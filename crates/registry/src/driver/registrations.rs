@@ -100,7 +100,8 @@ impl Registrations {
             Event::Granted(key, ..)
             | Event::Renewed(key, ..)
             | Event::Refused(key, _)
-            | Event::Unheld(key, _) => self.by_key.get_mut(key),
+            | Event::Unheld(key, _)
+            | Event::Raised(key, _) => self.by_key.get_mut(key),
             Event::Drained(id, token, _) => (self.by_key.values_mut()).find(|one| {
                 let instance = one.core.instance();
                 instance.id == *id && instance.token == *token
@@ -117,6 +118,11 @@ impl Registrations {
             }
             Event::Refused(_, refusal) => running.core.handle_refused(now, refusal),
             Event::Unheld(_, error) => running.core.handle_unheld(now, error),
+            Event::Raised(_, token) => {
+                let id = &running.core.instance().id;
+                tracing::info!(%id, %token, "registered on under a higher token");
+                running.core.handle_raised(token);
+            }
             Event::Drained(_, _, step) => running.core.handle_drain_step(step),
             _ => {}
         }

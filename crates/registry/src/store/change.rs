@@ -23,16 +23,18 @@ pub(super) async fn change<S: Store>(
     store: &S,
     wire: &S::Wire,
     id: &InstanceId,
-    edit: impl Fn(&Instance) -> Option<Instance>,
+    edit: impl Fn(&Instance, &S::Mark) -> Option<Instance>,
 ) -> Result<Changed<S::Mark>, S::Fault> {
     // What is known here may be old. A write finds that out; before anything
     // else is said it is asked.
     let mut stand = store.known(id);
     let mut is_sure = false;
     for _ in 0..STORE_TRIES {
-        let instance = stand.as_ref().and_then(|entry| entry.instance.as_deref());
-        let edited = instance.and_then(&edit);
-        let (Some(instance), Some(edited), Some(entry)) = (instance, edited, &stand) else {
+        let instance = stand.as_ref().and_then(|entry| {
+            let instance = entry.instance.as_deref()?;
+            Some((instance, edit(instance, &entry.mark)?))
+        });
+        let (Some((instance, edited)), Some(entry)) = (instance, &stand) else {
             if is_sure {
                 return Ok(Changed::Not(stand));
             }

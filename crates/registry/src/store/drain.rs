@@ -16,7 +16,8 @@ use crate::limits::DRAIN_POLL;
 /// A drain that stands in the store since a version.
 pub(super) struct Drain {
     pub(super) service: ServiceName,
-    pub(super) token: FencingToken,
+    /// The token that its owner was granted.
+    pub(super) since: FencingToken,
     pub(super) at: ViewVersion,
 }
 
@@ -30,7 +31,7 @@ pub(super) async fn run<S: Store>(
     let waits = registrant.drain_waits;
     tell(&shared, &registrant, &drain, DrainStep::Waiting);
     let deadline = shared.shard.now() + waits.acknowledged;
-    while registrant.holds(drain.token) {
+    while registrant.holds(drain.since) {
         let missing = behind(&shared, &drain, deadline).await;
         if missing == Some(0) {
             break;
@@ -43,7 +44,7 @@ pub(super) async fn run<S: Store>(
         let pause = shared.shard.sleep(DRAIN_POLL);
         waiting(WaitsFor::plain("registry drain"), pause).await;
     }
-    if !registrant.holds(drain.token) {
+    if !registrant.holds(drain.since) {
         return;
     }
     registrant.set_drain(DrainStep::Acknowledged);
@@ -53,7 +54,7 @@ pub(super) async fn run<S: Store>(
         () = shared.closed() => return,
         () = waiting(WaitsFor::plain("requests in flight"), pause) => {}
     }
-    if registrant.holds(drain.token) {
+    if registrant.holds(drain.since) {
         registrant.want_idle();
         shared.work(&registrant);
     }
@@ -69,6 +70,8 @@ async fn behind<S: Store>(shared: &Shared<S>, drain: &Drain, deadline: Moment) -
 }
 
 fn tell<S: Store>(shared: &Shared<S>, registrant: &Registrant<S>, drain: &Drain, step: DrainStep) {
-    let id = registrant.id.clone();
-    shared.events.push(Event::Drained(id, drain.token, step));
+    if let Some(token) = registrant.token(drain.since) {
+        let id = registrant.id.clone();
+        shared.events.push(Event::Drained(id, token, step));
+    }
 }

@@ -38,6 +38,9 @@ pub(crate) struct Registrant<S: Store> {
     drain: Cell<Option<DrainStep>>,
     /// Whether nothing is in flight any more.
     is_idle: Cell<bool>,
+    /// Whether its end was asked for before: without an answer that may have been
+    /// carried out, and what stands since is another's.
+    was_given_back: Cell<bool>,
     /// Its place among those whose end had no answer yet.
     leaving: RefCell<Option<Rc<()>>>,
     pub(super) is_busy: Cell<bool>,
@@ -49,8 +52,21 @@ pub(crate) struct Registrant<S: Store> {
 pub(crate) struct Held<M> {
     owner: Owner,
     token: FencingToken,
+    /// The token that it was granted, which may have been lower: what is raised is
+    /// held on.
+    since: FencingToken,
     /// The write that made it so: what is told of earlier ones is not about this.
     pub(crate) mark: M,
+}
+
+impl<M: Copy + PartialEq> Held<M> {
+    /// Whether it is held on so, under a higher token maybe.
+    fn goes_on_as(self, now: Option<Self>) -> bool {
+        now.is_some_and(|now| {
+            let token = self.token;
+            Self { token, ..now } == self
+        })
+    }
 }
 
 impl<S: Store> Registrant<S> {
@@ -65,6 +81,7 @@ impl<S: Store> Registrant<S> {
             keep: S::Keep::default(),
             drain: Cell::new(None),
             is_idle: Cell::new(false),
+            was_given_back: Cell::new(false),
             leaving: RefCell::default(),
             is_busy: Cell::new(false),
             is_renewing: Cell::new(false),
@@ -95,9 +112,22 @@ impl<S: Store> Registrant<S> {
         let _ = self.wanted.borrow_mut().want_again(Again::Idle);
     }
 
-    /// Whether it holds its id under this token, as far as is known.
-    pub(super) fn holds(&self, token: FencingToken) -> bool {
-        self.held.get().is_some_and(|held| held.token == token)
+    /// The token under which it holds its id, as far as is known, if it does so since
+    /// it was granted this one.
+    pub(super) fn token(&self, since: FencingToken) -> Option<FencingToken> {
+        let held = self.held.get().filter(|held| held.since == since);
+        held.map(|held| held.token)
+    }
+
+    /// Whether it holds its id since it was granted this token.
+    pub(super) fn holds(&self, since: FencingToken) -> bool {
+        self.token(since).is_some()
+    }
+
+    /// Whether what stands so is what it holds.
+    fn is_held(held: &Held<S::Mark>, instance: &Instance, mark: &S::Mark) -> bool {
+        let is_raised = || instance.token > held.token && S::is_same(mark, &held.mark);
+        instance.token == held.token || is_raised()
     }
 
     pub(super) fn set_drain(&self, step: DrainStep) {
@@ -115,8 +145,13 @@ impl<S: Store> Registrant<S> {
         let instance = stand.and_then(|entry| entry.instance);
         match (instance, mark) {
             (Some(instance), Some(mark))
-                if instance.token == held.token && instance.owner == held.owner =>
+                if instance.owner == held.owner && Self::is_held(&held, &instance, &mark) =>
             {
+                let token = instance.token;
+                if token > held.token {
+                    self.held.set(Some(Held { token, ..held }));
+                    shared.events.push(Event::Raised(self.key, token));
+                }
                 if instance.state == State::Draining {
                     let at = shared.store.version(&mark);
                     self.begin_drain(shared, &instance, at);
@@ -131,13 +166,13 @@ impl<S: Store> Registrant<S> {
     }
 
     fn begin_drain(self: &Rc<Self>, shared: &Rc<Shared<S>>, instance: &Instance, at: ViewVersion) {
-        if self.drain.get().is_some() {
+        let Some(held) = self.held.get().filter(|_| self.drain.get().is_none()) else {
             return;
-        }
+        };
         self.drain.set(Some(DrainStep::Waiting));
         let drain = Drain {
             service: instance.service.clone(),
-            token: instance.token,
+            since: held.since,
             at,
         };
         let running = drain::run(Rc::clone(shared), Rc::clone(self), drain);
@@ -311,15 +346,21 @@ impl<S: Store> Registrant<S> {
         mark: S::Mark,
         ttl: Duration,
     ) {
-        let (token, state) = (instance.token, instance.state);
-        let held = Held {
-            owner: instance.owner,
-            token,
-            mark,
-        };
-        if self.held.replace(Some(held)).map(|held| held.token) != Some(token) {
+        let state = instance.state;
+        let is_same =
+            |held: &Held<S::Mark>| held.token == instance.token || S::is_same(&mark, &held.mark);
+        let before = self.held.get().filter(is_same);
+        if before.is_none() {
             self.drain.set(None);
         }
+        // All tokens may have risen while this one was on its way.
+        let token = before.map_or(instance.token, |held| held.token.max(instance.token));
+        self.held.set(Some(Held {
+            owner: instance.owner,
+            token,
+            since: before.map_or(token, |held| held.since),
+            mark,
+        }));
         let granted = Granted { token, ttl, state };
         let event = Event::Granted(self.key, asked.attempt, granted);
         shared.events.push(event);
@@ -331,6 +372,8 @@ impl<S: Store> Registrant<S> {
                 self.want_idle();
             }
         }
+        // What was told of it meanwhile was not compared.
+        self.check(shared);
     }
 
     /// Renews what it holds, and tells what came of it.
@@ -353,7 +396,7 @@ impl<S: Store> Registrant<S> {
             .store
             .renew(&wire, &self.keep, &self.id, &held, asked.at);
         let renewing = renewing.await?;
-        if self.held.get() != Some(held) {
+        if !held.goes_on_as(self.held.get()) {
             // What it held is no more, by an order that was carried out
             // meanwhile: that has told so.
             return Ok(None);
@@ -383,13 +426,13 @@ impl<S: Store> Registrant<S> {
             return Ok(Some(Event::Unheld(self.key, HolderError::Unknown)));
         };
         let wire = S::wire_of(shared, &self.keep).await?;
-        let changed = change(&shared.store, &wire, &self.id, |instance| {
-            (instance.token == held.token).then(|| edit(instance))
+        let changed = change(&shared.store, &wire, &self.id, |instance, mark| {
+            Self::is_held(&held, instance, mark).then(|| edit(instance))
         });
         let Changed::Not(entry) = changed.await? else {
             return Ok(None);
         };
-        if self.held.get() == Some(held) {
+        if held.goes_on_as(self.held.get()) {
             self.held.set(None);
         }
         let error = lost_to(entry.and_then(|entry| entry.instance).as_deref());
@@ -406,7 +449,8 @@ impl<S: Store> Registrant<S> {
     async fn leave(&self, shared: &Shared<S>) -> Result<(), S::Fault> {
         // That the entry is gone is no news from here on.
         let held = self.held.take();
-        let mark = held.map(|held| held.mark);
+        let was_given_back = self.was_given_back.replace(true);
+        let mark = held.filter(|_| !was_given_back).map(|held| held.mark);
         let left = S::give_back(shared, &self.keep, &self.id, mark).await;
         if left.is_err() {
             self.held.set(held);

@@ -107,6 +107,11 @@ pub(crate) trait Store: Sized + 'static {
     /// Whether what is known of an entry is of before it was held so.
     fn is_before(&self, known: Option<&Self::Mark>, held: &Self::Mark) -> bool;
 
+    /// Whether what is known of an entry is of the one that is held, written over or
+    /// not. Where all tokens can be lifted at once, it has a higher one then than when
+    /// it was granted.
+    fn is_same(known: &Self::Mark, held: &Self::Mark) -> bool;
+
     /// The version that the last write to an entry made.
     fn version(&self, mark: &Self::Mark) -> ViewVersion;
 
@@ -196,7 +201,8 @@ pub(crate) trait Store: Sized + 'static {
     ) -> Result<Renewing, Self::Fault>;
 
     /// Takes the entry out, with the word that this was meant. It was `held` so, if
-    /// that is known.
+    /// that is known and nothing was done about it since: where not, what stands is
+    /// looked at first.
     async fn give_back(
         shared: &Shared<Self>,
         keep: &Self::Keep,

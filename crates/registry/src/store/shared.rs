@@ -508,7 +508,7 @@ impl<S: Store> Shared<S> {
         deadline: Moment,
     ) -> Result<ServiceName, AskError> {
         let wire = self.wire_until(deadline).await?;
-        let drained = |instance: &Instance| Some(draining(instance));
+        let drained = |instance: &Instance, _: &S::Mark| Some(draining(instance));
         let changed = change(&self.store, &wire, id, drained).await;
         match changed.map_err(|fault| self.no_answer(Some(&fault)))? {
             Changed::Done(instance) => Ok(instance.service.clone()),

@@ -146,12 +146,17 @@ impl Store for ZooKeeper {
         }
     }
 
+    fn is_same(known: &Mark, held: &Mark) -> bool {
+        known.czxid == held.czxid && known.session == held.session
+    }
+
     fn version(&self, mark: &Mark) -> ViewVersion {
         self.replica.borrow().marks().version(mark.mzxid)
     }
 
     /// By the marks of the folder, which every client reads when they change. Ready
-    /// when this one has.
+    /// when this one has. The tokens of all nodes that stand rise with them: see
+    /// [`Event::Raised`](crate::backend::Event::Raised).
     async fn lift(bid: &Bid<'_, Self>, token: FencingToken) -> Result<bool, Fault> {
         if token.0 > NUMBER_MAX {
             return Ok(false);
@@ -383,7 +388,10 @@ impl Store for ZooKeeper {
         let (path, word) = (paths.instance(id), paths.left(id));
         let mut version = shared.store.held_version(&wire, id, held);
         for _ in 0..STORE_TRIES {
-            // Whether or not it was granted: an answer may have been lost.
+            // Whether or not it was granted: an answer may have been lost. And whether
+            // or not it stands, when this was asked for before: who came behind that has
+            // the same version. What was asked in this session, over whichever
+            // connection, is done before this is read or never.
             if version.is_none() {
                 let stand = shared.store.read(&wire, id).await?;
                 let mark = stand.map(|entry| entry.mark);
