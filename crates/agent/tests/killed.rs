@@ -13,9 +13,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use waystation_agent::{Agent, AgentConfig, ReportTo};
-use waystation_balance::{CallEnd, Load};
+use waystation_balance::{CallEnd, Load, PolicyKind};
 use waystation_base::{Rng, ServiceName};
-use waystation_client::{Caller, CallerConfig, Source, machine_now};
+use waystation_client::{Caller, CallerConfig, Error, PickedHost, Source, machine_now};
 use waystation_membership::{Instance, InstanceId, Owner};
 use waystation_registry::instance_to_json;
 use waystation_report::{HistoryQuery, ReportConfig, ReportServer, Span, SqliteStore, Store as _};
@@ -43,13 +43,13 @@ struct AgentProcess(Child, Option<ChildStdin>);
 
 impl AgentProcess {
     /// The agent of this number. Its one host has a port that tells it from others.
-    fn start(folder: &Path, number: usize, report: SocketAddr) -> Self {
+    fn start(folder: &Path, number: usize, report: SocketAddr, policy: PolicyKind) -> Self {
         let id = InstanceId::new("pay-1").unwrap();
         let service = ServiceName::new("pay").unwrap();
         let one = Instance::new(id, service, host(number).parse().unwrap(), Owner::default());
         let nodes = folder.join(format!("nodes-{number}"));
         std::fs::write(&nodes, format!("{}\n", instance_to_json(&one))).unwrap();
-        let given = format!("{} {} {report}", folder.display(), nodes.display());
+        let given = format!("{} {} {report} {policy}", folder.display(), nodes.display());
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "calls_are_counted_once_whoever_kills_their_agent",
@@ -66,12 +66,13 @@ impl AgentProcess {
 
     /// Runs in that process.
     fn run(given: &str) {
-        let [folder, nodes, report] = given.split(' ').collect::<Vec<_>>()[..] else {
+        let [folder, nodes, report, policy] = given.split(' ').collect::<Vec<_>>()[..] else {
             panic!("{given}");
         };
         let registry = format!("file://{nodes}").parse().unwrap();
         let mut config = AgentConfig::new(Path::new(folder).join("agent.sock"), registry, 7);
         config.udp.iter_mut().for_each(|at| at.set_port(0));
+        config.policy = policy.parse().unwrap();
         config.report = Some(ReportTo {
             caller: "m1".to_owned(),
             ..ReportTo::new(report.parse().unwrap())
@@ -204,7 +205,12 @@ fn calls_are_counted_once_whoever_kills_their_agent() {
         .collect();
     let mut rng = Rng::from_seed(5);
     for number in 0..agents {
-        let agent = AgentProcess::start(folder.path(), number, server.address());
+        let agent = AgentProcess::start(
+            folder.path(),
+            number,
+            server.address(),
+            PolicyKind::default(),
+        );
         // From shared memory: no other way leads to the host of this one.
         until("all callers are with it", || {
             made.callers[number].load(Ordering::SeqCst) == CALLERS as u64
@@ -247,4 +253,66 @@ fn calls_are_counted_once_whoever_kills_their_agent() {
     let losses = losses.filter(loses).count();
     assert_eq!(losses, 0, "of those in good order: {stored:?} of {made:?}");
     assert_eq!(stored.last(), made.last(), "the last one was not killed");
+}
+
+/// Calls by `pick` under `policy`, while the agent is killed and after. The agent after
+/// it counts those that nobody was asked for.
+fn calls_go_on(policy: PolicyKind, pick: impl Fn(&mut Caller) -> Result<PickedHost, Error>) {
+    const CALLS: u64 = 100;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("r.db");
+    let store = format!("sqlite://{}", file.display()).parse().unwrap();
+    let server = ReportConfig::new("127.0.0.1:0".parse().unwrap(), store);
+    let server = ReportServer::start(&server).unwrap();
+    let start = |number| AgentProcess::start(folder.path(), number, server.address(), policy);
+    let mut config = CallerConfig::new("pay", folder.path().join("agent.sock"));
+    config.timeout = WAIT;
+    config.pause = Duration::from_millis(1);
+    let mut caller = Caller::new(config);
+    let mut other = caller.clone();
+    // Whether this process has the memory of the agent of this number.
+    let mut has_memory_of = |number| {
+        let hosts = other.hosts();
+        hosts.is_some_and(|hosts| {
+            hosts
+                .iter()
+                .any(|one| one.address.to_string() == host(number))
+        })
+    };
+    let mut call = || {
+        let picked = pick(&mut caller)?;
+        caller.report(&picked, CallEnd::Ok, None, Load::default());
+        Ok::<_, Error>((picked.source, picked.address.to_string()))
+    };
+    let agent = start(0);
+    until("the first agent is asked", || {
+        call().is_ok_and(|(source, _)| source == Source::Socket) && has_memory_of(0)
+    });
+    agent.kill();
+    for _ in 0..CALLS {
+        assert_eq!(call().unwrap(), (Source::Kept, host(0)));
+    }
+    let agent = start(1);
+    // Which it is before it is given what is left of the first one.
+    until("the next agent is asked", || {
+        call().unwrap() == (Source::Socket, host(1)) && has_memory_of(1)
+    });
+    agent.end();
+    server.drain();
+    let stored = stored(&file, 1);
+    assert!(stored[0] >= CALLS, "{stored:?}");
+}
+
+/// Story: under a policy that asks the agent each pick failed for two seconds from the
+/// moment on that it was killed, although all hosts were in the caller's memory.
+#[test]
+fn calls_that_ask_the_agent_go_on_when_it_is_killed() {
+    calls_go_on(PolicyKind::RoundRobin, Caller::pick);
+}
+
+/// Story: a process that only picked by key had no memory, and so no host, until the
+/// next agent came.
+#[test]
+fn calls_by_key_go_on_when_the_agent_is_killed() {
+    calls_go_on(PolicyKind::Maglev, |caller| caller.pick_by(7));
 }

@@ -194,3 +194,51 @@ impl Attachment {
 fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Attachments without an agent.
+#[cfg(test)]
+pub(crate) mod fake {
+    use waystation_segment::{
+        Route, RouteWriter, Routes, SegmentState, create_ledger, ledger_words,
+    };
+
+    use super::*;
+
+    const HOSTS: u32 = 64;
+
+    /// One with a host, of an agent that listens and has never said that it is well.
+    pub(crate) fn attachment(
+        config: &CallerConfig,
+        number: u64,
+    ) -> (RouteWriter<Mapping>, Attachment) {
+        let names = (service_hash(&config.service), number);
+        let words = RouteWriter::<Mapping>::words(HOSTS);
+        let (mapping, routes) = Mapping::create("routes", words, Access::Read).unwrap();
+        let mut writer = RouteWriter::create(mapping, HOSTS, names.0, names.1).unwrap();
+        let mut all = Routes::default();
+        all.hosts.push(Route {
+            slot: 0,
+            generation: 1,
+            place: Place::Ip("10.0.0.1:80".parse().unwrap()),
+        });
+        all.eligible[0].push(0);
+        all.shares[0] = 1.0;
+        writer.publish_routes(&all);
+        writer.set_state(SegmentState::Live);
+        writer.beat(Moment::ZERO);
+        let (mapping, ledger) =
+            Mapping::create("ledger", ledger_words(HOSTS), Access::Write).unwrap();
+        create_ledger(&mapping, HOSTS, names).unwrap();
+        let files = [routes, ledger];
+        let map = |file: &OwnedFd, access| Arc::new(Mapping::attach(file.as_fd(), access).unwrap());
+        let attachment = Attachment {
+            number,
+            socket: Socket::connect(&config.socket, config.timeout).unwrap(),
+            routes: RouteReader::attach(map(&files[0], Access::Read)).unwrap(),
+            ledger: Ledger::attach(map(&files[1], Access::Write)).unwrap(),
+            files,
+            known: Mutex::default(),
+        };
+        (writer, attachment)
+    }
+}

@@ -102,13 +102,17 @@ impl Caller {
     /// As [`Caller::pick`], for a call that is about `key`: under the policy
     /// `maglev` calls of one key go to one host for as long as that is well. Under
     /// another one, and without an agent, it says nothing. It asks the agent each
-    /// time.
+    /// time, and takes memory of it for when it is gone.
     ///
     /// # Errors
     /// As [`Caller::pick`].
     pub fn pick_by(&mut self, key: u64) -> Result<PickedHost, Error> {
         self.begin_anew_in_child();
-        let asked = self.ask_for_pick(Some(key), self.shared.until());
+        let until = self.shared.until();
+        // Who only picks so knows no hosts otherwise, and gives nobody what was left
+        // unfinished. Without memory the agent can be asked all the same.
+        let _or_none = self.shared.attach_for_pick(until);
+        let asked = self.ask_for_pick(Some(key), until);
         self.or_elsewhere(asked)
     }
 

@@ -45,8 +45,9 @@ pub enum Source {
     Socket,
     /// The agent's UDP port, by Lars' protocol.
     Udp,
-    /// No agent: one of the hosts that shared memory had when it was lost, each
-    /// in its turn. Nobody says whether it is well. The next agent counts the call.
+    /// No answer of an agent: one of the hosts that shared memory has, or had when it
+    /// was lost, each in its turn. Nobody says whether it is well. The next agent
+    /// counts the call.
     Kept,
 }
 

@@ -13,7 +13,8 @@ use crate::attachment::Attachment;
 pub(crate) const FORMER_MAX: usize = 4;
 
 /// For how long an earlier attachment is kept, and not much longer while its agent or
-/// the one after that has it. What ends later than that may be counted as given up.
+/// the one after that has it, unless picks go on in it. What ends later than that may
+/// be counted as given up.
 pub(crate) const FORMER_FOR: Duration = Duration::from_mins(1);
 
 /// An earlier attachment: its service outgrew it, or its agent is gone or silent.

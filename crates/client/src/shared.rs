@@ -210,7 +210,7 @@ impl Shared {
     /// Whether an agent that answers so is as good as silent: it knows nothing yet,
     /// says so late, and there are hosts without it.
     fn is_as_silence(&self, error: &Error) -> bool {
-        error.is_not_yet() && self.lock().kept.is_some()
+        error.is_not_yet() && self.lock().spare().is_some()
     }
 
     /// Gives what agents that are gone had given to this one, so that the ends are
@@ -269,20 +269,22 @@ impl Shared {
         all.find(|one| one.number == number).cloned()
     }
 
-    /// One of the hosts that the last attachment had when it was lost, each in
-    /// its turn: those that could be picked, else any. With the attachment's
-    /// number, in which the call counts as sent.
+    /// One of the hosts that are known without a word with the agent, each in its
+    /// turn: those that could be picked, else any. With the attachment's number, in
+    /// which the call counts as sent.
     pub(crate) fn kept(&self) -> Option<(u64, KnownHost)> {
         let mut state = self.lock();
         state.seeds += 1;
         let turn = usize::try_from(state.seeds).unwrap_or(0);
-        let (number, hosts) = state.kept.clone()?;
+        let (number, hosts) = state.spare()?;
         drop(state);
         let good: Vec<_> = hosts.iter().filter(|one| one.may_be_picked).collect();
         let drawn = good.get(turn % good.len().max(1)).copied();
         let host = drawn.or_else(|| hosts.get(turn % hosts.len().max(1)))?;
         if let Some(one) = self.find(number) {
             one.ledger.handle_sent(host.chosen.slot);
+            // Its agent may be there, and have no answer.
+            one.ledger.mark(host.chosen.slot);
         }
         Some((number, host.clone()))
     }
@@ -320,7 +322,7 @@ impl Shared {
     /// there are hosts without it. Nobody waits for another's answer.
     pub(crate) fn by_udp<T>(&self, ask: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         let mut state = self.lock();
-        if state.kept.is_some() {
+        if state.spare().is_some() {
             if state.by_udp.is_under_way {
                 return Err(silent());
             }
@@ -367,9 +369,7 @@ impl Shared {
         };
         self.attachment.store(0, Ordering::Relaxed);
         state.is_silent |= one.is_silent();
-        if let Some(hosts) = one.hosts().filter(|hosts| !hosts.is_empty()) {
-            state.kept = Some((one.number, hosts));
-        }
+        state.kept = some_of(&one).or_else(|| state.kept.take());
         let now = machine_now();
         for former in &mut state.former {
             if former
@@ -452,9 +452,18 @@ impl State {
 
     /// Whether somebody waits for an agent that is silent, and others need not:
     /// there are hosts without it.
-    const fn is_in_vain(&self) -> bool {
+    fn is_in_vain(&self) -> bool {
         let is_waited_for = self.attaching.is_under_way || self.asking.is_under_way;
-        self.is_silent && self.kept.is_some() && is_waited_for
+        self.is_silent && is_waited_for && self.spare().is_some()
+    }
+
+    /// The hosts that are known without a word with the agent, and the number of the
+    /// attachment that they are of. An agent that was killed is not taken for gone
+    /// before it has been silent for a while; until then it may be that of the
+    /// present one. Cost: as [`Attachment::hosts`].
+    fn spare(&self) -> Option<(u64, Arc<[KnownHost]>)> {
+        let present = self.current.as_deref().and_then(some_of);
+        present.or_else(|| self.kept.clone())
     }
 
     fn part(&mut self, attachment: Arc<Attachment>) -> Part {
@@ -464,6 +473,12 @@ impl State {
             seed: machine_now().as_nanos() ^ hash64(&self.seeds.to_le_bytes()),
         }
     }
+}
+
+/// The number of an attachment and its hosts, unless there are none.
+fn some_of(one: &Attachment) -> Option<(u64, Arc<[KnownHost]>)> {
+    let hosts = one.hosts().filter(|hosts| !hosts.is_empty())?;
+    Some((one.number, hosts))
 }
 
 /// The agent is silent, and somebody else looks after it.
