@@ -72,6 +72,7 @@ fn callers_outlive_their_agent_and_find_the_next_one() {
     let mut caller = world.caller();
     done(&mut caller);
     world.agent = None;
+    assert_eq!(caller.get_route().unwrap().len(), 2);
     // They go on by the hosts that they had, and say so. Story: they had errors,
     // although the hosts were in their memory. And for two seconds they went on as if
     // the agent were there: nobody counted that, and hosts that left were called.
@@ -91,6 +92,7 @@ fn callers_outlive_their_agent_and_find_the_next_one() {
 
 /// Story: each pick failed from the moment on that an agent came whose registry was
 /// away, although the caller had hosts and had called them while there was no agent.
+/// Who asked for the route had an error with and without that agent.
 #[test]
 fn callers_keep_their_hosts_while_a_new_agent_knows_none() {
     let mut world = World::new(2);
@@ -113,6 +115,9 @@ fn callers_keep_their_hosts_while_a_new_agent_knows_none() {
     assert!(is_not_yet(world.list().map(drop)));
     // Who had none hears why.
     assert!(is_not_yet(world.caller().pick().map(drop)));
+    assert!(is_not_yet(world.caller().reg_init().map(drop)));
+    assert_eq!(caller.get_route().unwrap().len(), 2);
+    assert_eq!(caller.reg_init().unwrap().len(), 2);
     for _ in 0..100 {
         done(&mut caller);
         assert_eq!(caller.source(), Some(Source::Kept));

@@ -13,7 +13,7 @@ use crate::clock::{machine_now, machine_now_coarse, pause};
 use crate::config::{CallerConfig, Source};
 use crate::error::Error;
 use crate::guard::CallGuard;
-use crate::lars::{REG_INIT_PAUSE, REG_INIT_TRIES};
+use crate::lars::{LarsCaller, REG_INIT_PAUSE, REG_INIT_TRIES};
 use crate::protocol::{self, Answer, Code, HostRef, Request};
 use crate::shared::{Part, Shared};
 
@@ -233,7 +233,7 @@ impl Caller {
     }
 
     /// All hosts of the service, by the best way there is, whether they may be
-    /// picked or not.
+    /// picked or not; without an agent that knows them those that it had last.
     ///
     /// # Errors
     /// [`Error`] of the last way that was tried.
@@ -242,25 +242,39 @@ impl Caller {
         if attached.is_ok()
             && let Some(hosts) = self.hosts()
         {
-            return Ok(hosts.iter().map(|host| host.address.clone()).collect());
+            return Ok(addresses(&hosts));
         }
         let service = &self.shared.config.service;
         let listed = protocol::hosts(service, |request| {
             let asked = self.shared.ask(request, self.shared.until());
             asked.map(|(answer, _)| answer)
         });
-        match (listed, &self.shared.config.lars) {
-            (Ok((hosts, _)), _) => {
+        match listed {
+            Ok((hosts, _)) => {
                 let addresses = hosts.iter().map(|host| host.address.parse());
                 Ok(addresses.filter_map(Result::ok).collect())
             }
-            (Err(Error::Refused { code, text }), _) => Err(Error::Refused { code, text }),
-            (Err(error), None) => Err(error),
-            (Err(_), Some(lars)) => {
-                let hosts = lars.get_route()?;
-                Ok(hosts.into_iter().map(Address::from).collect())
-            }
+            Err(error) if error.is_final() => Err(error),
+            Err(error) => self.route_elsewhere(error),
         }
+    }
+
+    /// The hosts that can be had without the agent's socket, after `error` there.
+    fn route_elsewhere(&self, error: Error) -> Result<Vec<Address>, Error> {
+        let by_udp = self.shared.config.lars.as_ref().map(LarsCaller::get_route);
+        let route = match by_udp {
+            Some(Ok(hosts)) if !hosts.is_empty() => {
+                return Ok(hosts.into_iter().map(Address::from).collect());
+            }
+            // By UDP nobody who is heard of is as one who is not heard of yet.
+            Some(Ok(_)) if error.is_not_yet() => Err(error),
+            Some(asked) => asked.map(|_none| Vec::new()),
+            None => Err(error),
+        };
+        // Hosts that may have gone are better than none for certain.
+        self.shared
+            .hosts()
+            .map_or(route, |hosts| Ok(addresses(&hosts)))
     }
 
     /// Asks for the route until there is one, three times with pauses of 50 ms,
@@ -369,9 +383,8 @@ impl Caller {
     /// What the agent answered, or what can be had without its socket.
     fn or_elsewhere(&mut self, asked: Result<PickedHost, Error>) -> Result<PickedHost, Error> {
         match &asked {
-            // An agent that was started while what tells it of services is away.
-            Err(error) if error.is_not_yet() => {}
-            Ok(_) | Err(Error::Refused { .. }) => return asked,
+            Ok(_) => return asked,
+            Err(error) if error.is_final() => return asked,
             Err(_) => {}
         }
         let by_udp = self.shared.config.lars.clone().map(|lars| {
@@ -468,6 +481,10 @@ impl Caller {
             host,
         }
     }
+}
+
+fn addresses(hosts: &[KnownHost]) -> Vec<Address> {
+    hosts.iter().map(|host| host.address.clone()).collect()
 }
 
 impl Clone for Caller {

@@ -48,4 +48,10 @@ impl Error {
             }
         )
     }
+
+    /// Whether the agent refuses for good. One that was started while what tells it
+    /// of services is away does not: others may know more.
+    pub(crate) const fn is_final(&self) -> bool {
+        matches!(self, Self::Refused { .. }) && !self.is_not_yet()
+    }
 }

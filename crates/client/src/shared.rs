@@ -289,6 +289,11 @@ impl Shared {
         Some((number, host.clone()))
     }
 
+    /// The hosts that are known without a word with the agent.
+    pub(crate) fn hosts(&self) -> Option<Arc<[KnownHost]>> {
+        self.lock().spare().map(|(_, hosts)| hosts)
+    }
+
     /// Asks over the connection that this process keeps for it, and tells its
     /// number.
     pub(crate) fn ask(&self, request: &Request, until: Moment) -> Result<(Answer, u64), Error> {

@@ -2,15 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests and their helpers")]
 
+mod common;
+
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::net::UnixListener;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use waystation_client::protocol::Code;
-use waystation_client::{Error, LarsCaller};
-
-/// For what comes; never reached when all is well.
-const WAIT: Duration = Duration::from_secs(30);
+use common::{WAIT, next_request, place, say};
+use waystation_client::protocol::{Answer, Code};
+use waystation_client::{Caller, Error, LarsCaller};
 
 /// 10.0.0.1:7000 as a message of Lars.
 const HOST: [u8; 8] = [0x08, 0x81, 0x80, 0x80, 0x50, 0x10, 0xd8, 0x36];
@@ -145,5 +146,53 @@ fn routes_and_reports_have_the_golden_bytes() {
     assert_eq!(caller.get_route().unwrap(), [host]);
     caller.report(host, true);
     caller.report(host, false);
+    answered.join().unwrap();
+}
+
+/// Story: who asked for the route had an error from an agent whose registry was away,
+/// and its UDP port was not asked.
+#[test]
+fn a_route_is_asked_for_by_udp_where_the_socket_has_none_yet() {
+    let (udp, lars) = agent();
+    let (_folder, mut config) = place();
+    config.pause = Duration::from_millis(1);
+    config.lars = Some(lars);
+    let listener = UnixListener::bind(&config.socket).unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            std::thread::spawn(move || {
+                while next_request(&mut stream).is_some() {
+                    let not_yet = Answer::Refused {
+                        code: Code::NotYet,
+                        text: "the registry is away".to_owned(),
+                    };
+                    say(&mut stream, &not_yet);
+                }
+            });
+        }
+    });
+    let answered = std::thread::spawn(move || {
+        let one = [&[0x1a, 8][..], &HOST].concat();
+        for hosts in [&[][..], &one, &one] {
+            let (question, from) = receive(&udp);
+            assert_eq!(question, datagram(7, &[0x08, 1, 0x10, 3]));
+            let body = [&[0x08, 1, 0x10, 3], hosts].concat();
+            udp.send_to(&datagram(8, &body), from).unwrap();
+        }
+    });
+    let mut caller = Caller::new(config);
+    // By UDP too nobody is heard of yet.
+    let refused = caller.get_route().unwrap_err();
+    let is_not_yet = matches!(
+        refused,
+        Error::Refused {
+            code: Code::NotYet,
+            ..
+        }
+    );
+    assert!(is_not_yet, "{refused:?}");
+    let host = "10.0.0.1:7000".parse().unwrap();
+    assert_eq!(caller.get_route().unwrap(), [host]);
+    assert_eq!(caller.reg_init().unwrap().len(), 1);
     answered.join().unwrap();
 }
