@@ -132,6 +132,7 @@ impl Adapter for MemoryDatabase {
             is_transactional: true,
             can_filter: true,
             has_rows: true,
+            left_alone: 0,
             touches: TouchesOf::new(touches),
         }
     }
