@@ -45,8 +45,6 @@ struct Known {
     /// Whether the connection has a session.
     is_admitted: bool,
     zone: Arc<str>,
-    /// As its hello said.
-    left_alone: u64,
     vitals: Vitals,
     lease_until: Moment,
     join: Option<Join>,
@@ -127,7 +125,6 @@ impl Hub {
                 conn: None,
                 is_admitted: false,
                 zone: "".into(),
-                left_alone: 0,
                 vitals: Vitals::default(),
                 lease_until,
                 join: None,

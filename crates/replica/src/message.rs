@@ -60,9 +60,6 @@ pub struct Hello {
     /// The last of its captured changes, if writes to it are captured. Fewer than the
     /// log has of this life: the copy is an older one, put back from a backup.
     pub captured: Option<u64>,
-    /// A hash of what its target leaves alone that others may sync, 0 for nothing: its
-    /// copy is whole for those alone that leave the same alone.
-    pub left_alone: u64,
 }
 
 /// Who is to be the donor.

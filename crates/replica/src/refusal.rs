@@ -187,7 +187,7 @@ pub enum JoinError {
         name: SiteName,
     },
     /// No site can be a donor, and none became one in time.
-    #[error("no live site can be the donor: none is whole, and syncs all that this one does")]
+    #[error("no live site can be the donor")]
     NoDonor,
     /// The donor could not make the copy.
     #[error("the dump failed at the donor: {error}")]

@@ -161,7 +161,6 @@ impl Site {
             zone: Arc::clone(&self.config.zone),
             has_rows: self.config.has_rows,
             captured: self.is_captured.then_some(self.captured_known),
-            left_alone: self.config.left_alone,
         };
         self.send(ToHub::Hello(hello));
     }

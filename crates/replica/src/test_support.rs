@@ -62,7 +62,6 @@ pub(crate) fn hello(text: &str, life: u128, holding: Holding) -> Hello {
         zone: "".into(),
         has_rows: true,
         captured: None,
-        left_alone: 0,
     }
 }
 

@@ -113,9 +113,6 @@ pub struct Kind {
     /// Whether it has rows, so that it can be a donor for others that have, and be
     /// compared with them.
     pub has_rows: bool,
-    /// A hash of what it leaves alone that others may sync, 0 for nothing: it is a donor
-    /// for those alone that leave the same alone.
-    pub left_alone: u64,
     /// What an entry touches.
     pub touches: TouchesOf,
 }

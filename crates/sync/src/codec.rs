@@ -28,7 +28,7 @@ use crate::parts::{Reader, put_bytes, put_life, put_site, put_u64};
 
 /// The protocol's version, which a hello carries. A hub refuses sites of any other:
 /// it and its sites are of one release.
-pub const SYNC_VERSION: u16 = 3;
+pub const SYNC_VERSION: u16 = 2;
 
 /// Message ids of the native frames of sync. Each has the version of its own body;
 /// what is said in pieces has that of the hello.

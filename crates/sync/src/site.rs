@@ -111,7 +111,6 @@ impl SiteServer {
         options.core.touches = kind.touches;
         options.core.joiner.can_filter = kind.can_filter;
         options.core.has_rows = kind.has_rows;
-        options.core.left_alone = kind.left_alone;
         if !kind.is_transactional {
             let batch = &mut options.core.applier.batch_entries_max;
             *batch = (*batch).min(HANDLER_BATCH_ENTRIES_MAX);

@@ -46,12 +46,12 @@ fn peers_of_an_older_release_hear_which_one_the_hub_wants() {
     hello.extend(b"room");
     hello.extend([9; 16]);
     hello.push(0);
-    let words = "version 1 of the sync protocol, but the hub speaks version 3";
+    let words = "version 1 of the sync protocol, but the hub speaks version 2";
     hears(&place, &Header::push(id::TO_HUB), &hello, words);
     // One of a release to come says more, behind its version.
-    hello[2] = 4;
+    hello[2] = 3;
     hello.extend([7; 40]);
-    let words = "version 4 of the sync protocol";
+    let words = "version 3 of the sync protocol";
     hears(&place, &Header::push(id::TO_HUB), &hello, words);
     // A publish of version 1: tag, length, no key, the payload.
     let payload = append("row", "old");

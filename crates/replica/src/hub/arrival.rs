@@ -256,7 +256,6 @@ impl Hub {
             conn: None,
             is_admitted: false,
             zone: hello.zone.clone(),
-            left_alone: hello.left_alone,
             vitals: Vitals::default(),
             lease_until: now + self.config.lease,
             join: None,
@@ -272,7 +271,6 @@ impl Hub {
             return;
         };
         known.zone = hello.zone.clone();
-        known.left_alone = hello.left_alone;
         known.record.has_rows = hello.has_rows;
         known.lease_until = lease_until;
         known.is_admitted = false;

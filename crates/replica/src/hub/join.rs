@@ -223,9 +223,7 @@ impl Hub {
             let is_whole = one.vitals.parked == 0 && !one.vitals.is_differing;
             // A copy of nothing would take the joiner's rows away.
             let has_what_it_needs = one.record.has_rows || !known.record.has_rows;
-            // One that leaves a table alone has it as it was once, or not at all.
-            let leaves_no_more = one.left_alone == 0 || one.left_alone == known.left_alone;
-            let is_able = one.is_live() && is_whole && has_what_it_needs && leaves_no_more;
+            let is_able = one.is_live() && is_whole && has_what_it_needs;
             is_able && site != joiner && !join.except.contains(&site)
         };
         let end = self.end().0;

@@ -21,9 +21,6 @@ pub struct SiteConfig {
     /// Whether its target has rows, so that it can be a donor for others that have.
     /// Default true.
     pub has_rows: bool,
-    /// A hash of what its target leaves alone that others may sync, 0 for nothing.
-    /// Default 0.
-    pub left_alone: u64,
     /// How it applies.
     pub applier: ApplierConfig,
     /// How it joins.
@@ -48,7 +45,6 @@ impl SiteConfig {
             name,
             zone: "".into(),
             has_rows: true,
-            left_alone: 0,
             applier: ApplierConfig::default(),
             joiner: JoinerConfig::default(),
             touches: TouchesOf::default(),

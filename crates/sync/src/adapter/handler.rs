@@ -141,7 +141,6 @@ impl Adapter for HandlerTarget {
             is_transactional: false,
             can_filter: false,
             has_rows: false,
-            left_alone: 0,
             touches: TouchesOf::new(|_: &Entry| Touches::Anything),
         }
     }

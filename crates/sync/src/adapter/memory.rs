@@ -132,7 +132,6 @@ impl Adapter for MemoryDatabase {
             is_transactional: true,
             can_filter: true,
             has_rows: true,
-            left_alone: 0,
             touches: TouchesOf::new(touches),
         }
     }

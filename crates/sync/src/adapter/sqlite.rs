@@ -110,8 +110,7 @@ impl SqliteDatabase {
 
     /// Leaves a table alone: its rows are neither captured nor copied nor compared, and
     /// what comes for it from other sites is left out. Proofs of equality find sites
-    /// equal that leave the same tables alone; copies are taken from a site that leaves
-    /// the same alone, or nothing.
+    /// equal that leave the same tables alone.
     ///
     /// Once it is left alone no more, a file that is captured has the others make it
     /// anew with its rows, if nothing came for it from them meanwhile. Any other copy
@@ -248,7 +247,6 @@ impl Adapter for SqliteDatabase {
             is_transactional: true,
             can_filter: true,
             has_rows: true,
-            left_alone: skips::hash(&self.skipped),
             touches: self.uniques.touches_of(),
         }
     }

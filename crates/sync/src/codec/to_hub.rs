@@ -130,7 +130,6 @@ fn put_hello(out: &mut Vec<u8>, hello: &Hello) {
     put_text(out, &hello.zone);
     out.push(u8::from(hello.has_rows));
     put_option(out, hello.captured, put_u64);
-    put_u64(out, hello.left_alone);
 }
 
 fn put_restoring(out: &mut Vec<u8>, part: &Restoring) {
@@ -250,7 +249,6 @@ fn take_hello(reader: &mut Reader) -> Option<ToHub> {
         zone: reader.text_within(SITE_NAME_BYTES_MAX)?,
         has_rows: reader.flag()?,
         captured: take_option(reader, Reader::u64)?,
-        left_alone: reader.u64()?,
     }))
 }
 

@@ -115,7 +115,6 @@ mod tests {
             zone: "".into(),
             has_rows: true,
             captured: None,
-            left_alone: 0,
         });
         let mut body = vec![0];
         body.extend_from_slice(&FromSite::Core(hello).encode());

@@ -200,30 +200,6 @@ fn the_joiner_of_a_dead_donor_goes_on_with_another() {
     } if *to == conn(1))));
 }
 
-/// A site that left a table alone gave whole copies without it to sites that did not.
-#[test]
-fn who_leaves_something_alone_is_no_donor_for_who_does_not() {
-    let mut test = TestHub::new(HubConfig::default());
-    let leaves = |text: &str, life, holding, left_alone| Hello {
-        left_alone,
-        ..hello(text, life, holding)
-    };
-    test.arrive(1, &leaves("master", 1, Holding::Fresh, 7));
-    for (slot, left_alone) in [(2, 0), (3, 8), (4, 7)] {
-        let name = ["b", "c", "d"][slot as usize - 2];
-        let life = u128::from(slot);
-        test.arrive(slot, &leaves(name, life, Holding::Fresh, left_alone));
-        ask(&mut test, slot, Donor::Best, None);
-        let asked = asked(&mut test, 1);
-        assert_eq!(asked.is_some(), left_alone == 7, "{left_alone}");
-    }
-    // Nothing keeps one that leaves nothing alone from being a donor for all.
-    let mut test = with_joiners();
-    test.arrive(2, &leaves("b", 2, Holding::Fresh, 7));
-    ask(&mut test, 2, Donor::Best, None);
-    assert!(asked(&mut test, 1).is_some());
-}
-
 #[test]
 fn a_joiner_does_not_wait_for_ever_for_a_donor() {
     let mut test = with_joiners();

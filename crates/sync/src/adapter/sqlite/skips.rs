@@ -2,7 +2,6 @@
 //! alone no longer is not what the others have, at its writer nor at anyone else.
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
-use waystation_base::hash64;
 
 use super::schema::{self, Object};
 
@@ -62,21 +61,6 @@ pub(super) fn change(
         transaction.execute(sql, params![name, kind, is_own])?;
     }
     Ok(ended)
-}
-
-/// A hash of what is left alone, whatever the order and case of the names; 0 for nothing.
-pub(super) fn hash(skipped: &[String]) -> u64 {
-    if skipped.is_empty() {
-        return 0;
-    }
-    let mut names: Vec<_> = skipped
-        .iter()
-        .map(|name| name.to_ascii_lowercase())
-        .collect();
-    names.sort();
-    names.dedup();
-    // No name has a NUL.
-    hash64(names.join("\0").as_bytes()).max(1)
 }
 
 /// Something of a table or view was left out that came from another site.

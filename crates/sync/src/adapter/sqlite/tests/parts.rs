@@ -135,19 +135,6 @@ fn a_table_that_is_skipped_takes_nothing_from_others() {
     assert_eq!(dump(&joiner, "t"), ["1", "2", "3"]);
 }
 
-#[test]
-fn what_is_left_alone_has_a_hash_whatever_its_order() {
-    let leaves = |names: &[&str]| {
-        let target = SqliteDatabase::new("/nowhere".as_ref());
-        let all = names.iter().fold(target, |target, name| target.skip(name));
-        all.kind().left_alone
-    };
-    assert_eq!(leaves(&[]), 0);
-    assert_eq!(leaves(&["a", "B"]), leaves(&["b", "A", "a"]));
-    assert_ne!(leaves(&["a", "b"]), leaves(&["a"]));
-    assert_ne!(leaves(&["ab"]), leaves(&["a", "b"]));
-}
-
 /// A copy that had left out what came for a table was taken for whole once it was
 /// told to leave that table alone no more, and was given to others who joined.
 #[test]
