@@ -235,9 +235,9 @@ impl<S: Store> Registrant<S> {
         is_wanted.then_some(pause)
     }
 
-    /// Whether its end, which had no answer or was refused, is tried again: its entry may live with
-    /// what others of this client keep alive, and would stand for as long as they do.
-    /// When the client ends there is nobody any more who does.
+    /// Whether its end, which had no answer or was refused, is tried again: its entry
+    /// may live with what others of this client keep alive, and would stand for as long
+    /// as they do. When the client ends there is nobody any more who does.
     fn is_leaving(&self, shared: &Shared<S>) -> bool {
         if shared.is_ending() {
             return false;
