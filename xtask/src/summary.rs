@@ -1,6 +1,10 @@
 //! The sum of what test programs report, read from their output.
 
+use std::collections::VecDeque;
 use std::fmt;
+
+/// Lines that are kept of what a failed test printed: its last ones, where it says why.
+const LINES_KEPT: usize = 60;
 
 /// Results over all test programs of all runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,8 +15,13 @@ pub(crate) struct Summary {
     pub(crate) skipped: u64,
     /// The names of the tests that failed, as their programs printed them.
     pub(crate) failures: Vec<String>,
+    /// What each failed test printed, as far as its program kept it: its last lines, so that the end
+    /// of a long log says why a run failed.
+    pub(crate) outputs: Vec<(String, VecDeque<String>)>,
     /// The tests that left themselves out, with the reason of each.
     pub(crate) left_out: Vec<String>,
+    /// Lines belong to the last of the outputs.
+    in_output: bool,
     /// Programs that reported at least one failure.
     programs_failed: u64,
     /// Programs that cargo counts as failed; one that died reports nothing itself.
@@ -31,6 +40,9 @@ impl Summary {
     /// Takes one line of output into account; lines of another kind are passed over.
     pub(crate) fn handle_line(&mut self, line: &str) {
         let line = strip_colour(line);
+        if self.handle_output(&line) {
+            return;
+        }
         let line = line.trim();
         if let Some(result) = line.strip_prefix("test result: ") {
             self.passed += count(result, "passed");
@@ -47,6 +59,29 @@ impl Summary {
         }
     }
 
+    /// Takes a line of what a failed test printed; false for all others.
+    fn handle_output(&mut self, line: &str) -> bool {
+        if let Some(test) = test_of_output(line) {
+            self.outputs.push((test.to_owned(), VecDeque::new()));
+            self.in_output = true;
+            return true;
+        }
+        // The list of names behind the outputs, and the end whatever a test printed.
+        if line == "failures:" || line.starts_with("test result: ") {
+            self.in_output = false;
+        }
+        let Some((_, lines)) = self.outputs.last_mut().filter(|_| self.in_output) else {
+            return false;
+        };
+        if !is_frame(line) {
+            if lines.len() == LINES_KEPT {
+                lines.pop_front();
+            }
+            lines.push_back(line.to_owned());
+        }
+        true
+    }
+
     /// Ends one cargo run: a program that died counts as one failure, and so does a run that
     /// failed without any failure reported (it did not build, or was killed).
     pub(crate) fn handle_end(&mut self, succeeded: bool) {
@@ -56,6 +91,7 @@ impl Summary {
         }
         self.programs_failed = 0;
         self.targets_failed = 0;
+        self.in_output = false;
         let left_out = self.left_out.len() as u64;
         self.passed = self.passed.saturating_sub(left_out);
         self.skipped += left_out;
@@ -67,6 +103,7 @@ impl Summary {
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.failures.extend(other.failures);
+        self.outputs.extend(other.outputs);
         self.left_out.extend(other.left_out);
     }
 }
@@ -97,6 +134,22 @@ fn count(result: &str, word: &str) -> u64 {
 /// The name in `test wheel::fires ... FAILED`.
 fn failed_test(line: &str) -> Option<&str> {
     line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
+}
+
+/// The name in `---- wheel::fires stdout ----`.
+fn test_of_output(line: &str) -> Option<&str> {
+    line.strip_prefix("---- ")?.strip_suffix(" stdout ----")
+}
+
+/// A line of a stack's frame, `  12: core::ops::call` or its `at ./src/lib.rs:7:5`, of which a stack
+/// has more than are kept.
+fn is_frame(line: &str) -> bool {
+    let Some(line) = line.strip_prefix("  ") else {
+        return false;
+    };
+    let line = line.trim_start();
+    let number = line.split_once(": ").map(|(number, _)| number);
+    line.starts_with("at ") || number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// The number in cargo's closing `2 targets failed:`.
@@ -161,6 +214,39 @@ mod tests {
         summary.handle_line("test wheel::fires ... \u{1b}[31mFAILED\u{1b}[0m");
         summary.handle_line("test wheel::stops ... ok");
         assert_eq!(summary.failures, ["wheel::fires"]);
+    }
+
+    /// A run failed once in a hundred, and the record of it, which holds the end of its log, said
+    /// which test but not why.
+    #[test]
+    fn what_a_failed_test_printed_is_kept() {
+        let mut summary = Summary::default();
+        let told = ["failures:", "", "---- wheel::fires stdout ----"];
+        let many = (0..LINES_KEPT).map(|n| format!("line {n}"));
+        let end = [
+            "it panicked",
+            "   0: std::panicking::begin",
+            "             at ./library/std/src/panicking.rs:698:5",
+            "---- wheel::stops stdout ----",
+            "so did it",
+            "failures:",
+            "    wheel::fires",
+            "test result: FAILED. 0 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
+        ];
+        let lines = told.map(str::to_owned).into_iter().chain(many);
+        for line in lines.chain(end.map(str::to_owned)) {
+            summary.handle_line(&line);
+        }
+        let (first, second) = (&summary.outputs[0], &summary.outputs[1]);
+        assert_eq!(
+            (first.0.as_str(), first.1.len()),
+            ("wheel::fires", LINES_KEPT)
+        );
+        assert_eq!(first.1.back().unwrap(), "it panicked");
+        assert_eq!(first.1.front().unwrap(), "line 1");
+        assert_eq!(second.0, "wheel::stops");
+        assert_eq!(second.1, ["so did it"]);
+        assert_eq!(summary.failed, 2);
     }
 
     #[test]

@@ -58,6 +58,12 @@ pub(crate) fn run(is_long: bool, filters: &[String]) -> Result<bool> {
         eprintln!("error: no test matches {}", filters.join(", "));
         succeeded = false;
     }
+    for (test, lines) in &total.outputs {
+        eprintln!("what {test} printed:");
+        for line in lines {
+            eprintln!("  {line}");
+        }
+    }
     for test in &total.failures {
         eprintln!("failed: {test}");
     }

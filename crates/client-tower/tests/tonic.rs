@@ -6,9 +6,11 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::future::{Ready, ready};
+use std::io::Read as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -23,6 +25,7 @@ use tonic_prost::ProstCodec;
 use tower::discover::Change;
 use tower::{Layer as _, Service};
 use waystation_agent::{Agent, AgentConfig};
+use waystation_balance::PolicyKind;
 use waystation_base::{Moment, ServiceName};
 use waystation_client::{CallerConfig, SharedCaller, Source, machine_now};
 use waystation_client_tower::{Balance, BalanceLayer, Hosts, HttpJudge};
@@ -132,35 +135,90 @@ impl Drop for Host {
     }
 }
 
+/// An agent that knows the hosts in the folder's file.
+fn agent(folder: &Path, policy: PolicyKind) -> Agent {
+    let registry = format!("file://{}", folder.join("nodes").display());
+    let mut config = AgentConfig::new(socket(folder), registry.parse().unwrap(), 7);
+    config.udp.clear();
+    config.policy = policy;
+    Agent::start(config).unwrap()
+}
+
+fn socket(folder: &Path) -> PathBuf {
+    folder.join("agent.sock")
+}
+
+/// Says that this process is an agent, with its folder and its policy.
+const AGENT: &str = "WAYSTATION_TEST_TOWER_AGENT";
+
+/// An agent in a process of its own. It ends when its input does.
+struct AgentProcess {
+    child: Child,
+    _input: Option<ChildStdin>,
+}
+
+impl AgentProcess {
+    /// For a test of that name, which runs [`AgentProcess::run`] when it is told to.
+    fn start(test: &str, folder: &Path, policy: PolicyKind) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([test, "--exact"])
+            .env(AGENT, format!("{policy} {}", folder.display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let _input = child.stdin.take();
+        Self { child, _input }
+    }
+
+    /// Runs in that process; false in all others.
+    fn run() -> bool {
+        let Some(given) = std::env::var_os(AGENT) else {
+            return false;
+        };
+        let (policy, folder) = given.to_str().unwrap().split_once(' ').unwrap();
+        let _agent = agent(Path::new(folder), policy.parse().unwrap());
+        let _end = std::io::stdin().read(&mut [0]);
+        true
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
 struct World {
     folder: TempDir,
     hosts: Vec<Host>,
-    _agent: Agent,
+    /// It may be another process.
+    agent: Option<Agent>,
 }
 
 impl World {
     fn new(hosts: u16) -> Self {
+        Self::under(hosts, PolicyKind::default())
+    }
+
+    fn under(hosts: u16, policy: PolicyKind) -> Self {
+        let mut world = Self::without_agent(hosts);
+        world.agent = Some(agent(world.folder.path(), policy));
+        world
+    }
+
+    fn without_agent(hosts: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hosts: Vec<Host> = (0..hosts).map(Host::start).collect();
         write(&folder, hosts.iter().map(|host| host.address));
-        let registry = format!("file://{}", folder.path().join("nodes").display());
-        let socket = folder.path().join("agent.sock");
-        let mut config = AgentConfig::new(socket, registry.parse().unwrap(), 7);
-        config.udp.clear();
-        let agent = Agent::start(config).unwrap();
         Self {
             folder,
             hosts,
-            _agent: agent,
+            agent: None,
         }
     }
 
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("agent.sock")
-    }
-
     async fn caller(&self) -> SharedCaller {
-        let mut config = CallerConfig::new("echo", self.socket());
+        let mut config = CallerConfig::new("echo", socket(self.folder.path()));
         config.timeout = WAIT;
         config.pause = Duration::from_millis(1);
         let caller = SharedCaller::new(config);
@@ -227,17 +285,39 @@ async fn ask(client: &Balanced, text: &str) -> Result<String, tonic::Status> {
     Ok(answer.into_inner().text)
 }
 
-#[tokio::test]
-async fn calls_move_when_a_server_is_killed() {
-    let mut world = World::new(2);
-    let caller = world.caller().await;
-    let client = balanced(caller.clone());
+/// Which way a pick goes now.
+async fn source(caller: &SharedCaller) -> Option<Source> {
+    let caller = caller.clone();
+    let asking = tokio::task::spawn_blocking(move || caller.begin());
+    let call = asking.await.unwrap().ok()?;
+    Some(call.source())
+}
+
+/// Who answers some calls, of which none fails.
+async fn answering(client: &Balanced) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     for _ in 0..60 {
-        seen.insert(ask(&client, "hello").await.unwrap());
+        seen.insert(ask(client, "hello").await.unwrap());
     }
-    assert_eq!(seen.len(), 2, "{seen:?}");
-    assert_eq!(caller.try_begin().unwrap().source(), Source::Segment);
+    seen
+}
+
+#[tokio::test]
+async fn calls_move_when_a_server_is_killed() {
+    moves_from_who_is_killed(PolicyKind::default(), Source::Segment).await;
+}
+
+#[tokio::test]
+async fn calls_that_ask_the_agent_move_when_a_server_is_killed() {
+    moves_from_who_is_killed(PolicyKind::RoundRobin, Source::Socket).await;
+}
+
+async fn moves_from_who_is_killed(policy: PolicyKind, way: Source) {
+    let mut world = World::under(2, policy);
+    let caller = world.caller().await;
+    let client = balanced(caller.clone());
+    assert_eq!(answering(&client).await.len(), 2);
+    assert_eq!(source(&caller).await, Some(way));
     world.hosts[0].kill();
     let (end, mut in_a_row, mut failed) = (deadline(), 0, 0);
     while in_a_row < 100 {
@@ -253,6 +333,37 @@ async fn calls_move_when_a_server_is_killed() {
     // Whoever else calls on this machine knows it, too.
     let other = balanced(world.caller().await);
     assert_eq!(ask(&other, "hello").await.unwrap(), "1");
+}
+
+/// Story: under a policy that asks the agent no call was made for two seconds after it
+/// was killed. Then, without it, all went to every second host.
+#[tokio::test]
+async fn calls_go_on_when_the_agent_is_killed() {
+    const THIS: &str = "calls_go_on_when_the_agent_is_killed";
+    if AgentProcess::run() {
+        return;
+    }
+    for policy in [PolicyKind::RoundRobin, PolicyKind::default()] {
+        let world = World::without_agent(2);
+        let start = || AgentProcess::start(THIS, world.folder.path(), policy);
+        let agent = start();
+        let caller = world.caller().await;
+        let client = balanced(caller.clone());
+        assert_eq!(answering(&client).await.len(), 2, "{policy}");
+        let way = source(&caller).await;
+        agent.kill();
+        let seen = answering(&client).await;
+        // From shared memory one call at a time goes to who was the best.
+        let fewest = if way == Some(Source::Socket) { 2 } else { 1 };
+        assert!(seen.len() >= fewest, "{policy}: {seen:?}");
+        let next = start();
+        let end = deadline();
+        // The next one has latencies of its own, and both are called again.
+        while source(&caller).await != way || answering(&client).await.len() < 2 {
+            assert!(machine_now() < end, "{policy}: not {way:?} again");
+        }
+        next.kill();
+    }
 }
 
 /// A host that fails fast answers fast, and got more and more of the calls.

@@ -63,6 +63,10 @@ struct State {
     /// The agent did not answer last, or its memory says that it does nothing.
     is_silent: bool,
     seeds: u64,
+    /// Which of the hosts that are kept is the next, in a count of its own: with one that
+    /// something else moves on, too, every second host was passed over. Processes
+    /// do not all begin with the same host.
+    turn: u64,
 }
 
 /// Somebody's attempt. It has found silence unless something else is said, so that
@@ -274,8 +278,8 @@ impl Shared {
     /// which the call counts as sent.
     pub(crate) fn kept(&self) -> Option<(u64, KnownHost)> {
         let mut state = self.lock();
-        state.seeds += 1;
-        let turn = usize::try_from(state.seeds).unwrap_or(0);
+        state.turn = state.turn.wrapping_add(1);
+        let turn = usize::try_from(state.turn).unwrap_or(0);
         let (number, hosts) = state.spare()?;
         drop(state);
         let good: Vec<_> = hosts.iter().filter(|one| one.may_be_picked).collect();
@@ -435,6 +439,7 @@ impl State {
             by_udp: attempt(),
             is_silent: false,
             seeds: 0,
+            turn: hash64(&machine_now().as_nanos().to_le_bytes()),
         }
     }
 

@@ -1,16 +1,17 @@
 //! The whole chat under load, while its processes are killed with SIGKILL:
 //! nothing that was acknowledged is lost, doubled or reordered.
 //!
-//! The short form kills each process once under a small load. With
-//! `WAYSTATION_TEST_LONG=1` (`cargo xtask test --long chat_kills`) it is the
-//! full one: 500 clients for 60 s.
+//! The short form kills each process once under a small load, which goes on until
+//! all is done, however slow the machine. With `WAYSTATION_TEST_LONG=1`
+//! (`cargo xtask test --long chat_kills`) it is the full one: 500 clients, and
+//! 20,000 messages before each kill.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
 
 mod common;
 
 use common::chat::Chat;
-use common::load::{clean_report, goes_on, load, size};
+use common::load::{goes_on, lasting_load, size, stop};
 
 #[test]
 fn nothing_acknowledged_is_lost_when_any_role_is_killed() {
@@ -47,14 +48,13 @@ fn nothing_acknowledged_is_lost_with_several_shards() {
 
 fn kills_of_each_role(chat: &Chat) {
     let size = size();
-    let load = load(chat, &size);
+    let load = lasting_load(chat, &size);
     for role in ["logic-1", "das-1", "entry-1", "logic-2"] {
         goes_on(chat, size.between);
         chat.kill(role);
     }
-    // The load outlives the last kill, so that each hit it.
     goes_on(chat, size.between);
-    let report = clean_report(load);
+    let report = stop(load);
     assert!(
         report["reconnects"].as_u64().unwrap() > 0,
         "Entry was killed: {report}"
@@ -66,11 +66,11 @@ fn kills_of_each_role(chat: &Chat) {
 fn nothing_acknowledged_is_lost_when_the_supervisor_is_killed() {
     let size = size();
     let mut chat = Chat::start();
-    let load = load(&chat, &size);
+    let load = lasting_load(&chat, &size);
     goes_on(&chat, size.between);
     chat.kill_supervisor();
     goes_on(&chat, size.between);
-    let report = clean_report(load);
+    let report = stop(load);
     assert!(
         report["reconnects"].as_u64().unwrap() > 0,
         "Entry went with it: {report}"
@@ -82,12 +82,12 @@ fn nothing_acknowledged_is_lost_when_the_supervisor_is_killed() {
 fn a_drain_under_load_ends_with_exit_0() {
     let size = size();
     let mut chat = Chat::start();
-    let load = load(&chat, &size);
+    let load = lasting_load(&chat, &size);
     goes_on(&chat, size.between);
     let up = chat.take_up();
     up.signal("TERM");
     assert_eq!(up.wait(), (Some(0), String::new()));
     chat.start_up();
     goes_on(&chat, size.between);
-    clean_report(load);
+    stop(load);
 }

@@ -7,6 +7,7 @@ mod common;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
+use common::chat::look_until;
 use common::{on_small_disk, run, set_room, stderr, stdout, waystation};
 use waystation_test_process::Watchdog;
 
@@ -221,5 +222,60 @@ fn an_agent_behind_a_route_server_serves_its_callers() {
         .find(|output| output.status.success())
         .unwrap();
     assert_eq!(stdout(&got), "127.0.0.1:9001\n");
+    assert_eq!(agent.stop(), Some(0));
+}
+
+/// A disk without room for an agent's copy of its routes: the agent goes on and says
+/// so, the copy that is there stays as it is, and there is a new one once there is
+/// room. An agent that starts without its route server answers from that.
+#[test]
+fn an_agent_whose_copy_finds_no_room_goes_on_and_copies_later() {
+    let world = World::new();
+    assert_eq!(world.route(&["add", "pay", "127.0.0.1:9001"]).0, Some(0));
+    let at = world.at().to_owned();
+    let dir = world.folder.path().to_str().unwrap();
+    let args = ["agent", "--dir", dir, "--udp-port", "0", "--route", &at];
+    let mut agent = Running::of(waystation(&args).stderr(Stdio::piped()));
+    let list = || {
+        let listed = run(&["host", "list", "pay", "--dir", dir]);
+        stdout(&listed) + &stderr(&listed)
+    };
+    let copy = world.folder.path().join("agent/routes.jsonl");
+    let is_copied = |host: &str| {
+        // Somebody has to want the service.
+        let _listed = list();
+        std::fs::read_to_string(&copy).is_ok_and(|text| text.contains(host))
+    };
+    look_until("there is a copy", || is_copied("127.0.0.1:9001"));
+    let first = std::fs::read(&copy).unwrap();
+
+    // What the next copy is written into, before it takes the other's place.
+    let next = copy.with_extension("new");
+    std::os::unix::fs::symlink("/dev/full", &next).unwrap();
+    assert_eq!(world.route(&["add", "pay", "127.0.0.1:9002"]).0, Some(0));
+    let told = BufReader::new(agent.child.stderr.take().unwrap()).lines();
+    let mut told = told.map(Result::unwrap);
+    let fault = told.find(|line| line.contains("cannot keep a copy of the routes"));
+    let fault = fault.expect("it says so");
+    for part in ["No space left", "routes.jsonl"] {
+        assert!(fault.contains(part), "{fault}");
+    }
+    let listed = list();
+    assert!(listed.contains("127.0.0.1:9002"), "{listed}");
+    assert_eq!(std::fs::read(&copy).unwrap(), first);
+
+    std::fs::remove_file(&next).unwrap();
+    look_until("there is a new copy", || is_copied("127.0.0.1:9002"));
+    assert_eq!(agent.stop(), Some(0));
+    assert_eq!(world.server.stop(), Some(0));
+    let agent = Running::start(&args);
+    let mut listed = String::new();
+    look_until("it knows the hosts", || {
+        listed = list();
+        listed.contains("127.0.0.1:9001")
+    });
+    for part in ["127.0.0.1:9002", "those of the copy on disk"] {
+        assert!(listed.contains(part), "{listed}");
+    }
     assert_eq!(agent.stop(), Some(0));
 }

@@ -7,10 +7,9 @@ use serde_json::Value;
 use super::chat::{Chat, look_until, signal};
 use super::waystation;
 
-/// How much is sent, and for how long.
+/// How much is sent.
 pub(crate) struct Size {
     pub(crate) clients: &'static str,
-    pub(crate) seconds: &'static str,
     pub(crate) rate: &'static str,
     /// Messages that are stored between two kills, which shows that each hits
     /// the running load.
@@ -23,14 +22,12 @@ pub(crate) fn size() -> Size {
     if long {
         return Size {
             clients: "500",
-            seconds: "60",
             rate: "2000",
             between: 20_000,
         };
     }
     Size {
         clients: "40",
-        seconds: "24",
         rate: "200",
         between: 200,
     }
@@ -57,10 +54,6 @@ pub(crate) fn goes_on(chat: &Chat, messages: u64) {
         last = now;
         sum >= messages
     });
-}
-
-pub(crate) fn load(chat: &Chat, size: &Size) -> Child {
-    load_of(chat.entry(), size, size.seconds)
 }
 
 /// A load that goes on until [`stop`], for ten minutes at most.
