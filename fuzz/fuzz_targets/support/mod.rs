@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each target uses a part of it")]
 
+pub mod agent;
 pub mod sockets;
 pub mod websocket;
 

@@ -1,11 +1,15 @@
 //! Servers behind real sockets, for handlers that have no other door.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 /// A server that says nothing and does not close for so long hangs.
 const WAIT: Duration = Duration::from_secs(20);
@@ -104,4 +108,14 @@ pub fn exchange(mut peer: impl Peer, bytes: &[u8], cut: usize) -> Vec<u8> {
             Err(error) => panic!("the connection hangs: {error}"),
         }
     }
+}
+
+/// Sends a short message whole, with these descriptors, at most three.
+pub fn send_with(peer: &UnixStream, bytes: &[u8], files: &[BorrowedFd<'_>]) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fits = control.push(SendAncillaryMessage::ScmRights(files));
+    assert!(fits, "too many descriptors");
+    let sent = sendmsg(peer, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL);
+    assert_eq!(sent, Ok(bytes.len()), "it is sent");
 }
