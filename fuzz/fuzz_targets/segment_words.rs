@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use libfuzzer_sys::fuzz_target;
 use waystation_balance::{CallEnd, Load};
 use waystation_base::Moment;
+use waystation_segment::limits::CALLS_PER_LOOK_MAX;
 use waystation_segment::{
     Ledger, LedgerWatch, Picker, RouteReader, RouteWriter, SegmentState, Word, create_ledger,
     ledger_words, zeroed,
@@ -55,7 +56,7 @@ fuzz_target!(|input: &[u8]| {
         }
         watch.take_marks(|slot| assert!(slot < CAPACITY));
         for slot in 0..CAPACITY {
-            assert!(watch.look(slot).sent <= 1 << 20);
+            assert!(u64::from(watch.look(slot).sent) <= CALLS_PER_LOOK_MAX);
         }
     }
     assert!(reader.hosts().is_none_or(|hosts| hosts.len() <= 8));

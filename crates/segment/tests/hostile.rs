@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use proptest::prelude::*;
 use waystation_balance::{CallEnd, Load};
 use waystation_base::Moment;
+use waystation_segment::limits::CALLS_PER_LOOK_MAX;
 use waystation_segment::{
     Ledger, LedgerWatch, Miss, Picker, Place, RouteReader, RouteWriter, SegmentState, Word,
     create_ledger, ledger_words, zeroed,
@@ -93,7 +94,7 @@ proptest! {
             watch.take_marks(|slot| assert!(slot < CAPACITY));
             for slot in 0..=CAPACITY {
                 let added = watch.look(slot);
-                prop_assert!(added.sent <= 1 << 23);
+                prop_assert!(u64::from(added.sent) <= CALLS_PER_LOOK_MAX);
             }
             watch.note_told();
         }
