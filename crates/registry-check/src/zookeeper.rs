@@ -238,6 +238,23 @@ impl ZooKeeper {
         });
     }
 
+    /// Whether clients may delete what is in that folder.
+    ///
+    /// # Panics
+    /// When the server does not say so.
+    pub fn allow_deletes(&self, folder: &str, may_delete: bool) {
+        let path = self.path(folder);
+        let all = zk::Permission::ALL;
+        let others = zk::Permission::READ | zk::Permission::WRITE;
+        let others = others | zk::Permission::CREATE | zk::Permission::ADMIN;
+        let allowed = if may_delete { all } else { others };
+        let acl = [zk::Acl::new(allowed, zk::AuthId::anyone())];
+        with_client(self.address(), async |client| {
+            let set = client.set_acl(&path, &acl, None).await;
+            set.map(drop).expect("it is set");
+        });
+    }
+
     /// Deletes a node below the root, past every client.
     ///
     /// # Panics

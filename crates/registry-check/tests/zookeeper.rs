@@ -17,6 +17,9 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_waystation-registry-check");
 /// A token of another registry: of its ninth epoch.
 const FOREIGN: FencingToken = FencingToken(9 << 40);
 
+/// Longer than what was refused waits until it is tried again.
+const TRIED_AGAIN: Duration = Duration::from_secs(3);
+
 type ZooWorld = World<ZooKeeper>;
 
 /// A started server with a client, where there is one.
@@ -221,6 +224,34 @@ fn needs_zookeeper_a_deregistration_that_is_tried_again_spares_the_next_owner() 
     for change in ZooWorld::never_without(&watching, &["a-1", "a-2"]) {
         assert_eq!(change.view.instances["a-1"].token, token);
     }
+}
+
+/// A store that refused the end of a registration for good kept its client from
+/// registering that id again, for as long as it refused. And what was tried again
+/// would have taken the next one along.
+#[test]
+fn needs_zookeeper_an_end_that_is_refused_keeps_nobody_waiting() {
+    let Some((world, client)) = started() else {
+        return;
+    };
+    let first = ZooWorld::register(&client, ZooWorld::instance("a", "a-1"));
+    ZooWorld::is_registered(&first);
+    let watching = ZooWorld::watch(&client, "a");
+    ZooWorld::shows(&watching, "a", &["a-1"]);
+    ZooWorld::record(&watching);
+    world.fixture.allow_deletes("instances", false);
+    drop(first);
+    let next = ZooWorld::register(&client, ZooWorld::instance("a", "a-1"));
+    let token = ZooWorld::is_registered(&next).instance.token;
+    world.fixture.allow_deletes("instances", true);
+    // Longer than until the first one is to be tried again.
+    std::thread::park_timeout(TRIED_AGAIN);
+    let status = next.status();
+    assert!(status.is_registered, "{status:?}");
+    assert_eq!(status.instance.token, token);
+    ZooWorld::never_without(&watching, &["a-1"]);
+    drop(next);
+    ZooWorld::shows(&watching, "a", &[]);
 }
 
 /// Registers a node that comes with a token of another registry, above all that

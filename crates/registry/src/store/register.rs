@@ -41,8 +41,10 @@ pub(crate) struct Registrant<S: Store> {
     /// Whether its end was asked for before: without an answer that may have been
     /// carried out, and what stands since is another's.
     was_given_back: Cell<bool>,
-    /// Its place among those whose end had no answer yet.
+    /// Its place among those whose end had no answer yet, or was refused.
     leaving: RefCell<Option<Rc<()>>>,
+    /// The store has refused its end, and so has not carried it out.
+    was_refused: Cell<bool>,
     pub(super) is_busy: Cell<bool>,
     pub(super) is_renewing: Cell<bool>,
 }
@@ -83,6 +85,7 @@ impl<S: Store> Registrant<S> {
             is_idle: Cell::new(false),
             was_given_back: Cell::new(false),
             leaving: RefCell::default(),
+            was_refused: Cell::new(false),
             is_busy: Cell::new(false),
             is_renewing: Cell::new(false),
         }
@@ -253,9 +256,16 @@ impl<S: Store> Registrant<S> {
         self.leaving.borrow().is_some()
     }
 
-    /// Whether only its end is left to be done, and had no answer yet.
-    pub(super) fn has_ended(&self) -> bool {
-        self.leaving.borrow().is_some()
+    /// Whether only its end is left to be done, and may have been carried out without
+    /// an answer: what is done for others of its id is done behind that. A store may
+    /// refuse it for good, which nobody is to wait for.
+    pub(super) fn keeps_its_turn(&self) -> bool {
+        self.leaving.borrow().is_some() && !self.was_refused.get()
+    }
+
+    /// Whether it is another one than this, of the same id, and has that.
+    pub(super) fn holds_instead_of(&self, other: &Self) -> bool {
+        self.id == other.id && self.key != other.key && self.held.get().is_some()
     }
 
     /// Waits before something is tried again, unless something else is wanted.
@@ -447,13 +457,18 @@ impl<S: Store> Registrant<S> {
 
     /// Takes the entry out, with the word that this was meant.
     async fn leave(&self, shared: &Shared<S>) -> Result<(), S::Fault> {
+        if self.was_refused.get() && shared.is_held_instead_of(self) {
+            // Others had their turn meanwhile, and the entry is theirs.
+            return Ok(());
+        }
         // That the entry is gone is no news from here on.
         let held = self.held.take();
         let was_given_back = self.was_given_back.replace(true);
         let mark = held.filter(|_| !was_given_back).map(|held| held.mark);
         let left = S::give_back(shared, &self.keep, &self.id, mark).await;
-        if left.is_err() {
+        if let Err(fault) = &left {
             self.held.set(held);
+            self.was_refused.set(fault.is_refusal());
         }
         left
     }

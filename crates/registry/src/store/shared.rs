@@ -299,11 +299,18 @@ impl<S: Store> Shared<S> {
                 let Some(pause) = registrant.carry_out_all(shared).await else {
                     break;
                 };
-                kept = registrant.has_ended().then_some(its_turn);
+                kept = registrant.keeps_its_turn().then_some(its_turn);
                 registrant.pause(shared, pause).await;
             }
             registrant.is_busy.set(false);
         });
+    }
+
+    /// Whether the id of this one, which leaves, is held by another of this client.
+    pub(super) fn is_held_instead_of(&self, leaving: &Registrant<S>) -> bool {
+        let registrants = self.registrants.borrow();
+        let mut others = registrants.values();
+        others.any(|other| other.holds_instead_of(leaving))
     }
 
     /// Registrations of one id that live with one session take turns: what
