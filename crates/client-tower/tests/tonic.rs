@@ -167,8 +167,11 @@ impl AgentProcess {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let _input = child.stdin.take();
-        Self { child, _input }
+        let input = child.stdin.take();
+        Self {
+            child,
+            _input: input,
+        }
     }
 
     /// Runs in that process; false in all others.
