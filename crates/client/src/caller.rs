@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use waystation_balance::{CallEnd, Load};
+use waystation_balance::{CallEnd, Load, Reason};
 use waystation_base::Moment;
 use waystation_membership::Address;
 use waystation_segment::{Chosen, Miss, Picker, Place};
@@ -27,15 +27,20 @@ pub struct PickedHost {
     /// In which attachment, for picks from a segment and from what is kept of one;
     /// over which connection, for those by socket.
     pub(crate) attachment: u64,
-    chosen: Option<Chosen>,
     pub(crate) host: HostRef,
+    /// Of a pick from a segment.
+    reason: Option<Reason>,
 }
 
 impl PickedHost {
     /// What decided, for a pick from shared memory.
-    pub fn reason(&self) -> Option<waystation_balance::Reason> {
-        let chosen = self.chosen.filter(|_| self.source == Source::Segment);
-        chosen.map(|chosen| chosen.reason)
+    pub const fn reason(&self) -> Option<Reason> {
+        self.reason
+    }
+
+    /// Whether its end is counted in shared memory.
+    const fn is_in_memory(&self) -> bool {
+        matches!(self.source, Source::Segment | Source::Kept)
     }
 }
 
@@ -151,7 +156,7 @@ impl Caller {
         let host = attachment.find(address)?;
         attachment.ledger.handle_sent(host.chosen.slot);
         attachment.ledger.mark(host.chosen.slot);
-        let picked = self.picked_in(host.chosen, host.address);
+        let picked = self.picked_in(&host.chosen, host.address);
         Some(self.guard(picked))
     }
 
@@ -167,9 +172,9 @@ impl Caller {
         latency: Option<Duration>,
         load: Load,
     ) {
-        let Some(chosen) = &picked.chosen else {
+        if !picked.is_in_memory() {
             return self.shared.report(picked, end, latency, load);
-        };
+        }
         if self.shared.is_child() {
             // What the parent counts is the parent's.
             return;
@@ -183,12 +188,13 @@ impl Caller {
             if let Some(picker) = &self.picker
                 && self.number == picked.attachment
             {
-                picker.report(chosen, end, latency_ns, load);
+                picker.report_at(picked.host.place(), end, latency_ns, load);
                 return;
             }
         }
+        let place = picked.host.place();
         self.shared
-            .report_late(picked.attachment, chosen, end, latency_ns, load);
+            .report_late(picked.attachment, place, end, latency_ns, load);
     }
 
     /// Makes ready: attaches to the agent, unless that is done. It waits for the
@@ -296,13 +302,11 @@ impl Caller {
     }
 
     fn guard(&self, picked: PickedHost) -> CallGuard {
-        let attachment = picked.chosen.and_then(|chosen| {
-            let attachment = match picked.source {
-                Source::Kept => self.shared.find(picked.attachment)?,
-                _ => self.attachment.upgrade()?,
-            };
-            Some((attachment, chosen))
-        });
+        let attachment = match picked.source {
+            Source::Kept => self.shared.find(picked.attachment),
+            Source::Segment => self.attachment.upgrade(),
+            Source::Socket | Source::Udp => None,
+        };
         CallGuard::new(Arc::clone(&self.shared), picked, attachment)
     }
 
@@ -323,20 +327,17 @@ impl Caller {
             }
         };
         self.last = Some(Source::Segment);
-        Some(self.picked_in(chosen, address))
+        Some(self.picked_in(&chosen, address))
     }
 
     #[inline]
-    fn picked_in(&self, chosen: Chosen, address: Address) -> PickedHost {
+    fn picked_in(&self, chosen: &Chosen, address: Address) -> PickedHost {
         PickedHost {
             address,
             source: Source::Segment,
             attachment: self.number,
-            chosen: Some(chosen),
-            host: HostRef {
-                slot: chosen.slot,
-                generation: chosen.generation,
-            },
+            host: place_of(chosen),
+            reason: Some(chosen.reason),
         }
     }
 
@@ -400,12 +401,8 @@ impl Caller {
             }
             // A host that may have gone is better than none for certain.
             Err(error) => self.shared.kept().map_or(Err(error), |(number, host)| {
-                let name = HostRef::default();
-                let picked = self.picked_elsewhere(host.address, Source::Kept, name, number);
-                Ok(PickedHost {
-                    chosen: Some(host.chosen),
-                    ..picked
-                })
+                let place = place_of(&host.chosen);
+                Ok(self.picked_elsewhere(host.address, Source::Kept, place, number))
             }),
             picked => picked,
         }
@@ -477,9 +474,16 @@ impl Caller {
             address,
             source,
             attachment: connection,
-            chosen: None,
             host,
+            reason: None,
         }
+    }
+}
+
+const fn place_of(chosen: &Chosen) -> HostRef {
+    HostRef {
+        slot: chosen.slot,
+        generation: chosen.generation,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use waystation_balance::{CallEnd, Load};
 use waystation_base::Moment;
 use waystation_membership::Address;
-use waystation_segment::{Chosen, report};
+use waystation_segment::report;
 
 use crate::attachment::Attachment;
 use crate::caller::PickedHost;
@@ -37,7 +37,7 @@ pub struct CallGuard {
     shared: Arc<Shared>,
     picked: PickedHost,
     /// Where its end is counted, if that is in shared memory.
-    ledger: Option<(Arc<Attachment>, Chosen)>,
+    ledger: Option<Arc<Attachment>>,
     began: Moment,
     is_open: bool,
 }
@@ -46,7 +46,7 @@ impl CallGuard {
     pub(crate) fn new(
         shared: Arc<Shared>,
         picked: PickedHost,
-        ledger: Option<(Arc<Attachment>, Chosen)>,
+        ledger: Option<Arc<Attachment>>,
     ) -> Self {
         Self {
             shared,
@@ -90,10 +90,11 @@ impl CallGuard {
             return;
         }
         match (&self.ledger, self.picked.source) {
-            (Some((attachment, chosen)), _) => {
+            (Some(attachment), _) => {
                 let latency_ns = latency.and_then(|one| u64::try_from(one.as_nanos()).ok());
                 let (routes, ledger) = (&attachment.routes, &attachment.ledger);
-                report(routes, ledger, chosen, end, latency_ns, load);
+                let place = self.picked.host.place();
+                report(routes, ledger, place, end, latency_ns, load);
             }
             // Its ledger is gone, and its agent has counted it as given up.
             (None, Source::Segment | Source::Kept) => {}

@@ -109,6 +109,13 @@ pub struct HostRef {
     pub generation: u32,
 }
 
+impl HostRef {
+    /// The slot and its generation.
+    pub(crate) const fn place(self) -> (u32, u32) {
+        (self.slot, self.generation)
+    }
+}
+
 /// A load, as the socket has it; nothing is told by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToldLoad {

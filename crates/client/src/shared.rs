@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use waystation_balance::{CallEnd, Load};
 use waystation_base::{Moment, hash64};
-use waystation_segment::{Chosen, report};
+use waystation_segment::report;
 
 use crate::attachment::{Attachment, KnownHost};
 use crate::attempt::{Attempt, Outcome, Word};
@@ -255,13 +255,13 @@ impl Shared {
     pub(crate) fn report_late(
         &self,
         number: u64,
-        chosen: &Chosen,
+        place: (u32, u32),
         end: CallEnd,
         latency_ns: Option<u64>,
         load: Load,
     ) {
         if let Some(one) = self.find(number) {
-            report(&one.routes, &one.ledger, chosen, end, latency_ns, load);
+            report(&one.routes, &one.ledger, place, end, latency_ns, load);
         }
     }
 

@@ -122,7 +122,14 @@ impl<R: Memory, L: Memory> Picker<R, L> {
     /// and the load that the reply carried.
     #[inline]
     pub fn report(&self, chosen: &Chosen, end: CallEnd, latency_ns: Option<u64>, load: Load) {
-        report(&self.routes, &self.ledger, chosen, end, latency_ns, load);
+        let place = (chosen.slot, chosen.generation);
+        self.report_at(place, end, latency_ns, load);
+    }
+
+    /// As [`Picker::report`], of the host that had this slot in this generation.
+    #[inline]
+    pub fn report_at(&self, place: (u32, u32), end: CallEnd, latency_ns: Option<u64>, load: Load) {
+        report(&self.routes, &self.ledger, place, end, latency_ns, load);
     }
 
     /// Reads what picks need, when it is no longer what it was.
@@ -280,21 +287,22 @@ impl<R: Memory, L: Memory> Picker<R, L> {
     }
 }
 
-/// Counts the end of a call; for those who have the two sides but no picker.
+/// Counts the end of a call to the host that had this slot in this generation; for
+/// those who have the two sides but no picker.
 #[inline]
 pub fn report<R: Memory, L: Memory>(
     routes: &RouteReader<R>,
     ledger: &Ledger<L>,
-    chosen: &Chosen,
+    (slot, generation): (u32, u32),
     end: CallEnd,
     latency_ns: Option<u64>,
     load: Load,
 ) {
-    if routes.generation(chosen.slot) == chosen.generation {
-        ledger.handle_ended(chosen.slot, end, latency_ns, load);
+    if routes.generation(slot) == generation {
+        ledger.handle_ended(slot, end, latency_ns, load);
     } else {
         // The slot has another host by now, which this says nothing about.
         let nothing = Load::default();
-        ledger.handle_ended(chosen.slot, CallEnd::Cancelled, None, nothing);
+        ledger.handle_ended(slot, CallEnd::Cancelled, None, nothing);
     }
 }
