@@ -136,7 +136,7 @@ pub enum ServeError {
         source: io::Error,
     },
     /// Another registry runs on the directory.
-    #[error("another registry runs on {}", path.display())]
+    #[error("another server runs on {}", path.display())]
     Locked {
         /// The directory.
         path: PathBuf,

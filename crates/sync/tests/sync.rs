@@ -474,6 +474,15 @@ fn trimming_keeps_what_a_site_lacks_and_an_unknown_site_is_named() {
         refused,
         Err(ClientError::Refused { status: Status::NotFound, text }) if text.contains("nobody")
     ));
+    // One that is there would serve on, and be given nothing.
+    let site = "master".to_owned();
+    let refused = client.operate::<serde_json::Value>(Operation::Forget { site }, PATIENCE);
+    assert!(matches!(
+        refused,
+        Err(ClientError::Refused { status: Status::Conflict, text }) if text.contains("stop it")
+    ));
+    client.publish(None, &append("row", "y"), PATIENCE).unwrap();
+    wait_for_row(&table, "row", "xxxxy");
 }
 
 #[test]

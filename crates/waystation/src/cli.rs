@@ -148,7 +148,7 @@ Examples:
         after_help = "\
 Examples:
   waystation host get pay --explain
-  waystation host list"
+  waystation host list pay"
     )]
     Host(HostCommand),
     /// Call statistics: the server that takes them, and what it has

@@ -359,7 +359,7 @@ fn two_registries_do_not_share_a_directory() {
     let second = run(&["registry", "serve", "--dir", dir, "--listen", "127.0.0.1:0"]);
     assert_eq!(second.status.code(), Some(1));
     assert!(
-        stderr(&second).contains("error: another registry runs on "),
+        stderr(&second).contains("error: another server runs on "),
         "{}",
         stderr(&second)
     );

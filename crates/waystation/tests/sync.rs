@@ -99,6 +99,17 @@ fn a_file_is_published_and_the_place_is_told_in_json() {
     assert!(output.status.success(), "{}", stderr(&output));
     let place: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(place["seq"], 1);
+    assert!(stderr(&output).contains("unsafe: "), "{}", stderr(&output));
+    // One that is no statement is of no use to a database.
+    let opaque = folder.path().join("hostname");
+    std::fs::write(&opaque, "vm\n").unwrap();
+    let output = hub.ask(&["publish", opaque.to_str().unwrap()]);
+    assert!(stderr(&output).contains("opaque: "), "{}", stderr(&output));
+    // An empty key is none.
+    for key in [String::new(), "k".repeat(65)] {
+        let refused = hub.ask(&["publish", file.to_str().unwrap(), "--key", &key]);
+        assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    }
     let missing = hub.ask(&["publish", "/nonexistent/file"]);
     assert_eq!(missing.status.code(), Some(1));
     assert!(stderr(&missing).contains("/nonexistent/file"));

@@ -171,6 +171,10 @@ impl Desk {
             }
             Operation::Grant { site } => self.change(ticket, &site, Hub::handle_grant_writer),
             Operation::Fence { site } => self.change(ticket, &site, Hub::handle_fence_writer),
+            Operation::Forget { site } if self.is_connected(now, &site) => {
+                let error = format!("{site} is connected: stop it, then forget it");
+                self.refuse(ticket, Unable::new(Status::Conflict, error));
+            }
             Operation::Forget { site } => self.change(ticket, &site, Hub::handle_forget),
         }
     }
@@ -182,6 +186,13 @@ impl Desk {
             end: self.hub.end().0,
             sites: self.hub.status(now).into_iter().map(Into::into).collect(),
         }
+    }
+
+    /// Whether a site is there. One that is would go on serving, and be given and
+    /// publish nothing, if it were forgotten.
+    fn is_connected(&self, now: Moment, name: &str) -> bool {
+        let sites = self.status(now).sites;
+        sites.iter().any(|one| one.name == name && one.is_connected)
     }
 
     /// Has the core change something; it is answered when it is durable.

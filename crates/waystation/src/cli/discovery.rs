@@ -38,7 +38,7 @@ pub(crate) enum NodeCommand {
     /// Keep a node registered until SIGTERM, then drain it
     #[command(after_help = "\
 Registers again whatever happens: refused, disconnected, expired. SIGTERM and
-Ctrl-C drain the node: every subscriber has acknowledged, or 10 s have passed,
+Ctrl-C drain the node: every subscriber has acknowledged, or 2 s have passed,
 before it is out; then it ends with 0. A second signal ends it at once.
 
 Examples:
@@ -72,7 +72,7 @@ Examples:
     Watch(ListArgs),
     /// Take a node out in order: no new requests, then out
     #[command(after_help = "\
-Waits until the node is out: every subscriber has acknowledged (or 10 s have
+Waits until the node is out: every subscriber has acknowledged (or 2 s have
 passed), and its requests in flight have ended (or 30 s have passed).
 
 Examples:

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use waystation_replica::limits::CLIENT_KEY_BYTES_MAX;
 
 use super::DirArg;
 
@@ -260,13 +261,22 @@ pub(crate) struct HubArg {
     pub(crate) hub: SocketAddr,
 }
 
+/// A key that is empty would be none, and what is published again be another entry.
+fn key(text: &str) -> Result<String, String> {
+    match text.len() {
+        0 => Err("it is empty".to_owned()),
+        1..=CLIENT_KEY_BYTES_MAX => Ok(text.to_owned()),
+        long => Err(format!("{long} bytes are more than {CLIENT_KEY_BYTES_MAX}")),
+    }
+}
+
 /// `sync publish`.
 #[derive(Debug, Args)]
 pub(crate) struct PublishArgs {
     #[command(flatten)]
     pub(crate) hub: HubArg,
-    /// The same key again is the same entry; at most 64 bytes
-    #[arg(long, value_name = "KEY")]
+    /// The same key again is the same entry; 1 to 64 bytes
+    #[arg(long, value_name = "KEY", value_parser = key)]
     pub(crate) key: Option<String>,
     /// For how long to try
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]

@@ -19,6 +19,13 @@ pub(super) struct CopyRow {
     pub(super) stands: Option<u64>,
 }
 
+impl CopyRow {
+    /// Whether its site is away, or stands until an operator decides.
+    pub(super) fn is_wrong(&self) -> bool {
+        self.up == Some(0) || self.stands.is_some_and(|stands| stands > 0)
+    }
+}
+
 /// All copies that any role tells of, by site.
 pub(super) fn copy_rows(answers: &[Answer<'_>]) -> Vec<CopyRow> {
     let mut rows = BTreeMap::new();

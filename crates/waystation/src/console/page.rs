@@ -44,6 +44,17 @@ fn render(
         (all, healthy) if all == healthy => ("good", format!("All {all} roles serve.")),
         (all, healthy) => ("bad", format!("{healthy} of {all} roles serve.")),
     };
+    let behind = copies.iter().filter(|row| row.is_wrong()).count();
+    let (class, verdict) = match behind {
+        0 => (class, verdict),
+        behind => {
+            let all = copies.len();
+            (
+                "bad",
+                format!("{verdict} Copies that do not follow: {behind} of {all}."),
+            )
+        }
+    };
     let chat = chat_url.map_or_else(String::new, |url| {
         let url = escape(url);
         format!("<a href=\"{url}\">Open the chat</a>")
@@ -319,6 +330,30 @@ mod tests {
         assert!(page.contains("0 of 1 roles serve."));
         assert!(page.contains("<a href=\"http://127.0.0.1:7080/\">"));
         assert!(!page.contains("{{"), "a placeholder was left");
+    }
+
+    /// All roles served, and said so in green, while a copy stood at an entry.
+    #[test]
+    fn a_copy_that_stands_is_told_before_all_else() {
+        let copy = |site: &str, stands| CopyRow {
+            site: site.to_owned(),
+            up: Some(1),
+            stands: Some(stands),
+            ..CopyRow::default()
+        };
+        let verdict = |copies: &[CopyRow]| {
+            let page = render(None, &[row("healthy")], &[], copies, &[]);
+            let line = page.lines().find(|line| line.contains("roles serve."));
+            line.unwrap().to_owned()
+        };
+        let well = verdict(&[copy("a", 0), copy("b", 0)]);
+        assert!(!well.contains("Copies that"), "{well}");
+        let told = verdict(&[copy("a", 0), copy("b", 1)]);
+        assert!(
+            told.contains("Copies that do not follow: 1 of 2."),
+            "{told}"
+        );
+        assert!(told.contains("bad"), "{told}");
     }
 
     #[test]

@@ -46,14 +46,13 @@ fn check(args: &PublishArgs, payload: &[u8]) -> Result<(), Failure> {
         let error = anyhow!(fault).context("not published; see --allow-nondeterministic");
         return Err(Failure::Operation(error));
     }
-    if !statement::is_statement(payload) {
-        return Ok(());
-    }
-    // Whoever does not read it does not want it.
-    let _ = writeln!(
-        io::stderr().lock(),
+    let what = if statement::is_statement(payload) {
         "unsafe: what a plain statement does depends on the rows it finds at each site"
-    );
+    } else {
+        "opaque: it is no statement; sites with a handler take it, those with a database stand at it"
+    };
+    // Whoever does not read it does not want it.
+    let _ = writeln!(io::stderr().lock(), "{what}");
     Ok(())
 }
 
