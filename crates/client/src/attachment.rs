@@ -131,20 +131,10 @@ impl Attachment {
         known.hosts.as_ref()?.get(at).cloned()
     }
 
-    /// Where a host is that was chosen; `None` when it has left since.
-    #[inline]
-    pub(crate) fn address(&self, chosen: &Chosen) -> Option<Address> {
-        match chosen.place {
-            Place::Ip(address) => Some(address.into()),
-            Place::Unix(_) => self.path(chosen),
-        }
-    }
-
-    fn path(&self, chosen: &Chosen) -> Option<Address> {
+    /// The Unix socket of a host that was picked; `None` when it has left since.
+    pub(crate) fn path(&self, place: (u32, u32)) -> Option<Address> {
         let known = self.known();
-        let is_it = |host: &&KnownHost| {
-            (host.chosen.slot, host.chosen.generation) == (chosen.slot, chosen.generation)
-        };
+        let is_it = |host: &&KnownHost| (host.chosen.slot, host.chosen.generation) == place;
         // Those at sockets are few, and the list is of this machine.
         let host = known.hosts.as_ref()?.iter().find(is_it)?;
         Some(host.address.clone())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use waystation_balance::{CallEnd, Load, Reason};
 use waystation_base::Moment;
 use waystation_membership::Address;
-use waystation_segment::{Chosen, Miss, Picker, Place};
+use waystation_segment::{Chosen, Miss, Picker, Place, Seat};
 
 use crate::attachment::{Attachment, KnownHost, Memory};
 use crate::clock::{machine_now, machine_now_coarse, pause};
@@ -96,8 +96,8 @@ impl Caller {
         if !self.shared.is_child()
             && self.number == self.shared.number()
             && let Some(picker) = &mut self.picker
-            && let Ok(chosen) = picker.pick(machine_now_coarse())
-            && let Some(picked) = self.picked(chosen)
+            && let Ok(seat) = picker.take_seat(machine_now_coarse())
+            && let Some(picked) = self.picked(&seat)
         {
             return Ok(picked);
         }
@@ -126,8 +126,8 @@ impl Caller {
     /// pick on another thread, or to fall back.
     pub fn try_pick(&mut self) -> Option<PickedHost> {
         self.adopt()?;
-        let chosen = self.picker.as_mut()?.pick(machine_now_coarse()).ok()?;
-        self.picked(chosen)
+        let seat = self.picker.as_mut()?.take_seat(machine_now_coarse());
+        self.picked(&seat.ok()?)
     }
 
     /// As [`Caller::pick`], with a guard that reports how the call ended.
@@ -156,7 +156,8 @@ impl Caller {
         let host = attachment.find(address)?;
         attachment.ledger.handle_sent(host.chosen.slot);
         attachment.ledger.mark(host.chosen.slot);
-        let picked = self.picked_in(&host.chosen, host.address);
+        let place = place_of(&host.chosen);
+        let picked = self.picked_in(place, host.chosen.reason, host.address);
         Some(self.guard(picked))
     }
 
@@ -311,33 +312,36 @@ impl Caller {
     }
 
     #[inline]
-    fn picked(&mut self, chosen: Chosen) -> Option<PickedHost> {
-        let address = match chosen.place {
-            Place::Ip(address) => Address::from(address),
-            Place::Unix(_) => {
+    fn picked(&mut self, seat: &Seat) -> Option<PickedHost> {
+        let picker = self.picker.as_ref()?;
+        let host = HostRef {
+            slot: seat.slot,
+            generation: seat.generation,
+        };
+        let address = match picker.place(seat) {
+            Some(&Place::Ip(address)) => Address::from(address),
+            _ => {
                 let found = self.attachment.upgrade();
-                let found = found.and_then(|attachment| attachment.address(&chosen));
-                if found.is_none()
-                    && let Some(picker) = &self.picker
-                {
+                let found = found.and_then(|attachment| attachment.path(host.place()));
+                if found.is_none() {
                     // It left after it was chosen.
-                    picker.report(&chosen, CallEnd::Cancelled, None, Load::default());
+                    picker.report_at(host.place(), CallEnd::Cancelled, None, Load::default());
                 }
                 found?
             }
         };
         self.last = Some(Source::Segment);
-        Some(self.picked_in(&chosen, address))
+        Some(self.picked_in(host, seat.reason, address))
     }
 
     #[inline]
-    fn picked_in(&self, chosen: &Chosen, address: Address) -> PickedHost {
+    fn picked_in(&self, host: HostRef, reason: Reason, address: Address) -> PickedHost {
         PickedHost {
             address,
             source: Source::Segment,
             attachment: self.number,
-            host: place_of(chosen),
-            reason: Some(chosen.reason),
+            host,
+            reason: Some(reason),
         }
     }
 
@@ -366,9 +370,9 @@ impl Caller {
             let Some(picker) = &mut self.picker else {
                 break;
             };
-            match picker.pick(machine_now()) {
-                Ok(chosen) => {
-                    if let Some(picked) = self.picked(chosen) {
+            match picker.take_seat(machine_now()) {
+                Ok(seat) => {
+                    if let Some(picked) = self.picked(&seat) {
                         return Ok(picked);
                     }
                 }

@@ -85,7 +85,7 @@ pub use error::{AttachError, Miss};
 pub use keeper::{Keeper, KeeperCounters, LedgerId, TURN_EVERY, WRITE_EVERY};
 pub use ledger::{Added, ENDS, Ledger, LedgerWatch, create_ledger, ledger_words};
 pub use memory::{Memory, Word, zeroed};
-pub use picker::{Chosen, Picker, STALE_AFTER, report};
+pub use picker::{Chosen, Picker, STALE_AFTER, Seat, report};
 pub use route::{
     Entry, Note, Place, Route, RouteReader, RouteWriter, Routes, SegmentState, Spill, WARM,
 };

@@ -110,12 +110,11 @@ impl TierPool {
 
     /// Counts a call to the host at `at`.
     #[inline]
-    pub(crate) fn take(&mut self, at: usize) -> Copied {
+    pub(crate) fn take(&mut self, at: usize) {
         let entry = &mut self.entries[at];
         entry.level += entry.step;
         entry.work = entry.work.saturating_add(1);
         self.keys[at] = entry.key(at);
-        *entry
     }
 
     /// The call to the host at `at` goes elsewhere.
@@ -137,16 +136,26 @@ impl TierPool {
         self.keys[at] = NOBODY;
     }
 
-    /// The place of the host at `at`, if it is still the one in its slot.
+    /// Whether the place of the host at `at` is known; reads it if that host is still
+    /// the one in its slot.
     #[inline]
-    pub(crate) fn place<M: Memory>(&mut self, at: usize, routes: &RouteReader<M>) -> Option<Place> {
+    pub(crate) fn find_place<M: Memory>(&mut self, at: usize, routes: &RouteReader<M>) -> bool {
+        self.entries[at].place.is_some() || self.read_place(at, routes)
+    }
+
+    #[cold]
+    fn read_place<M: Memory>(&mut self, at: usize, routes: &RouteReader<M>) -> bool {
         let entry = &mut self.entries[at];
-        if entry.place.is_none() {
-            let (generation, place) = routes.host(entry.slot)?;
-            if generation == entry.generation {
-                entry.place = Some(place);
-            }
-        }
-        entry.place
+        let host = routes.host(entry.slot);
+        entry.place = host
+            .filter(|(generation, _)| *generation == entry.generation)
+            .map(|(_, place)| place);
+        entry.place.is_some()
+    }
+
+    /// The place of the host at `at`, once it was found.
+    #[inline]
+    pub(crate) fn place(&self, at: usize) -> Option<&Place> {
+        self.entries.get(at)?.place.as_ref()
     }
 }
