@@ -318,17 +318,16 @@ impl Caller {
             slot: seat.slot,
             generation: seat.generation,
         };
-        let address = match picker.place(seat) {
-            Some(&Place::Ip(address)) => Address::from(address),
-            _ => {
-                let found = self.attachment.upgrade();
-                let found = found.and_then(|attachment| attachment.path(host.place()));
-                if found.is_none() {
-                    // It left after it was chosen.
-                    picker.report_at(host.place(), CallEnd::Cancelled, None, Load::default());
-                }
-                found?
+        let address = if let Some(&Place::Ip(address)) = picker.place(seat) {
+            Address::from(address)
+        } else {
+            let found = self.attachment.upgrade();
+            let found = found.and_then(|attachment| attachment.path(host.place()));
+            if found.is_none() {
+                // It left after it was chosen.
+                picker.report_at(host.place(), CallEnd::Cancelled, None, Load::default());
             }
+            found?
         };
         self.last = Some(Source::Segment);
         Some(self.picked_in(host, seat.reason, address))
