@@ -108,7 +108,12 @@ fn hand_over(host: &Host, shape: u8, before: &[Change], after: &[Change]) {
     let (ledger, ledger_file) = memory(ledger_words(capacities[1]));
     let mut writer =
         RouteWriter::create(segment.words(), capacities[0], names.0, names.1).expect("it fits");
-    let address = |slot| ([10, 0, 0, 1], 7000 + u16::try_from(slot).expect("it is small"));
+    let address = |slot| {
+        (
+            [10, 0, 0, 1],
+            7000 + u16::try_from(slot).expect("it is small"),
+        )
+    };
     let hosts = (0..capacities[0]).map(|slot| Route {
         slot,
         generation: 1,

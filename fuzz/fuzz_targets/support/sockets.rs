@@ -116,6 +116,11 @@ pub fn send_with(peer: &UnixStream, bytes: &[u8], files: &[BorrowedFd<'_>]) {
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fits = control.push(SendAncillaryMessage::ScmRights(files));
     assert!(fits, "too many descriptors");
-    let sent = sendmsg(peer, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL);
+    let sent = sendmsg(
+        peer,
+        &[IoSlice::new(bytes)],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    );
     assert_eq!(sent, Ok(bytes.len()), "it is sent");
 }
