@@ -221,6 +221,24 @@ impl Group {
         members.iter().find(|member| member.id() == id).cloned()
     }
 
+    /// The members, and whoever is the last resort: all that calls may go to.
+    /// Whoever has to know something of which it is told once is told of it as
+    /// long as it is one of these. Cost: O(members).
+    pub fn callees(&self) -> Vec<Rc<Member>> {
+        let mut callees = self.members();
+        callees.extend(self.shared.lapsed.borrow().iter().cloned());
+        callees
+    }
+
+    /// The one of that id of [`Group::callees`].
+    pub fn callee(&self, id: &str) -> Option<Rc<Member>> {
+        let lapsed = || {
+            let lapsed = self.shared.lapsed.borrow();
+            lapsed.iter().find(|member| member.id() == id).cloned()
+        };
+        self.member(id).or_else(lapsed)
+    }
+
     /// The channel to a member, made now if there is none yet.
     pub fn channel(&self, member: &Member) -> Channel {
         member.channel(&self.shared.connect)
@@ -259,10 +277,10 @@ impl Group {
         members.iter().find(is_there).cloned()
     }
 
-    /// The channels that are open. Cost: O(members).
+    /// The channels to [`Group::callees`] that are open. Cost: O(members).
     pub fn channels(&self) -> impl Iterator<Item = Channel> {
-        let members = self.members();
-        members
+        let callees = self.callees();
+        callees
             .into_iter()
             .filter_map(|member| member.opened().cloned())
     }

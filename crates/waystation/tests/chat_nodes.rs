@@ -7,7 +7,8 @@ mod common;
 
 use std::path::Path;
 
-use common::chat::{Chat, free_address, look_until};
+use common::chat::{Chat, look_until};
+use common::lists::Lists;
 use common::load::{clean_report, goes_on, lasting_load, load_of, size, stop};
 use common::role::{Role, ids, nodes};
 use common::world::World;
@@ -280,8 +281,9 @@ fn a_second_das_of_the_same_directory_takes_over_under_load() {
     let both = ["das-1", "das-2"];
     let stored = |world: &World, das: &str| world.role(das).metric("waystation_im_writes_total");
     let goes_on = |world: &World, das: &str| {
-        let wanted = stored(world, das) + 200.0;
-        look_until(das, || stored(world, das) > wanted);
+        world
+            .role(das)
+            .until_grows("waystation_im_writes_total", 200.0);
     };
     // All Logics go to the same one, and then to the other.
     let before = both.map(|das| stored(&world, das));
@@ -335,45 +337,50 @@ fn holders_are_named(chat: &Chat) {
 /// that did not know the right one missed it.
 #[test]
 fn a_request_at_the_wrong_logic_is_passed_on_once() {
-    let size = size();
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
-    let line = |service: &str, id: &str, socket: &str| {
-        let socket = at("run").join(socket);
-        format!(
-            "{{\"id\":\"{id}\",\"service\":\"{service}\",\"address\":\"unix:{}\"}}\n",
-            socket.display()
-        )
-    };
-    let (first, second) = (
-        line("im.logic", "logic-1", "logic-1.rpc"),
-        line("im.logic", "logic-2", "logic-2.rpc"),
-    );
-    let das = line("im.das", "das-1", "das-1.rpc");
     // Entry knows of one Logic only, the Logics of each other.
-    std::fs::write(at("all"), format!("{das}{first}{second}")).unwrap();
-    std::fs::write(at("one"), &second).unwrap();
-    let (all, one) = (
-        format!("file://{}", at("all").display()),
-        format!("file://{}", at("one").display()),
-    );
-    let entry_at = free_address();
-    let _das = Role::start(dir.path(), "das", "1", &["--registry", &all]);
-    let logics =
-        ["1", "2"].map(|index| Role::start(dir.path(), "logic", index, &["--registry", &all]));
-    let entry = Role::start(
-        dir.path(),
-        "entry",
-        "1",
-        &["--registry", &one, "--listen", &entry_at],
-    );
-    logics[0].serves();
-    logics[1].serves();
-    entry.serves();
-    let load = load_of(&entry_at, &size, "5");
+    let lists = Lists::start(&["logic-2"]);
+    let load = load_of(lists.entry(), &size(), "5");
     clean_report(load);
-    assert!(logics[1].metric("waystation_im_relayed_total") > 10.0);
-    assert!(logics[0].metric("waystation_requests_started_total") > 10.0);
-    let again = logics[0].metric("waystation_im_relayed_total");
+    let [one, other] = ["logic-1", "logic-2"].map(|name| lists.role(name));
+    assert!(other.metric("waystation_im_relayed_total") > 10.0);
+    assert!(one.metric("waystation_requests_started_total") > 10.0);
+    let again = one.metric("waystation_im_relayed_total");
     assert!(again.abs() < f64::EPSILON, "passed on {again} times more");
+}
+
+/// Story: after a restart of everything the registry listed one Logic a moment
+/// later than the other. Entry kept its connection, told it of nobody who came in
+/// that moment, and had nothing to tell it when it was listed: those users heard
+/// of no message of its conversations until they came again.
+#[test]
+fn a_logic_that_was_not_listed_for_a_while_knows_who_came_meanwhile() {
+    let lists = Lists::start(&["logic-1", "logic-2"]);
+    not_listed(&lists, &["logic-2"], || {
+        lists.list(&["logic-1", "logic-2"]);
+        lists.role("entry-1").until_uses("im.logic", 2);
+    });
+}
+
+/// Story: users who came while no Logic was listed, and the last ones were called
+/// nevertheless, heard of nothing until these were listed again.
+#[test]
+fn logics_that_are_called_although_none_is_listed_know_who_comes() {
+    let lists = Lists::start(&["logic-1", "logic-2"]);
+    not_listed(&lists, &[], || {});
+}
+
+/// Users come while only the `listed` Logics are in the list of Entry, go on until
+/// `then` has ended, and must hear of everything.
+fn not_listed(lists: &Lists, listed: &[&str], then: impl FnOnce()) {
+    let (entry, das) = (lists.role("entry-1"), lists.role("das-1"));
+    entry.until_uses("im.logic", 2);
+    lists.list(listed);
+    entry.until_uses("im.logic", u32::try_from(listed.len()).unwrap());
+    let size = size();
+    let load = load_of(lists.entry(), &size, "600");
+    let stored = "waystation_im_writes_total";
+    das.until_grows(stored, 50.0);
+    then();
+    das.until_grows(stored, 200.0);
+    stop(load);
 }

@@ -211,6 +211,10 @@ fn who_lapsed_and_still_answers_is_the_last_resort() {
         let lapsed = [id_a.clone(), id_b.clone()].into();
         group.update_lapsed(&nobody, &[], &lapsed);
         assert_eq!(group.home(b"x"), None);
+        // Whoever has to know something of which it is told once still hears it.
+        assert_eq!((group.members().len(), group.callees().len()), (0, 2));
+        assert_eq!(group.channels().count(), 2);
+        assert!(group.member("a").is_none() && group.callee("a").is_some());
         let last = call(&group).await;
         assert!(["a", "b"].contains(&&*last));
         // Who said so itself is gone for good.
@@ -218,7 +222,9 @@ fn who_lapsed_and_still_answers_is_the_last_resort() {
         assert_eq!(call(&group).await, "b");
         let back = group.update_lapsed(&both, &[], &BTreeSet::new());
         assert_eq!(back.came.len(), 2, "both are back");
+        assert_eq!((group.members().len(), group.callees().len()), (2, 2));
         group.update(&nobody, &[]);
+        assert_eq!(group.callees().len(), 0);
         assert_eq!(
             group.pick(b"x").map(|_| ()).unwrap_err().code(),
             Code::Unavailable

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod chat;
+pub(crate) mod lists;
 pub(crate) mod load;
 pub(crate) mod role;
 pub(crate) mod sync;

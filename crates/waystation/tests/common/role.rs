@@ -56,6 +56,28 @@ impl Role {
         &self.socket
     }
 
+    /// Waits until each of its shards uses so many nodes of a service, and knows
+    /// of no others.
+    pub(crate) fn until_uses(&self, service: &str, nodes: u32) {
+        let of_service = format!("service=\"{service}\"");
+        look_until("it uses the nodes", || {
+            let mut all = samples(&self.socket, "waystation_im_nodes");
+            all.retain(|labels, _| labels.contains(&of_service));
+            let is_so = |(labels, count): (&String, &f64)| {
+                let is_used = labels.contains("verdict=\"use\"");
+                let wanted = if is_used { f64::from(nodes) } else { 0.0 };
+                (count - wanted).abs() < 0.5
+            };
+            !all.is_empty() && all.iter().all(is_so)
+        });
+    }
+
+    /// Waits until a figure of its metrics has grown by so much.
+    pub(crate) fn until_grows(&self, name: &str, by: f64) {
+        let wanted = self.metric(name) + by;
+        look_until(name, || self.metric(name) >= wanted);
+    }
+
     pub(crate) fn serves(&self) {
         look_until("it serves", || {
             self.page("/healthz")

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use tempfile::TempDir;
 use waystation_registry::{EmbeddedConfig, EmbeddedServer};
 
-use super::chat::{free_address, look_until};
-use super::role::{Role, samples};
+use super::chat::free_address;
+use super::role::Role;
 
 /// Roles by hand in one directory, with a registry of this process.
 pub(crate) struct World {
@@ -96,19 +96,8 @@ impl World {
         &self.entries[name]
     }
 
-    /// Waits until each shard of a role uses so many nodes of a service, and
-    /// knows of no others.
+    /// See [`Role::until_uses`].
     pub(crate) fn until_uses(&self, role: &str, service: &str, nodes: u32) {
-        let of_service = format!("service=\"{service}\"");
-        look_until("it uses the nodes", || {
-            let mut all = samples(self.role(role).socket(), "waystation_im_nodes");
-            all.retain(|labels, _| labels.contains(&of_service));
-            let is_so = |(labels, count): (&String, &f64)| {
-                let is_used = labels.contains("verdict=\"use\"");
-                let wanted = if is_used { f64::from(nodes) } else { 0.0 };
-                (count - wanted).abs() < 0.5
-            };
-            !all.is_empty() && all.iter().all(is_so)
-        });
+        self.role(role).until_uses(service, nodes);
     }
 }

@@ -80,15 +80,17 @@ impl Front {
         };
         let part = ctx.within(TRY);
         let (part, request) = (&part, &request);
-        let members = self.state.logics().members();
-        let told = members.iter().map(|member| async move {
-            let Some(channel) = member.opened() else {
+        // Also those that the registry does not list for the moment: they keep
+        // their connections, and who is here.
+        let callees = self.state.logics().callees();
+        let told = callees.iter().map(|callee| async move {
+            let Some(channel) = callee.opened() else {
                 return;
             };
             let logic = LogicClient::new(channel.clone());
             let answers = channel.is_up() && logic.online(part, request).await.is_ok();
             if !answers && channel.is_connected() {
-                attach(&self.state, member.id());
+                attach(&self.state, callee.id());
             }
         });
         join_all(told).await;

@@ -110,7 +110,7 @@ pub(super) fn attach(state: &Rc<EntryShard>, id: &str) {
     let (shard, state, id) = (state.shard().clone(), state.clone(), id.to_owned());
     shard.spawn(Label::of("attach to Logic"), async move {
         // The one with that id now: it may have moved meanwhile.
-        let channel = || state.logics().member(&id)?.opened().cloned();
+        let channel = || state.logics().callee(&id)?.opened().cloned();
         let is_connected = || channel().is_some_and(|channel| channel.is_connected());
         while state.goes_on_attaching(&id, is_connected()) {
             let Some(channel) = channel() else { continue };

@@ -41,7 +41,7 @@ impl Rules {
 
     /// The connection to the Das with this id, while there is one.
     pub(super) fn das_channel(&self, id: &str) -> Option<Channel> {
-        let channel = self.das.member(id)?.opened().cloned()?;
+        let channel = self.das.callee(id)?.opened().cloned()?;
         channel.is_connected().then_some(channel)
     }
 
