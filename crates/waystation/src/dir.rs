@@ -22,6 +22,20 @@ const SOCKET_NAME_LONGEST: &str = "sync-site-a.control";
 /// How often a lock that old roles hold is tried again.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// Whether there is a folder for a file that somebody named: one that was typed
+/// wrong is not made.
+///
+/// # Errors
+/// Which one there is not, for people.
+pub(crate) fn check_folder(file: &Path) -> Result<(), String> {
+    let folder = file.parent();
+    let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+    match folder {
+        Some(folder) if !folder.is_dir() => Err(format!("there is no folder {}", folder.display())),
+        _ => Ok(()),
+    }
+}
+
 /// Why a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

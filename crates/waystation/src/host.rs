@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use serde_json::json;
 use waystation_agent::{Agent, AgentConfig, ReportTo, SocketAccess};
 use waystation_balance::{CallEnd, Load, Reason};
-use waystation_base::hash64;
+use waystation_base::{ServiceName, hash64};
 use waystation_client::protocol::{self, Answer, Candidate, Code, End, ListedHost, Request};
 use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Socket};
 use waystation_membership::LarsPair;
@@ -102,6 +102,7 @@ pub(crate) fn agent_socket(config: &Config) -> PathBuf {
 /// # Errors
 /// What the agent answers, or that it does not.
 pub(crate) fn run(command: &HostCommand, config: &Config, as_json: bool) -> Result<(), Failure> {
+    check_name(command.service())?;
     let socket = socket_path(command.agent().socket.as_deref(), config);
     let ports = config.agent.udp().map(|at| at.port());
     let mut out = io::stdout().lock();
@@ -158,6 +159,16 @@ pub(crate) fn run(command: &HostCommand, config: &Config, as_json: bool) -> Resu
     }
 }
 
+/// A service, or a pair of Lars.
+fn check_name(text: &str) -> Result<(), Failure> {
+    if pair_of(text).is_some() {
+        return Ok(());
+    }
+    let named = ServiceName::new(text);
+    let named = named.with_context(|| format!("{text:?} is neither a service nor MODID/CMDID"));
+    named.map(drop).map_err(Failure::Usage)
+}
+
 fn ask(socket: &Path, request: &Request) -> Result<Answer, Failure> {
     let asked = Socket::connect(socket, WAIT).and_then(|mut agent| agent.ask(request));
     let (answer, _files) = asked.map_err(|error| failed(socket, error))?;
@@ -173,7 +184,7 @@ fn failed(socket: &Path, error: Error) -> Failure {
         } => Failure::Operation(anyhow!(
             "{refused}; `route list` and `node list` tell what there is"
         )),
-        refused @ Error::Refused { .. } => Failure::Operation(refused.into()),
+        answered @ (Error::Refused { .. } | Error::Miss(_)) => Failure::Operation(answered.into()),
         other => Failure::Operation(anyhow::Error::from(other).context(context)),
     }
 }
@@ -191,10 +202,16 @@ fn pair_of(text: &str) -> Option<LarsPair> {
     })
 }
 
-fn get(service: &str, socket: &Path, as_json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+/// A caller of an agent that is there: later it would only say that it is not.
+fn caller_named(service: &str, socket: &Path) -> Result<Caller, Failure> {
+    Socket::connect(socket, WAIT).map_err(|error| failed(socket, error))?;
     let mut config = CallerConfig::new(service, socket);
     config.timeout = WAIT;
-    let mut caller = Caller::new(config);
+    Ok(Caller::new(config))
+}
+
+fn get(service: &str, socket: &Path, as_json: bool, out: &mut dyn Write) -> Result<(), Failure> {
+    let mut caller = caller_named(service, socket)?;
     let picked = caller.pick().map_err(|error| failed(socket, error))?;
     let reason = picked.reason().map(Reason::name);
     // Nothing is called: the pick must not count as a call in flight.
@@ -221,15 +238,18 @@ fn caller_of(pair: LarsPair, ports: [u16; 3]) -> LarsCaller {
     caller
 }
 
+fn no_host_by_udp(error: Error) -> Failure {
+    Failure::Operation(anyhow::Error::from(error).context("no host by UDP"))
+}
+
 fn get_by_pair(
     pair: LarsPair,
     ports: [u16; 3],
     as_json: bool,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    let address = caller_of(pair, ports)
-        .get_host()
-        .context("no host by UDP")?;
+    let told = caller_of(pair, ports).get_host();
+    let address = told.map_err(no_host_by_udp)?;
     let printed = if as_json {
         let line = json!({ "address": address.to_string(), "source": "udp", "reason": null });
         writeln!(out, "{line}")

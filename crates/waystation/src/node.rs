@@ -5,18 +5,19 @@ mod list;
 mod register;
 mod watch;
 
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use waystation_base::ServiceName;
 use waystation_membership::{Instance, Label, State, View, ViewVersion, Watch};
-use waystation_registry::{Registries, Registry, RegistryUrl};
+use waystation_registry::{Registries, Registry, RegistryUrl, Session};
 
 use crate::cli::{ListArgs, NodeCommand};
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::registry;
+use crate::{registry, table};
 
 /// Runs one of `waystation node`'s commands.
 ///
@@ -88,13 +89,14 @@ fn version(at: Option<ViewVersion>) -> String {
 }
 
 /// A node as cells of a table or words of a line.
-fn cells(instance: &Instance) -> [String; 7] {
+fn cells(instance: &Instance) -> [String; 8] {
     [
         instance.service.to_string(),
         instance.id.to_string(),
         instance.address.to_string(),
         state_word(instance.state).to_owned(),
         instance.weight.to_string(),
+        label(instance.site.as_ref()),
         label(instance.zone.as_ref()),
         instance.token.to_string(),
     ]
@@ -119,6 +121,27 @@ fn behind(opened: &Opened, view: &View) -> Vec<(String, Option<ViewVersion>)> {
         (name, holder.acknowledged)
     })
     .collect()
+}
+
+/// Says on standard error which entries of the registry make no sense, of those
+/// that were not told yet.
+fn tell_skipped(session: &Session, told: &mut u64) -> io::Result<()> {
+    let mut err = io::stderr().lock();
+    let before = std::mem::replace(told, session.skipped);
+    let new = usize::try_from(session.skipped.saturating_sub(before)).unwrap_or(usize::MAX);
+    let places = &session.skipped_places;
+    for (place, reason) in &places[places.len().saturating_sub(new)..] {
+        writeln!(
+            err,
+            "skipped {}: {}",
+            table::clean(place),
+            table::clean(reason)
+        )?;
+    }
+    if new > places.len() {
+        writeln!(err, "skipped {} others", new - places.len())?;
+    }
+    Ok(())
 }
 
 /// How long a watch is waited for before the session is looked at.

@@ -16,6 +16,7 @@ use waystation_report::{
 use crate::cli::{ReportAskArgs, ReportCommand, ReportServeArgs, ReportShowArgs};
 use crate::config::Config;
 use crate::descriptors;
+use crate::dir::check_folder;
 use crate::failure::Failure;
 use crate::{serving, table};
 
@@ -41,8 +42,13 @@ fn serve(_: &ReportServeArgs, config: &Config, as_json: bool) -> Result<(), Fail
     let store: StoreUrl = if section.store.is_empty() {
         StoreUrl::Sqlite(config.dir().join("report/reports.db"))
     } else {
-        let parsed = section.store.parse();
-        parsed.map_err(|error| Failure::Usage(anyhow!("report.store: {error}")))?
+        let wrong = |why: String| Failure::Usage(anyhow!("report.store: {why}"));
+        let url = section.store.parse::<StoreUrl>();
+        let url = url.map_err(|error| wrong(error.to_string()))?;
+        if let StoreUrl::Sqlite(path) = &url {
+            check_folder(path).map_err(wrong)?;
+        }
+        url
     };
     tracing::info!(%store, "counts are stored there");
     let mut settings = ReportConfig::new(section.listen, store);

@@ -274,6 +274,11 @@ pub(crate) fn run(command: &ImCommand, config: &Config, as_json: bool) -> Result
             })
         }
         ImCommand::Load(args) => return crate::clients::load(args, config, as_json),
+        ImCommand::Chat(_) if as_json => {
+            let error =
+                anyhow!("--json: `im chat` prints for people; over HTTP Entry answers JSON");
+            return Err(Failure::Usage(error));
+        }
         ImCommand::Chat(args) => return crate::clients::chat(args, config),
     };
     result.map_err(|error| Failure::Operation(error.into()))

@@ -19,6 +19,7 @@ use crate::cli::{
     RouteServeArgs,
 };
 use crate::config::Config;
+use crate::dir::check_folder;
 use crate::failure::Failure;
 use crate::{node, registry, serving, table};
 
@@ -111,8 +112,13 @@ fn serve(args: &RouteServeArgs, config: &Config, as_json: bool) -> Result<(), Fa
     let store: StoreUrl = if section.store.is_empty() {
         StoreUrl::Sqlite(dir.join("routes.db"))
     } else {
-        let url = section.store.parse();
-        url.map_err(|error| Failure::Usage(anyhow!("route.store: {error}")))?
+        let wrong = |why: String| Failure::Usage(anyhow!("route.store: {why}"));
+        let url = section.store.parse::<StoreUrl>();
+        let url = url.map_err(|error| wrong(error.to_string()))?;
+        if let StoreUrl::Sqlite(path) = &url {
+            check_folder(path).map_err(wrong)?;
+        }
+        url
     };
     let mut settings = RouteConfig::new(dir, section.listen.into(), store);
     if !args.no_registry {
@@ -154,11 +160,11 @@ fn watch(args: &RouteListArgs, config: &Config, as_json: bool) -> Result<(), Fai
     node::watch(&list, &[RegistryUrl::Route { host }], as_json)
 }
 
-const HOSTS: [&str; 8] = [
-    "service", "address", "lars", "weight", "state", "zone", "source", "metadata",
+const HOSTS: [&str; 9] = [
+    "service", "address", "lars", "weight", "state", "site", "zone", "source", "metadata",
 ];
 
-fn cells(one: &ListedRoute) -> [String; 8] {
+fn cells(one: &ListedRoute) -> [String; 9] {
     let metadata = one
         .metadata
         .iter()
@@ -169,6 +175,7 @@ fn cells(one: &ListedRoute) -> [String; 8] {
         one.lars.clone().unwrap_or_default(),
         one.weight.to_string(),
         one.state.clone(),
+        one.site.clone().unwrap_or_default(),
         one.zone.clone().unwrap_or_default(),
         one.source.clone(),
         metadata.collect::<Vec<_>>().join(" "),
@@ -191,7 +198,7 @@ fn print_all(all: &[ListedRoute], as_json: bool) -> Result<(), Failure> {
             writeln!(out, "{line}")
         })
     } else {
-        let rows: Vec<[String; 8]> = all.iter().map(cells).collect();
+        let rows: Vec<[String; 9]> = all.iter().map(cells).collect();
         table::write(&mut out, HOSTS, &rows)
     };
     Ok(printed.context("cannot print")?)

@@ -20,10 +20,10 @@ pub(crate) fn run(command: &SyncCommand, config: &Config, as_json: bool) -> Resu
     match command {
         SyncCommand::Hub(args) => hub::run(args, config, as_json),
         SyncCommand::Site(args) => site::run(args, config, as_json),
-        SyncCommand::Publish(args) => publish::run(args, as_json),
-        SyncCommand::Status(args) => ask::status(args, as_json),
-        SyncCommand::Verify(args) => ask::verify(args, as_json),
-        SyncCommand::Trim(args) => ask::trim(args, as_json),
+        SyncCommand::Publish(args) => publish::run(args, config, as_json),
+        SyncCommand::Status(args) => ask::status(args, config, as_json),
+        SyncCommand::Verify(args) => ask::verify(args, config, as_json),
+        SyncCommand::Trim(args) => ask::trim(args, config, as_json),
         SyncCommand::Audit(args) => local::audit(args, config, as_json),
         SyncCommand::Replay(args) => local::replay(args, config),
         SyncCommand::Skip(args) => local::skip(args, config),
@@ -31,8 +31,8 @@ pub(crate) fn run(command: &SyncCommand, config: &Config, as_json: bool) -> Resu
         SyncCommand::Resume(args) => local::resume(args, config),
         SyncCommand::Rejoin(args) => local::rejoin(args, config),
         SyncCommand::Repaired(args) => local::repaired(args, config),
-        SyncCommand::Grant(args) => ask::change(args, ask::Change::Grant),
-        SyncCommand::Fence(args) => ask::change(args, ask::Change::Fence),
-        SyncCommand::Forget(args) => ask::change(args, ask::Change::Forget),
+        SyncCommand::Grant(args) => ask::change(args, config, ask::Change::Grant),
+        SyncCommand::Fence(args) => ask::change(args, config, ask::Change::Fence),
+        SyncCommand::Forget(args) => ask::change(args, config, ask::Change::Forget),
     }
 }

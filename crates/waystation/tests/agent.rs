@@ -281,8 +281,46 @@ fn calls_are_simulated_and_measured() {
     );
     let (is_done, said) = agent.host(&["simulate", "nobody"]);
     assert!(!is_done && said.contains("nobody offers nobody"), "{said}");
+    // That nothing at all was picked was a rate of 0.
+    let (is_done, said) = agent.host(&["rate", "nobody", "--seconds", "1"]);
+    assert!(!is_done && said.contains("nobody offers nobody"), "{said}");
     let wrong = run(&["host", "simulate", "pay", "--fail", "127.0.0.1:9001=2"]);
     assert_eq!(wrong.status.code(), Some(2));
+}
+
+/// Why there is no agent was lost, and no host by UDP was laid on the socket.
+#[test]
+fn an_agent_that_is_not_there_is_told_with_the_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock");
+    let socket = socket.to_str().unwrap();
+    for what in [
+        &["get"][..],
+        &["get", "--explain"],
+        &["list"],
+        &["rate"],
+        &["simulate"],
+    ] {
+        let (name, more) = what.split_first().unwrap();
+        let args = [&["host", name, "pay", "--socket", socket], more].concat();
+        let output = run(&args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let said = stderr(&output);
+        let agent = format!("no answer from the agent at {socket}: ");
+        assert!(
+            said.contains(&agent) && said.contains("No such file"),
+            "{args:?}: {said}"
+        );
+    }
+    for what in ["get", "rate", "simulate"] {
+        let output = run(&["host", what, "1/1", "--udp-port", "1"]);
+        assert_eq!(output.status.code(), Some(1), "{what}");
+        let said = stderr(&output);
+        assert!(
+            said.starts_with("error: no host by UDP: "),
+            "{what}: {said}"
+        );
+    }
 }
 
 /// An agent refused a second registry, so that callers lost their hosts on the

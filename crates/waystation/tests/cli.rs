@@ -8,7 +8,8 @@ use common::{run, stderr, stdout};
 
 #[test]
 fn faults_of_usage_end_with_2_and_say_how_it_goes() {
-    let calls: [(&[&str], &str); 9] = [
+    let chat = ["im", "chat", "--user", "ada", "--json"];
+    let calls: [(&[&str], &str); 14] = [
         (&[], "Usage: waystation"),
         (&["upp"], "'up'"),
         (&["up", "--dri", "x"], "unexpected argument '--dri'"),
@@ -21,6 +22,21 @@ fn faults_of_usage_end_with_2_and_say_how_it_goes() {
         (&["im", "logic", "--peers", "x"], "--peers <ADDR>"),
         (&["up", "--registry", "ftp://x"], "--registry: `ftp://x`"),
         (&["im", "load", "--clients", "1"], "--clients <N>"),
+        (&chat, "--json: `im chat` prints for people"),
+        // A store in a folder that is not there was made there, and stayed.
+        (
+            &["route", "serve", "--store", "sqlite:///nonexistent/x.db"],
+            "route.store: there is no folder /nonexistent",
+        ),
+        (
+            &["report", "serve", "--store", "sqlite:///nonexistent/x.db"],
+            "report.store: there is no folder /nonexistent",
+        ),
+        (
+            &["host", "get", "a~b"],
+            "\"a~b\" is neither a service nor MODID/CMDID",
+        ),
+        (&["host", "rate", "1/x"], "neither a service nor"),
     ];
     for (args, part) in calls {
         let output = run(args);

@@ -125,6 +125,8 @@ fn a_node_is_registered_listed_watched_and_drained_by_a_signal() {
         "127.0.0.1:7100",
         "--id",
         "logic-1",
+        "--site",
+        "hel",
         "--zone",
         "hel-1",
     ];
@@ -143,11 +145,13 @@ fn a_node_is_registered_listed_watched_and_drained_by_a_signal() {
     assert_eq!(list.status.code(), Some(0));
     let text = stdout(&list);
     assert!(
-        text.starts_with("service   id       address         state    weight  zone   token\n"),
+        text.starts_with(
+            "service   id       address         state    weight  site  zone   token\n"
+        ),
         "{text}"
     );
     assert!(
-        text.contains("im.logic  logic-1  127.0.0.1:7100  serving  100     hel-1"),
+        text.contains("im.logic  logic-1  127.0.0.1:7100  serving  100     hel   hel-1"),
         "{text}"
     );
     let json = stdout(&registry.node(&["list", "im.*", "--json"]));
@@ -443,6 +447,24 @@ fn a_registry_that_is_not_there_is_named() {
         "{}",
         stderr(&list)
     );
+}
+
+/// Story: a list that could not be read was an empty one, without a word.
+#[test]
+fn what_makes_no_sense_in_a_list_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nodes");
+    let good = "{\"id\":\"a\",\"service\":\"pay\",\"address\":\"127.0.0.1:1\"}";
+    std::fs::write(&path, format!("garbage\n{good}\n{{}}\n")).unwrap();
+    let url = format!("file://{}", path.display());
+    let list = run(&["node", "list", "--json", "--registry", &url]);
+    assert_eq!(list.status.code(), Some(0));
+    assert_eq!(stdout(&list).lines().count(), 1, "{}", stdout(&list));
+    let said = stderr(&list);
+    for line in [1, 3] {
+        let place = format!("skipped {}:{line}: not an instance", path.display());
+        assert!(said.contains(&place), "{said}");
+    }
 }
 
 #[test]

@@ -141,3 +141,29 @@ fn nothing_is_proven_without_sites_and_an_unknown_one_is_named() {
     assert_eq!(forgotten.status.code(), Some(1));
     assert!(stderr(&forgotten).contains("nobody"));
 }
+
+/// Story: `sync verify` said nothing for the time of a whole proof where no hub was,
+/// and none of `sync` named the hub that it asked, nor asked that of the configuration.
+#[test]
+fn a_hub_that_is_not_there_is_named_as_the_configuration_has_it() {
+    let calls = [
+        (&["status"][..], "no status from the hub at 127.0.0.1:1: "),
+        (
+            &["verify", "--wait", "600"],
+            "no status from the hub at 127.0.0.1:1: ",
+        ),
+        (&["trim"], "not trimmed by the hub at 127.0.0.1:1: "),
+        (&["grant", "a"], "not changed by the hub at 127.0.0.1:1: "),
+    ];
+    // All at once: each waits for a hub for a while.
+    let asked = calls.map(|(what, said)| {
+        let mut command = waystation(&[&["sync"], what].concat());
+        command.env("WAYSTATION_UP__HUB", "127.0.0.1:1");
+        (command.stderr(Stdio::piped()).spawn().unwrap(), said)
+    });
+    for (child, said) in asked {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(stderr(&output).contains(said), "{}", stderr(&output));
+    }
+}

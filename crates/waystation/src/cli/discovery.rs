@@ -109,6 +109,9 @@ pub(crate) struct RegisterArgs {
     /// Its share of requests against the others'; 0 takes none
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub(crate) weight: u32,
+    /// The machine room it stands in
+    #[arg(long, value_name = "SITE")]
+    pub(crate) site: Option<Label>,
     /// The part of the site it stands in
     #[arg(long, value_name = "Z")]
     pub(crate) zone: Option<Label>,

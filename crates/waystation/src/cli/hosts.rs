@@ -217,6 +217,17 @@ pub(crate) enum HostEnd {
 }
 
 impl HostCommand {
+    /// The service, or MODID/CMDID.
+    pub(crate) fn service(&self) -> &str {
+        match self {
+            Self::Get(args) => &args.service,
+            Self::List(args) => &args.service,
+            Self::Report(args) => &args.service,
+            Self::Simulate(args) => &args.service,
+            Self::Rate(args) => &args.service,
+        }
+    }
+
     /// Where the agent is.
     pub(crate) fn agent(&self) -> &AgentArg {
         match self {

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use waystation_replica::limits::CLIENT_KEY_BYTES_MAX;
 
 use super::DirArg;
+use crate::config::Config;
 
 /// `sync`.
 #[derive(Debug, Subcommand)]
@@ -256,9 +257,16 @@ pub(crate) enum PolicyArg {
 /// The hub that is asked.
 #[derive(Debug, Args)]
 pub(crate) struct HubArg {
-    /// Where the hub listens
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7072")]
-    pub(crate) hub: SocketAddr,
+    /// Where the hub listens [default: `up.hub` of the configuration, 127.0.0.1:7072]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) hub: Option<SocketAddr>,
+}
+
+impl HubArg {
+    /// Where the hub listens.
+    pub(crate) fn address(&self, config: &Config) -> SocketAddr {
+        self.hub.unwrap_or(config.up.hub)
+    }
 }
 
 /// A key that is empty would be none, and what is published again be another entry.

@@ -20,9 +20,19 @@ pub(super) struct CopyRow {
 }
 
 impl CopyRow {
+    /// How it is: the class of its cell on the page, and a few words.
+    pub(super) fn state(&self) -> (&'static str, &'static str) {
+        match (self.up, self.stands, self.parked) {
+            (Some(0), _, _) => ("unhealthy", "away"),
+            (_, Some(1..), _) => ("unhealthy", "needs an operator"),
+            (_, _, Some(1..)) => ("waiting", "has parked entries"),
+            _ => ("healthy", "follows"),
+        }
+    }
+
     /// Whether its site is away, or stands until an operator decides.
     pub(super) fn is_wrong(&self) -> bool {
-        self.up == Some(0) || self.stands.is_some_and(|stands| stands > 0)
+        self.state().0 == "unhealthy"
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::copies::{CopyRow, copy_rows};
 use super::registries::{RegistryRow, registry_rows};
 use super::{Console, ProcessRow, merge_arrays};
+use crate::supervise::Exit;
 
 const TEMPLATE: &str = include_str!("page.html");
 
@@ -73,12 +74,14 @@ fn process_table(processes: &[ProcessRow]) -> String {
     if processes.is_empty() {
         return "<p class=\"empty\">Nothing was started (<code>--no-demo</code>, and another registry).</p>".to_owned();
     }
+    // That a node was drained and is started again is no fault.
+    let done = Exit::Code(0).to_string();
     let mut rows = String::new();
     for row in processes {
         let reason = row
             .reason
             .as_deref()
-            .or(row.last_exit.as_deref())
+            .or(row.last_exit.as_deref().filter(|exit| *exit != done))
             .unwrap_or_default();
         let _ = write!(
             rows,
@@ -148,12 +151,7 @@ fn copy_table(copies: &[CopyRow]) -> String {
     }
     let mut rows = String::new();
     for row in copies {
-        let (class, state) = match (row.up, row.stands, row.parked) {
-            (Some(0), _, _) => ("unhealthy", "away"),
-            (_, Some(1..), _) => ("unhealthy", "needs an operator"),
-            (_, _, Some(1..)) => ("waiting", "has parked entries"),
-            _ => ("healthy", "follows"),
-        };
+        let (class, state) = row.state();
         let _ = write!(
             rows,
             "<tr><th scope=\"row\">{}</th><td><span class=\"state {class}\">{state}</span></td>\
@@ -174,7 +172,14 @@ fn copy_table(copies: &[CopyRow]) -> String {
         ("Seconds", true),
         ("Applied a second", true),
     ];
-    format!("<h2>Copies</h2>\n{}", table(&head, &rows))
+    let mut text = format!("<h2>Copies</h2>\n{}", table(&head, &rows));
+    if copies.iter().any(|row| row.state().0 != "healthy") {
+        text.push_str(
+            "<p class=\"empty\"><code>waystation sync status</code> tells at which entry a copy \
+             is, and why.</p>",
+        );
+    }
+    text
 }
 
 fn context_table(contexts: &[Value]) -> String {
@@ -354,6 +359,27 @@ mod tests {
             "{told}"
         );
         assert!(told.contains("bad"), "{told}");
+        let says_where = |copies: &[CopyRow]| {
+            let page = render(None, &[row("healthy")], &[], copies, &[]);
+            page.contains("waystation sync status")
+        };
+        assert!(says_where(&[copy("a", 1)]) && !says_where(&[copy("a", 0)]));
+    }
+
+    /// Story: a role that was drained and started again had a fault from then on.
+    #[test]
+    fn an_end_in_order_is_no_fault() {
+        let shown = |exit: Exit| {
+            let exit = exit.to_string();
+            let ended = ProcessRow {
+                reason: None,
+                last_exit: Some(exit.clone()),
+                ..row("healthy")
+            };
+            render(None, &[ended], &[], &[], &[]).contains(&exit)
+        };
+        assert!(!shown(Exit::Code(0)));
+        assert!(shown(Exit::Code(1)) && shown(Exit::Signal(9)));
     }
 
     #[test]

@@ -10,10 +10,10 @@ use anyhow::{Context, anyhow};
 use serde_json::json;
 use waystation_balance::{CallEnd, Load};
 use waystation_base::{Rng, hash64};
-use waystation_client::{Caller, CallerConfig, Error, LarsCaller, PickedHost, machine_now};
+use waystation_client::{Caller, Error, LarsCaller, PickedHost, machine_now};
 use waystation_net::unix_time;
 
-use super::{WAIT, caller_of, failed, pair_of};
+use super::{caller_named, caller_of, failed, no_host_by_udp, pair_of};
 use crate::cli::{RateArgs, SimulateArgs};
 use crate::failure::Failure;
 use crate::table;
@@ -49,13 +49,20 @@ impl Host {
 }
 
 impl Way {
-    fn of(service: &str, socket: &Path, ports: [u16; 3]) -> Self {
+    fn of(service: &str, socket: &Path, ports: [u16; 3]) -> Result<Self, Failure> {
         if let Some(pair) = pair_of(service) {
-            return Self::Pair(caller_of(pair, ports));
+            return Ok(Self::Pair(caller_of(pair, ports)));
         }
-        let mut config = CallerConfig::new(service, socket);
-        config.timeout = WAIT;
-        Self::Named(Box::new(Caller::new(config)))
+        let caller = caller_named(service, socket)?;
+        Ok(Self::Named(Box::new(caller)))
+    }
+
+    /// Why nothing was picked.
+    fn failed(&self, socket: &Path, error: Error) -> Failure {
+        match self {
+            Self::Named(_) => failed(socket, error),
+            Self::Pair(_) => no_host_by_udp(error),
+        }
     }
 
     fn pick(&mut self) -> Result<Host, Error> {
@@ -96,7 +103,7 @@ pub(super) fn simulate(
     ports: [u16; 3],
     as_json: bool,
 ) -> Result<(), Failure> {
-    let mut way = Way::of(&args.service, socket, ports);
+    let mut way = Way::of(&args.service, socket, ports)?;
     let seed = args
         .seed
         .unwrap_or_else(|| hash64(&unix_time().as_nanos().to_le_bytes()));
@@ -113,7 +120,7 @@ pub(super) fn simulate(
                 last = Some(error);
                 continue;
             }
-            Err(error) => return Err(failed(socket, error)),
+            Err(error) => return Err(way.failed(socket, error)),
         };
         let address = host.address();
         let own = args.fail.iter().find(|fail| fail.address == address);
@@ -132,7 +139,7 @@ pub(super) fn simulate(
         *counts.sources.entry(host.source()).or_default() += 1;
     }
     if let (true, Some(error)) = (hosts.is_empty(), last) {
-        return Err(failed(socket, error));
+        return Err(way.failed(socket, error));
     }
     let mut out = io::stdout().lock();
     print_counts(&hosts, refused, as_json, &mut out).context("cannot print")?;
@@ -174,10 +181,12 @@ fn print_counts(
 }
 
 /// What one thread measured.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Measured {
     pairs: u64,
     refused: u64,
+    /// Why the last pick was refused.
+    last: Option<Error>,
     /// Pairs by the time that they took.
     times: Times,
     source: Option<&'static str>,
@@ -186,14 +195,14 @@ struct Measured {
 /// Picks and reports as fast as so many threads can, and prints the rate.
 ///
 /// # Errors
-/// The agent does not answer.
+/// The agent does not answer, or refused every pick.
 pub(super) fn rate(
     args: &RateArgs,
     socket: &Path,
     ports: [u16; 3],
     as_json: bool,
 ) -> Result<(), Failure> {
-    let way = Way::of(&args.service, socket, ports);
+    let way = Way::of(&args.service, socket, ports)?;
     let time = Duration::from_secs(args.seconds.into());
     let reports = !args.no_report;
     let began = machine_now();
@@ -203,14 +212,18 @@ pub(super) fn rate(
             std::thread::spawn(move || measure(&mut way, time, reports))
         })
         .collect();
-    let mut all = Measured::default();
+    let (mut all, mut last) = (Measured::default(), None);
     for thread in threads {
         let measured = thread.join().map_err(|_| anyhow!("a thread panicked"))?;
-        let measured = measured.map_err(|error| failed(socket, error))?;
+        let measured = measured.map_err(|error| way.failed(socket, error))?;
         all.pairs += measured.pairs;
         all.refused += measured.refused;
         all.times.add(&measured.times);
         all.source = all.source.or(measured.source);
+        last = last.or(measured.last);
+    }
+    if let (0, Some(error)) = (all.pairs, last) {
+        return Err(way.failed(socket, error));
     }
     let took = machine_now().saturating_since(began);
     let mut out = io::stdout().lock();
@@ -241,7 +254,10 @@ fn measure(way: &mut Way, time: Duration, reports: bool) -> Result<Measured, Err
                     measured.source = Some(host.source());
                     measured.pairs += 1;
                 }
-                Err(Error::Refused { .. } | Error::Miss(_)) => measured.refused += 1,
+                Err(error @ (Error::Refused { .. } | Error::Miss(_))) => {
+                    measured.refused += 1;
+                    measured.last = Some(error);
+                }
                 Err(error) => return Err(error),
             }
             let then = machine_now();

@@ -6,13 +6,13 @@ use anyhow::Context;
 use serde_json::json;
 use waystation_registry::{ListedService, RegistryUrl, instance_to_json};
 
-use super::{cells, open, version, watch_of};
+use super::{cells, open, tell_skipped, version, watch_of};
 use crate::cli::ListArgs;
 use crate::failure::Failure;
 use crate::table;
 
-const NODES: [&str; 7] = [
-    "service", "id", "address", "state", "weight", "zone", "token",
+const NODES: [&str; 8] = [
+    "service", "id", "address", "state", "weight", "site", "zone", "token",
 ];
 const HOLDERS: [&str; 7] = [
     "service",
@@ -37,6 +37,8 @@ pub(super) fn run(args: &ListArgs, urls: &[RegistryUrl], as_json: bool) -> Resul
     let services = listing
         .wait()
         .map_err(|error| Failure::Operation(error.into()))?;
+    // Whoever does not read it does not want it.
+    let _ = tell_skipped(&opened.registry.session(), &mut 0);
     let mut out = io::stdout().lock();
     let printed = match (args.holders, as_json) {
         (false, false) => nodes(&services, &mut out),

@@ -200,6 +200,7 @@ fn instance(args: &RegisterArgs) -> Result<Instance, Failure> {
     let service = args.service.clone();
     let mut instance = Instance::new(id, service, args.address.clone(), owner);
     instance.weight = args.weight;
+    instance.site.clone_from(&args.site);
     instance.zone.clone_from(&args.zone);
     Ok(instance)
 }

@@ -12,7 +12,7 @@ use waystation_registry::{
     Change, RegistryUrl, Session, SessionState, WatchOptions, Watching, instance_to_json,
 };
 
-use super::{LOOK, Opened, behind, cells, none, open, version, watch_of};
+use super::{LOOK, Opened, behind, cells, none, open, tell_skipped, version, watch_of};
 use crate::cli::ListArgs;
 use crate::failure::Failure;
 use crate::table;
@@ -97,21 +97,7 @@ impl Printer {
             let before = table::clean(before);
             writeln!(err, "the registry went back to an old state: {before}")?;
         }
-        let skipped = std::mem::replace(&mut self.skipped, session.skipped);
-        let new = usize::try_from(session.skipped.saturating_sub(skipped)).unwrap_or(usize::MAX);
-        let places = &session.skipped_places;
-        for (place, reason) in &places[places.len().saturating_sub(new)..] {
-            writeln!(
-                err,
-                "skipped {}: {}",
-                table::clean(place),
-                table::clean(reason)
-            )?;
-        }
-        if new > places.len() {
-            writeln!(err, "skipped {} others", new - places.len())?;
-        }
-        Ok(())
+        tell_skipped(session, &mut self.skipped)
     }
 
     fn print(&mut self, change: &Change) -> io::Result<()> {

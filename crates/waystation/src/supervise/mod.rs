@@ -16,11 +16,11 @@ use tokio::task::JoinHandle;
 use waystation_base::{Clock, Moment};
 
 pub(crate) use self::process::ChildSpec;
-pub(crate) use self::vocabulary::{Outcome, Policy};
+pub(crate) use self::vocabulary::{Exit, Outcome, Policy};
 
 use self::core::Supervisor;
 use self::process::Handle;
-use self::vocabulary::{Event as Happening, Exit, Output, Plan, State};
+use self::vocabulary::{Event as Happening, Output, Plan, State};
 use crate::admin;
 use crate::clock::Uptime;
 use crate::dir::{DataDir, remove_socket};

@@ -1,29 +1,48 @@
 //! What operators ask a hub: status, proof, trim, rights.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use waystation_sync::client::HubClient;
+use waystation_sync::client::{ClientError, HubClient};
 use waystation_sync::hub::{Operation, SiteProof, SiteReport};
 
 use crate::cli::{HubArg, SiteArgs, VerifyArgs};
+use crate::config::Config;
 use crate::failure::Failure;
 use crate::table;
 
 /// For how long an answer is waited for.
 const WAIT: Duration = Duration::from_secs(10);
 
-fn client(hub: &HubArg) -> Result<HubClient, Failure> {
-    Ok(HubClient::start(hub.hub.into()).context("cannot start")?)
+/// A hub to ask.
+struct Asked {
+    client: HubClient,
+    address: SocketAddr,
+}
+
+impl Asked {
+    fn of(args: &HubArg, config: &Config) -> Result<Self, Failure> {
+        let address = args.address(config);
+        let client = HubClient::start(address.into()).context("cannot start")?;
+        Ok(Self { client, address })
+    }
+
+    /// Says what was not done, and by whom.
+    fn done<T>(&self, what: &str, answer: Result<T, ClientError>) -> Result<T, Failure> {
+        let said = || format!("{what} the hub at {}", self.address);
+        Ok(answer.with_context(said)?)
+    }
 }
 
 /// Prints all sites.
 ///
 /// # Errors
 /// There was no answer.
-pub(super) fn status(args: &HubArg, as_json: bool) -> Result<(), Failure> {
-    let status = client(args)?.status(WAIT).context("no status")?;
+pub(super) fn status(args: &HubArg, config: &Config, as_json: bool) -> Result<(), Failure> {
+    let hub = Asked::of(args, config)?;
+    let status = hub.done("no status from", hub.client.status(WAIT))?;
     let mut out = io::stdout().lock();
     let printed = if as_json {
         let lines = status.sites.iter().map(serde_json::to_string);
@@ -90,9 +109,12 @@ fn site_cells(site: &SiteReport) -> [String; 12] {
 ///
 /// # Errors
 /// There was no answer, or not all copies are equal.
-pub(super) fn verify(args: &VerifyArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) fn verify(args: &VerifyArgs, config: &Config, as_json: bool) -> Result<(), Failure> {
+    let hub = Asked::of(&args.hub, config)?;
+    // Whether it is there at all is known long before its slowest site has answered.
+    hub.done("no status from", hub.client.status(WAIT))?;
     let wait = Duration::from_secs(args.wait);
-    let proof = client(&args.hub)?.verify(wait).context("no proof")?;
+    let proof = hub.done("no proof from", hub.client.verify(wait))?;
     let mut out = io::stdout().lock();
     let printed = if as_json {
         let line = serde_json::to_string(&proof).map_err(io::Error::other);
@@ -126,8 +148,9 @@ fn proof_cells(site: &SiteProof) -> [String; 5] {
 ///
 /// # Errors
 /// There was no answer.
-pub(super) fn trim(args: &HubArg, as_json: bool) -> Result<(), Failure> {
-    let trimmed = client(args)?.trim(WAIT).context("not trimmed")?;
+pub(super) fn trim(args: &HubArg, config: &Config, as_json: bool) -> Result<(), Failure> {
+    let hub = Asked::of(args, config)?;
+    let trimmed = hub.done("not trimmed by", hub.client.trim(WAIT))?;
     let mut out = io::stdout().lock();
     let printed = if as_json {
         let line = serde_json::to_string(&trimmed).map_err(io::Error::other);
@@ -151,18 +174,18 @@ pub(super) enum Change {
 ///
 /// # Errors
 /// There was no answer, or no such site.
-pub(super) fn change(args: &SiteArgs, change: Change) -> Result<(), Failure> {
+pub(super) fn change(args: &SiteArgs, config: &Config, change: Change) -> Result<(), Failure> {
     let site = args.site.clone();
     let operation = match change {
         Change::Grant => Operation::Grant { site },
         Change::Fence => Operation::Fence { site },
         Change::Forget => Operation::Forget { site },
     };
-    let client = client(&args.hub)?;
-    let done = client.operate::<serde_json::Value>(operation, WAIT);
-    done.context("not changed")?;
+    let hub = Asked::of(&args.hub, config)?;
+    let done = hub.client.operate::<serde_json::Value>(operation, WAIT);
+    hub.done("not changed by", done)?;
     if let Change::Grant = change {
-        warn_of_others(&client, &args.site);
+        warn_of_others(&hub.client, &args.site);
     }
     Ok(())
 }

@@ -10,23 +10,25 @@ use waystation_sync::client::HubClient;
 use waystation_sync::statement;
 
 use crate::cli::PublishArgs;
+use crate::config::Config;
 use crate::failure::Failure;
 
 /// Publishes one entry and prints its place.
 ///
 /// # Errors
 /// The file cannot be read, or the hub refuses.
-pub(super) fn run(args: &PublishArgs, as_json: bool) -> Result<(), Failure> {
+pub(super) fn run(args: &PublishArgs, config: &Config, as_json: bool) -> Result<(), Failure> {
     let payload = read(args)?;
     check(args, &payload)?;
-    let mut client = HubClient::start(args.hub.hub.into()).context("cannot start")?;
+    let hub = args.hub.address(config);
+    let mut client = HubClient::start(hub.into()).context("cannot start")?;
     if args.allow_nondeterministic {
         client = client.allow_nondeterministic();
     }
     let key = args.key.as_deref().map(str::as_bytes);
     let within = Duration::from_secs(args.wait);
     let place = client.publish(key, &payload, within);
-    let place = place.context("not known to be published")?;
+    let place = place.with_context(|| format!("not known to be published by the hub at {hub}"))?;
     let mut out = io::stdout().lock();
     let printed = if as_json {
         let line = serde_json::json!({ "epoch": place.epoch.0, "seq": place.seq.0 });

@@ -14,7 +14,7 @@ use super::{control, progress};
 use crate::cli::{PolicyArg, SiteRunArgs};
 use crate::config::{Config, Fault, Faults, Origin};
 use crate::failure::Failure;
-use crate::serving;
+use crate::{dir, serving};
 
 /// Runs a site until a signal ends it.
 ///
@@ -119,7 +119,10 @@ fn check(args: &SiteRunArgs, config: &Config) -> Result<(SiteOptions, Target), F
     core.donor_bytes_per_second = args.donor_mib_per_second.map(|mib| mib << 20);
     core.joiner.donor = donor;
     core.applier.policy = policy(args.policy);
-    Ok((SiteOptions::new(args.hub.hub.into(), core), target))
+    Ok((
+        SiteOptions::new(args.hub.address(config).into(), core),
+        target,
+    ))
 }
 
 /// What the URLs name, or which one is at fault and why.
@@ -164,15 +167,7 @@ fn path_of(url: &str) -> Result<&Path, String> {
         "sqlite" if path.is_empty() => Err("no path after sqlite://".to_owned()),
         "sqlite" => {
             let path = Path::new(path);
-            let folder = path
-                .parent()
-                .filter(|folder| !folder.as_os_str().is_empty());
-            match folder {
-                Some(folder) if !folder.is_dir() => {
-                    Err(format!("there is no folder {}", folder.display()))
-                }
-                _ => Ok(path),
-            }
+            dir::check_folder(path).map(|()| path)
         }
         "mysql" | "postgres" => Err(format!("{scheme}:// is not built yet; sqlite://PATH is")),
         _ => Err(format!(

@@ -67,7 +67,7 @@ pub enum StoreError {
     #[error("this site's copy of the chat is not whole yet")]
     NotWhole,
     /// Several sites have copies of the store, and it was opened for none of them.
-    #[error("the store belongs to site {name}, of several: open it for that one")]
+    #[error("the store belongs to site {name}, of several: start it with the sites that it had")]
     OfSites {
         /// The first site.
         name: String,
