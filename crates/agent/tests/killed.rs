@@ -3,10 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests and their helpers")]
 
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -19,13 +17,10 @@ use waystation_client::{Caller, CallerConfig, Error, PickedHost, Source, machine
 use waystation_membership::{Instance, InstanceId, Owner};
 use waystation_registry::instance_to_json;
 use waystation_report::{HistoryQuery, ReportConfig, ReportServer, Span, SqliteStore, Store as _};
+use waystation_test_process::Part;
 
 /// For conditions; never reached when all is well.
 const WAIT: Duration = Duration::from_mins(1);
-
-/// Says that this process is an agent, with its folder, its hosts and where it
-/// reports.
-const AGENT: &str = "WAYSTATION_TEST_KILLED_AGENT";
 
 /// How many agents end before the last one, killed or in good order; with
 /// `WAYSTATION_TEST_LONG=1` more.
@@ -38,60 +33,34 @@ const LOSSES_MAX: usize = 2;
 
 const CALLERS: usize = 4;
 
-/// An agent in a process of its own. It ends when its input does.
-struct AgentProcess(Child, Option<ChildStdin>);
+/// Starts the agent of this number, as a process of its own. Its one host has a port
+/// that tells it from others.
+fn start(folder: &Path, number: usize, report: SocketAddr, policy: PolicyKind) -> Part {
+    let id = InstanceId::new("pay-1").unwrap();
+    let service = ServiceName::new("pay").unwrap();
+    let one = Instance::new(id, service, host(number).parse().unwrap(), Owner::default());
+    let nodes = folder.join(format!("nodes-{number}"));
+    std::fs::write(&nodes, format!("{}\n", instance_to_json(&one))).unwrap();
+    let given = format!("{} {} {report} {policy}", folder.display(), nodes.display());
+    Part::start("calls_are_counted_once_whoever_kills_their_agent", &given)
+}
 
-impl AgentProcess {
-    /// The agent of this number. Its one host has a port that tells it from others.
-    fn start(folder: &Path, number: usize, report: SocketAddr, policy: PolicyKind) -> Self {
-        let id = InstanceId::new("pay-1").unwrap();
-        let service = ServiceName::new("pay").unwrap();
-        let one = Instance::new(id, service, host(number).parse().unwrap(), Owner::default());
-        let nodes = folder.join(format!("nodes-{number}"));
-        std::fs::write(&nodes, format!("{}\n", instance_to_json(&one))).unwrap();
-        let given = format!("{} {} {report} {policy}", folder.display(), nodes.display());
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "calls_are_counted_once_whoever_kills_their_agent",
-                "--exact",
-            ])
-            .env(AGENT, given)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let input = child.stdin.take();
-        Self(child, input)
-    }
-
-    /// Runs in that process.
-    fn run(given: &str) {
-        let [folder, nodes, report, policy] = given.split(' ').collect::<Vec<_>>()[..] else {
-            panic!("{given}");
-        };
-        let registry = format!("file://{nodes}").parse().unwrap();
-        let mut config = AgentConfig::new(Path::new(folder).join("agent.sock"), registry, 7);
-        config.udp.iter_mut().for_each(|at| at.set_port(0));
-        config.policy = policy.parse().unwrap();
-        config.report = Some(ReportTo {
-            caller: "m1".to_owned(),
-            ..ReportTo::new(report.parse().unwrap())
-        });
-        let agent = Agent::start(config).unwrap();
-        let _end = std::io::stdin().read(&mut [0]);
-        agent.drain();
-    }
-
-    /// Lets it end by itself.
-    fn end(mut self) {
-        drop(self.1.take());
-        assert!(self.0.wait().unwrap().success());
-    }
-
-    fn kill(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
+/// Runs in that process.
+fn run_agent(given: &str) {
+    let [folder, nodes, report, policy] = given.split(' ').collect::<Vec<_>>()[..] else {
+        panic!("{given}");
+    };
+    let registry = format!("file://{nodes}").parse().unwrap();
+    let mut config = AgentConfig::new(Path::new(folder).join("agent.sock"), registry, 7);
+    config.udp.iter_mut().for_each(|at| at.set_port(0));
+    config.policy = policy.parse().unwrap();
+    config.report = Some(ReportTo {
+        caller: "m1".to_owned(),
+        ..ReportTo::new(report.parse().unwrap())
+    });
+    let agent = Agent::start(config).unwrap();
+    Part::wait_for_the_end();
+    agent.drain();
 }
 
 fn host(number: usize) -> String {
@@ -185,8 +154,8 @@ const fn is_killed(number: usize, agents: usize) -> bool {
 /// the machine, and nobody said so. Each that was restarted took two seconds of them.
 #[test]
 fn calls_are_counted_once_whoever_kills_their_agent() {
-    if let Some(given) = std::env::var_os(AGENT) {
-        return AgentProcess::run(given.to_str().unwrap());
+    if let Some(given) = Part::given() {
+        return run_agent(&given);
     }
     let is_long = std::env::var_os("WAYSTATION_TEST_LONG").is_some_and(|value| value == "1");
     let agents = if is_long { ENDS_LONG } else { ENDS } + 1;
@@ -205,12 +174,8 @@ fn calls_are_counted_once_whoever_kills_their_agent() {
         .collect();
     let mut rng = Rng::from_seed(5);
     for number in 0..agents {
-        let agent = AgentProcess::start(
-            folder.path(),
-            number,
-            server.address(),
-            PolicyKind::default(),
-        );
+        let policy = PolicyKind::default();
+        let agent = start(folder.path(), number, server.address(), policy);
         // From shared memory: no other way leads to the host of this one.
         until("all callers are with it", || {
             made.callers[number].load(Ordering::SeqCst) == CALLERS as u64
@@ -264,7 +229,7 @@ fn calls_go_on(policy: PolicyKind, pick: impl Fn(&mut Caller) -> Result<PickedHo
     let store = format!("sqlite://{}", file.display()).parse().unwrap();
     let server = ReportConfig::new("127.0.0.1:0".parse().unwrap(), store);
     let server = ReportServer::start(&server).unwrap();
-    let start = |number| AgentProcess::start(folder.path(), number, server.address(), policy);
+    let start = |number| start(folder.path(), number, server.address(), policy);
     let mut config = CallerConfig::new("pay", folder.path().join("agent.sock"));
     config.timeout = WAIT;
     config.pause = Duration::from_millis(1);

@@ -6,11 +6,9 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::future::{Ready, ready};
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -31,6 +29,7 @@ use waystation_client::{CallerConfig, SharedCaller, Source, machine_now};
 use waystation_client_tower::{Balance, BalanceLayer, Hosts, HttpJudge};
 use waystation_membership::{Address, Instance, InstanceId, Owner};
 use waystation_registry::instance_to_json;
+use waystation_test_process::Part;
 
 /// For conditions; never reached when all is well.
 const WAIT: Duration = Duration::from_secs(30);
@@ -146,49 +145,6 @@ fn agent(folder: &Path, policy: PolicyKind) -> Agent {
 
 fn socket(folder: &Path) -> PathBuf {
     folder.join("agent.sock")
-}
-
-/// Says that this process is an agent, with its folder and its policy.
-const AGENT: &str = "WAYSTATION_TEST_TOWER_AGENT";
-
-/// An agent in a process of its own. It ends when its input does.
-struct AgentProcess {
-    child: Child,
-    _input: Option<ChildStdin>,
-}
-
-impl AgentProcess {
-    /// For a test of that name, which runs [`AgentProcess::run`] when it is told to.
-    fn start(test: &str, folder: &Path, policy: PolicyKind) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([test, "--exact"])
-            .env(AGENT, format!("{policy} {}", folder.display()))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let input = child.stdin.take();
-        Self {
-            child,
-            _input: input,
-        }
-    }
-
-    /// Runs in that process; false in all others.
-    fn run() -> bool {
-        let Some(given) = std::env::var_os(AGENT) else {
-            return false;
-        };
-        let (policy, folder) = given.to_str().unwrap().split_once(' ').unwrap();
-        let _agent = agent(Path::new(folder), policy.parse().unwrap());
-        let _end = std::io::stdin().read(&mut [0]);
-        true
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
 }
 
 struct World {
@@ -343,12 +299,15 @@ async fn moves_from_who_is_killed(policy: PolicyKind, way: Source) {
 #[tokio::test]
 async fn calls_go_on_when_the_agent_is_killed() {
     const THIS: &str = "calls_go_on_when_the_agent_is_killed";
-    if AgentProcess::run() {
-        return;
+    if let Some(given) = Part::given() {
+        let (policy, folder) = given.split_once(' ').unwrap();
+        let _agent = agent(Path::new(folder), policy.parse().unwrap());
+        return Part::wait_for_the_end();
     }
     for policy in [PolicyKind::RoundRobin, PolicyKind::default()] {
         let world = World::without_agent(2);
-        let start = || AgentProcess::start(THIS, world.folder.path(), policy);
+        let given = format!("{policy} {}", world.folder.path().display());
+        let start = || Part::start(THIS, &given);
         let agent = start();
         let caller = world.caller().await;
         let client = balanced(caller.clone());

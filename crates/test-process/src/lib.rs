@@ -10,6 +10,7 @@
 //! is sent when the *thread* that started the process ends, and each test has
 //! a thread of its own.
 //!
+//! A [`Part`] is a test's own program once more, to be killed or stopped.
 //! [`MariaDb`] and [`Postgres`] are servers for tests that need one;
 //! [`namespace`] has networks of a test's own.
 //!
@@ -31,6 +32,7 @@
 pub mod component;
 mod mariadb;
 pub mod namespace;
+mod part;
 mod postgres;
 
 use std::io::Write;
@@ -38,6 +40,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 pub use mariadb::MariaDb;
+pub use part::Part;
 pub use postgres::Postgres;
 
 /// Reads one line, which says that all is well. At the end of the pipe without

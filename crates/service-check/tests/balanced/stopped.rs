@@ -1,57 +1,23 @@
 //! An agent that is stopped while it is asked.
 
-use std::io::Read as _;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use futures_util::future::{Either, join_all, select};
-use waystation_test_process::Watchdog;
+use waystation_test_process::Part;
 
 use super::*;
 
-/// Says that this process is an agent, and in which folder.
-const AGENT: &str = "WAYSTATION_TEST_STOPPED_AGENT";
-
 const CALLS: u32 = 4;
 
-/// An agent in a process of its own.
-struct AgentProcess {
-    child: Child,
-    _watchdog: Watchdog,
-}
-
-impl AgentProcess {
-    fn start(folder: &Path) -> Self {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["stopped::calls_that_end_wait_for_no_agent", "--exact"])
-            .env(AGENT, folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let watchdog = Watchdog::over(&child);
-        Self {
-            child,
-            _watchdog: watchdog,
-        }
-    }
-
-    /// Runs in that process, until its input ends.
-    fn run(folder: &Path) {
-        let registry = format!("file://{}", folder.join("nodes").display());
-        let mut config = AgentConfig::new(folder.join("agent.sock"), registry.parse().unwrap(), 7);
-        config.udp.clear();
-        config.policy = PolicyKind::RoundRobin;
-        let agent = Agent::start(config).unwrap();
-        let _end = std::io::stdin().read(&mut [0]);
-        agent.drain();
-    }
-}
-
-impl Drop for AgentProcess {
-    fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
-    }
+/// Runs an agent, as a process of its own, until it is to end.
+fn run_agent(folder: &Path) {
+    let registry = format!("file://{}", folder.join("nodes").display());
+    let mut config = AgentConfig::new(folder.join("agent.sock"), registry.parse().unwrap(), 7);
+    config.udp.clear();
+    config.policy = PolicyKind::RoundRobin;
+    let agent = Agent::start(config).unwrap();
+    Part::wait_for_the_end();
+    agent.drain();
 }
 
 fn signal(process: u32, name: &str) {
@@ -69,18 +35,19 @@ fn in_flight(socket: &Path) -> u32 {
 /// second or one for each call that ended.
 #[test]
 fn calls_that_end_wait_for_no_agent() {
-    if let Some(folder) = std::env::var_os(AGENT) {
-        return AgentProcess::run(Path::new(&folder));
+    if let Some(folder) = Part::given() {
+        return run_agent(Path::new(&folder));
     }
     let world = World::without_agent(1);
-    let agent = AgentProcess::start(world.folder.path());
+    let this = "stopped::calls_that_end_wait_for_no_agent";
+    let agent = Part::start(this, world.folder.path().to_str().unwrap());
     let mut caller = Caller::new(world.caller());
     until(|| caller.get_route().is_ok_and(|hosts| !hosts.is_empty()));
     world.hang(0);
     let mut config = BalancedConfig::new(world.caller());
     config.caller.timeout = 3 * PATIENCE;
     let (stop, stopped) = tokio::sync::oneshot::channel();
-    let (socket, process) = (world.socket(), agent.child.id());
+    let (socket, process) = (world.socket(), agent.id());
     let stopping = std::thread::spawn(move || {
         until(|| in_flight(&socket) == CALLS);
         signal(process, "STOP");
@@ -108,6 +75,6 @@ fn calls_that_end_wait_for_no_agent() {
         drop(asking);
     });
     stopping.join().unwrap();
-    signal(agent.child.id(), "CONT");
+    signal(agent.id(), "CONT");
     until(|| in_flight(&world.socket()) == 0);
 }
