@@ -292,6 +292,7 @@ impl Hub {
         SiteStatus {
             site: known.record.site,
             name: known.record.name.clone(),
+            has_rows: known.record.has_rows,
             phase: known.record.phase,
             is_connected: known.conn.is_some(),
             at: known.at,

@@ -330,7 +330,7 @@ fn serve(
         outgoing,
         config: options.hub.clone(),
         homes: Arc::clone(&homes),
-        board,
+        board: board.clone(),
     };
     let start = Mutex::new(Start {
         desk: Some((desk, letters)),
@@ -340,7 +340,8 @@ fn serve(
     let tail = Arc::clone(tail);
     let begin = move |shard: &Shard| {
         let (desk, tail) = (to_desk.clone(), Arc::clone(&tail));
-        let sessions = Sessions::new(shard, desk, tail, session.clone(), answer_wait);
+        let board = board.clone();
+        let sessions = Sessions::new(shard, desk, tail, session.clone(), answer_wait, board);
         let mut start = start.lock().unwrap_or_else(PoisonError::into_inner);
         start.begin(shard, &sessions);
         shard.set_extension(sessions);

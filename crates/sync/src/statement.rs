@@ -143,6 +143,15 @@ pub fn is_statement(payload: &[u8]) -> bool {
     word.is_some_and(|(word, rest)| is_apart(rest) && is_one_of(word, &FIRST_WORDS))
 }
 
+/// Whether an entry is nothing that a database could run: it is no text, or begins as
+/// no statement and no comment does. Cost: O(bytes).
+pub fn is_opaque(payload: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(payload) else {
+        return true;
+    };
+    !may_be_statement(payload) && !skip_comments(text).is_empty()
+}
+
 /// Whether an entry is to be looked at by [`check_entry`]. Cost: O(bytes).
 pub(crate) fn may_be_statement(payload: &[u8]) -> bool {
     is_statement(payload) || is_opening(payload)
@@ -333,6 +342,29 @@ mod tests {
             b"\x01\x00\x00",
         ] {
             assert!(!is_statement(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_database_could_run_is_opaque() {
+        for other in [
+            &b"{\"insert\": 1}"[..],
+            b"vm\n",
+            b"-- a comment\ninserted",
+            b"update=1&b=2",
+            b"insert\xff into",
+            b"\x01\x00\x00",
+        ] {
+            assert!(is_opaque(other), "{other:?}");
+        }
+        for text in [
+            "INSERT INTO t VALUES (1)",
+            "BEGIN; UPDATE t SET a = 1; COMMIT",
+            "-- nothing",
+            " ;;",
+            "",
+        ] {
+            assert!(!is_opaque(text.as_bytes()), "{text}");
         }
     }
 

@@ -104,6 +104,7 @@ fn a_file_is_published_and_the_place_is_told_in_json() {
     let opaque = folder.path().join("hostname");
     std::fs::write(&opaque, "vm\n").unwrap();
     let output = hub.ask(&["publish", opaque.to_str().unwrap()]);
+    assert!(output.status.success(), "no site has a database");
     assert!(stderr(&output).contains("opaque: "), "{}", stderr(&output));
     // An empty key is none.
     for key in [String::new(), "k".repeat(65)] {

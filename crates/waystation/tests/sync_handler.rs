@@ -170,6 +170,53 @@ fn a_statement_that_would_differ_is_not_published_unless_that_is_asked_for() {
     assert!(stderr(&published).contains("unsafe"));
 }
 
+/// Story: whoever published a file that was no statement had every site with a
+/// database stand at it until each of them was told to skip it.
+#[test]
+fn an_entry_for_handlers_is_refused_while_a_site_has_a_database() {
+    let (place, _hub) = Place::new();
+    place.open("master");
+    let _master = place.site("master", &[]);
+    let file = place.folder.path().join("entry.json");
+    std::fs::write(&file, "{\"n\": 2}").unwrap();
+    let file = file.to_str().unwrap();
+    let refused = run(&["sync", "publish", "--hub", &place.hub, file]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = "not published: the databases of master would stand at it";
+    assert!(stderr(&refused).contains(said), "{}", stderr(&refused));
+    // By HTTP the hub goes by what it knew a moment ago.
+    wait_until("it is refused over HTTP", || {
+        let (code, body) = post(&place.hub, "-- nothing");
+        assert_eq!(code, 200, "{body}");
+        let (code, body) = post(&place.hub, "{\"n\": 3}");
+        assert!(
+            code == 200 || body.contains("the databases of master"),
+            "{body}"
+        );
+        code == 400
+    });
+    let more = ["--allow-nondeterministic", file];
+    let asked = run(&[&["sync", "publish", "--hub", &place.hub], &more[..]].concat());
+    assert!(asked.status.success(), "{}", stderr(&asked));
+}
+
+/// Publishes by HTTP: the status, and the answer.
+fn post(hub: &str, payload: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(hub).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = payload.len();
+    let head = format!(
+        "POST /v1/publish HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+    );
+    stream
+        .write_all(format!("{head}{payload}").as_bytes())
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let code = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (code, answer)
+}
+
 #[test]
 fn what_does_not_go_with_a_handler_is_told() {
     for (more, code) in [

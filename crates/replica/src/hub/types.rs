@@ -343,6 +343,8 @@ pub struct SiteStatus {
     pub site: SiteId,
     /// Its name.
     pub name: SiteName,
+    /// Whether it has rows, and not only a place in the order.
+    pub has_rows: bool,
     /// How far it is.
     pub phase: Phase,
     /// Whether it is connected.

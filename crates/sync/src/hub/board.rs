@@ -22,6 +22,12 @@ impl Board {
             .clone()
     }
 
+    /// [`StatusReport::databases`] of it. Cost: O(sites).
+    pub(super) fn databases(&self) -> Option<String> {
+        let status = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        status.as_ref().and_then(StatusReport::databases)
+    }
+
     pub(super) fn write(&self, status: StatusReport) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
     }

@@ -64,6 +64,9 @@ pub struct SiteReport {
     pub id: u16,
     /// Its name.
     pub name: String,
+    /// Whether it has a database, and not a handler.
+    #[serde(default)]
+    pub has_rows: bool,
     /// `fresh`, `restoring`, `live`, `evicted` or `past end`; the last two must join
     /// anew.
     pub phase: String,
@@ -110,6 +113,7 @@ impl From<SiteStatus> for SiteReport {
         Self {
             id: one.site.0,
             name: one.name.to_string(),
+            has_rows: one.has_rows,
             phase: match one.phase {
                 Phase::Fresh => "fresh",
                 Phase::Restoring => "restoring",
@@ -140,6 +144,17 @@ impl From<SiteStatus> for SiteReport {
             grants: one.grants,
             error: one.vitals.error.map(|error| error.to_string()),
         }
+    }
+}
+
+impl StatusReport {
+    /// The sites with a database, one behind the other; none without one. Each would
+    /// stand at an entry that is no statement
+    /// ([`is_opaque`](crate::statement::is_opaque)).
+    pub fn databases(&self) -> Option<String> {
+        let sites = self.sites.iter().filter(|site| site.has_rows);
+        let names: Vec<&str> = sites.map(|site| site.name.as_str()).collect();
+        (!names.is_empty()).then(|| names.join(", "))
     }
 }
 

@@ -18,6 +18,7 @@ use waystation_replica::{
 };
 use waystation_wire::{Header, Status};
 
+use super::board::Board;
 use super::http::Http;
 use super::letters::{Ticket, ToDesk, ToShard, Unable};
 use super::operate::Operation;
@@ -124,6 +125,7 @@ pub(super) struct Sessions {
     pub(super) tail: Arc<Tail>,
     pub(super) config: SessionConfig,
     answer_wait: Duration,
+    board: Board,
     seats: RefCell<BTreeMap<ConnName, Rc<Seat>>>,
     pub(super) parts: RefCell<BTreeMap<ConnName, Parts>>,
     waits: Waits<Waiter>,
@@ -137,8 +139,10 @@ impl Sessions {
         tail: Arc<Tail>,
         config: SessionConfig,
         answer_wait: Duration,
+        board: Board,
     ) -> Rc<Self> {
         Rc::new(Self {
+            board,
             shard: shard.clone(),
             desk,
             tail,
@@ -312,7 +316,8 @@ impl Sessions {
     }
 
     /// Publishes, and waits until the entry is durable. A statement that would do
-    /// something else at each site is refused unless it `may_differ`.
+    /// something else at each site is refused unless it `may_differ`, and so is what
+    /// databases would stand at.
     pub(super) async fn publish(
         self: Rc<Self>,
         publish: Publish,
@@ -320,6 +325,13 @@ impl Sessions {
     ) -> Result<(Epoch, Seq), Unable> {
         if !may_differ {
             self.check_statement(&publish.payload).await?;
+            if statement::is_opaque(&publish.payload)
+                && let Some(sites) = self.board.databases()
+            {
+                let error =
+                    format!("it is no statement: the databases of {sites} would stand at it");
+                return Err(Unable::new(Status::InvalidRequest, error));
+            }
         }
         let published = self.publish_checked(publish).await;
         published.map_err(|refusal| Unable::new(status_of(&refusal), refusal.to_string()))

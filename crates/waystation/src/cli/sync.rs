@@ -52,6 +52,8 @@ is the same entry, so that a publish whose answer was lost may be repeated.
 A plain SQL statement is unsafe: what it does depends on the rows it finds at each
 site. One that would do something else at each site though the rows are equal, as
 NOW() and LIMIT without ORDER BY do, is refused, and so is one that cannot be read.
+An entry that is no statement is for sites with a handler; while a site has a database,
+which would stand at it, it is refused.
 Where one changes a row that a site with --capture changes at the same time, that site
 ends with other rows than the rest, and only `sync verify` tells: publish what no such
 site writes.
@@ -290,7 +292,7 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub(crate) wait: u64,
     /// Publish statements that would do something else at each site, or that cannot
-    /// be read, too
+    /// be read, and what databases would stand at, too
     #[arg(long)]
     pub(crate) allow_nondeterministic: bool,
     /// What to publish; `-` and nothing are standard input

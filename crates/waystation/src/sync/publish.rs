@@ -25,8 +25,19 @@ pub(super) fn run(args: &PublishArgs, config: &Config, as_json: bool) -> Result<
     if args.allow_nondeterministic {
         client = client.allow_nondeterministic();
     }
-    let key = args.key.as_deref().map(str::as_bytes);
     let within = Duration::from_secs(args.wait);
+    if !args.allow_nondeterministic && statement::is_opaque(&payload) {
+        let status = client.status(within);
+        let status = status.with_context(|| format!("no status from the hub at {hub}"))?;
+        if let Some(sites) = status.databases() {
+            let error = anyhow!(
+                "not published: the databases of {sites} would stand at it; see \
+                 --allow-nondeterministic"
+            );
+            return Err(Failure::Operation(error));
+        }
+    }
+    let key = args.key.as_deref().map(str::as_bytes);
     let place = client.publish(key, &payload, within);
     let place = place.with_context(|| format!("not known to be published by the hub at {hub}"))?;
     let mut out = io::stdout().lock();
@@ -48,10 +59,10 @@ fn check(args: &PublishArgs, payload: &[u8]) -> Result<(), Failure> {
         let error = anyhow!(fault).context("not published; see --allow-nondeterministic");
         return Err(Failure::Operation(error));
     }
-    let what = if statement::is_statement(payload) {
-        "unsafe: what a plain statement does depends on the rows it finds at each site"
+    let what = if statement::is_opaque(payload) {
+        "opaque: it is no statement, and for sites with a handler only"
     } else {
-        "opaque: it is no statement; sites with a handler take it, those with a database stand at it"
+        "unsafe: what a plain statement does depends on the rows it finds at each site"
     };
     // Whoever does not read it does not want it.
     let _ = writeln!(io::stderr().lock(), "{what}");
