@@ -210,7 +210,7 @@ impl DataDir {
             }
             let mut processes = || {
                 let text = text_of(&mut self.roles);
-                text.lines().collect::<Vec<_>>().join(", ")
+                still_running(&text)
             };
             if tokio::time::Instant::now() >= deadline {
                 return Err(Error::Predecessors {
@@ -314,6 +314,23 @@ fn open(path: &Path) -> Result<File, Error> {
         })
 }
 
+/// Those of the roles that were noted whose processes have not ended; all of them
+/// where it is none, since somebody holds their lock.
+fn still_running(noted: &str) -> String {
+    let runs = |line: &&str| {
+        let (_, rest) = line.rsplit_once("(process ")?;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", rest.trim_end_matches(')'))).ok()?;
+        // Behind the name, which may hold anything.
+        let (_, state) = stat.rsplit_once(") ")?;
+        (!state.starts_with(['Z', 'X'])).then_some(())
+    };
+    let running: Vec<&str> = noted.lines().filter(|line| runs(line).is_some()).collect();
+    if running.is_empty() {
+        return noted.lines().collect::<Vec<_>>().join(", ");
+    }
+    running.join(", ")
+}
+
 /// What a lock file says; empty when it cannot be read, since it is only used
 /// in messages.
 fn text_of(file: &mut File) -> String {
@@ -396,6 +413,11 @@ mod tests {
             }
             other => panic!("expected to be told of das-1, got {other:?}"),
         }
+        // Who has ended is named no more.
+        let own = std::process::id();
+        let mut noted = "das-1 (process 4711)\n".to_owned();
+        let _ = writeln!(noted, "logic-1 (process {own})");
+        assert_eq!(still_running(&noted), format!("logic-1 (process {own})"));
         let long = Duration::from_mins(1);
         let mut inherited = Some(inherited);
         second

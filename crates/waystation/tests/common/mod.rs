@@ -27,6 +27,12 @@ pub(crate) fn waystation(args: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
+    if args.first() == Some(&"up") {
+        // However slow the machine is.
+        for wait in ["START", "PREDECESSOR"] {
+            command.env(format!("WAYSTATION_UP__{wait}_TIMEOUT_MS"), "120000");
+        }
+    }
     if args.first() == Some(&"up") && !args.contains(&"--config") {
         // Beside others, whose servers have the default ports.
         for server in ["REGISTRY", "ROUTE", "REPORT"] {
