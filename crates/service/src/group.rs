@@ -40,7 +40,7 @@ pub struct Updated {
     pub came: Vec<Rc<Member>>,
     /// Whoever is gone. Calls that were sent to them end; then their
     /// connections close, but those of a last resort
-    /// ([`Group::update_lapsed`]).
+    /// ([`Group::update_lapsed`]), which is here once more when it is gone for good.
     pub went: Vec<Rc<Member>>,
 }
 
@@ -143,12 +143,18 @@ impl Group {
             members.push(member);
         }
         drop(members);
-        let news = before.values().filter(|member| !member.is_lapsed());
-        updated.went = news.cloned().collect();
-        let (resorts, gone): (Vec<_>, Vec<_>) = (before.into_values())
-            .partition(|member| lapsed.contains(member.id()) && member.lapse());
-        for member in gone {
-            member.retire();
+        let mut resorts = Vec::new();
+        for member in before.into_values() {
+            let was_lapsed = member.is_lapsed();
+            let is_resort = lapsed.contains(member.id()) && member.lapse();
+            if !(was_lapsed && is_resort) {
+                updated.went.push(member.clone());
+            }
+            if is_resort {
+                resorts.push(member);
+            } else {
+                member.retire();
+            }
         }
         *self.shared.lapsed.borrow_mut() = resorts;
         self.shared.changed.notify_waiters();
@@ -320,15 +326,10 @@ impl Group {
 
     /// One whose lease ran out, and that still does its work.
     fn last_resort(&self, key: u64) -> Result<Pick, Status> {
-        let mut resorts = self.shared.lapsed.borrow_mut();
-        resorts.retain(|member| {
-            let is_one = member.is_last_resort();
-            if !is_one {
-                member.retire();
-            }
-            is_one
-        });
-        let all = resorts.iter().map(|member| (member, member.hash()));
+        let resorts = self.shared.lapsed.borrow();
+        // One that is none any more goes with the next view, which tells of it.
+        let all = resorts.iter().filter(|member| member.is_last_resort());
+        let all = all.map(|member| (member, member.hash()));
         let picked = rendezvous(key, all).ok_or_else(|| self.nobody())?;
         Ok(Pick {
             channel: self.channel(picked),

@@ -354,10 +354,20 @@ fn a_request_at_the_wrong_logic_is_passed_on_once() {
 /// of no message of its conversations until they came again.
 #[test]
 fn a_logic_that_was_not_listed_for_a_while_knows_who_came_meanwhile() {
-    let lists = Lists::start(&["logic-1", "logic-2"]);
-    not_listed(&lists, &["logic-2"], || {
-        lists.list(&["logic-1", "logic-2"]);
-        lists.role("entry-1").until_uses("im.logic", 2);
+    not_listed(&["logic-2"], |lists| lists.listed_again());
+}
+
+/// The same when it is also killed meanwhile: who comes to it anew is told who is
+/// here, whether it is listed or not.
+#[test]
+fn a_logic_that_was_killed_while_it_was_not_listed_knows_who_came_meanwhile() {
+    not_listed(&["logic-2"], |lists| {
+        lists.restart("logic-1");
+        let logic = lists.role("logic-1");
+        look_until("it is told who is here", || {
+            logic.metric("waystation_requests_started_total") > 0.0
+        });
+        lists.listed_again();
     });
 }
 
@@ -365,22 +375,31 @@ fn a_logic_that_was_not_listed_for_a_while_knows_who_came_meanwhile() {
 /// nevertheless, heard of nothing until these were listed again.
 #[test]
 fn logics_that_are_called_although_none_is_listed_know_who_comes() {
-    let lists = Lists::start(&["logic-1", "logic-2"]);
-    not_listed(&lists, &[], || {});
+    not_listed(&[], |_| {});
+}
+
+impl Lists {
+    fn listed_again(&self) {
+        self.list(&["logic-1", "logic-2"]);
+        self.role("entry-1").until_uses("im.logic", 2);
+    }
 }
 
 /// Users come while only the `listed` Logics are in the list of Entry, go on until
 /// `then` has ended, and must hear of everything.
-fn not_listed(lists: &Lists, listed: &[&str], then: impl FnOnce()) {
-    let (entry, das) = (lists.role("entry-1"), lists.role("das-1"));
+fn not_listed(listed: &[&str], then: impl FnOnce(&mut Lists)) {
+    let mut lists = Lists::start(&["logic-1", "logic-2"]);
+    let entry = lists.role("entry-1");
     entry.until_uses("im.logic", 2);
     lists.list(listed);
     entry.until_uses("im.logic", u32::try_from(listed.len()).unwrap());
-    let size = size();
-    let load = load_of(lists.entry(), &size, "600");
-    let stored = "waystation_im_writes_total";
-    das.until_grows(stored, 50.0);
-    then();
-    das.until_grows(stored, 200.0);
+    let load = load_of(lists.entry(), &size(), "600");
+    let stored = |lists: &Lists, more| {
+        let das = lists.role("das-1");
+        das.until_grows("waystation_im_writes_total", more);
+    };
+    stored(&lists, 50.0);
+    then(&mut lists);
+    stored(&lists, 200.0);
     stop(load);
 }

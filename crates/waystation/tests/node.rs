@@ -350,10 +350,16 @@ fn a_duplicate_id_is_told_where_the_holder_is() {
     let mut second = registry.start_node(&["register", "a", "127.0.0.1:7101", "--id", "a-1"]);
     let line = second.line();
     assert!(
-        line.starts_with("a-1 of a is refused the id is held by owner "),
+        line.starts_with("a-1 of a is refused: the id is held by owner "),
         "{line}"
     );
     assert!(line.ends_with(" at 127.0.0.1:7100; trying again"), "{line}");
+    // Who was never registered said that it drained, for a quarter of a minute, and
+    // then that the registry had not confirmed it.
+    second.signal("TERM");
+    assert_eq!(second.wait(), (Some(1), String::new()));
+    let list = stdout(&registry.node(&["list", "a"]));
+    assert!(list.contains("127.0.0.1:7100  serving"), "{list}");
 }
 
 #[test]

@@ -209,7 +209,8 @@ fn who_lapsed_and_still_answers_is_the_last_resort() {
         assert_eq!(call(&group).await, "b", "while another is there");
         let nobody = view(3, &[]);
         let lapsed = [id_a.clone(), id_b.clone()].into();
-        group.update_lapsed(&nobody, &[], &lapsed);
+        let went = group.update_lapsed(&nobody, &[], &lapsed).went;
+        assert_eq!(went.len(), 1, "the first has been told");
         assert_eq!(group.home(b"x"), None);
         // Whoever has to know something of which it is told once still hears it.
         assert_eq!((group.members().len(), group.callees().len()), (0, 2));
@@ -217,8 +218,10 @@ fn who_lapsed_and_still_answers_is_the_last_resort() {
         assert!(group.member("a").is_none() && group.callee("a").is_some());
         let last = call(&group).await;
         assert!(["a", "b"].contains(&&*last));
-        // Who said so itself is gone for good.
-        group.update_lapsed(&nobody, &[], &[id_b].into());
+        // Who said so itself is gone for good, and that is told.
+        let went = group.update_lapsed(&nobody, &[], &[id_b].into()).went;
+        let went: Vec<_> = went.iter().map(|one| one.id()).collect();
+        assert_eq!(went, ["a"]);
         assert_eq!(call(&group).await, "b");
         let back = group.update_lapsed(&both, &[], &BTreeSet::new());
         assert_eq!(back.came.len(), 2, "both are back");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use serde_json::json;
-use waystation_base::hash64;
+use waystation_base::{FencingToken, hash64};
 use waystation_membership::{DrainStep, Instance, InstanceId, Owner, OwnerId, RegistrationConfig};
 use waystation_net::{Termination, unix_time};
 use waystation_registry::{
@@ -69,7 +69,10 @@ pub(super) fn run(
         move || report(&registered, as_json, &ends)
     })?;
     match end.recv().context("the threads of this process ended")? {
-        End::Signal => registered.drain(),
+        End::Signal => {
+            never_in(&opened, &registered.status())?;
+            registered.drain();
+        }
         End::Drained => {}
         End::Output(error) => return Err(anyhow::Error::new(error).context("cannot print").into()),
     }
@@ -89,6 +92,19 @@ fn wait_for_signals(mut signals: Termination, ends: &Sender<End>) {
     let _ = ends.send(End::Signal);
     signals.wait();
     std::process::exit(130);
+}
+
+/// Says why a node that ends was never registered; there is nothing to drain then.
+fn never_in(opened: &Opened, status: &RegistrationStatus) -> Result<(), Failure> {
+    let instance = &status.instance;
+    if status.is_registered || instance.token != FencingToken::default() {
+        return Ok(());
+    }
+    let refusal = status.refusal.as_ref().map(ToString::to_string);
+    let reason = refusal.or_else(|| opened.registry.session().fault);
+    let reason = reason.unwrap_or_else(|| "no answer yet".to_owned());
+    let (id, service) = (&instance.id, &instance.service);
+    Err(anyhow!("{id} of {service} was never registered: {reason}").into())
 }
 
 /// Waits until every subscriber has acknowledged, and then until the node is
@@ -182,6 +198,11 @@ fn print(
         writeln!(out, "{line}")?;
     } else {
         let id = &instance.id;
+        let event = if event == "refused" {
+            "refused:"
+        } else {
+            event
+        };
         writeln!(
             out,
             "{}",

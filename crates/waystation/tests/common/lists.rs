@@ -46,6 +46,13 @@ impl Lists {
         self.roles.insert(name, started);
     }
 
+    /// Kills a Logic, and starts it again.
+    pub(crate) fn restart(&mut self, logic: &'static str) {
+        self.roles.remove(logic).unwrap().kill();
+        self.begin(logic, "all", &[]);
+        self.role(logic).serves();
+    }
+
     fn write(&self, list: &str, names: &[&str]) {
         let line = |name: &&str| {
             let (role, _) = name.split_once('-').unwrap();

@@ -7,7 +7,7 @@ use waystation_net::{CloseReason, Conn, Label};
 use waystation_service::{Ctx, Peer, PushError, Retry, Status};
 
 use super::limits::{CURSORS_MAX, DEVICE_BYTES_MAX, LOGIN_PAGE, PRESENCE_MAX, TRY, WATCHED_MAX};
-use super::link::attach;
+use super::link::{attach, tell_online};
 use super::session::Session;
 use super::shard::{EntryShard, session};
 use crate::im::client::method::Conversations;
@@ -18,7 +18,7 @@ use crate::im::{
     GroupRequest, HistoryReply, HistoryRequest, LoginReply, LoginRequest, MarkReadReply,
     MarkReadRequest, MembersRequest, PresenceReply, PresenceRequest, RemoveMemberRequest,
     SendReply, SendRequest, UserConversations, UserCreateGroup, UserGroup, UserHistory,
-    UserMarkRead, UserMembers, UserRemoveMember, UserRequest, UserSend,
+    UserMarkRead, UserMembers, UserRemoveMember, UserSend,
 };
 use crate::store::{ConversationName, check_uid, direct_conversation};
 
@@ -75,11 +75,7 @@ impl Front {
     /// Tells every Logic that a user is here. One that does not answer is told
     /// when it does, and nobody waits for that.
     async fn announce(&self, ctx: &Ctx, uid: &str) {
-        let request = UserRequest {
-            uid: uid.to_owned(),
-        };
-        let part = ctx.within(TRY);
-        let (part, request) = (&part, &request);
+        let part = &ctx.within(TRY);
         // Also those that the registry does not list for the moment: they keep
         // their connections, and who is here.
         let callees = self.state.logics().callees();
@@ -87,8 +83,8 @@ impl Front {
             let Some(channel) = callee.opened() else {
                 return;
             };
-            let logic = LogicClient::new(channel.clone());
-            let answers = channel.is_up() && logic.online(part, request).await.is_ok();
+            let tell = tell_online(&self.state, channel, part, uid.to_owned());
+            let answers = channel.is_up() && tell.await.is_ok();
             if !answers && channel.is_connected() {
                 attach(&self.state, callee.id());
             }

@@ -1,13 +1,14 @@
 //! The connections to each Logic: what it pushes, and what is told to it when
 //! a connection was made.
 
+use std::collections::HashSet;
 use std::rc::{Rc, Weak};
 
 use futures_util::stream::{self, StreamExt};
 use waystation_base::line_passes;
 use waystation_membership::Instance;
 use waystation_net::native::{Upstream, UpstreamEvents};
-use waystation_net::{Conn, Label, Shard};
+use waystation_net::{CloseReason, Conn, Label, Shard};
 use waystation_service::{Channel, Ctx, Peer, Push, Retry, Router, Status, address_of};
 
 use super::limits::{ATTACH, LOOK, LOOK_PAUSE, LOOKS_AT_ONCE};
@@ -16,9 +17,10 @@ use super::shard::EntryShard;
 use crate::im::client::method::PresenceChanged;
 use crate::im::link::{self, Link};
 use crate::im::logic::LogicClient;
+use crate::im::logic::method::Offline;
 use crate::im::{
     AttachRequest, Conversation, FanoutMessage, MissedRequest, Pushed, UserConversations,
-    UserPresence,
+    UserPresence, UserRequest,
 };
 
 /// A channel to one Logic that handles what it pushes.
@@ -99,6 +101,15 @@ impl UpstreamEvents for Events {
             attach(&state, &self.id);
         }
     }
+
+    /// That one which the registry does not list any more ends nobody else tells.
+    fn on_down(&self, _: &Upstream, _: CloseReason) {
+        if let Some(state) = self.state.upgrade()
+            && state.logics().member(&self.id).is_none()
+        {
+            look_after_loss(&state);
+        }
+    }
 }
 
 /// Has a Logic told who is here, once more if that is under way already, and
@@ -143,13 +154,47 @@ pub(super) fn look_after_loss(state: &Rc<EntryShard>) {
 /// Tells a Logic who is here.
 async fn tell(state: &Rc<EntryShard>, logic: &str, channel: &Channel) -> Result<(), Status> {
     let ctx = Ctx::background(state.shard(), "attach to Logic", ATTACH);
-    // The list is that of this moment: who comes later is told beside it.
     let request = AttachRequest { uids: state.uids() };
-    let reply = LogicClient::new(channel.clone())
-        .attach(&ctx, &request)
-        .await?;
+    let client = LogicClient::new(channel.clone());
+    let reply = client.attach(&ctx, &request).await?;
     tracing::info!(logic, users = reply.users, "attached");
+    // The list may have waited for its turn, and what was told meanwhile have come
+    // before it.
+    let told: HashSet<String> = request.uids.into_iter().collect();
+    for uid in told.iter().filter(|uid| !state.is_here(uid)) {
+        tell_offline(channel, uid);
+    }
+    for uid in state.uids() {
+        if !told.contains(&uid) {
+            tell_online(state, channel, &ctx, uid).await?;
+        }
+    }
     Ok(())
+}
+
+/// Tells a Logic that a user is here, who may be gone again when it has heard it.
+pub(super) async fn tell_online(
+    state: &Rc<EntryShard>,
+    channel: &Channel,
+    ctx: &Ctx,
+    uid: String,
+) -> Result<(), Status> {
+    let request = UserRequest { uid };
+    let client = LogicClient::new(channel.clone());
+    client.online(ctx, &request).await?;
+    if !state.is_here(&request.uid) {
+        tell_offline(channel, &request.uid);
+    }
+    Ok(())
+}
+
+/// Tells a Logic that a user has left.
+pub(super) fn tell_offline(channel: &Channel, uid: &str) {
+    let left = UserRequest {
+        uid: uid.to_owned(),
+    };
+    // A Logic that is away is told who is here when it is back.
+    let _ = channel.push::<Offline>(&left);
 }
 
 /// Looks for missed messages of every session, for as long as it takes or

@@ -9,11 +9,9 @@ use waystation_net::Shard;
 use waystation_service::{Ctx, Group, Locks, Peer, Pick, ProbeConfig, Status, Turns};
 
 use super::limits::FETCHES_AT_ONCE;
-use super::link::{logic_channel, look_after_loss};
+use super::link::{logic_channel, look_after_loss, tell_offline};
 use super::session::Session;
-use crate::im::UserRequest;
 use crate::im::logic::LogicClient;
-use crate::im::logic::method::Offline;
 use crate::joined::{Follower, LOGIC};
 
 /// One shard's state.
@@ -157,6 +155,11 @@ impl EntryShard {
         last
     }
 
+    /// Whether a user is here.
+    pub(super) fn is_here(&self, uid: &str) -> bool {
+        self.users.borrow().contains_key(uid)
+    }
+
     /// All users that are here.
     pub(super) fn uids(&self) -> Vec<String> {
         self.users.borrow().keys().cloned().collect()
@@ -182,12 +185,8 @@ impl EntryShard {
         let Some(session) = session(peer) else { return };
         session.end();
         if self.remove(session.uid(), peer.name()) {
-            let left = UserRequest {
-                uid: session.uid().to_owned(),
-            };
             for channel in self.logics().channels() {
-                // A Logic that is away is told who is here when it is back.
-                let _ = channel.push::<Offline>(&left);
+                tell_offline(&channel, session.uid());
             }
         }
     }
