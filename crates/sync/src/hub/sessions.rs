@@ -324,10 +324,8 @@ impl Sessions {
         may_differ: bool,
     ) -> Result<(Epoch, Seq), Unable> {
         if !may_differ {
-            self.check_statement(&publish.payload).await?;
-            if statement::is_opaque(&publish.payload)
-                && let Some(sites) = self.board.databases()
-            {
+            let is_opaque = self.check_statement(&publish.payload).await?;
+            if is_opaque && let Some(sites) = self.board.databases() {
                 let error =
                     format!("it is no statement: the databases of {sites} would stand at it");
                 return Err(Unable::new(Status::InvalidRequest, error));
@@ -337,10 +335,14 @@ impl Sessions {
         published.map_err(|refusal| Unable::new(status_of(&refusal), refusal.to_string()))
     }
 
-    /// Refuses a statement that would do something else at each site.
-    pub(super) async fn check_statement(&self, payload: &Bytes) -> Result<(), Unable> {
+    /// Refuses a statement that would do something else at each site. Answers whether
+    /// it is something that no database could run.
+    pub(super) async fn check_statement(&self, payload: &Bytes) -> Result<bool, Unable> {
         let text = payload.clone();
-        let check = move || statement::check_entry(&text);
+        let check = move || {
+            let checked = statement::check_entry(&text);
+            checked.map(|()| statement::is_opaque(&text))
+        };
         let checked = if payload.len() <= STATEMENT_HERE_BYTES {
             check()
         } else {
