@@ -227,9 +227,9 @@ impl Group {
         members.iter().find(|member| member.id() == id).cloned()
     }
 
-    /// The members, and whoever is the last resort: all that calls may go to.
-    /// Whoever has to know something of which it is told once is told of it as
-    /// long as it is one of these. Cost: O(members).
+    /// The members, and whoever lapsed as a last resort, until the next view takes
+    /// it away: all that calls may go to. What each of them has to know, and is told
+    /// once, is told to all of these. Cost: O(members).
     pub fn callees(&self) -> Vec<Rc<Member>> {
         let mut callees = self.members();
         callees.extend(self.shared.lapsed.borrow().iter().cloned());

@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use serde_json::json;
 use waystation_agent::{Agent, AgentConfig, ReportTo, SocketAccess};
 use waystation_balance::{CallEnd, Load, Reason};
-use waystation_base::{ServiceName, hash64};
+use waystation_base::hash64;
 use waystation_client::protocol::{self, Answer, Candidate, Code, End, ListedHost, Request};
 use waystation_client::{Caller, CallerConfig, Error, LarsCaller, Socket};
 use waystation_membership::LarsPair;
@@ -102,7 +102,6 @@ pub(crate) fn agent_socket(config: &Config) -> PathBuf {
 /// # Errors
 /// What the agent answers, or that it does not.
 pub(crate) fn run(command: &HostCommand, config: &Config, as_json: bool) -> Result<(), Failure> {
-    check_name(command.service())?;
     let socket = socket_path(command.agent().socket.as_deref(), config);
     let ports = config.agent.udp().map(|at| at.port());
     let mut out = io::stdout().lock();
@@ -144,7 +143,7 @@ pub(crate) fn run(command: &HostCommand, config: &Config, as_json: bool) -> Resu
         }
         HostCommand::Report(args) => {
             let request = Request::ReportAddress {
-                service: args.service.clone(),
+                service: args.service.to_string(),
                 address: args.address.clone(),
                 end: match args.end {
                     HostEnd::Ok => End::Ok,
@@ -157,16 +156,6 @@ pub(crate) fn run(command: &HostCommand, config: &Config, as_json: bool) -> Resu
             }
         }
     }
-}
-
-/// A service, or a pair of Lars.
-fn check_name(text: &str) -> Result<(), Failure> {
-    if pair_of(text).is_some() {
-        return Ok(());
-    }
-    let named = ServiceName::new(text);
-    let named = named.with_context(|| format!("{text:?} is neither a service nor MODID/CMDID"));
-    named.map(drop).map_err(Failure::Usage)
 }
 
 fn ask(socket: &Path, request: &Request) -> Result<Answer, Failure> {
@@ -195,11 +184,7 @@ fn strange(answer: &Answer) -> Failure {
 
 /// `MODID/CMDID`.
 fn pair_of(text: &str) -> Option<LarsPair> {
-    let (modid, cmdid) = text.split_once('/')?;
-    Some(LarsPair {
-        modid: modid.parse().ok()?,
-        cmdid: cmdid.parse().ok()?,
-    })
+    text.parse().ok()
 }
 
 /// A caller of an agent that is there: later it would only say that it is not.

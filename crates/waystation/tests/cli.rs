@@ -34,7 +34,7 @@ fn faults_of_usage_end_with_2_and_say_how_it_goes() {
         ),
         (
             &["host", "get", "a~b"],
-            "\"a~b\" is neither a service nor MODID/CMDID",
+            "'a~b' for '<SERVICE>': neither a service nor MODID/CMDID: '~' at byte 1",
         ),
         (&["host", "rate", "1/x"], "neither a service nor"),
     ];

@@ -209,7 +209,7 @@ impl Handler for PublishHandler {
         let (conn, sessions) = (conn.clone(), Rc::clone(&self.0));
         Some(Box::pin(async move {
             match sessions.check_statement(&publish.payload).await {
-                Ok(_) => {
+                Ok(()) => {
                     let published = sessions.publish_checked(publish).await;
                     answer(&conn, &header, published);
                 }

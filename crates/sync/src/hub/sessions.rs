@@ -33,7 +33,7 @@ use crate::limits::{
     HELLO_BYTES_MAX, PROOF_WAIT_MAX, REQUESTS_PER_CONNECTION, SESSION_INPUTS_MAX,
     STATEMENT_HERE_BYTES,
 };
-use crate::statement;
+use crate::statement::{self, StatementFault};
 
 /// What a session's task takes in.
 pub(super) enum Input {
@@ -324,8 +324,13 @@ impl Sessions {
         may_differ: bool,
     ) -> Result<(Epoch, Seq), Unable> {
         if !may_differ {
-            let is_opaque = self.check_statement(&publish.payload).await?;
-            if is_opaque && let Some(sites) = self.board.databases() {
+            let look = |payload: &[u8]| {
+                let checked = statement::check_entry(payload);
+                checked.map(|()| statement::is_opaque(payload))
+            };
+            if self.look_at(&publish.payload, look).await?
+                && let Some(sites) = self.board.databases()
+            {
                 let error =
                     format!("it is no statement: the databases of {sites} would stand at it");
                 return Err(Unable::new(Status::InvalidRequest, error));
@@ -335,14 +340,19 @@ impl Sessions {
         published.map_err(|refusal| Unable::new(status_of(&refusal), refusal.to_string()))
     }
 
-    /// Refuses a statement that would do something else at each site. Answers whether
-    /// it is something that no database could run.
-    pub(super) async fn check_statement(&self, payload: &Bytes) -> Result<bool, Unable> {
+    /// Refuses a statement that would do something else at each site.
+    pub(super) async fn check_statement(&self, payload: &Bytes) -> Result<(), Unable> {
+        self.look_at(payload, statement::check_entry).await
+    }
+
+    /// Looks at an entry, aside of the shard unless it is short.
+    async fn look_at<T: Send + 'static>(
+        &self,
+        payload: &Bytes,
+        look: impl Fn(&[u8]) -> Result<T, StatementFault> + Send + 'static,
+    ) -> Result<T, Unable> {
         let text = payload.clone();
-        let check = move || {
-            let checked = statement::check_entry(&text);
-            checked.map(|()| statement::is_opaque(&text))
-        };
+        let check = move || look(&text);
         let checked = if payload.len() <= STATEMENT_HERE_BYTES {
             check()
         } else {

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use waystation_base::ServiceName;
+use waystation_membership::LarsPair;
 
 use super::DirArg;
 
@@ -102,7 +104,7 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct SimulateArgs {
     /// The service, or MODID/CMDID
-    #[arg(value_name = "SERVICE", allow_hyphen_values = true)]
+    #[arg(value_name = "SERVICE", allow_hyphen_values = true, value_parser = service_or_pair)]
     pub(crate) service: String,
     /// Calls
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
@@ -126,7 +128,7 @@ pub(crate) struct SimulateArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RateArgs {
     /// The service, or MODID/CMDID
-    #[arg(value_name = "SERVICE", allow_hyphen_values = true)]
+    #[arg(value_name = "SERVICE", allow_hyphen_values = true, value_parser = service_or_pair)]
     pub(crate) service: String,
     /// Threads that pick and report
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -148,6 +150,14 @@ pub(crate) struct HostFails {
     pub(crate) address: String,
     /// The share.
     pub(crate) share: f64,
+}
+
+fn service_or_pair(text: &str) -> Result<String, String> {
+    let is_pair = text.parse::<LarsPair>().is_ok();
+    let named = ServiceName::new(text).map(drop);
+    let checked = if is_pair { Ok(()) } else { named };
+    let checked = checked.map_err(|why| format!("neither a service nor MODID/CMDID: {why}"));
+    checked.map(|()| text.to_owned())
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -172,7 +182,7 @@ fn host_fails(text: &str) -> Result<HostFails, String> {
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
     /// The service, or MODID/CMDID
-    #[arg(value_name = "SERVICE", allow_hyphen_values = true)]
+    #[arg(value_name = "SERVICE", allow_hyphen_values = true, value_parser = service_or_pair)]
     pub(crate) service: String,
     /// Tell why
     #[arg(long)]
@@ -185,7 +195,7 @@ pub(crate) struct GetArgs {
 #[derive(Debug, Args)]
 pub(crate) struct HostArgs {
     /// The service, or MODID/CMDID for what callers of Lars are given
-    #[arg(value_name = "SERVICE", allow_hyphen_values = true)]
+    #[arg(value_name = "SERVICE", allow_hyphen_values = true, value_parser = service_or_pair)]
     pub(crate) service: String,
     #[command(flatten)]
     pub(crate) agent: AgentArg,
@@ -196,7 +206,7 @@ pub(crate) struct HostArgs {
 pub(crate) struct ReportArgs {
     /// The service
     #[arg(value_name = "SERVICE")]
-    pub(crate) service: String,
+    pub(crate) service: ServiceName,
     /// The host
     #[arg(value_name = "ADDR")]
     pub(crate) address: String,
@@ -217,17 +227,6 @@ pub(crate) enum HostEnd {
 }
 
 impl HostCommand {
-    /// The service, or MODID/CMDID.
-    pub(crate) fn service(&self) -> &str {
-        match self {
-            Self::Get(args) => &args.service,
-            Self::List(args) => &args.service,
-            Self::Report(args) => &args.service,
-            Self::Simulate(args) => &args.service,
-            Self::Rate(args) => &args.service,
-        }
-    }
-
     /// Where the agent is.
     pub(crate) fn agent(&self) -> &AgentArg {
         match self {
